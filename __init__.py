@@ -1,0 +1,1 @@
+"""smelt: a graph compiler for PyTorch."""

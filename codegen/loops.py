@@ -1,0 +1,181 @@
+"""The loop IR: one kernel as a flat list of statements over loop axes.
+
+A kernel's body is in SSA form. Each statement varies over the axes that its operands' indices mention; a `Reduce`
+combines its operand over all of the kernel's reduction axes and varies over the parallel ones only. How loops are
+ordered, tiled, split into passes over the reduction axes, vectorised and spread over threads is for the printers
+(c.py, triton.py): the same kernel serves both.
+
+Example, the row softmax of a [B, N] tensor:
+
+    axes   i0 < B parallel, i1 < N reduce
+    x      = load  in0[i0*N + i1]
+    m      = reduce max x
+    d      = sub x m
+    e      = exp d
+    s      = reduce sum e
+    y      = div e s
+    store out0[i0*N + i1] = y
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+import torch
+
+from ..compiler.dims import Dim, Expr, Sym
+from ..compiler.ir import Origin
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A loop axis: its index symbol (0 <= symbol < size) and whether it is reduced over."""
+    symbol: Sym
+    size: Dim
+    reduce: bool = False
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A tensor in memory that the kernel reads or writes: `slot` is its place in the program's slot table."""
+    name: str
+    slot: int
+    dtype: torch.dtype
+    numel: Dim
+
+
+# Statements. `name` is the SSA name, unique in the kernel; `dtype` the result's.
+
+@dataclass(frozen=True)
+class Load:
+    """buffer[index]. `index` is in elements over axis symbols, and may hold symbols named after integer statements
+    (a gathered index). Where the bool statement `guard` is false, `other` is the value and nothing is read."""
+    name: str
+    buffer: str
+    index: Expr
+    dtype: torch.dtype
+    guard: str = ""
+    other: float | int | bool = 0
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True)
+class Const:
+    name: str
+    value: float | int | bool
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Index:
+    """The value of an index expression, as int64."""
+    name: str
+    index: Expr
+    dtype: torch.dtype = torch.int64
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A scalar op (compiler/scalar.py) on statements by name; `attr` names libm's function."""
+    name: str
+    op: str
+    args: tuple[str, ...]
+    dtype: torch.dtype
+    attr: str = ""
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Combine `arg` over all reduction axes: op is sum, prod, max, min, any, all, argmax or argmin (the last two give the
+    flat index over the reduction axes, as int64). `dtype` is also the accumulator's."""
+    name: str
+    op: str
+    arg: str
+    dtype: torch.dtype
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True)
+class Store:
+    """buffer[index] = value."""
+    buffer: str
+    index: Expr
+    value: str
+    origin: Origin = Origin()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Report error `code` (an index into the program's messages) wherever the bool statement `ok` is false."""
+    ok: str
+    code: int
+
+
+Statement = Union[Load, Const, Index, Apply, Reduce, Store, Check]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One fused loop nest. `values` names the graph's values it computes, for people."""
+    name: str
+    axes: tuple[Axis, ...]
+    buffers: tuple[Buffer, ...]
+    body: tuple[Statement, ...]
+    values: tuple[str, ...] = ()
+
+    @property
+    def parallel(self) -> tuple[Axis, ...]:
+        return tuple(a for a in self.axes if not a.reduce)
+
+    @property
+    def reduced(self) -> tuple[Axis, ...]:
+        return tuple(a for a in self.axes if a.reduce)
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul:
+    """out[b, i, j] = epilogue(sum_k a[b, i, k] * c[b, k, j]), in float32 or float64.
+
+    `a`, `c`: buffers; `*_strides`: elements per step of (batch, row, column); batch stride 0 broadcasts.
+    `epilogue`: a Kernel body over the axes (i0: batch, i1: row, i2: column), in which the statement named "acc" is the
+    product; it loads what else it reads and ends in Stores. `batch`, `m`, `n`, `k` are the sizes.
+    """
+    name: str
+    batch: Dim
+    m: Dim
+    n: Dim
+    k: Dim
+    a: Buffer
+    c: Buffer
+    a_strides: tuple[Dim, Dim, Dim]
+    c_strides: tuple[Dim, Dim, Dim]
+    dtype: torch.dtype
+    axes: tuple[Axis, ...]
+    buffers: tuple[Buffer, ...]  # all, a and c among them
+    epilogue: tuple[Statement, ...]
+    values: tuple[str, ...] = ()
+
+
+AnyKernel = Union[Kernel, MatMul]
+
+
+def symbols_of(statement: Statement) -> frozenset[str]:
+    """Names of axis symbols and index statements in a statement's index expression."""
+    index = getattr(statement, "index", None)
+    return frozenset(s.name for s in index.symbols()) if index is not None else frozenset()
+
+
+def operands_of(statement: Statement) -> tuple[str, ...]:
+    """Names of the statements that this one reads."""
+    if isinstance(statement, Apply):
+        return statement.args
+    if isinstance(statement, Reduce):
+        return (statement.arg,)
+    if isinstance(statement, Store):
+        return (statement.value,)
+    if isinstance(statement, Check):
+        return (statement.ok,)
+    if isinstance(statement, Load) and statement.guard:
+        return (statement.guard,)
+    return ()

@@ -1,0 +1,7 @@
+"""The IR, the op records, and the passes over graphs."""
+from . import ops  # fills the table of op records
+from .builder import Builder, rewrite
+from .evaluate import evaluate
+from .ir import Graph, ObjectType, Origin, TensorType, TupleType, Value
+from .text import parse, show
+from .verify import verify

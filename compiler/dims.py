@@ -1,0 +1,317 @@
+"""Sizes and indices: integers, or canonical integer expressions over symbols.
+
+One class serves symbolic sizes (`s0`) and loop indices (`i0*64 + i1`). An `Expr` is a sum of integer multiples of
+products of atoms; an atom is a `Sym`, a floor division or a remainder. Equal expressions built in different ways
+compare equal wherever the rules below find it, and every rule is exact for Python's `//` and `%`.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Iterable, Mapping, Union
+
+
+@dataclass(frozen=True)
+class Sym:
+    """A named integer between `lo` and `hi` (both included; `hi=None`: no upper bound)."""
+    name: str
+    lo: int = 0
+    hi: int | None = None
+
+    def __str__(self):
+        return self.name
+
+
+@dataclass(frozen=True)
+class Div:
+    """`value // by` for a positive integer `by`."""
+    value: "Expr"
+    by: int
+
+    def __str__(self):
+        return f"(({self.value})//{self.by})"
+
+
+@dataclass(frozen=True)
+class Mod:
+    """`value % by` for a positive integer `by`."""
+    value: "Expr"
+    by: int
+
+    def __str__(self):
+        return f"(({self.value})%{self.by})"
+
+
+Atom = Union[Sym, Div, Mod]
+Monomial = tuple  # of atoms, sorted by text; () is the constant
+
+
+class Expr:
+    """A canonical sum; immutable. Build with `sym(...)` and arithmetic; read with `terms`, `bounds`, `coefficient`."""
+    __slots__ = ("terms", "_hash")
+
+    def __init__(self, terms: Mapping[Monomial, int]):
+        self.terms = tuple(sorted(((m, c) for m, c in terms.items() if c), key=lambda t: (len(t[0]), [str(a) for a in t[0]])))
+        self._hash = hash(self.terms)
+
+    def __hash__(self):
+        return self._hash
+
+    def __eq__(self, other):
+        if isinstance(other, int):
+            other = expr(other)
+        return isinstance(other, Expr) and self.terms == other.terms
+
+    def __add__(self, other):
+        total = dict(self.terms)
+        for m, c in expr(other).terms:
+            total[m] = total.get(m, 0) + c
+        return _join_remainders(total)
+
+    __radd__ = __add__
+
+    def __neg__(self):
+        return Expr({m: -c for m, c in self.terms})
+
+    def __sub__(self, other):
+        return self + -expr(other)
+
+    def __rsub__(self, other):
+        return expr(other) - self
+
+    def __mul__(self, other):
+        total: dict[Monomial, int] = {}
+        for m, c in self.terms:
+            for n, d in expr(other).terms:
+                k = tuple(sorted(m + n, key=str))
+                total[k] = total.get(k, 0) + c * d
+        return Expr(total)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, by: int):
+        return _floordiv(self, by)
+
+    def __mod__(self, by: int):
+        return _mod(self, by)
+
+    @property
+    def constant(self) -> int | None:
+        """The value if this is a plain integer, else None."""
+        if not self.terms:
+            return 0
+        if len(self.terms) == 1 and self.terms[0][0] == ():
+            return self.terms[0][1]
+        return None
+
+    def symbols(self) -> frozenset[Sym]:
+        found: set[Sym] = set()
+        for m, _ in self.terms:
+            for a in m:
+                found |= {a} if isinstance(a, Sym) else a.value.symbols()
+        return frozenset(found)
+
+    def coefficient(self, s: Sym) -> int | None:
+        """k where this is `k*s + (terms without s)`; None where `s` stands inside a product, division or remainder."""
+        k = 0
+        for m, c in self.terms:
+            if m == (s,):
+                k = c
+            elif any(s == a or (not isinstance(a, Sym) and s in a.value.symbols()) for a in m):
+                return None
+        return k
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Smallest and largest value possible; None for no bound known."""
+        lo: int | None = 0
+        hi: int | None = 0
+        for m, c in self.terms:
+            a, b = _monomial_bounds(m)
+            if c < 0:
+                a, b = b, a
+            lo = None if lo is None or a is None else lo + c * a
+            hi = None if hi is None or b is None else hi + c * b
+        return lo, hi
+
+    def substitute(self, values: Mapping[Sym, "Expr | int"]) -> "Expr":
+        if not any(s in values for s in self.symbols()):
+            return self
+        total = expr(0)
+        for m, c in self.terms:
+            product = expr(c)
+            for a in m:
+                if isinstance(a, Sym):
+                    product = product * values.get(a, expr_of(a))
+                elif isinstance(a, Div):
+                    product = product * (a.value.substitute(values) // a.by)
+                else:
+                    product = product * (a.value.substitute(values) % a.by)
+            total = total + product
+        return total
+
+    def evaluate(self, values: Mapping[str, int]) -> int:
+        """The integer that this is when the symbol named k is values[k]."""
+        total = 0
+        for m, c in self.terms:
+            for a in m:
+                c *= values[a.name] if isinstance(a, Sym) else (
+                    a.value.evaluate(values) // a.by if isinstance(a, Div) else a.value.evaluate(values) % a.by)
+            total += c
+        return total
+
+    def __str__(self):
+        """Text that is valid Python, and valid C and Triton once `//` is printed as `/` (all operands are >= 0)."""
+        parts = []
+        for m, c in reversed(self.terms):
+            factors = [str(a) for a in m]
+            if not m or abs(c) != 1:
+                factors.append(str(abs(c)))
+            parts += [" - " if c < 0 else " + ", "*".join(factors)]
+        if not parts:
+            return "0"
+        parts[0] = "-" if parts[0] == " - " else ""
+        return "".join(parts)
+
+    __repr__ = __str__
+
+
+Dim = Union[int, Expr]  # a size
+
+
+def expr(value: "Dim") -> Expr:
+    return value if isinstance(value, Expr) else _integer(int(value))
+
+
+@lru_cache(maxsize=4096)
+def _integer(value: int) -> Expr:
+    return Expr({(): value})
+
+
+def expr_of(atom: Atom) -> Expr:
+    return Expr({(atom,): 1})
+
+
+def sym(name: str, lo: int = 0, hi: int | None = None) -> Expr:
+    """The symbol `name` as an expression. A symbol with lo == hi is that integer."""
+    return expr(lo) if lo == hi else expr_of(Sym(name, lo, hi))
+
+
+def simplest(e: "Dim") -> Dim:
+    """An int where the expression is one."""
+    c = e if isinstance(e, int) else e.constant
+    return e if c is None else c
+
+
+def product(sizes: Iterable[Dim]) -> Dim:
+    total: Dim = 1
+    for s in sizes:
+        total = total * s
+    return simplest(total) if isinstance(total, Expr) else total
+
+
+def _monomial_bounds(m: Monomial):
+    lo: int | None = 1
+    hi: int | None = 1
+    for a in m:
+        if isinstance(a, Sym):
+            x, y = a.lo, a.hi
+        elif isinstance(a, Mod):
+            x, y = 0, a.by - 1
+            vlo, vhi = a.value.bounds()
+            if vlo is not None and vlo >= 0 and vhi is not None:
+                y = min(y, vhi)
+        else:
+            x, y = a.value.bounds()
+            x, y = (None if x is None else x // a.by), (None if y is None else y // a.by)
+        if x is None or x < 0 or (lo is not None and lo < 0):  # products of negative atoms: no bound claimed
+            if len(m) > 1:
+                return None, None
+            return x, y
+        lo = lo * x
+        hi = None if hi is None or y is None else hi * y
+    return lo, hi
+
+
+def _split(e: Expr, by: int) -> tuple[Expr, Expr]:
+    """(q, r) with e == by*q + r, where r holds what is not a multiple of `by` term by term."""
+    q, r = {}, {}
+    for m, c in e.terms:
+        if c // by:
+            q[m] = c // by if c % by == 0 or m == () else 0
+            if c % by == 0:
+                continue
+            if m == ():
+                r[m] = c % by
+                continue
+        elif m == () and c < 0:
+            q[m], r[m] = c // by, c % by
+            continue
+        r[m] = c
+    return Expr(q), Expr(r)
+
+
+def _inside(e: Expr, by: int) -> bool:
+    lo, hi = e.bounds()
+    return lo is not None and hi is not None and 0 <= lo and hi < by
+
+
+def _common(e: Expr, by: int) -> int:
+    from math import gcd
+    g = by
+    for _, c in e.terms:
+        g = gcd(g, c)
+    return g
+
+
+@lru_cache(maxsize=65536)
+def _floordiv(e: Expr, by: int) -> Expr:
+    if by == 1:
+        return e
+    q, r = _split(e, by)
+    if _inside(r, by):
+        return q
+    k = _common(Expr({m: c for m, c in r.terms if m != ()}), by)
+    if k > 1:  # (k*a + c) // (k*b) == (a + c//k) // b
+        r = Expr({m: c // k for m, c in r.terms})
+        return q + (r // (by // k))
+    if len(r.terms) == 1 and r.terms[0][1] == 1 and len(r.terms[0][0]) == 1:
+        a = r.terms[0][0][0]
+        if isinstance(a, Div):
+            return q + a.value // (a.by * by)
+        if isinstance(a, Mod) and a.by % by == 0:  # (x % (a*b)) // a == (x // a) % b
+            return q + (a.value // by) % (a.by // by)
+    return q + expr_of(Div(r, by)) if r.terms else q
+
+
+@lru_cache(maxsize=65536)
+def _mod(e: Expr, by: int) -> Expr:
+    if by == 1:
+        return expr(0)
+    _, r = _split(e, by)
+    if _inside(r, by):
+        return r
+    k = _common(r, by)
+    if k > 1:
+        return (Expr({m: c // k for m, c in r.terms}) % (by // k)) * k
+    flat = expr(0)  # x % (by*n) reads as x here: (x % (a*by)) % by == x % by
+    changed = False
+    for m, c in r.terms:
+        if len(m) == 1 and isinstance(m[0], Mod) and m[0].by % by == 0:
+            flat, changed = flat + m[0].value * c, True
+        else:
+            flat = flat + Expr({m: c})
+    if changed:
+        return flat % by
+    return expr_of(Mod(r, by)) if r.terms else expr(0)
+
+
+def _join_remainders(total: dict[Monomial, int]) -> Expr:
+    """c*d*(x//d) + c*(x%d) becomes c*x."""
+    for m, c in list(total.items()):
+        if len(m) == 1 and isinstance(m[0], Mod) and c:
+            x, d = m[0].value, m[0].by
+            quotient = _floordiv(x, d)
+            if len(quotient.terms) == 1 and quotient.terms[0][1] == 1 and total.get(quotient.terms[0][0]) == c * d:
+                rest = {k: v for k, v in total.items() if k not in (m, quotient.terms[0][0])}
+                return Expr(rest) + x * c
+    return Expr(total)

@@ -1,0 +1,152 @@
+"""The IR: a graph is a flat list of typed values in program order.
+
+Nothing here changes once built. A pass is a function `Graph -> Graph` that builds another graph with a `Builder`
+(compiler/builder.py) and returns the same object when nothing changed.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, Union
+
+import torch
+
+from .dims import Dim, Expr, product
+
+if TYPE_CHECKING:
+    from .op import Op
+
+Number = Union[bool, int, float, complex]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """A dense tensor. `strides` (in elements) is the layout that eager gives the value; contiguous unless said."""
+    shape: tuple[Dim, ...]
+    dtype: torch.dtype
+    device: torch.device = torch.device("cpu")
+    strides: tuple[Dim, ...] = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.strides is None:
+            object.__setattr__(self, "strides", contiguous_strides(self.shape))
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def numel(self) -> Dim:
+        return product(self.shape)
+
+    @property
+    def nbytes(self) -> Dim:
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def contiguous(self) -> bool:
+        return self.strides == contiguous_strides(self.shape)
+
+    def like(self, shape: Sequence[Dim] | None = None, dtype: torch.dtype | None = None) -> "TensorType":
+        """The same with another shape (contiguous) or dtype."""
+        if shape is None:
+            return replace(self, dtype=dtype or self.dtype)
+        return TensorType(tuple(shape), dtype or self.dtype, self.device)
+
+
+@dataclass(frozen=True)
+class TupleType:
+    """What an op with several results gives; `item` takes one out."""
+    items: tuple["Type", ...]
+
+
+@dataclass(frozen=True)
+class ObjectType:
+    """A Python object that travels between two opaque calls (a torch autograd tape, for instance)."""
+    what: str = "object"
+
+
+Type = Union[TensorType, TupleType, ObjectType]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value comes from: the user's line, and what a pass made of it ("grad of relu")."""
+    file: str = ""
+    line: int = 0
+    note: str = ""
+
+    def __str__(self):
+        place = f"{self.file.rsplit('/', 1)[-1]}:{self.line}" if self.file else ""
+        return " ".join(p for p in (place, self.note) if p)
+
+
+class Value:
+    """One value of a graph, equal only to itself. `inputs` are Values, or Python numbers as immediate operands."""
+    __slots__ = ("name", "op", "inputs", "attrs", "type", "origin")
+
+    def __init__(self, name: str, op: "Op", inputs: Sequence["Value | Number"], attrs: Mapping[str, Any], type: Type, origin: Origin):
+        self.name, self.op, self.inputs, self.attrs, self.type, self.origin = name, op, tuple(inputs), dict(attrs), type, origin
+
+    @property
+    def operands(self) -> tuple["Value", ...]:
+        """The inputs that are values."""
+        return tuple(i for i in self.inputs if isinstance(i, Value))
+
+    # What every rule asks for; only on tensors.
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.type.dtype
+
+    @property
+    def rank(self) -> int:
+        return len(self.type.shape)
+
+    def __repr__(self):
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """`values` holds every value but the inputs, each after what it reads. Outputs may repeat and may be inputs."""
+    name: str
+    inputs: tuple[Value, ...]
+    values: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    #: names of the outputs, for people; as many as outputs, or none.
+    output_names: tuple[str, ...] = ()
+
+    def users(self) -> dict[Value, list[Value]]:
+        """For every value, the values that read it (once per reading value), in program order."""
+        found: dict[Value, list[Value]] = {v: [] for v in (*self.inputs, *self.values)}
+        for v in self.values:
+            for i in dict.fromkeys(v.operands):
+                found[i].append(v)
+        return found
+
+    def __str__(self):
+        from .text import show
+        return show(self)
+
+
+def contiguous_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Row-major strides as torch gives them (a size of 0 counts as 1)."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for size in reversed(shape):
+        strides.append(step)
+        step = step * (size if isinstance(size, Expr) else max(size, 1))
+    return tuple(reversed(strides))
+
+
+def dense(shape: Sequence[Dim], strides: Sequence[Dim]) -> bool:
+    """Whether the strides are a permutation of contiguous ones: every element once, no gaps."""
+    step: Dim = 1
+    for size, stride in sorted(((n, s) for n, s in zip(shape, strides) if n != 1), key=lambda t: t[1]):
+        if stride != step:
+            return False
+        step = step * size
+    return True

@@ -1,0 +1,1 @@
+"""Recording: the decorator, the observers, guards, and the bridge to autograd."""

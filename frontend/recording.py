@@ -1,0 +1,72 @@
+"""What one recorded run came to: a pure graph, and how its outputs become the run's results and effects."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Union
+
+import torch
+
+from ..compiler.ir import Graph
+
+
+@dataclass(frozen=True)
+class ViewStep:
+    """One torch call that makes a view (`function(tensor, *args, **kwargs)`), replayed on real tensors on every call.
+
+    `index` takes one tensor out where the call gives several. `grad` is the grad mode it was recorded under.
+    """
+    function: Callable
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    index: int | None = None
+    grad: bool = True
+
+
+@dataclass(frozen=True)
+class Given:
+    """A result that is one of the inputs itself (the same object)."""
+    input: int
+
+
+@dataclass(frozen=True)
+class InputView:
+    """A result that shares memory with an input: replay `steps` on it, after the write-backs."""
+    input: int
+    steps: tuple[ViewStep, ...]
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A result that is graph output `output`, alone in its memory."""
+    output: int
+    requires_grad: bool
+
+
+@dataclass(frozen=True)
+class OutputView:
+    """A result that shares memory with other results: replay `steps` on graph output `output`."""
+    output: int
+    steps: tuple[ViewStep, ...]
+    requires_grad: bool
+
+
+Result = Union[Given, InputView, Fresh, OutputView]
+
+
+@dataclass(frozen=True)
+class WriteBack:
+    """After the run, copy graph output `output` into input `input` in place (without autograd)."""
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One run. `tensors[k]` is the very tensor that was graph input k: the arguments first, in the order given to the
+    recorder (those the run never read included), then whatever else the run read (parameters, buffers, globals).
+    `results` has one entry per tensor returned. `graph` is the unoptimised recording: pure, no in-place ops."""
+    graph: Graph
+    tensors: tuple[torch.Tensor, ...]
+    results: tuple[Result, ...]
+    writebacks: tuple[WriteBack, ...] = ()
+    random: bool = False

@@ -1,0 +1,1 @@
+"""Builds programs and runs them."""
