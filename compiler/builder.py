@@ -1,13 +1,17 @@
 """Builds graphs: gives every new value its type, a fresh name and an origin."""
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Sequence, Union
 
 from ..errors import InvalidGraph
-from .ir import Graph, Origin, Type, Value
+from .ir import Graph, Origin, TensorType, TupleType, Type, Value
 from .op import OPS, Op
+
+#: What a rewriting rule gives: nothing (keep the value), a value, or one value per result of a tuple.
+Replacement = Union[Value, Sequence[Value], None]
 
 
 class Builder:
@@ -22,6 +26,7 @@ class Builder:
 
     def name(self, hint: str) -> str:
         """A name not used before: the hint, or the hint with a number."""
+        hint = re.sub(r"[^\w.]", "_", hint)
         if hint not in self._used and not hint[-1:].isdigit() and hint not in OPS:
             self._used.add(hint)
             return hint
@@ -74,28 +79,77 @@ class Builder:
         return Graph(name, tuple(self.inputs), tuple(self.values), tuple(outputs), tuple(output_names))
 
 
-def rewrite(graph: Graph, rule: Callable[[Builder, Value], Value | None], note: str = "") -> Graph:
+def rewrite(graph: Graph, rule: Callable[[Builder, Value], Replacement], note: str = "") -> Graph:
     """Rebuild a graph: `rule(b, v)` gives what stands for `v` (its inputs already rewritten), or None to keep it.
 
-    Returns `graph` itself if every value was kept.
+    For a value of tuple type the rule may give one value per result; then each `item` becomes that value. A value
+    emitted by the rule takes over the name and the recorded layout of what it replaces, so that dumps can be compared.
+    An output that would become a value there was before becomes a copy of it: outputs never start to share memory with
+    each other or with inputs. Returns `graph` itself if every value was kept.
     """
-    b = Builder(v.name for v in (*graph.inputs, *graph.values))
-    b.inputs = list(graph.inputs)
-    new: dict[Value, Value] = {v: v for v in graph.inputs}
-    changed = False
-    for v in graph.values:
-        inputs = tuple(new[i] if isinstance(i, Value) else i for i in v.inputs)
-        current = v if all(a is c for a, c in zip(inputs, v.inputs)) else Value(v.name, v.op, inputs, v.attrs, v.type, v.origin)
-        with b.at(v.origin, note or v.origin.note):
-            replacement = rule(b, current)
-        if replacement is None:
-            b.values.append(current)
-            replacement = current
-        changed |= replacement is not v
-        new[v] = replacement
-    if not changed:
-        return graph
-    return Graph(graph.name, graph.inputs, tuple(b.values), tuple(new[o] for o in graph.outputs), graph.output_names)
+    return _Rewriting(graph, rule, note).run()
+
+
+class _Rewriting:
+    """The state of one `rewrite`."""
+
+    def __init__(self, graph: Graph, rule: Callable[[Builder, Value], Replacement], note: str):
+        self.graph, self.rule, self.note = graph, rule, note
+        self.b = Builder(v.name for v in (*graph.inputs, *graph.values))
+        self.b.inputs = list(graph.inputs)
+        self.new: dict[Value, Value | Sequence[Value]] = {v: v for v in graph.inputs}
+        self.outputs = set(graph.outputs)
+        self.fresh: set[Value] = set()  # emitted by the rule, and not yet in the place of an old value
+
+    def run(self) -> Graph:
+        for v in self.graph.values:
+            self.new[v] = self.replacement(v)
+        if all(self.new[v] is v for v in self.graph.values):
+            return self.graph
+        return self.b.graph(self.graph.name, [self.new[o] for o in self.graph.outputs], self.graph.output_names)
+
+    def replacement(self, v: Value) -> Value | Sequence[Value]:
+        b, start = self.b, len(self.b.values)
+        with b.at(v.origin, self.note or v.origin.note):
+            if v.op.name == "item" and not isinstance(self.new[v.inputs[0]], Value):
+                found, current = self.new[v.inputs[0]][v.attrs["index"]], v
+            else:
+                current = self.renewed(v)
+                found = self.rule(b, current)
+            self.fresh.update(b.values[start:])
+            if found is None or found is current:
+                b.values.append(current)
+                return current
+            if not isinstance(found, Value):
+                return found
+            if v in self.outputs and found not in self.fresh:
+                found = b.copy(found)
+                self.fresh.add(found)
+        if found in self.fresh:
+            self.take_place(found, v)
+        return found
+
+    def renewed(self, v: Value) -> Value:
+        """`v` on its rewritten inputs."""
+        inputs = tuple(self.new[i] if isinstance(i, Value) else i for i in v.inputs)
+        same = all(a is c for a, c in zip(inputs, v.inputs))
+        return v if same else Value(v.name, v.op, inputs, v.attrs, v.type, v.origin)
+
+    def take_place(self, found: Value, v: Value) -> None:
+        """Give a value that nothing outside has seen yet the name and the type of the one it stands for."""
+        if not same_type(found.type, v.type):
+            raise InvalidGraph(f"{self.graph.name}: {describe(v)} cannot be replaced by {describe(found)} ({found.op.name})")
+        self.fresh.discard(found)
+        found.name, found.type = v.name, v.type
+
+
+def same_type(a: Type, b: Type) -> bool:
+    """Equal but for strides."""
+    if isinstance(a, TupleType) and isinstance(b, TupleType):
+        return len(a.items) == len(b.items) and all(map(same_type, a.items, b.items))
+    if isinstance(a, TensorType) and isinstance(b, TensorType):
+        return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return a == b
 
 
 def describe(operand) -> str:

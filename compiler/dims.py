@@ -209,6 +209,19 @@ def product(sizes: Iterable[Dim]) -> Dim:
     return simplest(total) if isinstance(total, Expr) else total
 
 
+def dot(values: Iterable["Dim"], weights: Iterable["Dim"]) -> Expr:
+    """The sum of value * weight: the place in memory of coordinates under strides."""
+    total: dict[Monomial, int] = {}
+    for value, weight in zip(values, weights):
+        if isinstance(weight, Expr):
+            for m, c in (expr(value) * weight).terms:
+                total[m] = total.get(m, 0) + c
+        elif weight:
+            for m, c in expr(value).terms:
+                total[m] = total.get(m, 0) + c * weight
+    return _join_remainders(total)
+
+
 def _monomial_bounds(m: Monomial):
     lo: int | None = 1
     hi: int | None = 1

@@ -13,6 +13,7 @@ import torch
 
 from .dims import Dim, Expr
 from .ir import TensorType, Type, Value
+from .scalar import arithmetic_dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,11 @@ class Op:
     meaning     (*inputs, **attrs) -> tensor(s): the torch function that this op is; the reference evaluator runs it
     scalar      (s, *operands, **attrs) -> operand, for pointwise: `s` has one method per scalar op (compiler/scalar.py);
                 operands arrive converted to the compute dtype and the result is converted to the result's dtype
-    promotion   for pointwise: "common" | "float" (integers become the default float) | "compare" (common, gives bool) | "bool" | "none"
+    promotion   for pointwise: "common" | "float" (integers become the default float) | "compare" (common, gives bool) | "bool"
+                (the same for logic) | "select" (a bool condition, then common) | "none" (each operand as it is, numbers as
+                the first operand); `operand_dtypes` says it per operand
+    exact       for pointwise: the places of operands that, as numbers or 0-dim tensors, reach float16/bfloat16 arithmetic
+                unrounded, as the divisor of torch's div
     index       (value, coordinates) -> coordinates of the input read by that element; for views
     inside      (value, coordinates) -> [(expression, size), ...], for views that also fill (pad): where any expression is
                 outside 0 <= e < size the element is attrs["value"] and nothing is read
@@ -42,7 +47,7 @@ class Op:
     decompose   (b, v) -> Value: the same in simpler ops
     gradient    (b, v, g) -> one gradient (or None) per input, g being the gradient of v (a list for a tuple); None: not differentiable
     aten        overload -> function (b, *args, **kwargs) -> Value(s), which imports a recorded call;
-                args as the dispatcher hands them, with tensors as Values
+                args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE
@@ -54,6 +59,7 @@ class Op:
     meaning: Callable | None = None
     scalar: Callable | None = None
     promotion: str = "common"
+    exact: tuple[int, ...] = ()
     index: Callable | None = None
     inside: Callable | None = None
     combine: str = ""
@@ -71,6 +77,9 @@ class Op:
 OPS: dict[str, Op] = {}
 #: aten overload ("add.Tensor") -> its import rule
 ATEN: dict[str, Callable] = {}
+#: overload that also writes to arguments -> their positions, whose new values its import rule appends to the results
+#: (None arguments are skipped)
+WRITES: dict[str, tuple[int, ...]] = {}
 
 
 def register(op: Op) -> Op:
@@ -81,8 +90,28 @@ def register(op: Op) -> Op:
     for overload, rule in op.aten.items():
         if overload in ATEN:
             raise ValueError(f"aten overload {overload} is imported by two records; the second is {op.name}")
-        ATEN[overload] = rule
+        ATEN[overload] = _guarded(rule)
     return op
+
+
+#: dtypes that smelt computes in; calls with any other (complex, float8, quantized...) stay torch's own
+COMPUTED = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+                      torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+
+def _guarded(rule: Callable) -> Callable:
+    """An import rule that is not asked about dtypes outside of COMPUTED."""
+    def convert(b, *args, **kwargs):
+        return rule(b, *args, **kwargs) if all(map(_computed, args)) and all(map(_computed, kwargs.values())) else NotImplemented
+    return convert
+
+
+def _computed(argument) -> bool:
+    if isinstance(argument, Value):
+        return not isinstance(argument.type, TensorType) or argument.dtype in COMPUTED
+    if isinstance(argument, (list, tuple)):
+        return all(map(_computed, argument))
+    return argument in COMPUTED if isinstance(argument, torch.dtype) else not isinstance(argument, complex)
 
 
 # Types
@@ -138,10 +167,23 @@ def common_dtype(inputs: Sequence) -> torch.dtype:
 
 def compute_dtype(op: Op, inputs: Sequence) -> torch.dtype:
     """The dtype a pointwise op's operands are converted to (before float16/bfloat16 widen to float32 for the arithmetic)."""
-    d = common_dtype(inputs)
+    d = common_dtype(inputs[1:] if op.promotion == "select" else inputs)
     if op.promotion == "float" and not d.is_floating_point and not d.is_complex:
         return torch.get_default_dtype()
     return d
+
+
+def operand_dtypes(v: Value) -> tuple[torch.dtype, ...]:
+    """The dtype that each operand of a pointwise value is converted to first, rounding as eager does; the arithmetic is
+    then in `arithmetic_dtype` of it (compiler/scalar.py)."""
+    op, inputs = v.op, v.inputs
+    if op.promotion == "none":
+        return tuple(i.dtype if isinstance(i, Value) else inputs[0].dtype for i in inputs)
+    d = compute_dtype(op, inputs)
+    if op.promotion == "select":
+        return (torch.bool, *(d for _ in inputs[1:]))
+    return tuple(arithmetic_dtype(d) if k in op.exact and not (isinstance(i, Value) and i.rank) else d
+                 for k, i in enumerate(inputs))
 
 
 def device_of(inputs: Sequence) -> torch.device:

@@ -60,3 +60,67 @@ SCALAR: dict[str, ScalarOp] = {s.name: s for s in (
     ScalarOp("atan2", 2, "angle of (b, a)", cost=30),
     ScalarOp("libm", 1, "a function of C's math library by name: tan asin acos atan sinh cosh asinh acosh atanh exp2 log2 log10 erfc lgamma", cost=40),
 )}
+
+
+class Scalars:
+    """What a record's `scalar` is given as `s`: one method per scalar op, on operands that have a `.dtype`.
+
+    A Python number among the operands is a constant of the other operands' dtype. Methods whose name is a Python keyword
+    end in an underscore (`s.and_`, `s.or_`, `s.not_`). float16/bfloat16 never appear: operands arrive as float32, and
+    the result is rounded once by the caller. A caller (lowering, the tests' reference) supplies `const`,
+    `index`, `apply` and `check`.
+    """
+
+    def const(self, value, dtype):
+        """A number as an operand of (the arithmetic dtype of) this dtype."""
+        raise NotImplementedError
+
+    def index(self, expression):
+        """An index expression (compiler/dims.py) as an int64 operand."""
+        raise NotImplementedError
+
+    def apply(self, op: ScalarOp, args: tuple, dtype: torch.dtype, attr: str = ""):
+        """The scalar op on operands, which are none of them numbers; `dtype` is the result's."""
+        raise NotImplementedError
+
+    def check(self, ok, message: str):
+        """The call fails with RuntimeError(message) where the bool operand `ok` is false."""
+        raise NotImplementedError
+
+    def cast(self, x, dtype):
+        dtype = arithmetic_dtype(dtype)
+        return x if x.dtype == dtype else self.apply(SCALAR["cast"], (x,), dtype)
+
+    def libm(self, x, function: str):
+        """The function of C's math library of this name."""
+        return self.apply(SCALAR["libm"], (x,), x.dtype, function)
+
+    def where(self, condition, a, b):
+        a, b = self._operands((a, b))
+        return self.apply(SCALAR["where"], (condition, a, b), a.dtype)
+
+    def gt(self, a, b):
+        return self.lt(b, a)
+
+    def ge(self, a, b):
+        return self.le(b, a)
+
+    def __getattr__(self, name: str):
+        op = SCALAR.get(name.removesuffix("_"))
+        if op is None:
+            raise AttributeError(f"there is no scalar op {name!r}")
+
+        def method(*args):
+            operands = self._operands(args)
+            return self.apply(op, operands, torch.bool if op.result == "bool" else operands[0].dtype)
+        return method
+
+    def _operands(self, args: tuple) -> tuple:
+        """The operands with every number made a constant of the others' dtype."""
+        dtype = next(a.dtype for a in args if not isinstance(a, (bool, int, float)))
+        return tuple(self.const(a, dtype) if isinstance(a, (bool, int, float)) else a for a in args)
+
+
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that values of this dtype are computed in: float32 for float16 and bfloat16."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

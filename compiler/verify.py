@@ -2,32 +2,40 @@
 from __future__ import annotations
 
 from ..errors import InvalidGraph
-from .builder import describe, type_text
-from .ir import Graph, Value
+from .builder import describe, same_type, type_text
+from .ir import Graph, TupleType, Value
+from .ops.core import given_type
 
 
 def verify(graph: Graph, after: str = "") -> Graph:
     """Check the graph and return it; InvalidGraph names the value, the rule and the pass before.
 
-    Names are unique; every value is defined before it is read; every op's type rule gives the recorded type (strides aside).
+    Names are unique; every value is defined before it is read; operands are values or numbers, and several results are
+    read through `item` alone; every op's type rule gives the recorded type (strides aside).
     """
     defined: set[Value] = set()
     names: set[str] = set()
+    place = f"{graph.name}{f' after {after}' if after else ''}"
 
     def fail(v: Value, what: str):
         operands = ", ".join(map(describe, v.inputs))
-        raise InvalidGraph(f"{graph.name}{f' after {after}' if after else ''}: %{v.name} = {v.op.name}({operands}) {what} [{v.origin}]")
+        raise InvalidGraph(f"{place}: %{v.name} = {v.op.name}({operands}) {what} [{v.origin}]")
 
     for v in (*graph.inputs, *graph.values):
         if v.name in names:
             fail(v, "has a name that is taken")
         names.add(v.name)
-        for i in v.operands:
-            if i not in defined:
+        for i in v.inputs:
+            if not isinstance(i, Value):
+                if not isinstance(i, (bool, int, float, complex)):
+                    fail(v, f"has the operand {i!r}, which is neither a value nor a number")
+            elif i not in defined:
                 fail(v, f"reads %{i.name}, which is not defined before it")
+            elif isinstance(i.type, TupleType) and v.op.name != "item":
+                fail(v, f"reads %{i.name}, which is several results, not one")
         defined.add(v)
     for v in graph.values:
-        if v.op.type.__name__ == "_no_type":
+        if v.op.type is given_type:
             continue
         try:
             expected = v.op.type(v.inputs, v.attrs)
@@ -37,14 +45,9 @@ def verify(graph: Graph, after: str = "") -> Graph:
             fail(v, f"has type {type_text(v.type)}, its op gives {type_text(expected)}")
     for o in graph.outputs:
         if o not in defined:
-            raise InvalidGraph(f"{graph.name}{f' after {after}' if after else ''}: output %{o.name} is not in the graph")
+            raise InvalidGraph(f"{place}: output %{o.name} is not in the graph")
+        if isinstance(o.type, TupleType):
+            raise InvalidGraph(f"{place}: output %{o.name} is several results, not one")
+    if graph.output_names and len(graph.output_names) != len(graph.outputs):
+        raise InvalidGraph(f"{place}: {len(graph.output_names)} names for {len(graph.outputs)} outputs")
     return graph
-
-
-def same_type(a, b) -> bool:
-    """Equal but for strides."""
-    if hasattr(a, "items") and hasattr(b, "items"):
-        return len(a.items) == len(b.items) and all(map(same_type, a.items, b.items))
-    if hasattr(a, "dtype") and hasattr(b, "dtype"):
-        return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
-    return a == b

@@ -1,45 +1,35 @@
-"""The ops that the machinery itself stands on: inputs, constants, casts, tuple items and opaque torch calls."""
+"""The ops that the machinery itself stands on: inputs, detached values, tuple items and opaque torch calls."""
 from __future__ import annotations
 
 import torch
 
 from ..ir import ObjectType, TensorType, TupleType, Value
-from ..op import Op, register
+from ..op import OPS, Op, register
 
 
-def _no_type(inputs, attrs):
+def given_type(inputs, attrs):
+    """The type rule of an op whose type only the place that emits it knows."""
     raise ValueError("the type of this op is given where it is emitted")
 
 
-register(Op("input", "input", "A graph input.", _no_type))
-
-register(Op("full", "source", "A tensor filled with one number.",
-            lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"]),
-            meaning=lambda *, shape, value, dtype, device: torch.full(shape, value, dtype=dtype, device=device),
-            scalar=lambda s, coordinates, *, shape, value, dtype, device: s.const(value, dtype),
-            gradient=lambda b, v, g: ()))
-
-register(Op("iota", "source", "start + step * index: a 1-dimensional integer range of `size` elements.",
-            lambda inputs, a: TensorType((a["size"],), a["dtype"], a["device"]),
-            meaning=lambda *, size, start, step, dtype, device: torch.arange(size, device=device).mul_(step).add_(start).to(dtype),
-            scalar=lambda s, coordinates, *, size, start, step, dtype, device: s.cast(s.index(coordinates[0] * step + start), dtype),
-            gradient=lambda b, v, g: ()))
-
-register(Op("cast", "pointwise", "Convert to another dtype, as torch's .to(dtype).",
-            lambda inputs, a: inputs[0].type.like(dtype=a["dtype"]),
-            meaning=lambda x, *, dtype: x.to(dtype), promotion="none",
-            scalar=lambda s, x, *, dtype: s.cast(x, dtype),
-            gradient=lambda b, v, g: (b.cast(g, dtype=v.inputs[0].dtype),)))
-
-register(Op("copy", "pointwise", "The same elements in memory of their own (clone, contiguous).",
-            lambda inputs, a: inputs[0].type.like(), promotion="none",
-            meaning=lambda x: x.clone(), scalar=lambda s, x: x,
-            gradient=lambda b, v, g: (g,)))
+register(Op("input", "input", "A graph input.", given_type))
 
 register(Op("detach", "pointwise", "The same elements, with no gradient through it.",
             lambda inputs, a: inputs[0].type.like(), promotion="none",
             meaning=lambda x: x.detach(), scalar=lambda s, x: x,
-            gradient=lambda b, v, g: (None,)))
+            gradient=lambda b, v, g: (None,), samples=lambda: [((torch.randn(3, 4),), {})]))
+
+def constant(*, data, shape, dtype, device):
+    """The tensor whose elements, in row-major order, are `data`."""
+    return torch.tensor(data, dtype=dtype, device=device).reshape(shape)
+
+
+register(Op("constant", "opaque", "A small tensor of given numbers.",
+            lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"]), meaning=constant,
+            gradient=lambda b, v, g: (),
+            samples=lambda: [((), {"data": (1.5, -0.0, 2.0, 4.0), "shape": (2, 2), "dtype": torch.float32, "device": torch.device("cpu")}),
+                             ((), {"data": (3, -1), "shape": (2,), "dtype": torch.int64, "device": torch.device("cpu")})]))
+
 
 register(Op("item", "opaque", "One result of an op that has several.",
             lambda inputs, a: inputs[0].type.items[a["index"]],
@@ -74,10 +64,20 @@ def overload(target: str):
     return found
 
 
-def call(*inputs, target, args, kwargs):
-    """Run one torch op by name. Results that share memory with an argument are copied: values never alias."""
-    result = overload(target)(*fill(args, inputs), **fill(kwargs, inputs))
-    return _owned(result, inputs)
+def call(*inputs, target, args, kwargs, writes=()):
+    """Run one torch op by name. Results that share memory with an argument are copied: values never alias.
+
+    `writes`: the operands that the op writes to. It then works on copies of them, and gives a tuple of its other results
+    followed by the new values of those operands.
+    """
+    op = overload(target)
+    inputs = tuple(i.clone() if k in writes else i for k, i in enumerate(inputs))
+    result = op(*fill(args, inputs), **fill(kwargs, inputs))
+    if not writes:
+        return _owned(result, inputs)
+    news = tuple(inputs[k] for k in writes)
+    others = result if isinstance(result, (list, tuple)) else (result,)
+    return (*(r for r in others if r is not None and not any(r is n for n in news)), *news)
 
 
 def _owned(result, inputs):
@@ -89,30 +89,63 @@ def _owned(result, inputs):
     return tuple(own(t) for t in result) if isinstance(result, (list, tuple)) else own(result)
 
 
-def call_taped(*inputs, target, args, kwargs, wanted):
-    """The same under autograd: (results..., tape), for a later `call_backward`. `wanted`: inputs to differentiate."""
+def takes_random_numbers(v: Value) -> bool:
+    """Whether a value's op draws from torch's generator: it stays where it is, once, whether or not anybody reads it."""
+    op, attrs = v.op, v.attrs
+    while "of" in attrs:  # an op that torch differentiates
+        op, attrs = OPS[attrs["of"]], attrs["attrs"]
+    if op.name == "call":
+        return torch.Tag.nondeterministic_seeded in overload(attrs["target"]).tags
+    return op.random
+
+
+# Differentiation by torch, of any op: `call_taped` runs an op's meaning under autograd and keeps the tape for a
+# `call_backward`. Where the gradient is itself differentiated, a `call_gradient` of the same inputs takes their place.
+# `of` names the op and `attrs` holds its attributes; `wanted` are the inputs to differentiate; `which` are the results
+# that gradients are given for.
+
+def _under_autograd(inputs, of, attrs, wanted):
+    """(the wanted inputs as leaves, the results as a tuple)."""
+    leaves = {k: inputs[k].detach().requires_grad_() for k in wanted}
     with torch.enable_grad():
-        leaves = [i.detach().requires_grad_() if k in wanted else i for k, i in enumerate(inputs)]
-        results = call(*leaves, target=target, args=args, kwargs=kwargs)
-    results = results if isinstance(results, tuple) else (results,)
-    tape = ([leaves[k] for k in wanted], results)
-    return (*(r.detach() if isinstance(r, torch.Tensor) else r for r in results), tape)
+        results = OPS[of].meaning(*(leaves.get(k, i) for k, i in enumerate(inputs)), **attrs)
+    return tuple(leaves.values()), tuple(results) if isinstance(results, (list, tuple)) else (results,)
 
 
-def call_backward(tape, *grads, which):
-    """Gradients of a taped call's wanted inputs. `which`: results that `grads` belong to. None becomes zeros."""
+def _gradients(tape, grads, which, again=False):
+    """Of every leaf, zeros where no result that `which` names depends on it. `again`: to be differentiated once more."""
     leaves, results = tape
-    found = torch.autograd.grad([results[k] for k in which], leaves, grads, retain_graph=True, allow_unused=True)
+    live = [(results[k], g) for k, g in zip(which, grads) if results[k].requires_grad]
+    found = torch.autograd.grad([r for r, _ in live], leaves, [g for _, g in live], retain_graph=True, create_graph=again,
+                                allow_unused=True) if live else [None] * len(leaves)
     return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found))
 
 
-def _call_gradient(b, v, g):
-    """torch's own gradient: the forward call is replaced by a taped one, whose tape the backward call reads.
+def call_taped(*inputs, of, attrs, wanted):
+    """The op's results, then the tape."""
+    tape = _under_autograd(inputs, of, attrs, wanted)
+    return (*(r.detach() if isinstance(r, torch.Tensor) else r for r in tape[1]), tape)
 
-    The gradient pass turns every differentiated `call` into `call_taped` before it asks for this rule.
-    """
+
+def call_backward(tape, *grads, which):
+    """The gradients of a taped op's wanted inputs."""
+    return _gradients(tape, grads, which)
+
+
+def call_gradient(*inputs_and_grads, of, attrs, wanted, which):
+    """The same without a tape: (*inputs, *grads) as the operands, the op run again."""
+    inputs, grads = inputs_and_grads[:-len(which)], inputs_and_grads[-len(which):]
+    return _gradients(_under_autograd(inputs, of, attrs, wanted), grads, which, again=torch.is_grad_enabled())
+
+
+def taped_type(result) -> TupleType:
+    """The type of a taped op whose untaped one has this type."""
+    return TupleType((*(result.items if isinstance(result, TupleType) else (result,)), ObjectType("tape")))
+
+
+def _call_gradient(b, v, g):
     wanted = v.attrs["wanted"]
-    which = tuple(k for k, grad in enumerate(g[:-1]) if grad is not None)
+    which = tuple(k for k, grad in enumerate(g) if grad is not None)
     tape = b.item(v, index=len(v.type.items) - 1)
     types = TupleType(tuple(v.inputs[k].type.like(v.inputs[k].shape) for k in wanted))
     grads = b.emit("call_backward", tape, *(g[k] for k in which), which=which, type=types)
@@ -122,7 +155,8 @@ def _call_gradient(b, v, g):
     return out
 
 
-register(Op("call", "opaque", "One torch op that smelt has no record of, run by torch.", _no_type, meaning=call))
-register(Op("call_taped", "opaque", "A torch op run under autograd, keeping its tape.", _no_type, meaning=call_taped,
+register(Op("call", "opaque", "One torch op that smelt has no record of, run by torch.", given_type, meaning=call))
+register(Op("call_taped", "opaque", "An op run under torch's autograd, keeping its tape.", given_type, meaning=call_taped,
             gradient=_call_gradient))
-register(Op("call_backward", "opaque", "torch's gradient of a taped call.", _no_type, meaning=call_backward))
+register(Op("call_backward", "opaque", "torch's gradient of a taped op.", given_type, meaning=call_backward))
+register(Op("call_gradient", "opaque", "torch's gradient of an op, which is run again for it.", given_type, meaning=call_gradient))

@@ -1,0 +1,23 @@
+# `make demo` and `make test` set up a virtual environment on their own.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -c constraints.txt -e ".[test]"
+	touch $@
+
+demo: $(VENV)/.ready
+	$(RUN) examples/demo.py
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest
+
+bench: $(VENV)/.ready
+	$(RUN) -m smelt bench
+
+clean:
+	rm -rf $(VENV) build *.egg-info

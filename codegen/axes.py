@@ -1,0 +1,77 @@
+"""The loop axes of a finished kernel body: ordered as memory is, and as few as the indices allow.
+
+Two neighbouring axes are one where every index steps over them as over one: i0*64 + i1 with i1 < 64.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Sequence
+
+from ..compiler.dims import Expr, Sym, expr_of
+from . import loops
+from .coordinates import linear, size
+
+Coefficients = dict[Sym, int]
+
+
+def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops.Statement]):
+    """(the kernel's axes, the body over them): parallel axes, then reduced ones, named i0, i1, ... in that order."""
+    indices = list(dict.fromkeys(s.index for s in body if isinstance(s, (loops.Load, loops.Store, loops.Index))))
+    parts = [linear(e) for e in indices]
+    lines = [p[0] for p in parts if p is not None]
+    stuck = {s for e, p in zip(indices, parts) if p is None for s in e.symbols()}
+    ordered = any(isinstance(s, loops.Reduce) and s.op.startswith("arg") for s in body)
+    parallel = _by_stride([a for a in axes if a not in reduced], body)
+    inner = [a for a in axes if a in reduced]
+    inner = inner if ordered else _by_stride(inner, body)
+
+    found: list[loops.Axis] = []
+    values: dict[Sym, Expr] = {}  # each old axis, where one of them became one new axis
+    merged: dict[Sym, tuple[Sym, int]] = {}  # an old axis -> its new axis and its step there
+    for group, reduce in ((parallel, False), (inner, True)):
+        for run in _runs(group, lines, stuck):
+            n = 1
+            for a in run:
+                n *= size(a)
+            new = Sym(f"i{len(found)}", 0, n - 1)
+            found.append(loops.Axis(new, n, reduce))
+            for a in run:
+                n //= size(a)
+                merged[a] = new, n
+            if len(run) == 1:
+                values[run[0]] = expr_of(new)
+    renamed = {e: _rewritten(e, p, merged, values) for e, p in zip(indices, parts)}
+    return tuple(found), tuple(replace(s, index=renamed[s.index]) if hasattr(s, "index") else s for s in body)
+
+
+def _rewritten(e: Expr, parts, merged, values) -> Expr:
+    if parts is None:
+        return e.substitute(values)
+    coefficients, constant = parts
+    terms = {(): constant}
+    for s, c in coefficients.items():
+        new, step = merged.get(s, (s, 1))
+        terms[(new,)] = c // step  # the innermost of a run has step 1; the others say the same
+    return Expr(terms)
+
+
+def _runs(axes: Sequence[Sym], lines: Sequence[Coefficients], stuck: set[Sym]) -> list[list[Sym]]:
+    """The axes in runs of neighbours that may be one."""
+    runs: list[list[Sym]] = []
+    for a in axes:
+        if runs and a not in stuck and runs[-1][-1] not in stuck and all(
+                c.get(runs[-1][-1], 0) == c.get(a, 0) * size(a) for c in lines):
+            runs[-1].append(a)
+        else:
+            runs.append([a])
+    return runs
+
+
+def _by_stride(axes: list[Sym], body: Sequence[loops.Statement]) -> list[Sym]:
+    """The axes from the largest step in memory to the smallest, as the first store (else load) over all of them has it."""
+    accesses = [s for s in body if isinstance(s, loops.Store)] + [s for s in body if isinstance(s, loops.Load)]
+    for access in accesses if len(axes) > 1 else ():
+        parts = linear(access.index)
+        if parts is not None and all(parts[0].get(a) for a in axes):
+            return sorted(axes, key=lambda a: -abs(parts[0][a]))
+    return axes

@@ -1,0 +1,258 @@
+"""Mathematical functions on vectors, as helpers.
+
+float32 functions are written out: polynomials fitted at Chebyshev nodes, at most 4 units in the last place from the exact
+value, with NaN, infinities, signed zeros and denormals as IEEE has them. What is not written out, and float64, calls
+C's math library lane by lane.
+"""
+from __future__ import annotations
+
+from .helpers import HELPERS, by_halves, helper, lanewise
+from .isa import Isa, Vector
+
+ONE_OPERAND = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
+               "acosh", "atanh", "exp2", "log2", "log10", "erfc", "lgamma")
+TWO_OPERANDS = ("pow", "atan2", "fmod")
+
+
+def _library(name: str, t: Vector, operands: str) -> str:
+    """C's own function, lane by lane."""
+    function = name + ("f" if t.bits == 32 else "")
+    parameters, kinds = ", ".join(f"$T {o}" for o in operands), ", ".join("$S" for _ in operands)
+    call = f"{function}({', '.join(f'{o}[k]' for o in operands)})"
+    return f"""
+extern $S {function}({kinds});
+static inline $T {name}_$T({parameters}) {{ $T r; for (long k = 0; k < $W; k++) r[k] = {call}; return r; }}"""
+
+
+def polynomial(x: str, *coefficients: str) -> str:
+    """Horner's scheme by fused multiply-adds; coefficients of 1, x, x*x, ..."""
+    text = f"splat_$T({coefficients[-1]})"
+    for c in reversed(coefficients[:-1]):
+        text = f"fma_$T({text}, {x}, splat_$T({c}))"
+    return text
+
+
+def written(name: str, operands: str = "x"):
+    """Register a template of the float32 function `name`; float64 is C's own."""
+    def register(template):
+        HELPERS[name] = lambda t, isa: template(t, isa) if t.bits == 32 else _library(name, t, operands)
+        return template
+    return register
+
+
+for _name in ONE_OPERAND + TWO_OPERANDS:
+    _operands = "x" if _name in ONE_OPERAND else "ab"
+    HELPERS[_name] = lambda t, isa, name=_name, operands=_operands: _library(name, t, operands)
+
+
+# e**x = 2**t * e**r with t = round(x / ln 2), |r| <= ln 2 / 2.
+
+_REDUCE = """
+    const $T t = fma_$T(x, splat_$T(1.44269504f), splat_$T(0x1.8p23f)) - 0x1.8p23f;
+    const $T r = fma_$T(t, splat_$T(1.9046542e-9f), fma_$T(t, splat_$T(-0.693147182f), x));"""
+#: (e**r - 1 - r) / r**2
+_EXP_TAIL = polynomial("r", "0.5f", "0.16666518f", "0.041666206f", "0.0083689177f", "0.0013950538f")
+
+
+@helper("scale")
+def _scale(t: Vector, isa: Isa) -> str:
+    """x * 2**n for a whole number n between -280 and 250, rounded once."""
+    head = "static inline $T scale_$T($T x, $T n)"
+    if isa.name == "avx512" and t.bytes == 64:
+        return head + " { return __builtin_ia32_scalefps512_mask(x, n, ($T){}, -1, 4); }"
+    return head + """
+{
+    const $I whole = $I_from_$T(n), half = whole >> 1;
+    return x * ($T)((half + 127) << 23) * ($T)((whole - half + 127) << 23);
+}"""
+
+
+@written("exp")
+def _exp(t: Vector, isa: Isa) -> str:
+    return f"""
+static inline $T exp_$T($T x)
+{{
+    // Beyond these limits the result is infinite or 0; a NaN passes.
+    x = upper_$T(splat_$T(-104.0f), lower_$T(splat_$T(89.0f), x));{_REDUCE}
+    const $T tail = {_EXP_TAIL};
+    return scale_$T(fma_$T(fma_$T(tail, r, splat_$T(1.0f)), r, splat_$T(1.0f)), t);
+}}"""
+
+
+@written("expm1")
+def _expm1(t: Vector, isa: Isa) -> str:
+    return f"""
+static inline $T expm1_$T($T given)
+{{
+    const $T x = upper_$T(splat_$T(-40.0f), lower_$T(splat_$T(89.0f), given));{_REDUCE}
+    const $T tail = {_EXP_TAIL};
+    // 2**t itself may overflow where the result does not: half of everything.
+    const $T p = fma_$T(tail, r * r, r), half = scale_$T(splat_$T(0.5f), t);
+    return select_$T(lt_$T(abs_$T(given), splat_$T(0x1p-24f)), given, 2.0f * fma_$T(p, half, half - 0.5f));
+}}"""
+
+
+@written("tanh")
+def _tanh(t: Vector, isa: Isa) -> str:
+    return """
+static inline $T tanh_$T($T x)
+{
+    const $T e = expm1_$T(2.0f * lower_$T(splat_$T(10.0f), abs_$T(x)));
+    return ($T)(($I)(e / (e + 2.0f)) | (($I)x & (-2147483647 - 1)));
+}"""
+
+
+# log x = e ln 2 + log(1 + f) with x = 2**e (1 + f), 1 + f between sqrt(1/2) and sqrt(2).
+
+@written("log")
+def _log(t: Vector, isa: Isa) -> str:
+    tail = polynomial("f", "0.33333316f", "-0.25000811f", "0.20002295f", "-0.16624497f", "0.14180961f", "-0.13129114f",
+                      "0.12883471f", "-0.078608736f")
+    return f"""
+static inline $T log_$T($T x)
+{{
+    const $M tiny = lt_$T(x, splat_$T(0x1p-126f));
+    const $I bits = ($I)select_$T(tiny, x * 0x1p23f, x);
+    const $I exponent = (bits - 0x3f3504f3) >> 23;
+    const $T e = $T_from_$I(exponent) - select_$T(tiny, splat_$T(23.0f), ($T){{}});
+    const $T f = ($T)(bits - (exponent << 23)) - 1.0f, square = f * f;
+    const $T tail = {tail};
+    const $T low = fma_$T(e, splat_$T(-1.9046542e-9f), tail * f * square) - 0.5f * square;
+    const $T r = fma_$T(e, splat_$T(0.693147182f), f + low);
+    const $T outside = select_$T(eq_$T(x, ($T){{}}), splat_$T(-__builtin_inff()), splat_$T(__builtin_nanf("")));
+    return select_$T(gt_$T(x, ($T){{}}), select_$T(lt_$T(x, splat_$T(__builtin_inff())), r, x), outside);
+}}"""
+
+
+@written("log1p")
+def _log1p(t: Vector, isa: Isa) -> str:
+    return """
+static inline $T log1p_$T($T x)
+{
+    const $T u = x + 1.0f;
+    const $T lost = (x - (u - 1.0f)) / u; // what rounding took from 1 + x
+    const $M near = gt_$T(u, ($T){}) & lt_$T(x, splat_$T(0x1p25f));
+    return select_$T(eq_$T(x, ($T){}), x, log_$T(u) + select_$T(near, lost, ($T){}));
+}"""
+
+
+# sin and cos of x = r + n pi/2, |r| <= pi/4, reduced in float64; arguments beyond 2**28 are left to the library.
+
+@helper("quarter")
+def _quarter(t: Vector, isa: Isa) -> str:
+    """(r, n) of an argument x: returns r, stores n."""
+    head = "static inline $T quarter_$T($T x, $I *n)"
+    wide = t.like(bits=64)
+    if isa.wide(wide):
+        half = t.like(lanes=t.lanes // 2)
+        return head + f"""
+{{
+    {half.like('i')} low, high;
+    const {half} a = quarter_{half}(low_$T(x), &low), b = quarter_{half}(high_$T(x), &high);
+    *n = join_$I(low, high);
+    return join_$T(a, b);
+}}"""
+    return head + f"""
+{{
+    const {wide} y = {wide}_from_$T(x), turns = rint_{wide}(y * 0.6366197723675814);
+    *n = $I_from_{wide}(turns);
+    const {wide} r = fma_{wide}(turns, splat_{wide}(-1.5707963267948966), y);
+    return $T_from_{wide}(fma_{wide}(turns, splat_{wide}(-6.123233995736766e-17), r));
+}}"""
+
+
+HELPERS["wave"] = f"""
+static inline $T wave_$T($T r, $I n) // sin(r + n pi/2)
+{{
+    const $T z = r * r;
+    const $T s = fma_$T(r * z, {polynomial("z", "-0.16666667f", "0.0083333291f", "-0.00019839327f", "2.7182372e-06f")}, r);
+    const $T tail = {polynomial("z", "0.041666646f", "-0.0013887362f", "2.4437728e-05f")};
+    const $T c = fma_$T(z * z, tail, fma_$T(z, splat_$T(-0.5f), splat_$T(1.0f)));
+    const $I odd = -(n & 1);
+    return ($T)(((odd & ($I)c) | (~odd & ($I)s)) ^ (n << 30 & (-2147483647 - 1)));
+}}"""
+
+
+def _trigonometric(name: str, turn: str, near_zero: str) -> None:
+    @written(name)
+    def template(t: Vector, isa: Isa) -> str:
+        return f"""
+extern float {name}f(float);
+static inline $T {name}_$T($T x)
+{{
+    $I n;
+    const $T r = quarter_$T(x, &n);
+    $T y = {near_zero};
+    const $M far = ~le_$T(abs_$T(x), splat_$T(0x1p28f));
+    if (any_lanes_$M(far)[0])
+        for (long k = 0; k < $W; k++) if (far[k]) y[k] = {name}f(x[k]);
+    return y;
+}}""".replace("@", f"wave_$T(r, n{turn})")
+
+
+_trigonometric("sin", "", "select_$T(lt_$T(abs_$T(x), splat_$T(0x1p-13f)), x, @)")
+_trigonometric("cos", " + 1", "@")
+
+
+@written("erf")
+def _erf(t: Vector, isa: Isa) -> str:
+    near = polynomial("square", "0.12837917f", "-0.37612626f", "0.112836f", "-0.026854444f", "0.0051895352f", "-0.00080208411f",
+                      "7.8891198e-05f")
+    far = polynomial("a", "-0.0002447133f", "-1.127475f", "-0.63751704f", "-0.10364033f", "0.022087643f", "-0.0030085377f",
+                     "0.00019242610f")
+    return f"""
+static inline $T erf_$T($T x)
+{{
+    // Near 0 an odd polynomial; further out 1 - e**p(|x|), which is 1 from 4.05 on.
+    const $T a = lower_$T(splat_$T(4.05f), abs_$T(x)), square = x * x;
+    const $T near = fma_$T(x, {near}, x);
+    const $T far = 1.0f - exp_$T({far});
+    return select_$T(lt_$T(a, splat_$T(0.97f)), near, ($T)(($I)far | (($I)x & (-2147483647 - 1))));
+}}"""
+
+
+# x**y = 2**(y log2 |x|) in float64, which has bits to spare; then the sign and IEEE's special cases.
+
+@helper("power")
+def _power(t: Vector, isa: Isa) -> str:
+    """|x|**y for x of any sign; NaN for 0*inf in the exponent."""
+    wide = t.like(bits=64)
+    if isa.wide(wide):
+        return by_halves("power", "xy", t)
+    log2 = polynomial("square", "2.8853900817778477", "0.9617966941159994", "0.5770779415466617", "0.41220933875026905",
+                      "0.31990201678649655", "0.28295457697137594")
+    exp2 = polynomial("f", "0.9999999999997617", "0.6931471805464878", "0.24022650698883058", "0.0555041093943897",
+                      "0.00961812854282109", "0.0013333451973352023", "0.00015403851542176148", "1.5309760520114124e-05",
+                      "1.3175939254217354e-06")
+    return f"""
+static inline $T power_$T($T x, $T y)
+{{
+    const {wide} a = {wide}_from_$T(abs_$T(x));
+    const {wide.like('i')} bits = ({wide.like('i')})a, exponent = (bits - 0x3fe6a09e667f3bcd) >> 52;
+    const {wide} m = ({wide})(bits - (exponent << 52)), s = (m - 1.0) / (m + 1.0), square = s * s;
+    const {wide} e = ({wide})(exponent + 0x4338000000000000) - 0x1.8p52;
+    {wide} l = fma_{wide}(s, {log2.replace('$T', str(wide))}, e);
+    l = select_{wide}(eq_{wide}(a, ({wide}){{}}), splat_{wide}(-__builtin_inf()), l);
+    l = select_{wide}(lt_{wide}(a, splat_{wide}(__builtin_inf())), l, a);
+    {wide} p = {wide}_from_$T(y) * l;
+    p = upper_{wide}(splat_{wide}(-200.0), lower_{wide}(splat_{wide}(200.0), p));
+    const {wide} n = p + 0x1.8p52, f = p - (n - 0x1.8p52);
+    const {wide} scaled = {exp2.replace('$T', str(wide))};
+    return $T_from_{wide}(select_{wide}(eq_{wide}(p, p), ({wide})(({wide.like('i')})scaled + (({wide.like('i')})n << 52)), p));
+}}"""
+
+
+@written("pow", "xy")
+def _pow(t: Vector, isa: Isa) -> str:
+    return """
+static inline $T pow_$T($T x, $T y)
+{
+    const $T one = splat_$T(1.0f), infinite = splat_$T(__builtin_inff()), size = abs_$T(x);
+    const $M whole = eq_$T(y, trunc_$T(y));
+    const $M odd = whole & lt_$T(abs_$T(y), splat_$T(0x1p24f)) & ne_$I($I_from_$T(y) & 1, ($I){});
+    const $M negative = lt_$I(($I)x, ($I){});
+    const $T r = power_$T(x, y), signed_r = select_$T(odd & negative, -r, r);
+    const $M undefined = lt_$T(x, ($T){}) & ~whole & lt_$T(size, infinite);
+    const $M is_one = eq_$T(x, one) | eq_$T(y, ($T){}) | (eq_$T(size, one) & eq_$T(abs_$T(y), infinite));
+    return select_$T(is_one, one, select_$T(undefined, splat_$T(__builtin_nanf("")), signed_r));
+}"""

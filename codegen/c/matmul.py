@@ -1,0 +1,380 @@
+"""The matrix product as C: register tiles over panels, with the epilogue applied to each finished tile.
+
+A product [m, k] x [k, n] is cut into tiles of a few rows by a few vectors of columns, whose sums stay in registers over
+a block of k. Tiles at the lower and right edge are shifted inwards and computed again in part, so one size of tile does
+for all; the epilogue sees each element once. The k rows of a tile's columns (a panel) are read where they lie if that
+is good memory to read, and otherwise packed first: transposed (columns not contiguous), padded (fewer columns than a
+tile), or copied from far-apart rows. Sums are accumulated in the operands' type, in blocks of terms. Where both operands
+are contiguous along k and the product is too small to be worth packing, tiles are made of dot products instead.
+
+The work is a list of items (batch, panel, block of rows) of which each thread takes an equal run.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+import torch
+
+from ..loops import MatMul, Store
+from .body import Body, Writer
+from .helpers import HELPERS
+from .isa import Isa, isa_of, memory_type, register_type
+from .schedule import size_of
+
+NEAR_BYTES = 256 << 10   # an operand of this size is read in place, a larger one by packed panels
+TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error
+PANEL_BYTES = 128 << 10  # of a packed panel, which lies on the stack
+BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
+MAX_ROWS = 8             # of a tile: each takes a pointer register
+MAX_VECTORS = 8
+DOT_ROWS = 40            # up to so many rows, dot products beat transposing a panel
+LIBRARY_WORK = 1 << 27   # m*n*k from which a good library's product, called and then read again, is ahead
+LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut. A tile is `rows` x `vectors`; an item has up to `block_rows` rows, and `k_block` terms at a time.
+
+    panel   "place": read where it lies; "rows", "columns", "any": packed by that function; "dots": a tile is made of dot
+            products, `dots` columns at a time
+    """
+    rows: int
+    vectors: int
+    lanes: int
+    k_block: int
+    block_rows: int
+    panel: str
+    dots: int = 0
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+
+def oriented(kernel: MatMul) -> MatMul:
+    """The product, or its transpose where that has contiguous columns all through and wastes fewer lanes."""
+    by_row = kernel.axes[1].symbol
+    stores = [s.index.coefficient(by_row) for s in kernel.epilogue if isinstance(s, Store)]
+    if size_of(kernel.n) >= size_of(kernel.m) or kernel.a_strides[1] != 1 or any(step != 1 for step in stores):
+        return kernel
+    return replace(kernel, m=kernel.n, n=kernel.m, a=kernel.c, c=kernel.a, axes=(kernel.axes[0], kernel.axes[2], kernel.axes[1]),
+                   a_strides=_swapped(kernel.c_strides), c_strides=_swapped(kernel.a_strides))
+
+
+def _swapped(strides):
+    batch, row, column = strides
+    return batch, column, row
+
+
+def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
+    """The tiling with the least estimated time."""
+    m, n, k = size_of(kernel.m), size_of(kernel.n), size_of(kernel.k)
+    itemsize, lanes = kernel.dtype.itemsize, isa.lanes(kernel.dtype.itemsize * 8)
+    (step, column), along = kernel.c_strides[1:], kernel.a_strides[2]
+    if along == step == 1 and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
+        rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
+        return Tiling(rows, 1, lanes, max(k, 1), rows, "dots", dots)
+    rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
+    if column != 1:
+        panel = "columns" if step == 1 else "any"
+    elif n < vectors * lanes or (m >= 4 * rows and k * step * itemsize > NEAR_BYTES):
+        panel = "rows"
+    else:
+        panel = "place"
+    blocks = 1 if panel == "place" else max(1, -(-k // (PANEL_BYTES // (vectors * lanes * itemsize))))
+    return Tiling(rows, vectors, lanes, max(1, -(-k // blocks)), rows if blocks == 1 else BLOCK_ROWS // rows * rows, panel)
+
+
+def best_tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
+    """(rows, vectors) of the tile that wastes least: at edges, on loads, and on sums that wait for their last addition."""
+    columns = -(-n // lanes)
+
+    def cycles(tile: tuple[int, int]) -> float:
+        """Of all tiles, for one term."""
+        rows, vectors = tile
+        arithmetic, loads, waiting = rows * vectors / 2, (rows + vectors) / 2, 4.0
+        return -(-m // rows) * -(-columns // vectors) * (max(arithmetic, loads, waiting) + 0.2 * vectors + 0.1 * rows + 0.5)
+
+    tiles = [(rows, vectors) for rows in range(1, min(m, MAX_ROWS) + 1) for vectors in range(1, min(columns, MAX_VECTORS) + 1)
+             if rows * vectors + vectors + 1 <= registers]
+    return min(tiles, key=cycles, default=(1, 1))
+
+
+def use_library(m: int, n: int, k: int, dtype: torch.dtype, isa: str = "auto") -> bool:
+    """Whether torch's own product is the faster one: that depends on the size, and on whether its library knows this CPU well."""
+    if dtype not in (torch.float32, torch.float64):
+        return True
+    if isa_of(isa).name == "scalar":
+        return m * n * k > LIBRARY_SCALAR
+    return _library_is_good() and m * n * k > LIBRARY_WORK
+
+
+@lru_cache
+def _library_is_good() -> bool:
+    """MKL runs at half its speed on CPUs that are not Intel's; other builds of torch have a library for their own machine."""
+    if not torch.backends.mkl.is_available():
+        return True
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return True
+
+
+def print_matmul(kernel: MatMul, isa: Isa) -> str:
+    """Two static functions: the epilogue of a tile, and `<name>(<buffers>, long tid, long threads, long *error)`.
+
+    Raises Unsupported for symbolic sizes.
+    """
+    kernel = oriented(kernel)
+    tiling = choose_tiling(kernel, isa)
+    body = Body(kernel.epilogue, kernel.buffers, isa, tiling.lanes, vector=kernel.axes[2].symbol.name,
+                axes=[a.symbol.name for a in kernel.axes], given={"acc": (kernel.dtype, True)})
+    return f"{_print_epilogue(kernel, tiling, body)}\n{_print_driver(kernel, tiling, body)}"
+
+
+def _parameters(kernel: MatMul, body: Body) -> str:
+    written = {s.buffer for s in kernel.epilogue if isinstance(s, Store)}
+    return ", ".join(f"{'' if b.name in written else 'const '}{memory_type(b.dtype, 1).scalar} *restrict {body.pointers[b.name]}"
+                     for b in kernel.buffers)
+
+
+def _print_epilogue(kernel: MatMul, tiling: Tiling, body: Body) -> str:
+    """The statements on rows [first_row, end_row) and columns [first, end) of a tile, whose sums lie in rows of the tile's width."""
+    i0, i1, i2 = (body.axis_names[a.symbol.name] for a in kernel.axes)
+    first_row, end_row, first, end, sums = map(body.names.fresh, ("first_row", "end_row", "first", "end", "sums"))
+    lanes, vector, n = tiling.lanes, body.type_of(kernel.dtype), size_of(kernel.n)
+    w = Writer()
+    w.open(f"static inline void {kernel.name}_epilogue({_parameters(kernel, body)}, const {vector.scalar} *{sums}, long {i0},"
+           f" long {first_row}, long {end_row}, long {first}, long {end}, long *error)")
+    w.open(f"for (long {i1} = {first_row}; {i1} < {end_row}; {i1}++, {sums} += {tiling.columns})")
+    w.line(f"long {i2} = {first};")
+    if n >= lanes:
+        w.open(f"for (; {i2} + {lanes} <= {end}; {i2} += {lanes})")
+        w.line(f"const {vector} {body.c_names['acc']} = load_{vector}({sums} + ({i2} - {first}));")
+        for statement in kernel.epilogue:
+            body.write(w, statement)
+        w.close()
+    if n % lanes:
+        w.open(f"if ({i2} < {end})")
+        body.live(w, f"{end} - {i2}")
+        w.line(f"const {vector} {body.c_names['acc']} = load_where_{vector}({sums} + ({i2} - {first}), live);")
+        for statement in kernel.epilogue:
+            body.write(w, statement, live=True)
+        w.close()
+    w.close()
+    w.close()
+    return str(w)
+
+
+_DRIVER = Template("""\
+// $batches x [$m, $k] x [$k, $n] in tiles of $rows x $columns
+static void $name($parameters, long tid, long threads, long *error)
+{
+    $S $panel[$panel_size] __attribute__((aligned(64))), $sums[$sums_size] __attribute__((aligned(64)));
+    const $S *$packed = 0;
+    const long $block_rows = $rows_of_block;
+    const long $blocks = ($m + $block_rows - 1) / $block_rows, $items = $batches * $panels * $blocks;
+    for (long item = tid * $items / threads; item < (tid + 1) * $items / threads; item++) {
+        const long $batch = item / ($panels * $blocks), column = item / $blocks % $panels * $columns;
+        const long $left = $left_of_tile;
+        const long $first = item % $blocks * $block_rows, $end = $first + $block_rows < $m ? $first + $block_rows : $m;
+        const $S *$a_item = $a + $batch * $a_batch, *$c_item = $c + $batch * $c_batch + $left * $c_column;
+        for (long $done = 0; $done == 0 || $done < $k; $done += $k_block) {
+            const long $terms = $k - $done < $k_block ? $k - $done : $k_block;
+            const $S *$b = $c_item + $done * $c_step;
+$packing
+            for (long $row = $first; $row < $end; $row += $rows) {
+                const long $top = $top_of_tile;
+                $S *$sum = $sums + ($row - $first) * $sums_step;
+                $tile
+                if ($done + $terms == $k)
+                    ${name}_epilogue($arguments, $sum + ($row - $top) * $columns + (column - $left), $batch,
+                        $row, $row + $rows < $m ? $row + $rows : $m, column, column + $columns < $n ? column + $columns : $n, error);
+            }
+        }
+    }
+}
+""")
+_LOCALS = ("panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item", "done", "terms",
+           "b", "row", "top", "sum")
+
+
+def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
+    """The loops over batches, panels, blocks of rows, blocks of terms, and tiles."""
+    local = {name: body.names.fresh(name) for name in _LOCALS}
+    batches, m, n, k = map(size_of, (kernel.batch, kernel.m, kernel.n, kernel.k))
+    rows, columns, vector = tiling.rows, tiling.columns, body.type_of(kernel.dtype)
+    one_pass = tiling.k_block >= k
+    row = local["row"]
+    return _DRIVER.substitute(
+        local, name=kernel.name, parameters=_parameters(kernel, body), arguments=", ".join(body.pointers[b.name] for b in kernel.buffers),
+        S=vector.scalar, T=vector, a=body.pointers[kernel.a.name], c=body.pointers[kernel.c.name], batches=batches, m=m, n=n, k=k,
+        rows=rows, vectors=tiling.vectors, columns=columns, k_block=tiling.k_block, panels=-(-n // columns),
+        rows_of_block=_rows_of_block(tiling, batches * -(-n // columns), m),
+        panel_size=1 if tiling.panel in ("place", "dots") else tiling.k_block * columns,
+        sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
+        top_of_tile=f"{row} + {rows} > {m} ? {m - rows} : {row}" if m % rows else row,
+        left_of_tile=f"column + {columns} > {n} ? {max(n - columns, 0)} : column" if n % columns else "column",
+        packing=_print_packing(kernel, tiling, body, local, one_pass), tile=_print_tile(kernel, tiling, body, local),
+        a_batch=kernel.a_strides[0], **dict(zip(("c_batch", "c_step", "c_column"), kernel.c_strides)))
+
+
+def _rows_of_block(tiling: Tiling, panels: int, m: int) -> str:
+    """Rows of an item: smaller where there would be fewer items than threads."""
+    if tiling.block_rows == tiling.rows:
+        return str(tiling.rows)
+    shared = f"({m} / (threads * {tiling.rows}) + 1) * {tiling.rows}"
+    return f"threads > {panels} && {shared} < {tiling.block_rows} ? {shared} : {tiling.block_rows}"
+
+
+def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> str:
+    """The lines that pack a panel. With one pass over k, the items of one panel follow each other and share it."""
+    if tiling.panel in ("place", "dots"):
+        return ""
+    pack = Template("pack_${how}_$T($terms, $width, $vectors, $b, $step, $column, $panel);").substitute(
+        local, how=tiling.panel, T=body.type_of(kernel.dtype), width=min(size_of(kernel.n), tiling.columns), vectors=tiling.vectors,
+        step=kernel.c_strides[1], column=kernel.c_strides[2])
+    lines = [pack]
+    if one_pass:
+        lines = [f"if ({local['packed']} != {local['c_item']})", "    " + pack, f"{local['packed']} = {local['c_item']};"]
+    return "\n".join(" " * 12 + line for line in [*lines, f"{local['b']} = {local['panel']};"])
+
+
+def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> str:
+    """The call that computes a tile's sums."""
+    _, row, step = kernel.a_strides
+    values = {**local, "T": body.type_of(kernel.dtype), "rows": tiling.rows, "a_row": row, "a_step": step}
+    if tiling.panel == "dots":
+        return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row, $a_row, $b, $column, $sum);").substitute(
+            values, dots=tiling.dots, width=min(size_of(kernel.n), tiling.columns), column=kernel.c_strides[2])
+    return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step, $sum,"
+                    " $done > 0);").substitute(
+        values, vectors=tiling.vectors, b_step=kernel.c_strides[1] if tiling.panel == "place" else tiling.columns)
+
+
+# The tile: rows x vectors of sums in registers.
+
+def _tile(rows: int, vectors: int) -> str:
+    return f"""
+/* sum[i][j] (+)= the sum over l < terms of a[i * a_row + l * a_step] * b[l * b_step + j], for {rows} rows and {vectors} vectors of columns */
+static __attribute__((noinline)) void tile{rows}x{vectors}_$T(long terms, const $S *a, long a_row, long a_step,
+    const $S *b, long b_step, $S *sum, long add)
+{{
+    for (long done = 0; done == 0 || done < terms; done += {TERMS}) {{
+        const long end = done + {TERMS} < terms ? {TERMS} : terms - done;
+        $T acc[{rows}][{vectors}] = {{}};
+        for (long l = 0; l < end; l++, a += a_step, b += b_step) {{
+            $T row[{vectors}];
+            #pragma GCC unroll {vectors}
+            for (long j = 0; j < {vectors}; j++)
+                row[j] = load_$T(b + j * $W);
+            #pragma GCC unroll {rows}
+            for (long i = 0; i < {rows}; i++)
+                #pragma GCC unroll {vectors}
+                for (long j = 0; j < {vectors}; j++)
+                    acc[i][j] = fma_$T(splat_$T(a[i * a_row]), row[j], acc[i][j]);
+        }}
+        $S *at = sum;
+        #pragma GCC unroll {rows}
+        for (long i = 0; i < {rows}; i++)
+            #pragma GCC unroll {vectors}
+            for (long j = 0; j < {vectors}; j++, at += $W)
+                store_$T(at, add || done ? load_$T(at) + acc[i][j] : acc[i][j]);
+    }}
+}}"""
+
+
+for _rows in range(1, MAX_ROWS + 1):
+    for _vectors in range(1, MAX_VECTORS + 1):
+        HELPERS[f"tile{_rows}x{_vectors}"] = _tile(_rows, _vectors)
+
+
+# Dot products: the same sums where both operands are contiguous along k, `columns` at a time.
+
+def _dots(rows: int, columns: int) -> str:
+    def step(load: str, mask: str) -> str:
+        return f"""\
+            $T right[{columns}];
+            #pragma GCC unroll {columns}
+            for (long j = 0; j < {columns}; j++)
+                right[j] = {load}(b + j * column + l{mask});
+            #pragma GCC unroll {rows}
+            for (long i = 0; i < {rows}; i++) {{
+                const $T left = {load}(a + i * a_row + l{mask});
+                #pragma GCC unroll {columns}
+                for (long j = 0; j < {columns}; j++)
+                    acc[i][j] = fma_$T(left, right[j], acc[i][j]);
+            }}"""
+
+    return f"""
+/* sum[i * $W + j] = the sum over l < terms of a[i * a_row + l] * c[j * column + l], for {rows} rows and j < width */
+static __attribute__((noinline)) void dots{rows}x{columns}_$T(long terms, long width, const $S *a, long a_row, const $S *c,
+    long column, $S *sum)
+{{
+    for (long next = 0; next < width; next += {columns}) {{
+        const long first = next + {columns} > width ? width - {columns} : next;
+        const $S *b = c + first * column;
+        $T acc[{rows}][{columns}] = {{}};
+        long l = 0;
+        for (; l + $W <= terms; l += $W) {{
+{step("load_$T", "")}
+        }}
+        if (l < terms) {{
+            const $M live = lanes_$M < splat_$M(terms - l);
+{step("load_where_$T", ", live")}
+        }}
+        #pragma GCC unroll {rows}
+        for (long i = 0; i < {rows}; i++)
+            #pragma GCC unroll {columns}
+            for (long j = 0; j < {columns}; j++)
+                sum[i * $W + first + j] = sum_lanes_$T(acc[i][j])[0];
+    }}
+}}"""
+
+
+for _rows in range(1, MAX_ROWS + 1):
+    for _columns in range(1, MAX_VECTORS + 1):
+        HELPERS[f"dots{_rows}x{_columns}"] = _dots(_rows, _columns)
+
+
+# Packing: `width` columns of b, at b[l * step + j * column], into rows of `vectors` vectors, the rest of them 0.
+
+HELPERS["pack_rows"] = """
+static void pack_rows_$T(long terms, long width, long vectors, const $S *b, long step, long column, $S *panel)
+{
+    const $M live = lanes_$M < splat_$M(width - (vectors - 1) * $W);
+    for (long l = 0; l < terms; l++, b += step, panel += vectors * $W) {
+        for (long j = 0; j < vectors - 1; j++)
+            store_$T(panel + j * $W, load_$T(b + j * $W));
+        store_$T(panel + (vectors - 1) * $W, load_where_$T(b + (vectors - 1) * $W, live));
+    }
+}"""
+
+HELPERS["pack_columns"] = """
+static void pack_columns_$T(long terms, long width, long vectors, const $S *b, long step, long column, $S *panel)
+{
+    for (long l = 0; l < terms; l += $W) {
+        const long rest = terms - l < $W ? terms - l : $W;
+        const $M live = lanes_$M < splat_$M(rest);
+        for (long j = 0; j < vectors * $W; j += $W) {
+            $T rows[$W];
+            for (long i = 0; i < $W; i++)
+                rows[i] = j + i < width ? load_where_$T(b + l + (j + i) * column, live) : ($T){};
+            transpose_$T(rows);
+            for (long i = 0; i < rest; i++)
+                store_$T(panel + (l + i) * vectors * $W + j, rows[i]);
+        }
+    }
+}"""
+
+HELPERS["pack_any"] = """
+static void pack_any_$T(long terms, long width, long vectors, const $S *b, long step, long column, $S *panel)
+{
+    for (long l = 0; l < terms; l++)
+        for (long j = 0; j < vectors * $W; j++)
+            panel[l * vectors * $W + j] = j < width ? b[l * step + j * column] : 0;
+}"""

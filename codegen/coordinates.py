@@ -1,0 +1,177 @@
+"""Where values are read: coordinate maps over loop axes, through views, and how to solve them for other axes.
+
+A coordinate tuple gives, for each dimension of a value, an expression over axis symbols. An axis symbol carries its size
+(0 <= symbol <= hi); an axis of size 1 is the constant 0 and has no symbol.
+"""
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Iterator, Mapping, NamedTuple, Sequence
+
+from ..compiler.dims import Expr, Sym, dot, expr, expr_of, sym
+from ..compiler.ir import Value, contiguous_strides, dense
+
+Coordinates = tuple[Expr, ...]
+Substitution = Mapping[Sym, Expr]
+
+ZERO = expr(0)
+
+
+class Read(NamedTuple):
+    """A value read at some coordinates. `exact` is false where the read happens only under a condition (padding)
+    or at places that other values say (a gather)."""
+    value: Value
+    coordinates: Coordinates
+    exact: bool = True
+
+
+@lru_cache(maxsize=4096)
+def identity(shape: tuple[int, ...]) -> Coordinates:
+    """A coordinate of its own for each dimension: i0, i1, ..."""
+    return tuple(sym(f"i{k}", 0, n - 1) for k, n in enumerate(shape))
+
+
+def axes_of(coordinates: Coordinates) -> tuple[Sym, ...]:
+    """The symbols of coordinates made by `identity`."""
+    return tuple(s for c in coordinates for s in c.symbols())
+
+
+def size(axis: Sym) -> int:
+    return axis.hi + 1
+
+
+def broadcast_to(shape: Sequence[int], coordinates: Coordinates) -> Coordinates:
+    """The coordinates at which an operand of this shape is read by an element of a pointwise result."""
+    lead = len(coordinates) - len(shape)
+    if not lead and 1 not in shape:
+        return coordinates
+    return tuple(ZERO if n == 1 else c for n, c in zip(shape, coordinates[lead:]))
+
+
+def substitute(coordinates: Coordinates, values: Substitution) -> Coordinates:
+    return tuple(c.substitute(values) for c in coordinates) if values else coordinates
+
+
+def conditions(view: Value, coordinates: Coordinates) -> list[tuple[Expr, int]]:
+    """What a view that fills asks of its coordinates, as (e, size) for 0 <= e < size, less what always holds."""
+    if view.op.inside is None:
+        return []
+    return [(expr(e), n) for e, n in view.op.inside(view, coordinates) if not _always(expr(e), n)]
+
+
+def _always(e: Expr, n: int) -> bool:
+    lo, hi = e.bounds()
+    return lo is not None and lo >= 0 and hi is not None and hi < n
+
+
+def trace(value: Value, coordinates: Coordinates, exact: bool = True) -> Read:
+    """What is read, through all views, where `value` is read at these coordinates."""
+    while value.op.kind == "view":
+        exact = exact and not conditions(value, coordinates)
+        value, coordinates = value.inputs[0], tuple(expr(c) for c in value.op.index(value, coordinates))
+    return Read(value, coordinates, exact)
+
+
+def reads(value: Value, coordinates: Coordinates, inner: Coordinates | None = None) -> Iterator[Read]:
+    """What one element of a fusible value reads. `inner`: the coordinates of a reduction's operand."""
+    if value.op.kind == "reduce":
+        yield trace(value.inputs[0], inner)
+    elif value.op.kind == "gather":
+        found: list[Read] = []
+
+        def read(k: int, at, bound: int, wrap: bool = True, error=None) -> Expr:
+            found.append(trace(value.inputs[k], tuple(map(expr, at))))
+            return sym(f"{value.name}.{len(found)}", 0, bound - 1)
+        data = tuple(map(expr, value.op.index(value, coordinates, read)))
+        yield from found
+        yield trace(value.inputs[0], data, exact=False)
+    else:
+        for i in value.operands:
+            yield trace(i, broadcast_to(i.shape, coordinates))
+
+
+def linear(e: Expr) -> tuple[dict[Sym, int], int] | None:
+    """(coefficient of each symbol, constant) of a sum of multiples of symbols; None for any other expression."""
+    coefficients, constant = {}, 0
+    for m, c in e.terms:
+        if not m:
+            constant = c
+        elif len(m) == 1 and isinstance(m[0], Sym):
+            coefficients[m[0]] = c
+        else:
+            return None
+    return coefficients, constant
+
+
+def solve(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> dict[Sym, Expr] | None:
+    """Values of the pattern's symbols for which the pattern equals the target; None if none were found.
+
+    Both are coordinates of one value of this shape. Found: permutations, flips, and whatever is a mixed-radix number
+    once flattened, such as reshapes.
+    """
+    found: dict[Sym, Expr] = {}
+    for p, t in zip(pattern, target):
+        parts = linear(p)
+        if parts is None or len(parts[0]) > 1:
+            return _solve_flat(pattern, shape, target)
+        (coefficients, constant) = parts
+        if not coefficients:
+            if t != constant:
+                return None
+            continue
+        (s, c), = coefficients.items()
+        if abs(c) != 1:
+            return _solve_flat(pattern, shape, target)
+        value = (t - constant) * c if c < 0 or constant else t
+        if found.setdefault(s, value) != value:
+            return None
+    return found
+
+
+def _solve_flat(pattern, shape, target):
+    strides = contiguous_strides(shape)
+    parts = linear(dot(pattern, strides))
+    if parts is None or parts[1] or any(c < 0 for c in parts[0].values()):
+        return None
+    position = dot(target, strides)
+    found = {s: (position // c) % size(s) for s, c in parts[0].items()}
+    return found if substitute(pattern, found) == tuple(target) else None
+
+
+def one_to_one(values: Sequence[Expr], sizes: Sequence[int], axes: Sequence[Sym]) -> bool:
+    """Whether each point of a space of these sizes is given by exactly one point of the axes."""
+    parts = linear(dot(values, contiguous_strides(sizes)))
+    if parts is None or set(parts[0]) != set(axes):
+        return False
+    step = 1
+    for s, c in sorted(parts[0].items(), key=lambda item: abs(item[1])):
+        if abs(c) != step:
+            return False
+        step *= size(s)
+    total = 1
+    for n in sizes:
+        total *= n
+    return step == total
+
+
+def unflatten(axes: Sequence[Sym], sizes: Sequence[int]) -> list[Expr]:
+    """The row-major position within the axes as coordinates of a shape of as many elements."""
+    position = dot(map(expr_of, axes), contiguous_strides([size(a) for a in axes]))
+    return [(position // step) % n for n, step in zip(sizes, contiguous_strides(sizes))]
+
+
+def layout(value: Value) -> tuple[int, ...]:
+    """The strides that a value has in memory: an input's own, eager's where they are dense, else contiguous ones."""
+    t = value.type
+    return t.strides if value.op.kind == "input" or dense(t.shape, t.strides) else contiguous_strides(t.shape)
+
+
+def window(view: Value) -> tuple[tuple[int, ...], int] | None:
+    """(strides, offset) of a value in the memory of what it is a view of; None if it is no such window."""
+    coordinates = identity(view.shape)
+    base, at, exact = trace(view, coordinates)
+    parts = linear(dot(at, layout(base))) if exact and base.op.kind != "source" else None
+    if parts is None or any(c < 0 for c in parts[0].values()):
+        return None
+    steps, offset = parts
+    return tuple(steps.get(next(iter(c.symbols()), None), 0) for c in coordinates), offset

@@ -1,0 +1,224 @@
+"""From a graph to a program: prepare, fuse, place, order, lower, plan memory, print."""
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Sequence
+
+import torch
+
+from ..compiler.dims import Sym, expr_of
+from ..compiler.ir import Graph, TupleType, Value
+from ..runtime.program import Call, Launch, Message, Program, Ref, Step
+from . import loops
+from .fuse import Group, fuse
+from .lower import Memory, lower
+from .placement import Placement, place
+from .plan import Slots
+from .prepare import prepare
+from .schedule import schedule
+
+#: A kernel and the slot of each of its buffers.
+KernelCall = tuple[loops.AnyKernel, tuple[int, ...]]
+#: A C function's symbol and the kernels that it runs one after another.
+Segment = tuple[str, tuple[KernelCall, ...]]
+
+
+class Backend(Protocol):
+    """What prints kernels."""
+
+    def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message]) -> str:
+        """The source of all segments."""
+
+    def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
+        """Whether a matrix product of [m, k] and [k, n] is better left to a library call."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unprinted:
+    """A program whose source is not printed yet, and the kernels of its launches."""
+    program: Program
+    segments: tuple[Segment, ...]
+
+
+def generate(graph: Graph, backend: Backend) -> Program:
+    """The program of a verified, decomposed graph, with its source printed by the backend."""
+    built = build(graph, backend)
+    if not built.segments:
+        return built.program
+    return replace(built.program, source=backend.print(built.program.name, built.segments, built.program.messages))
+
+
+def build(graph: Graph, backend: Backend) -> Unprinted:
+    """Everything but the printing."""
+    prepared = prepare(graph, backend.use_library)
+    fusion = fuse(prepared)
+    placement = place(prepared, fusion)
+    order = schedule(prepared, fusion, placement)
+    return _Builder(prepared, placement).build(order)
+
+
+class _Builder:
+    def __init__(self, graph: Graph, placement: Placement):
+        self.graph, self.placement = graph, placement
+        self.position = {v: n for n, v in enumerate(graph.values)}
+        self.slots = Slots(graph)
+        self.memory = Memory()
+        self.memory.slots = self.slots.of
+        self.items: dict[Value, dict[int, Value]] = {}  # the items of each value of several results
+        self.kernels: dict[tuple, loops.AnyKernel] = {}
+        self.names: set[str] = set()
+        self.steps: list[Call | KernelCall] = []
+        self.notes: list[dict[str, Any]] = []
+        self.computed = _by_group(graph, placement)
+        for v in graph.values:
+            if v.op.name == "item":
+                self.items.setdefault(v.inputs[0], {})[v.attrs["index"]] = v
+
+    def build(self, order: Sequence[Group]) -> Unprinted:
+        self.take_slots()
+        for group in order:
+            if group.fixed is None:
+                self.add_kernel(group)
+            elif group.fixed.op.kind == "opaque" and group.fixed.op.name != "item":
+                self.add_call(group.fixed)
+        arena = self.slots.place_in_arena([_slots_of(s) for s in self.steps])
+        steps, segments = self.join_kernels()
+        program = Program(self.graph.name, tuple(self.slots.slots), tuple(self.slots.of[i] for i in self.graph.inputs),
+                          tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", arena, tuple(self.memory.messages),
+                          {"kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)]})
+        return Unprinted(program, segments)
+
+    def take_slots(self) -> None:
+        outputs = set(self.graph.outputs)
+        for v in self.graph.values:
+            if v.op.kind == "cat":
+                self.memory.parts.update((part, v) for part in v.operands)
+            if v in self.placement.stored and v.op.kind not in ("part", "opaque"):
+                self.slots.add(v, "output" if v in outputs else "arena")
+
+    # Kernels
+
+    def add_kernel(self, group: Group) -> None:
+        evaluated = self.computed[group]
+        stored = [v for v in group.members if v in self.placement.stored]
+        if all(0 in v.shape for v in stored):
+            return
+        kernel = lower(group, evaluated, sorted(stored, key=self.position.__getitem__), self.memory)
+        slots = tuple(b.slot for b in kernel.buffers)
+        self.notes.append(_note(kernel, evaluated, self.placement.loads[group], stored))
+        self.steps.append((self.shared(kernel), slots))
+
+    def shared(self, kernel: loops.AnyKernel) -> loops.AnyKernel:
+        """The first kernel that equals this one but for names and slots."""
+        key = _signature(kernel)
+        if key not in self.kernels:
+            name, count = kernel.name, 0
+            while name in self.names:
+                count += 1
+                name = f"{kernel.name}_{count}"
+            self.names.add(name)
+            self.kernels[key] = replace(kernel, name=name)
+        return self.kernels[key]
+
+    def join_kernels(self) -> tuple[tuple[Step, ...], tuple[Segment, ...]]:
+        """The steps, with each run of kernels as one launch, and the segments that the launches run."""
+        steps: list[Step] = []
+        segments: list[Segment] = []
+        run: list[KernelCall] = []
+        for step in (*self.steps, None):
+            if step is not None and not isinstance(step, Call):
+                run.append(step)
+                continue
+            if run:
+                symbol = f"{_identifier(self.graph.name)}_{len(segments)}"
+                segments.append((symbol, tuple(run)))
+                steps.append(Launch(symbol, tuple(k.name for k, _ in run), tuple(dict.fromkeys(s for _, slots in run for s in slots))))
+                run = []
+            if step is not None:
+                steps.append(step)
+        return tuple(steps), tuple(segments)
+
+    # Calls
+
+    def add_call(self, v: Value) -> None:
+        """An opaque value as a call of its meaning; its results, if several, in the slots of its items."""
+        args = tuple(self.argument(i) if isinstance(i, Value) else i for i in v.inputs)
+        place = (str(v.origin),)
+        if not isinstance(v.type, TupleType):
+            self.steps.append(Call(v.op.meaning, args, v.attrs, (self.slots.add(v, "call"),), v.op.name, *place))
+            return
+        items = self.items.get(v, {})
+        results = tuple(self.slots.add(items[k], "call") if k in items else -1 for k in range(len(v.type.items)))
+        if len(results) == 1 and items:  # a call with one result slot receives what is returned, the tuple
+            whole = self.slots.add(v, "call")
+            self.steps += [Call(v.op.meaning, args, v.attrs, (whole,), v.op.name, *place),
+                           Call(operator.getitem, (Ref(whole), 0), {}, results, "item", *place)]
+        else:
+            self.steps.append(Call(v.op.meaning, args, v.attrs, results, v.op.name, *place))
+
+    def argument(self, v: Value) -> Ref:
+        """A value as a tensor for a call: its slot; a view is made by the view's own meaning, on the tensor it shows."""
+        if v in self.slots.of:
+            return Ref(self.slots.of[v])
+        shown = self.argument(v.inputs[0])
+        slot = self.slots.add_view(v, shown.slot)
+        self.steps.append(Call(v.op.meaning, (shown,), v.attrs, (slot,), v.op.name, str(v.origin)))
+        return Ref(slot)
+
+
+def _by_group(graph: Graph, placement: Placement) -> dict[Group, list[Value]]:
+    """What each group computes, in program order."""
+    found: dict[Group, list[Value]] = {}
+    for v in graph.values:
+        for g in placement.evaluated.get(v, ()):
+            if v in g.coordinates:
+                found.setdefault(g, []).append(v)
+    return found
+
+
+def _slots_of(step: Call | KernelCall) -> tuple[int, ...]:
+    if not isinstance(step, Call):
+        return step[1]
+    return (*(a.slot for a in step.args if isinstance(a, Ref)), *(r for r in step.results if r >= 0))
+
+
+def _identifier(name: str) -> str:
+    name = re.sub(r"\W", "_", name)
+    return name if name[:1].isalpha() else f"graph_{name}"
+
+
+def _signature(kernel: loops.AnyKernel) -> tuple:
+    """Equal for kernels that differ in names, slots and origins only."""
+    body = kernel.body if isinstance(kernel, loops.Kernel) else kernel.epilogue
+    number = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}
+    number |= {s.name: f"v{n}" for n, s in enumerate(body) if hasattr(s, "name")} | {"acc": "acc", "": ""}
+    axes = {a.symbol.name for a in kernel.axes}
+    rows = []
+    for s in body:
+        row = [type(s).__name__]
+        for name, value in vars(s).items():
+            if name in ("name", "origin"):
+                continue
+            if name == "index":
+                row.append(value.substitute({x: expr_of(Sym(number[x.name], x.lo, x.hi)) for x in value.symbols() if x.name not in axes}))
+            elif name in ("buffer", "arg", "guard", "ok") or (name == "value" and isinstance(s, loops.Store)):
+                row.append(number[value])
+            elif name == "args":
+                row.append(tuple(number[a] for a in value))
+            else:
+                row.append(repr(value))
+        rows.append(tuple(row))
+    sizes = tuple((a.size, a.reduce) for a in kernel.axes)
+    shape = (kernel.a_strides, kernel.c_strides, kernel.k, number[kernel.a.name], number[kernel.c.name]) if isinstance(kernel, loops.MatMul) else ()
+    return sizes, shape, tuple((b.dtype, b.numel) for b in kernel.buffers), tuple(rows)
+
+
+def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Sequence[Value]) -> dict[str, Any]:
+    """What `explain` tells of a kernel: bytes in eager are those of each op's operands and result."""
+    statements = kernel.body if isinstance(kernel, loops.Kernel) else kernel.epilogue
+    return {"name": kernel.name, "values": [v.name for v in values],
+            "read": sum(v.type.nbytes for v in loads), "written": sum(v.type.nbytes for v in stored),
+            "eager": sum(v.type.nbytes + sum(i.type.nbytes for i in v.operands) for v in values),
+            "ops": sum(isinstance(s, loops.Apply) for s in statements)}

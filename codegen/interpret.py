@@ -1,0 +1,178 @@
+"""An interpreter of kernels: what the loop IR means, on tensors, for tests and for finding a printer's mistakes.
+
+Every statement is evaluated for all points of the loops at once, as a tensor over the kernel's axes.
+"""
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+
+from ..compiler.dims import Expr, Sym
+from ..runtime.program import Call, Launch, Ref
+from . import loops
+from .generate import Unprinted
+
+Memory = Mapping[str, torch.Tensor]  # each buffer as a flat tensor that starts at its first element
+
+
+def interpret(built: Unprinted, inputs: Sequence[torch.Tensor]) -> list[Any]:
+    """The outputs of a program. Raises the error of a failed check, as the runtime does."""
+    program, segments = built.program, dict(built.segments)
+    arena = torch.zeros(program.arena_bytes, dtype=torch.uint8)
+    held: list[Any] = [None] * len(program.slots)
+    for n, slot in enumerate(program.slots):
+        if slot.place == "input":
+            held[n] = inputs[slot.position]
+        elif slot.place == "output":
+            held[n] = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype)
+        elif slot.place == "arena" and slot.offset >= 0:
+            piece = arena[slot.offset:slot.offset + math.prod(slot.shape) * slot.dtype.itemsize]
+            held[n] = piece.view(slot.dtype).as_strided(slot.shape, slot.strides)
+    for step in program.steps:
+        if isinstance(step, Launch):
+            for kernel, slots in segments[step.symbol]:
+                code = run_kernel(kernel, [flat(held[s]) for s in slots])
+                if code:
+                    raise program.messages[code - 1].error(program.messages[code - 1].text)
+        else:
+            _call(step, held)
+    return [held[s] for s in program.outputs]
+
+
+def _call(step: Call, held: list[Any]) -> None:
+    def fill(value):
+        if isinstance(value, Ref):
+            return held[value.slot]
+        return type(value)(map(fill, value)) if isinstance(value, (list, tuple)) else value
+    results = step.function(*fill(step.args), **step.kwargs)
+    for slot, result in zip(step.results, (results,) if len(step.results) == 1 else results):
+        if slot >= 0:
+            held[slot] = result
+
+
+def flat(t: torch.Tensor) -> torch.Tensor:
+    """The memory of a tensor from its first element on."""
+    extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride())) if t.numel() else 0
+    return t.as_strided((extent,), (1,))
+
+
+def run_kernel(kernel: loops.AnyKernel, buffers: Sequence[torch.Tensor]) -> int:
+    """Run a kernel on its flat buffers; 0, or 1 + the code of a failed check."""
+    memory = {b.name: t for b, t in zip(kernel.buffers, buffers)}
+    if isinstance(kernel, loops.Kernel):
+        return _Run(kernel.axes, memory).run(kernel.body)
+    a = _matrix(memory[kernel.a.name], (kernel.batch, kernel.m, kernel.k), kernel.a_strides)
+    c = _matrix(memory[kernel.c.name], (kernel.batch, kernel.k, kernel.n), kernel.c_strides)
+    return _Run(kernel.axes, memory, acc=a @ c).run(kernel.epilogue)
+
+
+def _matrix(memory: torch.Tensor, shape, strides) -> torch.Tensor:
+    return memory.as_strided(shape, strides, memory.storage_offset())
+
+
+class _Run:
+    """One run: the values of statements, and of the symbols in indices."""
+
+    def __init__(self, axes: Sequence[loops.Axis], memory: Memory, **values: torch.Tensor):
+        self.axes, self.memory, self.values = axes, memory, dict(values)
+        self.code = 0
+        for k, axis in enumerate(axes):
+            shape = [1] * len(axes)
+            shape[k] = axis.size
+            self.values[axis.symbol.name] = torch.arange(axis.size).view(shape)
+
+    def run(self, body: Sequence[loops.Statement]) -> int:
+        for statement in body:
+            result = getattr(self, type(statement).__name__.lower())(statement)
+            if result is not None:
+                self.values[statement.name] = result
+        return self.code
+
+    def at(self, index: Expr) -> torch.Tensor:
+        """An index expression at all points."""
+        total = torch.zeros([1] * len(self.axes), dtype=torch.int64)
+        for monomial, coefficient in index.terms:
+            term = torch.tensor(coefficient)
+            for atom in monomial:
+                if isinstance(atom, Sym):
+                    term = term * self.values[atom.name]
+                else:
+                    inner, divide = self.at(atom.value), type(atom).__name__ == "Div"
+                    term = term * (torch.div(inner, atom.by, rounding_mode="floor") if divide else inner % atom.by)
+            total = total + term
+        return total
+
+    def load(self, s: loops.Load) -> torch.Tensor:
+        memory, index = self.memory[s.buffer], self.at(s.index)
+        if not s.guard:
+            return memory[index]
+        ok = self.values[s.guard]
+        read = memory[torch.where(ok, index, 0)] if len(memory) else torch.zeros((), dtype=s.dtype)
+        return torch.where(ok, read, torch.tensor(s.other, dtype=s.dtype))
+
+    def const(self, s: loops.Const) -> torch.Tensor:
+        return torch.full([1] * len(self.axes), s.value, dtype=s.dtype)
+
+    def index(self, s: loops.Index) -> torch.Tensor:
+        return self.at(s.index)
+
+    def apply(self, s: loops.Apply) -> torch.Tensor:
+        args = [self.values[a] for a in s.args]
+        if s.op == "cast":
+            return args[0].to(s.dtype)
+        result = getattr(torch.special, s.attr, None) or getattr(torch, s.attr) if s.op == "libm" else SCALARS[s.op]
+        found = result(*args)
+        if found.dtype != s.dtype:
+            raise TypeError(f"{s} gives {found.dtype}")
+        return found
+
+    def reduce(self, s: loops.Reduce) -> torch.Tensor:
+        x = self.values[s.arg]
+        dims = [k for k, axis in enumerate(self.axes) if axis.reduce]
+        x = x.expand([axis.size if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
+        kept = [k for k in range(len(self.axes)) if k not in dims]
+        rows = x.permute(*kept, *dims).reshape([x.shape[k] for k in kept] + [-1])
+        found = REDUCTIONS[s.op](rows)
+        if s.op not in ("argmax", "argmin") and found.dtype != s.dtype:
+            raise TypeError(f"{s} gives {found.dtype}")
+        return found.reshape([1 if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
+
+    def store(self, s: loops.Store) -> None:
+        memory, index, value = self.memory[s.buffer], self.at(s.index), self.values[s.value]
+        if value.dtype != memory.dtype:
+            raise TypeError(f"{s} writes {value.dtype} into {memory.dtype}")
+        memory[index] = torch.broadcast_to(value, torch.broadcast_shapes(index.shape, value.shape)).expand(
+            torch.broadcast_shapes(index.shape, value.shape)) if value.shape != index.shape else value
+
+    def check(self, s: loops.Check) -> None:
+        if not self.values[s.ok].all() and not self.code:
+            self.code = s.code + 1
+
+
+def _divide(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if a.dtype.is_floating_point:
+        return a / b
+    return torch.div(a, torch.where(b == 0, 1, b), rounding_mode="trunc")  # a check has refused b == 0
+
+
+#: Scalar op -> what it means on tensors.
+SCALARS: dict[str, Callable[..., torch.Tensor]] = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": _divide, "neg": torch.neg, "abs": torch.abs,
+    "fmod": lambda a, b: torch.fmod(a, b if a.dtype.is_floating_point else torch.where(b == 0, 1, b)),
+    "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype),
+    "min": torch.minimum, "max": torch.maximum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "where": torch.where,
+    "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor, "not": torch.bitwise_not,
+    "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift,
+    "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "rint": torch.round, "sqrt": torch.sqrt,
+    "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos,
+    "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2,
+}
+
+#: Reduction -> what it means along the last dimension.
+REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda x: x.sum(-1, dtype=x.dtype), "prod": lambda x: x.prod(-1, dtype=x.dtype), "max": lambda x: x.amax(-1),
+    "min": lambda x: x.amin(-1), "any": lambda x: x.any(-1), "all": lambda x: x.all(-1),
+    "argmax": lambda x: x.argmax(-1), "argmin": lambda x: x.argmin(-1),
+}

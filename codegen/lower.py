@@ -1,0 +1,306 @@
+"""Lowering: a group of fused values as one kernel of the loop IR.
+
+Emission is driven by demand: a value at some coordinates becomes a statement, once. A value that another group stored is
+a load; a member of the group is computed from its operands at the coordinates that its op's record gives.
+"""
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Callable, NamedTuple
+
+import torch
+
+from ..compiler.dims import Expr, Sym, dot, expr, expr_of
+from ..compiler.ir import Value
+from ..compiler.op import operand_dtypes
+from ..compiler.scalar import ScalarOp, Scalars, arithmetic_dtype
+from ..runtime.program import Message
+from . import loops
+from .axes import normalize
+from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, trace
+from .fuse import Group
+from .prepare import matrix_strides
+
+#: What a piece of a cat is written into, and where: the value whose memory it is, and the coordinates there.
+Place = tuple[Value, Coordinates]
+
+
+class Memory:
+    """What code generation knows of memory while it lowers: the slot of each value that has one, and the messages."""
+
+    def __init__(self):
+        self.slots: dict[Value, int] = {}
+        self.parts: dict[Value, Value] = {}  # a piece -> the cat that it is written into
+        self.messages: list[Message] = []
+
+    def message(self, error: type[Exception], text: str) -> int:
+        """The code of a failed check."""
+        found = Message(error, text)
+        if found not in self.messages:
+            self.messages.append(found)
+        return self.messages.index(found)
+
+    def place(self, v: Value, coordinates: Coordinates) -> Place:
+        """Where a stored value's element lies."""
+        if v not in self.parts:
+            return v, coordinates
+        dim, offset = v.attrs["dim"], v.attrs["offset"]
+        return self.parts[v], tuple(c + offset if d == dim else c for d, c in enumerate(coordinates))
+
+
+class Operand(NamedTuple):
+    """A statement as the operand of another."""
+    name: str
+    dtype: torch.dtype
+
+
+def lower(group: Group, evaluated: list[Value], stored: list[Value], memory: Memory) -> loops.AnyKernel:
+    """The kernel of a group: `evaluated` are the members that it computes, in program order, `stored` those it writes."""
+    emitter = _Emitter(group, memory, set(evaluated))
+    for v in evaluated:
+        emitter.emit(v, group.coordinates[v])
+    for v in stored:
+        emitter.store(v)
+    body = _needed(emitter.body)
+    name, values = _kernel_name(evaluated), tuple(v.name for v in evaluated)
+    if group.product is not None:
+        return _product_kernel(name, group, emitter, body, values)
+    axes, body = normalize(group.axes, group.reduced, body)
+    return loops.Kernel(name, axes, _used(emitter.buffers.values(), body), body, values)
+
+
+class _Emitter(Scalars):
+    """Statements on demand; also the `s` that op records say their scalar meaning with."""
+
+    def __init__(self, group: Group, memory: Memory, evaluated: set[Value]):
+        self.group, self.memory, self.evaluated = group, memory, evaluated
+        self.body: list[loops.Statement] = []
+        self.buffers: dict[str, loops.Buffer] = {}
+        self.names = {a.name for a in group.axes} | {"acc"}
+        self.known: dict[tuple, Operand] = {}  # equal statements, and values at coordinates, are there once
+        self.value: Value | None = None  # whose meaning is being emitted
+        self.guard: Operand | None = None  # the condition under which loads may happen
+        self.last: tuple = ()  # the key of the last statement
+        self.unnamed = ""  # its name, while it may still take a value's
+
+    # Statements
+
+    def define(self, key: tuple, hint: str, dtype: torch.dtype, make: Callable[[str], loops.Statement]) -> Operand:
+        """The operand of a statement that is made unless an equal one is there."""
+        if key not in self.known:
+            name = self.fresh(hint)
+            self.body.append(make(name))
+            self.known[key] = Operand(name, dtype)
+            self.last, self.unnamed = key, ""
+        return self.known[key]
+
+    def fresh(self, hint: str) -> str:
+        stem = name = re.sub(r"\W", "_", hint)
+        count = 0
+        while name in self.names:
+            count += 1
+            name = f"{stem}_{count}"
+        self.names.add(name)
+        return name
+
+    def buffer(self, v: Value, prefix: str) -> loops.Buffer:
+        name = re.sub(r"\W", "_", f"{prefix}_{v.name}")
+        return self.buffers.setdefault(name, loops.Buffer(name, self.memory.slots[v], v.dtype, v.type.numel))
+
+    def const(self, value, dtype: torch.dtype) -> Operand:
+        key = ("const", repr(value), dtype)
+        return self.define(key, "c", dtype, lambda name: loops.Const(name, value, dtype))
+
+    def index(self, expression) -> Operand:
+        e = expr(expression)
+        if e.constant is not None:
+            return self.const(e.constant, torch.int64)
+        return self.define(("index", e), "at", torch.int64, lambda name: loops.Index(name, e))
+
+    def apply(self, op: ScalarOp, args: tuple, dtype: torch.dtype, attr: str = "") -> Operand:
+        names, origin = tuple(a.name for a in args), self.value.origin
+        count = len(self.body)
+        result = self.define((op.name, names, dtype, attr), f"{self.value.name}_{op.name}", dtype,
+                             lambda name: loops.Apply(name, op.name, names, dtype, attr, origin))
+        if len(self.body) > count:
+            self.unnamed = result.name
+        return result
+
+    def check(self, ok: Operand, message: str) -> None:
+        self.require(ok, RuntimeError, message)
+
+    def require(self, ok: Operand, error: type[Exception], text: str) -> None:
+        if self.guard:
+            ok = self.or_(self.not_(self.guard), ok)
+        code = self.memory.message(error, text)
+        if ("check", ok, code) not in self.known:
+            self.known["check", ok, code] = ok
+            self.body.append(loops.Check(ok.name, code))
+
+    def store(self, v: Value) -> None:
+        result = self.emit(v, self.group.coordinates[v])
+        base, coordinates = self.memory.place(v, self.group.coordinates[v])
+        buffer = self.buffer(base, "out")
+        self.body.append(loops.Store(buffer.name, dot(coordinates, layout(base)), result.name, v.origin))
+
+    # Values
+
+    def emit(self, v: Value, coordinates: Coordinates) -> Operand:
+        """The element of a value at these coordinates, in the value's dtype."""
+        if v.op.kind in ("reduce", "contract") and self.guard and v in self.evaluated:
+            return self.unguarded(v, coordinates)
+        key = (v, coordinates, self.guard)
+        if key not in self.known:
+            outer, self.value = self.value, v
+            self.known[key] = self.load(v, coordinates) if self.in_memory(v) else self.compute(v, coordinates)
+            self.value = outer
+        return self.known[key]
+
+    def unguarded(self, v: Value, coordinates: Coordinates) -> Operand:
+        """What the loop computes for all of its points, whatever the condition."""
+        guard, self.guard = self.guard, None
+        found = self.emit(v, coordinates)
+        self.guard = guard
+        return found
+
+    def in_memory(self, v: Value) -> bool:
+        return v.op.kind == "input" or v in self.memory.slots and v not in self.evaluated
+
+    def load(self, v: Value, coordinates: Coordinates, other=0) -> Operand:
+        buffer, index = self.buffer(v, "in"), dot(coordinates, layout(v))
+        guard = self.guard.name if self.guard else ""
+        return self.define(("load", v, index, guard, repr(other)), v.name, v.dtype,
+                           lambda name: loops.Load(name, buffer.name, index, v.dtype, guard, other, v.origin))
+
+    def compute(self, v: Value, coordinates: Coordinates) -> Operand:
+        result = self.cast(getattr(self, v.op.kind)(v, coordinates), v.dtype)
+        if result.name == self.unnamed:
+            result = self.rename(result, v.name)
+        return result
+
+    def rename(self, result: Operand, hint: str) -> Operand:
+        """The value's own name for the statement just made: nothing has read it yet."""
+        self.names.discard(result.name)
+        renamed = Operand(self.fresh(hint), result.dtype)
+        self.body[-1] = replace(self.body[-1], name=renamed.name)
+        self.known[self.last] = renamed
+        self.unnamed = ""
+        return renamed
+
+    def pointwise(self, v: Value, coordinates: Coordinates) -> Operand:
+        operands = []
+        for i, dtype in zip(v.inputs, operand_dtypes(v)):
+            wide = arithmetic_dtype(dtype)
+            if isinstance(i, Value):
+                x = self.cast(self.emit(i, broadcast_to(i.shape, coordinates)), dtype)
+                operands.append(self.cast(x, wide))
+            else:
+                operands.append(self.number(i, dtype, wide))
+        return self.as_operand(v.op.scalar(self, *operands, **v.attrs), v.dtype)
+
+    def number(self, value, dtype: torch.dtype, wide: torch.dtype) -> Operand:
+        """A Python number as an operand that is rounded to `dtype` before it is computed with in `wide`."""
+        return self.const(value if dtype == wide else torch.tensor(value, dtype=dtype).item(), wide)
+
+    def as_operand(self, result, dtype: torch.dtype) -> Operand:
+        return result if isinstance(result, Operand) else self.const(result, arithmetic_dtype(dtype))
+
+    def source(self, v: Value, coordinates: Coordinates) -> Operand:
+        return self.as_operand(v.op.scalar(self, coordinates, **v.attrs), v.dtype)
+
+    def part(self, v: Value, coordinates: Coordinates) -> Operand:
+        return self.emit(v.inputs[0], coordinates)
+
+    def contract(self, v: Value, coordinates: Coordinates) -> Operand:
+        return Operand("acc", v.dtype)
+
+    def view(self, v: Value, coordinates: Coordinates) -> Operand:
+        x, at = v.inputs[0], tuple(expr(c) for c in v.op.index(v, coordinates))
+        rules = conditions(v, coordinates)
+        if not rules:
+            return self.emit(x, at)
+        inside, fill = self.inside(rules), v.attrs["value"]
+        outer, self.guard = self.guard, inside if self.guard is None else self.and_(self.guard, inside)
+        try:
+            if self.in_memory(x) and outer is None:
+                return self.load(x, at, fill)
+            found = self.emit(x, at)
+        finally:
+            self.guard = outer
+        return self.where(inside, found, self.const(fill, v.dtype))
+
+    def inside(self, rules: list[tuple[Expr, int]]) -> Operand:
+        """Whether 0 <= e < size for all."""
+        tests = []
+        for e, n in rules:
+            lo, hi = e.bounds()
+            at = self.index(e)
+            if lo is None or lo < 0:
+                tests.append(self.le(0, at))
+            if hi is None or hi >= n:
+                tests.append(self.lt(at, n))
+        found = tests[0]
+        for t in tests[1:]:
+            found = self.and_(found, t)
+        return found
+
+    def gather(self, v: Value, coordinates: Coordinates) -> Operand:
+        def read(k: int, at, bound: int, wrap: bool = False, error=(IndexError, "index out of range")) -> Expr:
+            i = self.cast(self.emit(v.inputs[k], tuple(map(expr, at))), torch.int64)
+            if wrap:
+                i = self.where(self.lt(i, 0), self.add(i, bound), i)
+            ok = self.and_(self.le(0, i), self.lt(i, bound))
+            self.require(ok, *error)
+            return expr_of(Sym(self.where(ok, i, 0).name, 0, bound - 1))  # what fails is not read
+        return self.emit(v.inputs[0], tuple(map(expr, v.op.index(v, coordinates, read))))
+
+    def reduce(self, v: Value, coordinates: Coordinates) -> Operand:
+        if coordinates != self.group.coordinates[v]:
+            raise AssertionError(f"%{v.name} is needed at {coordinates}, but computed at {self.group.coordinates[v]}")
+        x, combine = self.emit(v.inputs[0], self.group.inner[v]), v.op.combine
+        dtype = accumulator = arithmetic_dtype(v.dtype)
+        if combine in ("sum", "prod"):
+            x = self.cast(x, v.dtype)
+        elif combine in ("any", "all"):
+            dtype = accumulator = torch.bool
+        elif combine in ("argmax", "argmin"):
+            dtype, accumulator = torch.int64, arithmetic_dtype(x.dtype)
+        x = self.cast(x, accumulator)
+        return self.define(("reduce", combine, x.name, dtype), v.name, dtype,
+                           lambda name: loops.Reduce(name, combine, x.name, dtype, v.origin))
+
+
+def _product_kernel(name: str, group: Group, emitter: _Emitter, body, values) -> loops.MatMul:
+    v = group.product
+    a, c = (emitter.buffer(trace(i, identity(i.shape)).value, "in") for i in v.inputs)
+    batch, (m, n) = math.prod(v.shape[:-2]), v.shape[-2:]
+    buffers = tuple(dict.fromkeys((a, c, *_used(emitter.buffers.values(), body))))
+    axes = tuple(loops.Axis(Sym(f"i{d}", 0, extent - 1), extent) for d, extent in enumerate((batch, m, n)))
+    return loops.MatMul(name, batch, m, n, v.inputs[0].shape[-1], a, c, matrix_strides(v.inputs[0]), matrix_strides(v.inputs[1]),
+                        v.dtype, axes, buffers, body, values)
+
+
+def _needed(body: list[loops.Statement]) -> tuple[loops.Statement, ...]:
+    """The statements that stores and checks depend on."""
+    needed: set[str] = set()
+    kept = []
+    for statement in reversed(body):
+        if isinstance(statement, (loops.Store, loops.Check)) or statement.name in needed:
+            kept.append(statement)
+            needed.update(loops.operands_of(statement))
+            needed.update(loops.symbols_of(statement))
+    return tuple(reversed(kept))
+
+
+def _used(buffers, body) -> tuple[loops.Buffer, ...]:
+    names = {s.buffer for s in body if isinstance(s, (loops.Load, loops.Store))}
+    return tuple(b for b in buffers if b.name in names)
+
+
+def _kernel_name(values: list[Value]) -> str:
+    """The ops of a kernel, first and last ones, as a C identifier."""
+    ops = list(dict.fromkeys(v.op.name for v in values if v.op.name not in ("copy", "part")))
+    ops = ops if len(ops) <= 4 else [*ops[:2], *ops[-2:]]
+    return "_".join(ops) or "copy"

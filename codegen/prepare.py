@@ -1,0 +1,214 @@
+"""A decomposed graph in the terms of code generation.
+
+After `prepare` every value is an input, a view, a source, one of the kinds that kernels compute (pointwise, reduce,
+gather, contract), a `cat` of `part`s, or opaque: one call of torch. Views and sources need no memory of their own; what
+must lie in memory (a graph output, a tensor for an opaque call) is a value that does.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Callable
+
+import torch
+
+from ..compiler.builder import Builder, rewrite
+from ..compiler.ir import Graph, TensorType, Value, dense
+from ..compiler.op import OPS, Op
+from ..compiler.ops.core import takes_random_numbers
+from ..compiler.scalar import arithmetic_dtype
+from .coordinates import window
+
+#: The dtypes that kernels compute in.
+DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+                    torch.int8, torch.uint8, torch.bool})
+#: Whether a product of [m, k] and [k, n] in this dtype is better left to the library.
+UseLibrary = Callable[[int, int, int, torch.dtype], bool]
+
+PART = Op("part", "part", "A piece of a cat, written to its place in the result.", lambda inputs, a: inputs[0].type,
+          meaning=lambda x, *, dim, offset: x)
+
+#: What a reduction over no elements gives.
+EMPTY = {"sum": 0, "prod": 1, "any": False, "all": True}
+#: Reductions that may be done in two steps, their results being operands again.
+ASSOCIATIVE = frozenset({"sum", "prod", "max", "min", "any", "all"})
+#: A reduction of at least LARGE elements to fewer than FEW results is split, so that all threads have a share.
+LARGE, FEW = 1 << 16, 32
+#: Results of the first step of a split reduction, at most.
+CHUNKS = 256
+
+
+def prepare(graph: Graph, use_library: UseLibrary) -> Graph:
+    """The same computation without dead values, in the kinds above."""
+    graph = _live(graph)
+    for rule in (_opaque_rule(use_library), _reduction, _cat, _in_memory):
+        graph = rewrite(graph, rule)
+    return _live(_outputs_in_memory(graph))
+
+
+def _live(graph: Graph) -> Graph:
+    """Only what the outputs need, and what consumes random numbers."""
+    live = set(graph.outputs)
+    for v in reversed(graph.values):
+        if v in live or takes_random_numbers(v):
+            live.add(v)
+            live.update(v.operands)
+    if all(v in live for v in graph.values):
+        return graph
+    return Graph(graph.name, graph.inputs, tuple(v for v in graph.values if v in live), graph.outputs, graph.output_names)
+
+
+# What kernels cannot compute
+
+@lru_cache(maxsize=None)
+def _as_opaque(op: Op) -> Op:
+    """The op as one call of its meaning, whose result is in memory of its own."""
+    def meaning(*inputs, **attrs):
+        result = op.meaning(*inputs, **attrs)
+        memory = {i.untyped_storage().data_ptr() for i in inputs if isinstance(i, torch.Tensor)}
+        shares = isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() in memory
+        return result.clone() if shares else result
+    return replace(op, kind="opaque", meaning=meaning)
+
+
+def _opaque_rule(use_library: UseLibrary):
+    def rule(b: Builder, v: Value) -> Value | None:
+        if v.op.kind in ("opaque", "input") or _in_kernels(v, use_library):
+            return None
+        return b.emit(_as_opaque(v.op), *v.inputs, type=v.type, **v.attrs)
+    return rule
+
+
+def _in_kernels(v: Value, use_library: UseLibrary) -> bool:
+    values = (v, *v.operands)
+    if not all(isinstance(i.type, TensorType) and i.dtype in DTYPES for i in values):
+        return False
+    if v.op.kind == "contract":
+        return contraction_dtype(v) is not None and not use_library(v.shape[-2], v.shape[-1], v.inputs[0].shape[-1], v.dtype)
+    if v.op.kind == "reduce":
+        return 0 not in v.inputs[0].shape or v.op.combine in EMPTY
+    return v.op.kind in ("pointwise", "view", "source", "gather", "cat")
+
+
+def contraction_dtype(v: Value) -> torch.dtype | None:
+    """The dtype in which a kernel computes a matrix product, None if none does."""
+    dtypes = {v.dtype, *(i.dtype for i in v.operands)}
+    return v.dtype if len(dtypes) == 1 and v.dtype in (torch.float32, torch.float64) else None
+
+
+# Reductions
+
+def _reduction(b: Builder, v: Value) -> Value | None:
+    """Reductions over nothing, over single elements, and of much to little."""
+    if v.op.kind == "contract" and 0 in v.inputs[0].shape and 0 not in v.shape:
+        return _filled(b, v, 0)
+    if v.op.kind != "reduce" or 0 in v.shape:
+        return None
+    x, dims = v.inputs[0], v.attrs["dim"]
+    if 0 in x.shape:
+        return _filled(b, v, EMPTY[v.op.combine])
+    if all(x.shape[d] == 1 for d in dims):
+        return _filled(b, v, 0) if v.op.combine.startswith("arg") else b.reshape(_cast(b, x, v.dtype), shape=v.shape)
+    elements, results = x.type.numel, v.type.numel
+    if v.op.combine not in ASSOCIATIVE or elements < LARGE or results >= FEW:
+        return None
+    dim = max(dims, key=lambda d: x.shape[d])
+    chunks = _divisor(x.shape[dim], max(elements // results // 4096, 2))
+    return None if chunks == 1 else _in_two_steps(b, v, dim, chunks)
+
+
+def _divisor(n: int, wanted: int) -> int:
+    """The largest divisor of n that is at most `wanted` and CHUNKS."""
+    return next(k for k in range(min(wanted, CHUNKS, n), 0, -1) if n % k == 0)
+
+
+def _in_two_steps(b: Builder, v: Value, dim: int, chunks: int) -> Value:
+    """Partial results over chunks of one dimension, in the accumulator's dtype, then their combination."""
+    x, dims = v.inputs[0], v.attrs["dim"]
+    if v.op.combine in ("sum", "prod"):
+        x = _cast(b, x, v.dtype)
+    between = x.dtype if v.op.combine in ("max", "min") else arithmetic_dtype(v.dtype)
+    x = b.reshape(x, shape=(*x.shape[:dim], chunks, x.shape[dim] // chunks, *x.shape[dim + 1:]))
+    within = tuple(d + (d >= dim) for d in dims)
+    attrs = {**v.attrs, "keepdim": True}
+    shape = tuple(1 if d in within else n for d, n in enumerate(x.shape))
+    partial = b.emit(v.op, x, type=x.type.like(shape, between), **{**attrs, "dim": within})
+    partial = b.reshape(partial, shape=tuple(chunks if d == dim else 1 if d in dims else n for d, n in enumerate(v.inputs[0].shape)))
+    return b.emit(v.op, partial, type=v.type, **v.attrs)
+
+
+def _filled(b: Builder, v: Value, value) -> Value:
+    return b.full(shape=v.shape, value=value, dtype=v.dtype, device=v.type.device)
+
+
+def _cast(b: Builder, x: Value, dtype: torch.dtype) -> Value:
+    return x if x.dtype == dtype else b.cast(x, dtype=dtype)
+
+
+# Memory
+
+def _cat(b: Builder, v: Value) -> Value | None:
+    """Each piece is written to its place in the result by whoever computes it."""
+    if v.op.kind != "cat" or any(i.op is PART for i in v.operands):
+        return None
+    parts, offset, dim = [], 0, v.attrs["dim"]
+    for piece in v.inputs:
+        if 0 not in piece.shape:
+            parts.append(b.emit(PART, piece, dim=dim, offset=offset))
+        offset += piece.shape[dim] if piece.rank == v.rank else 0
+    return b.emit(v.op, *parts, type=v.type, **v.attrs)
+
+
+def _in_memory(b: Builder, v: Value) -> Value | None:
+    """Operands of opaque calls and matrix products, as values that lie in memory."""
+    if v.op.kind == "contract":
+        inputs = tuple(i if matrix_strides(i) else b.copy(i) for i in v.inputs)
+    elif v.op.kind == "opaque":
+        exact = v.op.name.startswith("call")  # what torch calls give may depend on the layout they are given
+        inputs = tuple(_tensor(b, i, exact) if isinstance(i, Value) and isinstance(i.type, TensorType) else i for i in v.inputs)
+    else:
+        return None
+    if all(a is i for a, i in zip(inputs, v.inputs)):
+        return None
+    return b.emit(v.op, *inputs, type=v.type, **v.attrs)
+
+
+def _tensor(b: Builder, x: Value, exact: bool) -> Value:
+    if x.op.kind == "source":
+        return b.copy(x)
+    if x.op.kind != "view":
+        return x
+    found = window(x) if 0 not in x.shape else None
+    if found is None:
+        return b.emit("copy", x, type=x.type)
+    as_recorded = all(a == e for a, e, n in zip(found[0], x.type.strides, x.shape) if n != 1)
+    return x if as_recorded or not exact or not dense(x.shape, x.type.strides) else b.emit("copy", x, type=x.type)
+
+
+def matrix_strides(x: Value) -> tuple[int, int, int] | None:
+    """The steps of batch, row and column of a matrix operand in memory, None if it is no such window or starts inside."""
+    found = window(x)
+    if found is None or found[1]:
+        return None
+    strides = found[0]
+    *batch, row, column = strides
+    steps = [(n, s) for n, s in zip(x.shape, batch) if n != 1]
+    step = steps[-1][1] if steps else 0
+    expected = step
+    for n, s in reversed(steps):
+        if s != expected:
+            return None
+        expected = n * s
+    return step, row, column
+
+
+def _outputs_in_memory(graph: Graph) -> Graph:
+    """Outputs that are views or sources, as copies."""
+    copies: dict[Value, Value] = {}
+    for o in graph.outputs:
+        if o.op.kind in ("view", "source") and o not in copies:
+            copies[o] = Value(f"{o.name}.copy", OPS["copy"], (o,), {}, o.type, o.origin)
+    if not copies:
+        return graph
+    return Graph(graph.name, graph.inputs, (*graph.values, *copies.values()), tuple(copies.get(o, o) for o in graph.outputs),
+                 graph.output_names)

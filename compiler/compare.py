@@ -1,0 +1,82 @@
+"""Whether two evaluations of one graph agree: the judge of the check that each new program gets.
+
+Integers and booleans must be equal and floats close in proportion to their tensor's size. Where that fails, both sides
+are held against an evaluation in float64: a result is accepted if it is about as near to it as the reference is, so that
+honest rounding differences (sums in another order, a tie that falls to the other side) are told from wrong results.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import torch
+
+from .evaluate import evaluate, widen
+from .ir import Graph
+
+#: Largest difference, as a part of the value plus the tensor's largest value, that is taken for rounding at once.
+CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2,
+         torch.complex128: 1e-10, torch.complex64: 1e-5}
+#: How many times the reference's own error a result may be away from float64.
+ERROR_FACTOR = 8.0
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Output `output` differs: at flat `index`, `ours` instead of `reference`; `count` of `numel` elements differ."""
+    output: int
+    index: int
+    ours: Any
+    reference: Any
+    count: int
+    numel: int
+    what: str = "value"
+
+    def __str__(self):
+        if self.what != "value":
+            return f"output {self.output}: {self.what} is {self.ours}, should be {self.reference}"
+        return (f"output {self.output}, element {self.index}: {self.ours}, should be {self.reference} "
+                f"({self.count} of {self.numel} elements differ)")
+
+
+def compare(ours: Sequence[Any], reference: Sequence[Any], precise=None) -> Mismatch | None:
+    """The first disagreement, or None. `precise()` gives the float64 results, computed only if they are needed."""
+    exact = None
+    for k, (a, b) in enumerate(zip(ours, reference, strict=True)):
+        if not isinstance(b, torch.Tensor):
+            continue
+        for what, x, y in (("shape", tuple(a.shape), tuple(b.shape)), ("dtype", a.dtype, b.dtype)):
+            if x != y:
+                return Mismatch(k, 0, x, y, 1, 1, what)
+        wrong = _differs(a.detach(), b.detach())
+        if not wrong.any():
+            continue
+        if precise is not None:
+            exact = precise() if exact is None else exact
+            wrong &= _worse(a.detach(), b.detach(), exact[k])
+        if wrong.any():
+            at = int(wrong.flatten().nonzero()[0])
+            return Mismatch(k, at, a.flatten()[at].item(), b.flatten()[at].item(), int(wrong.sum()), b.numel())
+    return None
+
+
+def _differs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if not (b.is_floating_point() or b.is_complex()):
+        return a != b
+    finite = b[b.isfinite()]
+    scale = finite.abs().max() if finite.numel() else torch.zeros((), dtype=b.dtype)
+    return ~torch.isclose(a, b, rtol=CLOSE[b.dtype], atol=CLOSE[b.dtype] * float(scale), equal_nan=True)
+
+
+def _worse(a: torch.Tensor, b: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Where `a` is wrong although `b`'s own rounding error is taken into account."""
+    if not (b.is_floating_point() or b.is_complex()):
+        return (a != exact) & (b == exact)
+    ours, theirs = (a.to(exact.dtype) - exact).abs(), (b.to(exact.dtype) - exact).abs()
+    allowed = theirs[theirs.isfinite()].max() * ERROR_FACTOR if theirs.isfinite().any() else torch.zeros(())
+    return ~(ours <= allowed) & ~((a == b) | (a.isnan() & b.isnan()))
+
+
+def evaluate_precisely(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
+    """The graph's outputs with every floating computation done in float64 (complex128)."""
+    return evaluate(graph, [widen(i) for i in inputs], precise=True)

@@ -1,0 +1,121 @@
+"""Convolution: torch's own call.
+
+Its gradient is one call per operand, so that those nobody asks for drop out of the graph; the bias' is a sum.
+"""
+from __future__ import annotations
+
+import torch
+
+from ..op import Op, register
+
+aten = torch.ops.aten
+_ATTRS = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+
+
+def _convolution_type(inputs, a):
+    x, weight = inputs[0], inputs[1]
+    channels = weight.shape[1] * a["groups"] if a["transposed"] else weight.shape[0]
+    if x.rank != weight.rank or x.shape[1] != (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]):
+        raise ValueError(f"a weight of {tuple(weight.shape)} in {a['groups']} groups does not fit {tuple(x.shape)}")
+    sizes = (_convolved(n, k, *(each[d] for each in (a["stride"], a["padding"], a["dilation"], a["output_padding"])), a["transposed"])
+             for d, (n, k) in enumerate(zip(x.shape[2:], weight.shape[2:])))
+    return x.type.like((x.shape[0], channels, *sizes))
+
+
+def _convolved(n, kernel, stride, padding, dilation, output_padding, transposed):
+    """The size that a dimension of size n has after the convolution."""
+    reach = dilation * (kernel - 1)
+    if transposed:
+        return (n - 1) * stride - 2 * padding + reach + output_padding + 1
+    return (n + 2 * padding - reach - 1) // stride + 1
+
+
+def _convolution_meaning(x, weight, bias=None, **a):
+    return aten.convolution(x, weight, bias, *(a[k] for k in _ATTRS))
+
+
+def _convolution_gradient(b, v, g):
+    x, weight, *bias = v.inputs
+    sums = (b.sum(g, dim=(0, *range(2, g.rank)), keepdim=False, dtype=None) for _ in bias)
+    return _to_input(b, g, x, weight, v.attrs), _to_weight(b, g, x, weight, v.attrs), *sums
+
+
+def _to_input(b, g, x, weight, attrs):
+    return b.convolution_input_gradient(g, weight, shape=x.shape, **attrs)
+
+
+def _to_weight(b, g, x, weight, attrs):
+    return b.convolution_weight_gradient(g, x, shape=weight.shape, **attrs)
+
+
+def _convolution_attrs(*values):
+    """Per-dimension settings as tuples, the rest as it is."""
+    return {k: tuple(value) if isinstance(value, (list, tuple)) else value for k, value in zip(_ATTRS, values, strict=True)}
+
+
+def _spread(attrs, rank):
+    """torch takes one number for all dimensions; the record has one for each."""
+    return {k: a * (rank - 2) if isinstance(a, tuple) and len(a) == 1 else a for k, a in attrs.items()}
+
+
+def _import_convolution(b, x, weight, bias, *settings):
+    attrs = _spread(_convolution_attrs(*settings), x.rank)
+    return b.convolution(x, weight, *(() if bias is None else (bias,)), **attrs)
+
+
+def _import_convolution_backward(b, g, x, weight, bias_sizes, *settings):
+    *settings, (to_input, to_weight, to_bias) = settings
+    attrs = _spread(_convolution_attrs(*settings), x.rank)
+    return (_to_input(b, g, x, weight, attrs) if to_input else None,
+            _to_weight(b, g, x, weight, attrs) if to_weight else None,
+            b.sum(g, dim=(0, *range(2, g.rank)), keepdim=False, dtype=None) if to_bias else None)
+
+
+def _convolution_samples():
+    plain = {"stride": (1, 1), "padding": (1, 0), "dilation": (1, 1), "transposed": False, "output_padding": (0, 0), "groups": 1}
+    image = torch.randn(2, 4, 6, 5)
+    yield (image, torch.randn(3, 4, 3, 2), torch.randn(3)), plain
+    yield (image, torch.randn(6, 2, 2, 2)), {**plain, "stride": (2, 1), "dilation": (1, 2), "groups": 2}
+    yield (image, torch.randn(4, 3, 3, 2), torch.randn(3)), {**plain, "transposed": True, "stride": (2, 2), "output_padding": (1, 0)}
+
+
+register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by [out, in, ...], with an optional bias.", _convolution_type,
+            meaning=_convolution_meaning, gradient=_convolution_gradient, samples=_convolution_samples,
+            aten={"convolution": _import_convolution, "convolution_backward": _import_convolution_backward}))
+
+
+# Each gradient is linear in its two inputs. Of the third tensor only the shape counts.
+
+def _input_gradient(g, weight, *, shape, **a):
+    return aten.convolution_backward(g, g.new_empty(shape), weight, None, *(a[k] for k in _ATTRS), [True, False, False])[0]
+
+
+def _weight_gradient(g, x, *, shape, **a):
+    return aten.convolution_backward(g, x, g.new_empty(shape), None, *(a[k] for k in _ATTRS), [False, True, False])[1]
+
+
+def _input_gradient_gradient(b, v, gg):
+    (g, weight), attrs = v.inputs, {k: v.attrs[k] for k in _ATTRS}
+    return b.convolution(gg, weight, **attrs), _to_weight(b, g, gg, weight, attrs)
+
+
+def _weight_gradient_gradient(b, v, gg):
+    (g, x), attrs = v.inputs, {k: v.attrs[k] for k in _ATTRS}
+    return b.convolution(x, gg, **attrs), _to_input(b, g, x, gg, attrs)
+
+
+def _backward_samples(kept: int):
+    """A gradient and the input (0) or weight (1), with the other's shape."""
+    def samples():
+        for (*operands, _), attrs in ((inputs if len(inputs) == 3 else (*inputs, None), attrs) for inputs, attrs in _convolution_samples()):
+            g = torch.randn(_convolution_meaning(*operands, **attrs).shape)
+            yield (g, operands[kept]), {"shape": tuple(operands[1 - kept].shape), **attrs}
+    return samples
+
+
+register(Op("convolution_input_gradient", "opaque", "The gradient of a convolution's input, of shape `shape`.",
+            lambda inputs, a: inputs[0].type.like(a["shape"]), meaning=_input_gradient, gradient=_input_gradient_gradient,
+            samples=_backward_samples(1)))
+register(Op("convolution_weight_gradient", "opaque", "The gradient of a convolution's weight, of shape `shape`.",
+            lambda inputs, a: inputs[0].type.like(a["shape"]), meaning=_weight_gradient, gradient=_weight_gradient_gradient,
+            samples=_backward_samples(0)))

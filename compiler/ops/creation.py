@@ -1,0 +1,141 @@
+"""Tensors made from nothing, filled, copied or converted."""
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+
+from ..dims import expr, simplest
+from ..ir import TensorType, Value
+from ..op import Op, register
+
+
+# Imports. Layouts other than strided, and other devices than the operand's, are left to torch. Memory formats only set
+# strides, which the recording knows.
+
+def _plain(layout, pin_memory) -> bool:
+    return layout in (None, torch.strided) and not pin_memory
+
+
+def _filled(value):
+    """Import of zeros(size) and ones(size)."""
+    def convert(b, size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+        return _full(b, size, value, dtype=dtype or torch.get_default_dtype(), layout=layout, device=device, pin_memory=pin_memory)
+    return convert
+
+
+def _filled_like(value):
+    """Import of zeros_like(x) and ones_like(x)."""
+    def convert(b, x, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
+        return _full(b, x.shape, value, dtype=dtype or x.dtype, layout=layout, device=device or x.type.device, pin_memory=pin_memory)
+    return convert
+
+
+def _new_filled(value):
+    """Import of x.new_zeros(size) and x.new_ones(size)."""
+    def convert(b, x, size, *, dtype=None, layout=None, device=None, pin_memory=None):
+        return _full(b, size, value, dtype=dtype or x.dtype, layout=layout, device=device or x.type.device, pin_memory=pin_memory)
+    return convert
+
+
+def _full(b, size, value, *, dtype=None, layout=None, device=None, pin_memory=None):
+    if not _plain(layout, pin_memory):
+        return NotImplemented
+    if dtype is None:
+        dtype = torch.bool if isinstance(value, bool) else torch.int64 if isinstance(value, int) else torch.get_default_dtype()
+    return b.full(shape=tuple(size), value=value, dtype=dtype, device=torch.device(device or "cpu"))
+
+
+def _full_like(b, x, value, *, memory_format=None, **options):
+    return _filled_like(value)(b, x, **options)
+
+
+def _new_full(b, x, size, value, **options):
+    return _new_filled(value)(b, x, size, **options)
+
+
+def _scalar_tensor(b, value, *, dtype=None, **options):
+    return _full(b, (), value, dtype=dtype or torch.get_default_dtype(), **options)
+
+
+def _fill(b, x, value):
+    if isinstance(value, Value):
+        return b.expand(b.cast(value, dtype=x.dtype), shape=x.shape)
+    return _full(b, x.shape, value, dtype=x.dtype, device=x.type.device)
+
+
+def _uninitialised(b, size, *, memory_format=None, **options):
+    """Memory that eager leaves as it finds it: zeros are as good, and go once they are written over."""
+    return _filled(0)(b, size, **options)
+
+
+register(Op("full", "source", "A tensor filled with one number.",
+            lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"]),
+            meaning=lambda *, shape, value, dtype, device: torch.full(shape, value, dtype=dtype, device=device),
+            scalar=lambda s, coordinates, *, shape, value, dtype, device: s.const(value, dtype),
+            gradient=lambda b, v, g: (), cost=0,
+            samples=lambda: [((), {"shape": (3, 4), "value": value, "dtype": dtype, "device": torch.device("cpu")})
+                             for value, dtype in ((2.5, torch.float32), (-1, torch.int64), (True, torch.bool), (0.1, torch.bfloat16))],
+            aten={"zeros": _filled(0), "ones": _filled(1), "zeros_like": _filled_like(0), "ones_like": _filled_like(1),
+                  "new_zeros": _new_filled(0), "new_ones": _new_filled(1), "full": _full, "full_like": _full_like,
+                  "new_full": _new_full, "scalar_tensor": _scalar_tensor, "fill.Scalar": _fill, "fill.Tensor": _fill,
+                  "zero": lambda b, x: _fill(b, x, 0),
+                  "empty.memory_format": _uninitialised, "empty_like": _filled_like(0), "new_empty": _new_filled(0),
+                  "empty_strided": lambda b, size, stride, **options: _uninitialised(b, size, **options),
+                  "new_empty_strided": lambda b, x, size, stride, **options: _new_filled(0)(b, x, size, **options)}))
+
+
+def _arange(b, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None):
+    """Integer bounds only, and a dtype that holds every element exactly: on floats torch rounds in a way of its own."""
+    if not _plain(layout, pin_memory) or any(isinstance(n, float) for n in (start, end, step)):
+        return NotImplemented
+    dtype = dtype or torch.int64
+    if dtype in (torch.float16, torch.bfloat16, torch.bool) or dtype.is_floating_point and max(abs(start), abs(end)) > 1 << 24:
+        return NotImplemented
+    size = max(0, ceil((end - start) / step)) if all(isinstance(n, int) for n in (start, end, step)) else simplest(
+        (expr(end - start) + (step - 1)) // step)
+    return b.iota(size=size, start=start, step=step, dtype=dtype, device=torch.device(device or "cpu"))
+
+
+def _eye(b, n, m=None, *, dtype=None, layout=None, device=None, pin_memory=None):
+    if not _plain(layout, pin_memory):
+        return NotImplemented
+    place = dict(start=0, step=1, dtype=torch.int64, device=torch.device(device or "cpu"))
+    rows = b.reshape(b.iota(size=n, **place), shape=(n, 1))
+    return b.cast(b.eq(rows, b.iota(size=n if m is None else m, **place)), dtype=dtype or torch.get_default_dtype())
+
+
+register(Op("iota", "source", "start + step * index: a 1-dimensional integer range of `size` elements.",
+            lambda inputs, a: TensorType((a["size"],), a["dtype"], a["device"]),
+            meaning=lambda *, size, start, step, dtype, device: torch.arange(size, device=device).mul_(step).add_(start).to(dtype),
+            scalar=lambda s, coordinates, *, size, start, step, dtype, device: s.cast(s.index(coordinates[0] * step + start), dtype),
+            gradient=lambda b, v, g: (), cost=0,
+            samples=lambda: [((), {"size": 5, "start": 3, "step": -2, "dtype": dtype, "device": torch.device("cpu")})
+                             for dtype in (torch.int64, torch.float32)],
+            aten={"arange": lambda b, end, **options: _arange(b, 0, end, **options), "arange.start": _arange,
+                  "arange.start_step": _arange, "eye": _eye, "eye.m": _eye}))
+
+
+def _to_copy(b, x, *, dtype=None, layout=None, device=None, pin_memory=None, non_blocking=False, memory_format=None):
+    if not _plain(layout, pin_memory) or device not in (None, x.type.device):
+        return NotImplemented
+    return b.copy(x) if dtype in (None, x.dtype) else b.cast(x, dtype=dtype)
+
+
+def _cast_gradient(b, v, g):
+    """None where the cast was from or to integers."""
+    return (b.cast(g, dtype=v.inputs[0].dtype) if v.dtype.is_floating_point and v.inputs[0].dtype.is_floating_point else None,)
+
+
+register(Op("cast", "pointwise", "Convert to another dtype, as torch's .to(dtype).",
+            lambda inputs, a: inputs[0].type.like(dtype=a["dtype"]),
+            meaning=lambda x, *, dtype: x.to(dtype), promotion="none",
+            scalar=lambda s, x, *, dtype: s.cast(x, dtype), gradient=_cast_gradient, aten={"_to_copy": _to_copy},
+            samples=lambda: [((torch.randn(3, 4) * 3,), {"dtype": d}) for d in (
+                torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)]))
+
+register(Op("copy", "pointwise", "The same elements in memory of their own (clone, contiguous).",
+            lambda inputs, a: inputs[0].type.like(), promotion="none",
+            meaning=lambda x: x.clone(), scalar=lambda s, x: x, samples=lambda: [((torch.randn(3, 4),), {})],
+            aten={"clone": lambda b, x, *, memory_format=None: b.copy(x)},
+            gradient=lambda b, v, g: (g,)))

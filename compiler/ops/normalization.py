@@ -1,0 +1,253 @@
+"""Layer norm and group norm, with their gradients in closed form.
+
+Statistics are float32 for float16/bfloat16 inputs: the mean, then the mean of the squared differences from it. A result
+rounds once. A missing weight counts as ones and a missing bias as zeros, which is what torch computes.
+"""
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ..dims import product
+from ..ir import TupleType, Value
+from ..op import Op, register
+from ..scalar import arithmetic_dtype
+from .views import as_dtype, widened
+
+
+# What the norms share
+
+def total(b, x, dim, keepdim=True) -> Value:
+    """The sum over axes."""
+    return b.sum(x, dim=tuple(dim), keepdim=keepdim, dtype=None)
+
+
+def average(b, x, dim) -> Value:
+    """The mean over axes, which stay as 1."""
+    return b.div(total(b, x, dim), product(x.shape[d] for d in dim))
+
+
+def moments(b, x, dim):
+    """(difference from the mean, mean, variance) over axes that are kept as 1."""
+    mean = average(b, x, dim)
+    difference = b.sub(x, mean)
+    return difference, mean, average(b, b.mul(difference, difference), dim)
+
+
+def input_gradient(b, g, normal, rstd, dim):
+    """Through the normalisation: `g` belongs to its result `normal`, whose axes `dim` were averaged over."""
+    inner = b.sub(b.sub(g, average(b, g, dim)), b.mul(normal, average(b, b.mul(g, normal), dim)))
+    return b.mul(inner, rstd)
+
+
+def filled(b, parameter: Value | None, like: Value, shape, value) -> Value:
+    """The weight or bias, or what a missing one counts as."""
+    if parameter is not None:
+        return parameter
+    return b.full(shape=tuple(shape), value=value, dtype=like.dtype, device=like.type.device)
+
+
+def statistics_dtype(x, *parameters):
+    """torch keeps statistics in the input's dtype on the CPU, and in float32 where the parameters or the device differ."""
+    mixed = any(p is not None and p.dtype != x.dtype for p in parameters)
+    return arithmetic_dtype(x.dtype) if mixed or x.type.device.type != "cpu" else x.dtype
+
+
+def items(b, v, count) -> tuple[Value, ...]:
+    """The first `count` results of a value that has several."""
+    return tuple(b.item(v, index=k) for k in range(count))
+
+
+def masked_items(b, v, mask) -> tuple[Value | None, ...]:
+    """The results of a value, None where torch's output_mask is false."""
+    return tuple(b.item(v, index=k) if wanted else None for k, wanted in enumerate(mask))
+
+
+def typed(b, values, v):
+    """Each result in the dtype that the composite says."""
+    return [as_dtype(b, r, t.dtype) for r, t in zip(values, v.type.items)]
+
+
+# Layer norm: over the trailing axes that the weight has
+
+def _layer_axes(x, weight):
+    return tuple(range(x.rank - weight.rank, x.rank))
+
+
+def _layer_norm_type(inputs, a):
+    x, weight, bias = inputs
+    if weight.shape != x.shape[x.rank - weight.rank:] or bias.shape != weight.shape:
+        raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for {tuple(x.shape)}")
+    axes = _layer_axes(x, weight)
+    moment = x.type.like([1 if d in axes else n for d, n in enumerate(x.shape)], statistics_dtype(x, weight, bias))
+    return TupleType((x.type.like(x.shape), moment, moment))
+
+
+def _layer_norm_meaning(x, weight, bias, *, eps):
+    return torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def _decompose_layer_norm(b, v):
+    x, weight, bias = (widened(b, i) for i in v.inputs)
+    difference, mean, variance = moments(b, x, _layer_axes(x, weight))
+    rstd = b.rsqrt(b.add(variance, v.attrs["eps"]))
+    return typed(b, (b.add(b.mul(b.mul(difference, rstd), weight), bias), mean, rstd), v)
+
+
+def _layer_norm_gradient(b, v, g):
+    """The statistics' own gradients (g[1], g[2]) are not used, as in torch."""
+    x, weight, _ = v.inputs
+    _, mean, rstd = items(b, v, 3)
+    return items(b, b.layer_norm_backward(g[0], x, mean, rstd, weight), 3)
+
+
+def _import_layer_norm(b, x, normalized_shape, weight, bias, eps):
+    weight, bias = filled(b, weight, bias or x, normalized_shape, 1), filled(b, bias, weight or x, normalized_shape, 0)
+    return items(b, b.layer_norm(x, weight, bias, eps=eps), 3)
+
+
+def _decompose_layer_norm_backward(b, v):
+    g, x, mean, rstd, weight = (widened(b, i) for i in v.inputs)
+    normal = b.mul(b.sub(x, mean), rstd)
+    axes = _layer_axes(x, weight)
+    rows = tuple(d for d in range(x.rank) if d not in axes)
+    to_rows = lambda t: total(b, t, rows, keepdim=False) if rows else t
+    return typed(b, (input_gradient(b, b.mul(g, weight), normal, rstd, axes), to_rows(b.mul(g, normal)), to_rows(g)), v)
+
+
+def _layer_norm_backward_meaning(g, x, mean, rstd, weight):
+    return torch.ops.aten.native_layer_norm_backward(g, x, weight.shape, mean, rstd, weight, weight, [True, True, True])
+
+
+def _import_layer_norm_backward(b, g, x, normalized_shape, mean, rstd, weight, bias, output_mask):
+    weight = filled(b, weight, bias or x, normalized_shape, 1)
+    return masked_items(b, b.layer_norm_backward(g, x, mean, rstd, weight), output_mask)
+
+
+def _layer_norm_samples():
+    return [((torch.randn(2, 3, 4), torch.randn(4), torch.randn(4)), {"eps": 1e-5}),
+            ((torch.randn(2, 3, 4), torch.randn(3, 4), torch.randn(3, 4)), {"eps": 1e-3})]
+
+
+def _backward_samples(forward, samples):
+    """A gradient, then what the forward op was given and gave."""
+    def make():
+        for (x, weight, bias), attrs in samples():
+            out, mean, rstd = forward(x, weight, bias, **attrs)
+            yield (torch.randn(out.shape), x, mean, rstd, weight), {k: a for k, a in attrs.items() if k != "eps"}
+    return make
+
+
+register(Op("layer_norm", "composite", "(normalised over the weight's axes, mean, 1 / standard deviation)", _layer_norm_type,
+            meaning=_layer_norm_meaning, decompose=_decompose_layer_norm, gradient=_layer_norm_gradient,
+            aten={"native_layer_norm": _import_layer_norm}, samples=_layer_norm_samples))
+
+register(Op("layer_norm_backward", "composite", "(gradient of the input, of the weight, of the bias)",
+            lambda inputs, a: TupleType((inputs[1].type.like(inputs[1].shape), inputs[4].type.like(), inputs[4].type.like())),
+            meaning=_layer_norm_backward_meaning, decompose=_decompose_layer_norm_backward,
+            aten={"native_layer_norm_backward": _import_layer_norm_backward},
+            samples=_backward_samples(_layer_norm_meaning, _layer_norm_samples)))
+
+
+# Group norm: over the channels of a group and all positions
+
+def _grouped(b, x, groups):
+    """[batch, groups, everything else], in the dtype that is computed in."""
+    return b.reshape(widened(b, x), shape=(x.shape[0], groups, product(x.shape[1:]) // groups))
+
+
+def per_channel(b, parameter, rank):
+    """[channels] made to broadcast against [batch, channels, ...]."""
+    return b.reshape(widened(b, parameter), shape=(parameter.shape[0], *(1 for _ in range(rank - 2))))
+
+
+def _group_norm_type(inputs, a):
+    x, weight, bias = inputs
+    if x.shape[1] % a["groups"] or weight.shape != (x.shape[1],) or bias.shape != weight.shape:
+        raise ValueError(f"{a['groups']} groups and weight {tuple(weight.shape)} for {tuple(x.shape)}")
+    moment = x.type.like((x.shape[0], a["groups"]), statistics_dtype(x, weight, bias))
+    return TupleType((x.type.like(x.shape), moment, moment))
+
+
+def _positions(x):
+    return product(x.shape[2:])
+
+
+def _group_norm_meaning(x, weight, bias, *, groups, eps):
+    return torch.native_group_norm(x, weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, eps)
+
+
+def _decompose_group_norm(b, v):
+    x, weight, bias = v.inputs
+    difference, mean, variance = moments(b, _grouped(b, x, v.attrs["groups"]), (2,))
+    rstd = b.rsqrt(b.add(variance, v.attrs["eps"]))
+    normal = b.reshape(b.mul(difference, rstd), shape=x.shape)
+    out = b.add(b.mul(normal, per_channel(b, weight, x.rank)), per_channel(b, bias, x.rank))
+    return typed(b, (out, *(b.reshape(m, shape=v.type.items[1].shape) for m in (mean, rstd))), v)
+
+
+def _group_norm_gradient(b, v, g):
+    x, weight, bias = v.inputs
+    _, mean, rstd = items(b, v, 3)
+    grads = (None, None, None)
+    if g[0] is not None:
+        grads = items(b, b.group_norm_backward(g[0], x, mean, rstd, weight, groups=v.attrs["groups"]), 3)
+    dx = grads[0]
+    for through in _through_statistics(b, x, mean, rstd, g, v.attrs["groups"]):
+        dx = through if dx is None else b.add(dx, through)
+    return dx, *grads[1:]
+
+
+def _through_statistics(b, x, mean, rstd, g, groups):
+    """What reaches the input by way of the mean and of the standard deviation, where those are used themselves."""
+    mean, rstd, *of = (i if i is None else b.reshape(widened(b, i), shape=(*i.shape, 1)) for i in (mean, rstd, *g[1:]))
+    wide = _grouped(b, x, groups)
+    slopes = (b.full(shape=(), value=1, dtype=wide.dtype, device=wide.type.device),
+              b.mul(b.sub(wide, mean), b.neg(b.mul(b.mul(rstd, rstd), rstd))))
+    for grad, slope in zip(of, slopes):
+        if grad is not None:
+            each = b.expand(b.mul(b.div(grad, wide.shape[2]), slope), shape=wide.shape)
+            yield as_dtype(b, b.reshape(each, shape=x.shape), x.dtype)
+
+
+def _import_group_norm(b, x, weight, bias, N, C, HxW, group, eps):
+    weight, bias = filled(b, weight, bias or x, (C,), 1), filled(b, bias, weight or x, (C,), 0)
+    return items(b, b.group_norm(x, weight, bias, groups=group, eps=eps), 3)
+
+
+def _decompose_group_norm_backward(b, v):
+    g, x, mean, rstd, weight = v.inputs
+    groups = v.attrs["groups"]
+    mean, rstd = (b.reshape(widened(b, m), shape=(*m.shape, 1)) for m in (mean, rstd))
+    normal = b.mul(b.sub(_grouped(b, x, groups), mean), rstd)
+    scaled = _grouped(b, b.mul(widened(b, g), per_channel(b, weight, x.rank)), groups)
+    dx = b.reshape(input_gradient(b, scaled, normal, rstd, (2,)), shape=x.shape)
+    others = tuple(d for d in range(x.rank) if d != 1)
+    g, normal = widened(b, g), b.reshape(normal, shape=x.shape)
+    return typed(b, (dx, total(b, b.mul(g, normal), others, keepdim=False), total(b, g, others, keepdim=False)), v)
+
+
+def _group_norm_backward_meaning(g, x, mean, rstd, weight, *, groups):
+    return torch.ops.aten.native_group_norm_backward(g, x, mean, rstd, weight, x.shape[0], x.shape[1], math.prod(x.shape[2:]),
+                                                     groups, [True, True, True])
+
+
+def _import_group_norm_backward(b, g, x, mean, rstd, weight, N, C, HxW, group, output_mask):
+    weight = filled(b, weight, mean, (C,), 1)
+    return masked_items(b, b.group_norm_backward(g, x, mean, rstd, weight, groups=group), output_mask)
+
+
+def _group_norm_samples():
+    return [((torch.randn(2, 6, 3, 2), torch.randn(6), torch.randn(6)), {"groups": k, "eps": 1e-5}) for k in (2, 6)]
+
+
+register(Op("group_norm", "composite", "(normalised over the channels of a group and all positions, mean, 1 / standard deviation)",
+            _group_norm_type, meaning=_group_norm_meaning, decompose=_decompose_group_norm, gradient=_group_norm_gradient,
+            aten={"native_group_norm": _import_group_norm}, samples=_group_norm_samples))
+
+register(Op("group_norm_backward", "composite", "(gradient of the input, of the weight, of the bias)",
+            lambda inputs, a: TupleType((inputs[1].type.like(inputs[1].shape), inputs[4].type.like(), inputs[4].type.like())),
+            meaning=_group_norm_backward_meaning, decompose=_decompose_group_norm_backward,
+            aten={"native_group_norm_backward": _import_group_norm_backward},
+            samples=_backward_samples(_group_norm_meaning, _group_norm_samples)))

@@ -1,0 +1,83 @@
+"""What the pointwise families share: gradients operand by operand, meanings that take numbers, samples."""
+from __future__ import annotations
+
+from typing import Callable, Iterable
+
+import torch
+
+from ..ir import Value
+from .views import sum_to, zeros
+
+Rule = Callable  # (builder, value, gradient of the value) -> gradient of one operand, before it is summed to the operand's shape
+
+
+def partials(*rules: Rule | None) -> Callable:
+    """A gradient rule from one rule per operand. An operand with no rule, a number or an integer tensor gets None."""
+    def gradient(b, v, g):
+        return tuple(sum_to(b, rule(b, v, g), x) if rule and differentiable(x) else None for x, rule in zip(v.inputs, rules))
+    return gradient
+
+
+def differentiable(x) -> bool:
+    return isinstance(x, Value) and x.dtype.is_floating_point
+
+
+def passed(b, v, g):
+    """The rule of an operand whose gradient is the result's."""
+    return g
+
+
+def zero(b, v, g):
+    """The rule of an operand that the result is flat in: a gradient of zeros, as torch gives."""
+    return zeros(b, g.type)
+
+
+def masked(b, keep: Value, g: Value) -> Value:
+    """g where `keep`, else 0."""
+    return b.where(keep, g, 0)
+
+
+def on_tensors(function: Callable) -> Callable:
+    """A meaning from a torch function that takes no numbers: they become 0-dim tensors of the dtype computed in."""
+    def meaning(*inputs, **attrs):
+        tensors = [i for i in inputs if isinstance(i, torch.Tensor)]
+        dtype = tensors[0].dtype
+        for i in inputs:
+            dtype = torch.promote_types(dtype, torch.result_type(tensors[0], i))
+        return function(*(i if isinstance(i, torch.Tensor) else torch.tensor(i, dtype=dtype, device=tensors[0].device)
+                          for i in inputs), **attrs)
+    return meaning
+
+
+def floats(count: int = 1, *, low: float = -3.0, high: float = 3.0, **attrs) -> Callable[[], Iterable]:
+    """Samples of `count` float operands between the bounds: equal shapes, broadcast ones, and a 0-dim operand."""
+    def tensor(*shape):
+        return torch.rand(shape) * (high - low) + low
+
+    def samples():
+        yield tuple(tensor(3, 4) for _ in range(count)), attrs
+        if count > 1:
+            yield (tensor(3, 4), tensor(4), *(tensor(3, 1) for _ in range(count - 2))), attrs
+            yield (tensor(1, 4), *(tensor(3, 1) for _ in range(count - 1))), attrs
+            yield (tensor(3, 4), *(tensor() for _ in range(count - 1))), attrs
+    return samples
+
+
+def with_number(samples: Callable[[], Iterable], *numbers) -> Callable[[], Iterable]:
+    """The samples, and the first one again with each number as its last operand."""
+    def more():
+        first = None
+        for inputs, attrs in samples():
+            first = first or (inputs, attrs)
+            yield inputs, attrs
+        for n in numbers:
+            yield (*first[0][:-1], n), first[1]
+    return more
+
+
+def integers(count: int = 2, *, low: int = -5, high: int = 6, dtype=torch.int64) -> Callable[[], Iterable]:
+    """Samples of `count` integer operands, and the same on bool."""
+    def samples():
+        yield tuple(torch.randint(low, high, (3, 4), dtype=dtype) for _ in range(count)), {}
+        yield tuple(torch.rand(3, 4) > 0.5 for _ in range(count)), {}
+    return samples

@@ -1,0 +1,8 @@
+"""The passes: each a function `Graph -> Graph` that gives the same object back when it changed nothing."""
+from .cse import cse
+from .dce import dce
+from .decompose import decompose
+from .fold import fold
+from .gradient import Joint, gradient
+from .partition import Split, partition
+from .simplify import drop_detach, simplify

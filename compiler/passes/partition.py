@@ -1,0 +1,152 @@
+"""Splits a joint graph in a forward and a backward graph: what to save between them, and what to compute again.
+
+A minimum cut decides, as in min-cut rematerialization (H. He and S. Yu, "Transcending Runtime-Memory Tradeoffs in
+Checkpointing by being Fusion Aware", MLSys 2023; torch's AOTAutograd has the same idea). Every value that depends on no
+tangent is two nodes of a network, `in -> out`: cutting between them saves the value, and its capacity is the bytes of
+memory traffic that this costs. A value whose `in` falls on the backward's side is computed there, which costs its
+capacity from the source. Both costs are in bytes, so that a long chain of functions is saved where one exp is repeated.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..builder import Builder
+from ..dims import Dim, Expr
+from ..ir import Graph, TensorType, TupleType, Type, Value
+from ..op import OPS
+from ..ops.core import takes_random_numbers
+from .dce import dce, needed
+from .gradient import Joint
+from .mincut import INFINITE, Network
+
+#: Bytes of memory traffic that take as long as one scalar operation.
+BYTES_PER_OPERATION = 0.15
+#: Size taken for a symbolic dimension when costs are weighed.
+TYPICAL_SIZE = 64
+#: Kinds of op that the backward may run again; everything else is saved.
+REPEATABLE = ("pointwise", "view", "source", "reduce", "cat")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A joint graph in two.
+
+    forward    primal inputs -> primal outputs, then the extra values that are saved
+    backward   (*saved, *tangents) -> gradients
+    saved      where each of the backward's first inputs comes from: ("input", k) a primal input as it is, or
+               ("extra", k) the k-th extra output of the forward graph. A primal output that is saved is copied for it,
+               so that the caller may write to the output.
+    """
+    forward: Graph
+    backward: Graph
+    saved: tuple[tuple[str, int], ...]
+
+
+def partition(joint: Joint) -> Split:
+    """Choose what to save. The joint graph should be decomposed and simplified: composite ops are never repeated."""
+    graph = dce(joint.graph)
+    primal_inputs, tangents = graph.inputs[:joint.primal_inputs], graph.inputs[joint.primal_inputs:]
+    primal_outputs, gradients = graph.outputs[:joint.primal_outputs], graph.outputs[joint.primal_outputs:]
+    late = _dependent_on(graph, tangents)
+    forward_values = tuple(v for v in graph.values if v not in late)
+    saved = _choose(graph, primal_outputs, gradients, late, forward_values)
+
+    b = Builder(v.name for v in (*graph.inputs, *graph.values))
+    later = [v for v in saved if v not in primal_inputs]
+    extra = [b.copy(v) if v in primal_outputs else v for v in later]
+    values = (*forward_values, *b.values)
+    kept = needed([*primal_outputs, *extra, *filter(takes_random_numbers, values)], values)
+    names = (*graph.output_names[:len(primal_outputs)], *(v.name for v in extra)) if graph.output_names else ()
+    name = graph.name.removesuffix("_joint")
+    forward = Graph(f"{name}_forward", primal_inputs, kept, (*primal_outputs, *extra), names)
+    places = {v: ("input", k) for k, v in enumerate(primal_inputs)}
+    places |= {v: ("extra", k) for k, v in enumerate(later)}
+    return Split(forward, _backward(f"{name}_backward", graph, saved, tangents, gradients), tuple(places[v] for v in saved))
+
+
+def _dependent_on(graph: Graph, tangents: tuple[Value, ...]) -> set[Value]:
+    late = set(tangents)
+    for v in graph.values:
+        if any(i in late for i in v.operands):
+            late.add(v)
+    return late
+
+
+def _backward(name: str, graph: Graph, saved: list[Value], tangents: tuple[Value, ...], gradients: tuple[Value, ...]) -> Graph:
+    """The gradients from the saved values, which become inputs under their own names."""
+    new = {v: Value(v.name, OPS["input"], (), {}, v.type, v.origin) for v in saved}
+    inputs = (*new.values(), *tangents)
+    values = []
+    for v in needed(gradients, graph.values, saved):
+        operands = [new.get(i, i) if isinstance(i, Value) else i for i in v.inputs]
+        new[v] = Value(v.name, v.op, operands, v.attrs, v.type, v.origin)
+        values.append(new[v])
+    names = graph.output_names[len(graph.output_names) - len(gradients):] if graph.output_names else ()
+    return Graph(name, inputs, tuple(values), tuple(new.get(g, g) for g in gradients), names)
+
+
+def _choose(graph: Graph, primal_outputs, gradients, late: set[Value], forward_values: tuple[Value, ...]) -> list[Value]:
+    """The values to save: in program order, inputs first."""
+    wanted = {i for v in graph.values if v in late for i in v.operands if i not in late}
+    wanted.update(g for g in gradients if g not in late)
+    relevant = set(needed(wanted, forward_values))
+    early = [i for i in graph.inputs if i not in late] + [v for v in forward_values if v in relevant]
+    costs = _Costs(graph, primal_outputs, set(needed(primal_outputs, forward_values)))
+    source, sink = 2 * len(early), 2 * len(early) + 1
+    node = {v: 2 * n for n, v in enumerate(early)}  # a value's `in`; its `out` is the next
+    network = Network(2 * len(early) + 2)
+    for v in early:
+        network.add(source, node[v], costs.of_computing(v))
+        network.add(node[v], node[v] + 1, costs.of_saving(v))
+        for i in v.operands:
+            network.add(node[i] + 1, node[v], INFINITE)
+        if v in wanted:
+            network.add(node[v] + 1, sink, INFINITE)
+    late_side = network.sink_side(source, sink)
+    return [v for v in early if late_side[node[v] + 1] and not late_side[node[v]]]
+
+
+class _Costs:
+    """What saving a value, or computing it in the backward, costs: in bytes of memory traffic."""
+
+    def __init__(self, graph: Graph, primal_outputs: tuple[Value, ...], in_forward: set[Value]):
+        self.in_forward = in_forward
+        stored = {v for v in graph.values if v.op.kind not in ("pointwise", "view", "source")}
+        stored |= {i for v in graph.values if v.op.kind in ("contract", "opaque") for i in v.operands}
+        self.stored = stored - set(primal_outputs)
+
+    def of_saving(self, v: Value) -> int:
+        if v.op.name == "input":
+            return 0
+        if isinstance(v.type, TupleType):
+            return INFINITE  # its items are saved
+        # What the forward writes to memory anyway costs only the memory; anything else, and the copy of an output, costs a store as well.
+        return nbytes(v.type) * (1 if v in self.stored else 2)
+
+    def of_computing(self, v: Value) -> int:
+        if v.op.name == "input":
+            return INFINITE
+        if v.op.name == "item":
+            return 0
+        if takes_random_numbers(v):
+            return INFINITE
+        if v not in self.in_forward:
+            return 0  # it is computed once, here or there
+        if v.op.kind not in REPEATABLE:
+            return INFINITE
+        if v.op.kind == "view":
+            return 0
+        if v.op.kind == "reduce":
+            return nbytes(v.inputs[0].type)  # another pass over its input
+        return int(_number(v.type.numel) * v.op.cost * BYTES_PER_OPERATION)
+
+
+def nbytes(t: Type) -> int:
+    """The size in memory, roughly where it is symbolic; a Python object counts as a word."""
+    return _number(t.nbytes) if isinstance(t, TensorType) else 8
+
+
+def _number(size: Dim) -> int:
+    if isinstance(size, Expr):
+        return size.evaluate({s.name: min(max(TYPICAL_SIZE, s.lo), s.hi or TYPICAL_SIZE) for s in size.symbols()})
+    return size

@@ -1,0 +1,70 @@
+"""Train one model twice from the same start, eager and compiled, a step of each in turn, and compare."""
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Callable, Iterable
+
+import torch
+
+import smelt
+
+
+@dataclass
+class Run:
+    """Losses of both trainings, seconds a step (medians), and the two trained models."""
+    name: str
+    eager_losses: list[float]
+    losses: list[float]
+    eager_seconds: float
+    seconds: float
+    eager_model: torch.nn.Module
+    model: torch.nn.Module
+
+    @property
+    def difference(self) -> float:
+        """Largest relative difference between the two losses over the whole training."""
+        return max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(self.eager_losses, self.losses))
+
+    @property
+    def ratio(self) -> float:
+        return self.eager_seconds / self.seconds
+
+    def __str__(self):
+        return (f"{self.name}: loss {self.losses[0]:.4f} -> {self.losses[-1]:.4f}, largest difference from eager {self.difference:.1e}; "
+                f"a step takes {self.eager_seconds * 1e6:.0f} us eager, {self.seconds * 1e6:.0f} us compiled: {self.ratio:.2f}x")
+
+
+class Trainer:
+    """A model, its optimiser and its own random state."""
+
+    def __init__(self, model, step_model, optimizer, loss):
+        self.model, self.step_model, self.optimizer, self.loss = model, step_model, optimizer, loss
+        self.random_state = torch.get_rng_state()
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+
+    def step(self, x, y):
+        torch.set_rng_state(self.random_state)
+        start = time.perf_counter()
+        loss = self.loss(self.step_model(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.seconds.append(time.perf_counter() - start)
+        self.random_state = torch.get_rng_state()
+        self.losses.append(loss.item())
+
+
+def side_by_side(name: str, model: torch.nn.Module, optimizer: Callable, loss: Callable, batches: Iterable, warmup: int = 5) -> Run:
+    """Train `model` on the batches `(x, y)`; `optimizer(parameters)` makes an optimiser."""
+    twin = copy.deepcopy(model)
+    eager = Trainer(model, model, optimizer(model.parameters()), loss)
+    compiled = Trainer(twin, smelt.compile(twin), optimizer(twin.parameters()), loss)
+    for x, y in batches:
+        eager.step(x, y)
+        compiled.step(x, y)
+    return Run(name, eager.losses, compiled.losses, statistics.median(eager.seconds[warmup:]),
+               statistics.median(compiled.seconds[warmup:]), eager.model, compiled.step_model)

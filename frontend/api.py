@@ -1,0 +1,240 @@
+"""The decorator: a function that records its first call, and runs compiled programs where their guards hold."""
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+import threading
+import types
+import warnings
+import weakref
+from dataclasses import dataclass
+from typing import Any, Callable, Protocol, Sequence
+
+import torch
+from torch import nn
+
+from .. import config
+from ..errors import BuildError, SmeltWarning, Unsupported
+from .guards import Condition, Guards, Namespace
+from .modules import compiled_module, pair_of
+from .observer import Observer
+from .places import user_frame
+from .recorder import Recorder
+from .recording import Recording
+from .structure import Arguments, Rebuild
+from .torch_internals import active_dispatch_modes, active_function_modes, active_transform
+
+#: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
+_recording = threading.Lock()
+
+
+class Run(Protocol):
+    """A program that is built: gives result tensors for input tensors. `broken` is true once it can't be trusted."""
+    broken: Any
+
+    def __call__(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]: ...
+
+
+@dataclass(eq=False, repr=False)
+class CompiledProgram:
+    """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`."""
+    guards: Guards
+    run: Run | None
+    make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
+    recording: Recording | None
+    reason: str = ""
+
+    def __post_init__(self):
+        self.check = self.guards.check
+
+    def __str__(self):
+        return f"{'eager: ' + self.reason if self.run is None else 'compiled'}\n{self.guards}"
+
+
+class CompiledFunction:
+    """A function that runs compiled where it can.
+
+    programs        the recorded cases, the newest first
+    recompilations  what made each further recording necessary: "f: x.shape (8, 4) -> (16, 4)"
+    """
+
+    def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0):
+        """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
+        once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
+        bound: how many leading arguments are the same objects on every call."""
+        functools.update_wrapper(self, function)
+        self.__wrapped__ = function
+        self.programs: tuple[CompiledProgram, ...] = ()
+        self.recompilations: list[str] = []
+        self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
+        self._attempts = 0
+        self._warned: set[str] = set()
+        self._methods: dict[int, tuple[weakref.ref, CompiledFunction]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if config.disable or torch.compiler.is_compiling():
+            return self._function(*args, **kwargs)
+        for program in self.programs:
+            tensors = program.check(args, kwargs)
+            if tensors is not None:
+                run = program.run
+                if run is None or run.broken:
+                    return self._function(*args, **kwargs)
+                return program.make(run(tensors), args, kwargs)
+        return self._first_call(args, kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a method. Every instance has its own programs, which live as long as it does."""
+        if instance is None:
+            return self
+        found = self._methods.get(id(instance))
+        if found is None or found[0]() is not instance:
+            try:
+                alive = weakref.ref(instance, lambda _, key=id(instance): self._methods.pop(key, None))
+            except TypeError:  # no weak references to it: its methods share the programs, guarded by its identity
+                return types.MethodType(self, instance)
+            method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1)
+            found = self._methods[id(instance)] = alive, method
+        return types.MethodType(found[1], instance)
+
+    def __repr__(self):
+        return f"<compiled {self.name}, {len(self.programs)} programs>"
+
+    def __deepcopy__(self, memo: dict) -> CompiledFunction:
+        return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph)
+
+    @property
+    def name(self) -> str:
+        """The function's name, for people."""
+        function = self._function
+        if isinstance(function, types.MethodType) and isinstance(function.__self__, nn.Module):
+            return type(function.__self__).__name__
+        while isinstance(function, functools.partial):
+            function = function.func
+        return getattr(function, "__name__", None) or type(function).__name__
+
+    # The first call of a case
+
+    def _first_call(self, args: tuple, kwargs: dict) -> Any:
+        if _not_plain() or not _recording.acquire(blocking=False):
+            return self._function(*args, **kwargs)
+        try:
+            if self._attempts >= config.program_limit:
+                self._warn(f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit none of its "
+                           f"programs run eagerly. What changed last: {self._change(args, kwargs) or 'what the run itself writes'}")
+                return self._function(*args, **kwargs)
+            if self.programs:
+                change = self._change(args, kwargs)
+                if change:
+                    self.recompilations.append(f"{self.name}: {change}")
+            return self._record(args, kwargs)
+        finally:
+            _recording.release()
+
+    def _change(self, args: tuple, kwargs: dict) -> str:
+        return self.programs[0].guards.why(args, kwargs) if self.programs else ""
+
+    def _record(self, args: tuple, kwargs: dict) -> Any:
+        """Run the function for real, give its result, and keep a program for the calls that are like this one."""
+        names = Namespace()
+        try:
+            arguments = Arguments(self._function, args, kwargs, names, self._bound)
+        except Unsupported as e:
+            self._say(e)
+            return self._function(*args, **kwargs)
+        observer = Observer(self._function, arguments)
+        recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name)
+        with observer, recorder:
+            result = self._function(*args, **kwargs)
+        self._attempts += 1
+        try:
+            program = self._program(arguments, names, observer, recorder, result)
+            change = program.guards.why(args, kwargs)
+            if change:
+                raise Unsupported(f"the run itself changes what it depends on: {change}")
+        except (Unsupported, BuildError) as e:
+            self._say(e)
+            program = CompiledProgram(_guards(arguments, names, observer), None, None, None, str(e))
+        if program.check(args, kwargs) is not None:
+            self.programs = (program, *self.programs)
+        return result
+
+    def _program(self, arguments: Arguments, names: Namespace, observer: Observer, recorder: Recorder, result: Any) -> CompiledProgram:
+        observer.finish()
+        rebuild = Rebuild(result, arguments.places, observer.outside)
+        recording = recorder.finish(rebuild.tensors)
+        guards = _guards(arguments, names, observer, recording)
+        return CompiledProgram(guards, self._build(recording), rebuild.make, recording)
+
+    def _say(self, error: Unsupported | BuildError) -> None:
+        """Raise under fullgraph; else warn, once for each reason and place."""
+        if self._fullgraph:
+            raise error
+        self._warn(f"{self.name} runs eagerly: {error}")
+
+    def _warn(self, text: str) -> None:
+        if text in self._warned:
+            return
+        self._warned.add(text)
+        frame = user_frame(sys._getframe(1))
+        if frame is None:
+            warnings.warn(text, SmeltWarning)
+        else:
+            registry = frame.f_globals.setdefault("__warningregistry__", {})
+            warnings.warn_explicit(text, SmeltWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"), registry)
+
+
+def compiled_function(compiled: Any) -> CompiledFunction:
+    """The CompiledFunction behind what `compile` gave: a function, a method of an instance, or a module."""
+    pair = pair_of(compiled)
+    found = pair.compiled if pair else compiled.__func__ if isinstance(compiled, types.MethodType) else compiled
+    if not isinstance(found, CompiledFunction):
+        raise TypeError(f"not compiled: {compiled!r}")
+    return found
+
+
+def _guards(arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None) -> Guards:
+    """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
+    captured, written = [], ()
+    given = {id(t): variable for variable, _, t in arguments.tensors}
+    steps = list(arguments.steps)
+    if recording is not None:
+        captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):]]
+        written = tuple(sorted({w.input for w in recording.writebacks}))
+    taken = {id(t) for _, t in captured}
+    watched = []
+    for name, t in observer.tensors.values():
+        if id(t) in given:
+            steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
+        elif id(t) not in taken:
+            watched.append((name, t))
+    return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written, observer.read_flags)
+
+
+def _not_plain() -> bool:
+    """Whether this call runs under something that must see every op: a mode of torch, a transform, or a tracer."""
+    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None or torch.jit.is_tracing())
+
+
+def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,
+            fullgraph: bool = False, disable: bool = False) -> Any:
+    """Compile a function, method, callable object or module; without one, a decorator.
+
+    build       makes a recording into a callable from its input tensors to its result tensors
+    again       compiles a copy of a module (copy.deepcopy, pickle); picklable
+    fullgraph   raise Unsupported where a call would run eagerly
+    disable     give back the function as it is
+    """
+    def decorate(function: Any) -> Any:
+        if disable or isinstance(function, CompiledFunction) or pair_of(function):
+            return function
+        if isinstance(function, nn.Module):
+            compiled = CompiledFunction(function.__call__, build, fullgraph=fullgraph)
+            return compiled_module(function, compiled, again or decorate)
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(decorate(function.__func__))
+        if not callable(function):
+            raise TypeError(f"smelt.compile takes a function or a module, not {type(function).__name__}")
+        return CompiledFunction(function, build, fullgraph=fullgraph)
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,49 @@
+"""Functions whose call can't be replayed: what they do shows outside the program, or what they give changes by itself."""
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from .places import on_behalf_of_user
+
+#: C functions, by module (and name, where not the whole module counts).
+_C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal", "_warnings",
+              "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
+_C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
+    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("sys", "exit"), ("gc", "collect")}
+_PURE = {("posix", "fspath"), ("nt", "fspath")}
+#: Python functions of the standard library and of torch.
+_PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",
+                   "asyncio", "pdb", "torch.distributed"}
+#: The same, also where torch itself calls them for the user.
+_ALWAYS = {"warnings", "_warnings", "torch.random", "torch.cuda.random", "torch.serialization", "torch.hub"}
+_PYTHON_FUNCTIONS = {("logging", "_log"), ("logging", "handle"), ("warnings", "warn"), ("warnings", "warn_explicit")}
+_SETTERS = ("set_", "use_deterministic", "_set_")
+
+
+def c_effect(frame: types.FrameType, function: Any) -> str:
+    """What a C function, called from this frame, does that can't be replayed; "" if nothing."""
+    receiver = getattr(function, "__self__", None)
+    name = getattr(function, "__name__", "")
+    module = getattr(function, "__module__", None) or _module_of(receiver)
+    listed = (module in _C_MODULES and (module, name) not in _PURE) or (module, name) in _C_FUNCTIONS
+    switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
+    if not (listed or switch) or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
+        return ""
+    return f"calls {name}()" if module == "builtins" else f"calls {module.lstrip('_')}.{name}()"
+
+
+def python_effect(frame: types.FrameType) -> str:
+    """The same for a Python function of the standard library or of torch that is being entered."""
+    module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+    listed = module in _PYTHON_MODULES or module.startswith("torch.") and module in _ALWAYS or module.startswith(("multiprocessing.", "torch.distributed.", "asyncio."))
+    switch = module == "torch" and name.startswith(_SETTERS)
+    if not (listed or switch or (module, name) in _PYTHON_FUNCTIONS):
+        return ""
+    if not on_behalf_of_user(frame.f_back, trust_torch=module not in _ALWAYS):
+        return ""
+    return f"calls {module}.{name}()"
+
+
+def _module_of(receiver: Any) -> str:
+    return (receiver if isinstance(receiver, type) else type(receiver)).__module__

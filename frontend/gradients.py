@@ -1,0 +1,85 @@
+"""What carries gradients: as the graph predicts it, and as torch's autograd recorded it."""
+from __future__ import annotations
+
+import torch
+
+from ..compiler.builder import Builder
+from ..compiler.ir import TensorType, Type, Value
+from ..errors import Unsupported
+
+
+def _differentiable(type: Type) -> bool:
+    return not isinstance(type, TensorType) or type.dtype.is_floating_point or type.dtype.is_complex
+
+
+class Reach:
+    """For every value being built, the inputs that its gradient would flow to, as a set of bits."""
+
+    def __init__(self, b: Builder):
+        self._b, self._done = b, 0
+        self._bits: dict[Value, int] = {}
+
+    def add_input(self, value: Value, bits: int) -> None:
+        self._bits[value] = bits
+
+    def of(self, value: Value) -> int:
+        for v in self._b.values[self._done:]:
+            self._bits[v] = self._new(v)
+        self._done = len(self._b.values)
+        return self._bits[value]
+
+    def _new(self, v: Value) -> int:
+        if v.op.name == "detach" or not _differentiable(v.type) or (v.op.random and v.op.gradient is None):
+            return 0
+        bits = 0
+        for i in v.operands:
+            bits |= self._bits[i]
+        return bits
+
+
+def custom_function(tensor: torch.Tensor) -> str:
+    """The name of the autograd.Function that made the tensor, "" if none did."""
+    node = tensor.grad_fn
+    return node.name().removesuffix("Backward") if isinstance(node, torch.autograd.function.BackwardCFunction) else ""
+
+
+class Sources:
+    """The inputs as they stand in autograd's graph: leaves, or results of something before the run."""
+
+    def __init__(self):
+        self._leaves: dict[int, int] = {}
+        self._edges: dict[tuple, int] = {}
+
+    def add(self, tensor: torch.Tensor, bits: int) -> None:
+        if tensor.grad_fn is None:
+            self._leaves[id(tensor)] = bits
+        else:
+            self._edges[tensor.grad_fn, tensor.output_nr] = bits
+
+    def reached(self, tensor: torch.Tensor) -> int:
+        """The bits of the inputs that a backward pass from `tensor` would arrive at, found in autograd's graph.
+
+        Raises Unsupported where it would arrive elsewhere, or run a Python function.
+        """
+        if tensor.grad_fn is None:
+            return self._leaf(tensor)
+        bits = 0
+        todo, seen = [(tensor.grad_fn, tensor.output_nr)], set()
+        while todo:
+            edge = todo.pop()
+            node = edge[0]
+            if edge in self._edges:
+                bits |= self._edges[edge]
+            elif node not in seen:
+                seen.add(node)
+                if isinstance(node, torch.autograd.function.BackwardCFunction):
+                    raise Unsupported(f"custom autograd.Function ({node.name().removesuffix('Backward')})")
+                if hasattr(node, "variable"):
+                    bits |= self._leaf(node.variable)
+                todo += [e for e in node.next_functions if e[0] is not None]
+        return bits
+
+    def _leaf(self, tensor: torch.Tensor) -> int:
+        if id(tensor) not in self._leaves:
+            raise Unsupported("a gradient flows to a tensor that is not an input of the run")
+        return self._leaves[id(tensor)]

@@ -1,0 +1,319 @@
+"""Guards: the conditions under which a recorded run stands for a call, as one generated Python function.
+
+A `Condition` is one line of it. `Read` is a piece of Python state that the run read; `Guards` puts the conditions of
+the arguments, the reads, torch's modes and the tensors in order (cheap and changeable first) and compiles them.
+"""
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from enum import Enum
+from math import copysign
+from typing import Any, Callable, Iterable, Sequence
+
+import torch
+
+from .torch_internals import TensorGuards, active_dispatch_modes, active_function_modes
+
+MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
+
+#: Types whose instances never change and that are equal when type and value are.
+VALUE_TYPES = (int, float, complex, str, bytes, tuple, range, slice, torch.Size, torch.device, types.MethodType)
+SINGLETONS = (bool, type(None), type(Ellipsis), type(NotImplemented), Enum, torch.dtype, torch.layout, torch.memory_format)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether no program can tell the values apart: the same object, or equal immutable values of one type
+    (-0.0 differs from 0.0, True from 1; NaN equals NaN)."""
+    if a is b:
+        return True
+    kind = type(a)
+    if kind is not type(b):
+        return False
+    if kind is float:
+        return (a == b and copysign(1.0, a) == copysign(1.0, b)) or (a != a and b != b)
+    if kind is complex:
+        return same(a.real, b.real) and same(a.imag, b.imag)
+    if kind in (int, str, bytes, range, torch.device):
+        return a == b
+    if kind is slice:
+        return same((a.start, a.stop, a.step), (b.start, b.stop, b.step))
+    if kind is types.MethodType:
+        return a.__self__ is b.__self__ and a.__func__ is b.__func__
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return False
+
+
+def constant(value: Any) -> bool:
+    """Whether a value never changes, whatever a program does: numbers, text, dtypes, and tuples of such."""
+    if isinstance(value, tuple):
+        return all(map(constant, value))
+    return isinstance(value, (*SINGLETONS, *VALUE_TYPES)) and not isinstance(value, types.MethodType)
+
+
+def snapshot(container: Any) -> tuple:
+    """The contents of a list, dict, set or deque, one level deep, to compare with later."""
+    if isinstance(container, dict):
+        return tuple(container), tuple(container.values())
+    if isinstance(container, (set, frozenset)):
+        return (frozenset((type(v), v) for v in container),)
+    return (tuple(container),)
+
+
+def same_contents(container: Any, before: tuple) -> bool:
+    """Whether a container still holds what its snapshot holds."""
+    return all(map(_same_items, snapshot(container), before))
+
+
+def _same_items(a: tuple | frozenset, b: tuple | frozenset) -> bool:
+    return a == b if isinstance(a, frozenset) else len(a) == len(b) and all(map(same, a, b))
+
+
+@dataclass(frozen=True)
+class Read:
+    """A piece of state that the run read.
+
+    kind      "item" `holder[key]` | "attr" `holder.key` | "type" `type(holder)` | "call" `holder(*key)` |
+              "contents" what the container `holder` holds
+    expected  the value found, MISSING if there was none; for "contents" a snapshot
+    subject   its name for people; `where` the user's line that read it first
+    """
+    kind: str
+    holder: Any
+    key: Any
+    expected: Any
+    subject: str
+    where: str = ""
+
+    def holds(self) -> bool:
+        """Whether the state is still what the run found."""
+        if self.kind == "contents":
+            return same_contents(self.holder, self.expected)
+        return same(self.now(), self.expected)
+
+    def now(self) -> Any:
+        if self.kind == "item":
+            return self.holder[self.key] if self.key in self.holder else MISSING
+        if self.kind == "attr":
+            return getattr(self.holder, self.key, MISSING)
+        if self.kind == "call":
+            return self.holder(*self.key)
+        return type(self.holder) if self.kind == "type" else snapshot(self.holder)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a guard: `test` is a Python expression, true where it holds; `now` one for the value found."""
+    test: str
+    now: str
+    subject: str
+    expected: Any
+
+    def __str__(self):
+        return f"{self.subject} is {brief(self.expected)}"
+
+
+class Namespace:
+    """The objects that generated code refers to, each bound to one name."""
+
+    def __init__(self):
+        self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "MISSING": MISSING}
+        self._names: dict[int, str] = {id(v): k for k, v in self.bound.items()}
+
+    def bind(self, value: Any, hint: str = "c") -> str:
+        """The name of an object, which the namespace keeps alive."""
+        name = self._names.get(id(value))
+        if name is None:
+            name = self._names[id(value)] = f"{hint}{len(self.bound)}"
+            self.bound[name] = value
+        return name
+
+    def literal(self, value: Any) -> str:
+        """A constant's text where that is exact, else its name."""
+        return repr(value) if value is None or type(value) in (bool, int, str) else self.bind(value)
+
+    def function(self, source: str, name: str) -> Callable:
+        """Compile the source of one function over these names."""
+        exec(compile(source, f"<smelt {name}>", "exec"), self.bound)
+        return self.bound.pop(name)
+
+
+def equality(names: Namespace, expression: str, expected: Any) -> str:
+    """The test that an expression gives `expected`: by identity for objects, by type and value for numbers and text."""
+    if isinstance(expected, SINGLETONS):
+        return f"{expression} is {names.literal(expected)}"
+    constant = names.bind(expected)
+    if isinstance(expected, VALUE_TYPES):
+        return f"((v := {expression}) is {constant} or same(v, {constant}))"
+    return f"{expression} is {constant}"
+
+
+def read_condition(names: Namespace, read: Read) -> Condition:
+    holder = names.bind(read.holder, "h")
+    if read.kind == "contents":
+        before = names.bind(read.expected)
+        empty = not len(read.holder)
+        test = f"not {holder}" if empty else f"same_contents({holder}, {before})"
+        return Condition(test, f"snapshot({holder})", f"what {read.subject} holds", read.expected)
+    if read.kind == "type":
+        return Condition(f"type({holder}) is {names.bind(read.expected)}", f"type({holder})", f"type of {read.subject}", read.expected)
+    if read.kind == "call":
+        now = f"{holder}({', '.join(map(repr, read.key))})"
+        return Condition(equality(names, now, read.expected), now, read.subject, read.expected)
+    if read.kind == "attr":
+        now = f"getattr({holder}, {read.key!r}, MISSING)"
+        access = now if read.expected is MISSING else f"{holder}.{read.key}"
+        return Condition(equality(names, access, read.expected), now, read.subject, read.expected)
+    key = names.literal(read.key)
+    now = f"{holder}[{key}] if {key} in {holder} else MISSING"
+    test = f"{key} not in {holder}" if read.expected is MISSING else equality(names, f"{holder}[{key}]", read.expected)
+    return Condition(test, now, read.subject, read.expected)
+
+
+#: torch's switches that decide what any program computes: guarded always, and compared before and after a run.
+STATE = (
+    (torch.is_grad_enabled, ()), (torch.get_default_dtype, ()), (torch.is_inference_mode_enabled, ()),
+    (torch.is_autocast_enabled, ("cpu",)), (torch.is_autocast_enabled, ("cuda",)),
+)
+AUTOCAST_DETAILS = ((torch.get_autocast_dtype, ("cpu",)), (torch.get_autocast_dtype, ("cuda",)), (torch.is_autocast_cache_enabled, ()))
+#: Those that matter to a program only if its run asked for them. (Library calls that the program makes ask again on every call.)
+SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
+            torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads, torch.is_warn_always_enabled)
+
+
+def call_read(function: Callable, args: tuple = ()) -> Read:
+    """What one of torch's state functions gives now."""
+    return Read("call", function, args, function(*args), f"torch.{function.__name__}({', '.join(map(repr, args))})")
+
+
+def torch_state() -> list[Read]:
+    """torch's switches as they are now, with autocast's details where it is on."""
+    state = [call_read(function, args) for function, args in STATE]
+    if any(r.expected for r in state if r.holder is torch.is_autocast_enabled):
+        state += [call_read(function, args) for function, args in AUTOCAST_DETAILS]
+    return state
+
+
+def mode_conditions(names: Namespace) -> list[Condition]:
+    """No mode of torch is active."""
+    modes = {"torch function": names.bind(active_function_modes), "torch dispatch": names.bind(active_dispatch_modes)}
+    return [Condition(f"not {f}()", f"{f}()", f"number of active {what} modes", 0) for what, f in modes.items()]
+
+
+def metadata(t: torch.Tensor) -> dict[str, Any]:
+    """What a program is specialised to of a tensor, by name."""
+    return {"type": type(t).__name__, "dtype": t.dtype, "shape": tuple(t.shape), "strides": t.stride(), "device": t.device,
+            "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
+
+
+def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
+    """Whether an input that the program writes to shares its storage with another input."""
+    places = [t.untyped_storage().data_ptr() for t in tensors]
+    return any(places[w] and places.count(places[w]) > 1 for w in written)
+
+
+class TensorCheck:
+    """The metadata of all tensors of a program in one check, which also sees two of them be the same object and, through
+    dispatch keys, autocast, inference mode and functorch transforms."""
+
+    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]]):
+        self.names = [name for name, _ in tensors]
+        self.expected = [metadata(t) for _, t in tensors]
+        self.sentinel = () if tensors else (torch.empty(0),)
+        self.guards = TensorGuards(*(t for _, t in tensors), *self.sentinel, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        self.check = self.guards.check
+
+    def difference(self, *tensors: torch.Tensor) -> str:
+        """What differs first, as "x.shape (8, 4) -> (16, 4)"."""
+        for name, expected, t in zip(self.names, self.expected, tensors):
+            if not isinstance(t, torch.Tensor):
+                return f"{name} is no tensor"
+            for what, now in metadata(t).items():
+                if now != expected[what]:
+                    return f"{name}.{what} {dimension(expected[what], now)}"
+        if len({id(t) for t in tensors}) < len(tensors):
+            return "one tensor is given twice"
+        return "autocast, inference mode, or a transform of torch.func"
+
+    def __str__(self):
+        return "\n".join(f"{n} is {e['type']} {e['dtype']} {list(e['shape'])} strides {list(e['strides'])} on {e['device']}"
+                         f"{', requires grad' if e['requires_grad'] else ''}" for n, e in zip(self.names, self.expected))
+
+
+def dimension(before: Any, now: Any) -> str:
+    return f"{brief(before)} -> {brief(now)}"
+
+
+def brief(value: Any) -> str:
+    """A short text for a guard's value."""
+    if constant(value) or value is MISSING:
+        text = repr(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"{type(value).__name__} of {len(value)}"
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or type(value).__name__
+    return f"{name} at {id(value):#x}"
+
+
+class Guards:
+    """The conditions of one program, compiled.
+
+    `check(args, kwargs)` gives the program's input tensors (arguments, then `captured`), or None where a condition
+    fails; `why(args, kwargs)` says which one. `source` is the text of `check`.
+    """
+
+    def __init__(self, names: Namespace, arguments: Sequence["Condition | str"], reads: Iterable[Read], state: Sequence[Read],
+                 given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
+                 watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False):
+        """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
+        else the program takes as input; watched: tensors that the run came by without using them as inputs."""
+        self._names = names
+        self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched))
+        fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
+        local = [variable for variable, _, _ in given]
+        inputs = ", ".join([*local, *fixed[:len(captured)]])
+        everything = ", ".join([*local, *fixed, *(names.bind(s) for s in self._tensors.sentinel)])
+        checker, differ = names.bind(self._tensors.check), names.bind(self._tensors.difference)
+        # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
+        switches = [read_condition(names, r) for r in state if r.holder not in (torch.is_autocast_enabled, torch.is_inference_mode_enabled)]
+        steps = [*mode_conditions(names), *switches, *arguments, *(read_condition(names, r) for r in reads),
+                 Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
+        if read_flags:
+            steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad", t.requires_grad)
+                      for v, n, t in (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))]
+        if written:
+            overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
+            steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))
+        self.conditions = [s for s in steps if isinstance(s, Condition)]
+        self._steps = steps
+        self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}]")
+        self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")
+
+    def why(self, args: tuple, kwargs: dict) -> str:
+        """The first condition that this call fails, as "x.shape (8, 4) -> (16, 4)"; "" if it fits."""
+        source = self._text("find", lambda i, c: f"return {i}, {c.now}", "return None")
+        found = self._names.function(source, "find")(args, kwargs)
+        if found is None:
+            return ""
+        index, now = found
+        if index < 0:
+            return "the arguments have another structure"
+        condition = self.conditions[index]
+        return now if isinstance(condition.expected, TensorCheck) else f"{condition.subject} {dimension(condition.expected, now)}"
+
+    def __str__(self):
+        return "\n".join(str(c.expected) if isinstance(c.expected, TensorCheck) else str(c) for c in self.conditions)
+
+    def _text(self, name: str, fail: Callable[[int, Condition], str], success: str) -> str:
+        lines, index = [], 0
+        for step in self._steps:
+            if isinstance(step, str):
+                lines.append(step)
+            else:
+                lines += [f"if not ({step.test}):", f"    {fail(index, step)}"]
+                index += 1
+        body = "\n".join(f"        {line}" for line in (*lines, success))
+        # A key, attribute or cell that is gone fails the condition that reads it.
+        lost = "return None" if name == "check" else "return -1, None"
+        return f"def {name}(args, kwargs):\n    try:\n{body}\n    except (KeyError, AttributeError, IndexError, ValueError):\n        {lost}\n"

@@ -1,0 +1,56 @@
+"""What a code object can name of the state around it, read off its bytecode."""
+from __future__ import annotations
+
+import dis
+import sys
+import types
+from functools import lru_cache
+from typing import Any, Iterator
+
+_READS = {"LOAD_GLOBAL", "LOAD_NAME"}
+_WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+
+
+@lru_cache(maxsize=4096)
+def globals_named(code: types.CodeType) -> tuple[str, ...]:
+    """The globals (and builtins) that this code may read."""
+    return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in _READS))
+
+
+@lru_cache(maxsize=4096)
+def globals_written(code: types.CodeType) -> tuple[tuple[str, int], ...]:
+    """The globals that this code may set or delete, each with its line."""
+    return tuple((i.argval, i.positions.lineno) for i in dis.get_instructions(code) if i.opname in _WRITES)
+
+
+@lru_cache(maxsize=4096)
+def attributes_written(code: types.CodeType) -> tuple[tuple[str, int], ...]:
+    """The attributes that this code may set or delete, of whatever object, each with its line."""
+    return tuple((i.argval, i.positions.lineno) for i in dis.get_instructions(code) if i.opname in ("STORE_ATTR", "DELETE_ATTR"))
+
+
+@lru_cache(maxsize=4096)
+def attributes_named(code: types.CodeType) -> frozenset[str]:
+    """The attributes that this code may read or write: every name in it, and every text that could be one (getattr)."""
+    texts = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    return frozenset({*code.co_names, *texts})
+
+
+def imports_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
+    """The modules, loaded already, that this code may import; `names` are its globals."""
+    for name in _imports(code):
+        for candidate in (name, f"{names.get('__package__')}.{name}"):
+            if candidate in sys.modules:
+                yield candidate
+
+
+@lru_cache(maxsize=4096)
+def _imports(code: types.CodeType) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"))
+
+
+@lru_cache(maxsize=4096)
+def code_in(code: types.CodeType) -> frozenset[types.CodeType]:
+    """The code objects of functions that this code defines, at any depth."""
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return frozenset(inner).union(*map(code_in, inner))

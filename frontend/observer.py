@@ -1,0 +1,482 @@
+"""The Python observer: what one run of the user's function read of the state around it, and what it wrote.
+
+It sees attribute accesses (`__getattribute__`, `__setattr__`, `__delattr__` of the classes reached are swapped for the
+run), and Python and C functions entered (`sys.setprofile`). Reads become guards; writes that can't be replayed make
+the run `Unsupported`. It observes one thread, and is undone whatever happens.
+"""
+from __future__ import annotations
+
+import functools
+import gc
+import random
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from threading import get_ident
+from typing import Any, Callable
+
+import numpy
+import torch
+from torch import nn
+
+from ..errors import Unsupported
+from .effects import c_effect, python_effect
+from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, same_contents, snapshot, torch_state
+from .modules import original_of
+from .names import attributes_named, attributes_written, code_in, globals_named, globals_written, imports_named
+from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
+from .structure import Arguments
+from .torch_internals import GLOBAL_MODULE_HOOKS
+
+#: A run may read containers of this many items in all; what holds more can't be guarded in reasonable time.
+ITEM_LIMIT = 20_000
+
+_CONTAINERS = (list, dict, set, frozenset, deque)
+_UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
+               types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
+               numpy.generic)
+#: Modules whose types have no state that a program could change, or none that it could see.
+_UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
+                       "_thread", "inspect", "zoneinfo", "__future__"}
+
+
+class Observer:
+    """Observes one run of `function`; a context manager around the call.
+
+    After the run, `finish()` gives the reads (in the order found) or raises Unsupported for the first effect, and
+    `tensors` has every tensor that the run came by, with its name.
+    """
+
+    def __init__(self, function: Callable, arguments: Arguments):
+        self.reads: dict[tuple, Read] = {}
+        self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self.unsupported: Unsupported | None = None
+        self.read_flags = False  # whether the run may have read a tensor's requires_grad
+        self._arguments = arguments
+        self._known: dict[int, tuple[Any, str]] = {}
+        self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
+        self._holders: list[tuple[Any, str, dict]] = []  # functions, classes and modules of the user, with their attributes before
+        self._attributes: set[str] = set()
+        self._entered: dict[tuple[int, int], types.CodeType] = {}
+        self._written: dict[str, str] = {}  # attributes that the code entered may set -> where
+        self._where = ""  # the first of the user's functions to be entered
+        self._inner: set[types.CodeType] = set()
+        self._mappings: dict[int, Any] = {}
+        self._patches: list[tuple[type, str, Any]] = []
+        self._patched: set[type] = set()
+        self._items = 0
+        self._function = function
+
+    # Before and after
+
+    def __enter__(self):
+        self._thread = get_ident()
+        self.state = torch_state()
+        self._random = _random_states()
+        try:
+            self._watch_class(nn.Module)
+            for name, hooks in GLOBAL_MODULE_HOOKS.items():
+                self._follow(hooks, f"torch.nn.modules.module.{name}")
+            root = self._function.__self__ if isinstance(self._function, types.MethodType) else None
+            if root is not None:
+                self._follow(root, "" if isinstance(root, nn.Module) else "self")
+            self._follow(self._function, getattr(self._function, "__name__", "function"))
+            for name, value in self._arguments.objects:
+                self._follow(value, name)
+            for _, name, t in self._arguments.tensors:
+                self._follow_class_of(t, name)
+        except BaseException:
+            self._restore()
+            raise
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+        self._restore()
+
+    def _restore(self) -> None:
+        for cls, name, before in reversed(self._patches):
+            if before is MISSING:
+                type.__delattr__(cls, name)
+            else:
+                type.__setattr__(cls, name, before)
+        self._patches.clear()
+
+    def finish(self) -> list[Read]:
+        """The reads, if nothing that the run did stands in the way of replaying it; else raises Unsupported."""
+        if self.unsupported:
+            raise self.unsupported
+        if _random_states() != self._random:
+            raise Unsupported("draws random numbers from Python's or NumPy's generator", self._where)
+        for switch in self.state:
+            if not switch.holds():
+                raise Unsupported(f"leaves {switch.subject} changed", self._where)
+        for name, container, before in self._arguments.containers:
+            if not same_contents(container, before):
+                raise Unsupported(f"changes its argument {name}", self._where)
+        for holder, name, before in self._holders:
+            for key, value in vars(holder).items():
+                if value is not before.get(key, MISSING) and not key.startswith("__"):
+                    raise Unsupported(f"sets {name}.{key}", self._written.get(key, self._where))
+        for read in self.reads.values():
+            if not read.holds():
+                raise Unsupported(f"changes {read.subject}", read.where)
+        return list(self.reads.values())
+
+    def name_of(self, t: torch.Tensor) -> str | None:
+        """The readable source of a tensor that came from outside the run: "fc1.weight", "global w"; None if unknown."""
+        found = self.tensors.get(id(t))
+        return found[0] if found else None
+
+    def outside(self, value: Any) -> bool:
+        """Whether an object was there before the run, and is guarded by identity."""
+        return id(value) in self._known
+
+    def _effect(self, what: str, where: str) -> None:
+        if self.unsupported is None:
+            self.unsupported = Unsupported(what, where)
+
+    # Values that the run came by
+
+    def _read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
+        """Guard one piece of state, and follow the value found there."""
+        where = (kind, id(holder), key)
+        if where in self.reads:
+            return
+        self.reads[where] = Read(kind, holder, key, expected, subject, user_line())
+        if follow and expected is not MISSING:
+            self._follow(expected, subject)
+
+    def _follow(self, value: Any, name: str) -> None:
+        """Note an object from outside the run, and observe what can be observed of it from here on."""
+        if isinstance(value, torch.Tensor):
+            self.tensors.setdefault(id(value), (name, value))
+            return
+        if id(value) in self._known or constant(value):
+            return
+        self._known[id(value)] = value, name
+        if isinstance(value, types.FunctionType):
+            self._follow_function(value, name)
+        elif isinstance(value, types.MethodType):
+            self._follow(value.__func__, name)
+            self._follow(value.__self__, f"{name}.__self__")
+        elif isinstance(value, functools.partial):
+            for part in ("func", "args", "keywords"):
+                self._follow(getattr(value, part), f"{name}.{part}")
+        elif isinstance(value, (type, types.ModuleType)):
+            self._follow_holder(value, name)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._follow(value.__func__, name)
+        elif isinstance(value, property):
+            for function in (value.fget, value.fset, value.fdel):
+                self._follow(function, name)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._follow(value.__wrapped__, name)
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                self._follow(item, f"{name}[{i}]")
+        elif not isinstance(value, (SINGLETONS, *_UNCHANGING)):
+            self._follow_object(value, name)
+
+    def _follow_function(self, function: types.FunctionType, name: str) -> None:
+        if kind_of_file(function.__code__.co_filename) != USER:
+            wrapped = getattr(function, "__wrapped__", None)
+            if wrapped is not None:
+                self._follow(wrapped, name)
+            return
+        self._functions.setdefault(function.__code__, []).append(function)
+        self._read("attr", function, "__code__", function.__code__, f"{name}.__code__", follow=False)
+        self._read("attr", function, "__defaults__", function.__defaults__, f"{name}.__defaults__")
+        if function.__kwdefaults__:
+            self._read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
+        self._follow_holder(function, name)
+
+    def _follow_holder(self, holder: Any, name: str) -> None:
+        """A function, class or module of the user: guard the attributes that the code entered so far names."""
+        module = holder.__name__ if isinstance(holder, types.ModuleType) else holder.__module__
+        if kind_of_module(module) != USER:
+            return
+        self._holders.append((holder, name, dict(vars(holder))))
+        for attribute in self._attributes:
+            self._read_named(holder, name, attribute)
+
+    def _read_named(self, holder: Any, name: str, attribute: str) -> None:
+        for place in holder.__mro__ if isinstance(holder, type) else (holder,):
+            entries = self._vars(place)
+            if attribute in entries:
+                self._read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
+                return
+
+    def _vars(self, holder: Any) -> Any:
+        """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
+        return self._mappings.setdefault(id(holder), vars(holder))
+
+    def _follow_object(self, value: Any, name: str) -> None:
+        cls = type(value)
+        container = isinstance(value, _CONTAINERS)
+        if container:
+            self._follow_contents(value, name)
+            if cls.__module__ in ("builtins", "collections"):
+                return
+        original = original_of(value)
+        if original is not None:
+            self._follow(original, name)
+        if kind_of_module(cls.__module__) == SMELT:
+            self._follow(getattr(value, "__wrapped__", None), name)
+            return
+        if isinstance(value, Iterator) and not _open(cls):
+            self._effect(f"reads {name}, an iterator from outside the function", user_line())
+            return
+        if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not _open(cls):
+            return
+        if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
+            return
+        if not self._watch_class(cls):
+            if not container:
+                self._effect(f"reads {name}, an object of type {cls.__module__}.{cls.__qualname__}, whose state can't be observed", user_line())
+            return
+        self._read("type", value, None, cls, name or "self", follow=False)
+        for place in cls.__mro__:
+            self._follow(place, place.__qualname__)
+        if _dict_of(value) is not None:
+            self._read("attr", value, "__dict__", _dict_of(value), _join(name, "__dict__"), follow=False)
+
+    def _follow_class_of(self, t: torch.Tensor, name: str) -> None:
+        """Attributes that the user has set on a tensor can't be observed: where there are any, all are guarded."""
+        if _dict_of(t):
+            self._follow_contents(_dict_of(t), f"attributes of {name}")
+
+    def _follow_contents(self, container: Any, name: str, owner: str | None = None) -> None:
+        """Guard everything a container holds. `owner`: the module, where the items are reached as its attributes."""
+        self._items += len(container)
+        if self._items > ITEM_LIMIT:
+            self._effect(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
+            return
+        self._known[id(container)] = container, name
+        where = ("contents", id(container), None)
+        if where in self.reads:
+            return
+        self.reads[where] = Read("contents", container, None, snapshot(container), name, user_line())
+        for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
+            self._follow(key, f"a key of {name}")
+            item = f"{name}[{key!r}]" if constant(key) else f"an item of {name}"
+            self._follow(value, item if owner is None else _join(owner, str(key)))
+
+    # Attributes
+
+    def _watch_class(self, cls: type) -> bool:
+        """Swap the attribute access of a class, for this run. False if the class doesn't allow it."""
+        if cls in self._patched or (issubclass(cls, nn.Module) and cls.__getattribute__ is nn.Module.__getattribute__
+                                    and nn.Module in self._patched):
+            return True
+        if not _open(cls):
+            return False
+        self._patched.add(cls)
+        for name, make in (("__getattribute__", _getattribute), ("__setattr__", _setattr), ("__delattr__", _delattr)):
+            before = vars(cls).get(name, MISSING)
+            try:
+                type.__setattr__(cls, name, make(self, getattr(cls, name)))
+            except TypeError:
+                return False
+            self._patches.append((cls, name, before))
+        return True
+
+    def attribute_read(self, obj: Any, name: str) -> None:
+        """The run read an attribute of any object of a watched class: guard where it was found, and where it wasn't."""
+        known = self._known.get(id(obj))
+        if known is None or name == "__class__":
+            return
+        owner = known[1]
+        subject = _join(owner, name)
+        if name == "__dict__":
+            if kind_of_file(sys._getframe(2).f_code.co_filename) != TORCH:
+                self._follow_contents(_dict_of(obj), _join(owner, "__dict__"))
+            return
+        own = _dict_of(obj)
+        found = self._class_attribute(type(obj), name)
+        if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
+            if isinstance(found, types.MemberDescriptorType):
+                self._read("attr", obj, name, found.__get__(obj), subject)
+            return
+        if own is not None:
+            if name in _TABLES and isinstance(obj, nn.Module):
+                self._follow_contents(own[name], subject, owner)
+            self._read("item", own, name, own.get(name, MISSING), subject)
+            if name in own:
+                return
+        if found is MISSING and isinstance(obj, nn.Module) and own is not None:
+            for table in _TABLES:
+                entries = own.get(table, MISSING)
+                self._read("item", own, table, entries, _join(owner, table), follow=False)
+                if entries is not MISSING:
+                    self._read("item", entries, name, entries.get(name, MISSING), subject)
+                    if name in entries:
+                        return
+
+    def _class_attribute(self, cls: type, name: str) -> Any:
+        """An attribute as the class and its bases have it; guards it, and that no class of the user's hides it."""
+        for place in cls.__mro__:
+            found = self._vars(place).get(name, MISSING)
+            if place is object and found is MISSING:
+                break
+            if found is not MISSING or kind_of_module(place.__module__) == USER:
+                if name not in _OURS:
+                    self._read("item", self._vars(place), name, found, f"{place.__qualname__}.{name}")
+                if found is not MISSING:
+                    return found
+        return MISSING
+
+    def attribute_written(self, obj: Any, name: str, how: str) -> None:
+        known = self._known.get(id(obj))
+        if known is not None:
+            self._effect(f"{how} {_join(known[1], name)}", user_line())
+
+    def observes(self) -> bool:
+        """Whether an access on this thread, now, is the run's."""
+        return get_ident() == self._thread
+
+    # Functions entered
+
+    def _profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        if self.unsupported is not None:
+            return
+        if event == "call":
+            code = frame.f_code
+            key = id(code), id(frame.f_globals)
+            if key in self._entered:
+                return
+            kind = kind_of_file(code.co_filename)
+            if kind == USER:
+                if not on_behalf_of_user(frame, trust_torch=False):
+                    return
+                self._entered[key] = code
+                self._enter(frame, code)
+            elif kind != SMELT:
+                self._enter_library(frame, code)
+        elif event == "c_call":
+            if kind_of_file(frame.f_code.co_filename) != SMELT:
+                self._enter_c(frame, arg)
+
+    def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
+        switch = _PYTHON_SWITCHES.get(code)
+        if switch is not None:
+            self._read_switch(switch)
+        what = python_effect(frame)
+        if what:
+            self._effect(what, user_line(frame))
+
+    def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
+        if function in _C_SWITCHES:
+            self._read_switch(function)
+        what = c_effect(frame, function)
+        if what:
+            self._effect(what, user_line(frame))
+
+    def _read_switch(self, switch: Callable) -> None:
+        self.reads.setdefault(("call", id(switch), ()), call_read(switch))
+
+    def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """The user's code is entered: guard the globals and cells it names, at the values they have now."""
+        line = user_line(frame)
+        written = globals_written(code)
+        if written:
+            self._effect(f"sets global {written[0][0]}", f"{code.co_filename}:{written[0][1]}")
+        names = frame.f_globals
+        for name in globals_named(code):
+            self._read("item", names, name, names.get(name, MISSING), f"global {name}")
+        self._inner.update(code_in(code))
+        named = attributes_named(code)
+        self.read_flags |= "requires_grad" in named
+        for module in imports_named(code, frame.f_globals):
+            self._follow(sys.modules[module], module)
+        for attribute in named - self._attributes:
+            for holder, name, _ in list(self._holders):
+                self._read_named(holder, name, attribute)
+        self._attributes |= named
+        for attribute, number in attributes_written(code):
+            self._written.setdefault(attribute, f"{code.co_filename}:{number}")
+        self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
+        if any(name != "__class__" for name in code.co_freevars):
+            self._enter_closure(frame, code, line)
+
+    def _enter_closure(self, frame: types.FrameType, code: types.CodeType, line: str) -> None:
+        values = frame.f_locals
+        for function in self._functions.get(code) or self._search(code):
+            cells = dict(zip(code.co_freevars, function.__closure__ or ()))
+            contents = {name: _content(cell) for name, cell in cells.items()}
+            if all(contents[name] is values.get(name, MISSING) for name in cells):
+                for name, cell in cells.items():
+                    if name != "__class__":
+                        self._read("attr", cell, "cell_contents", contents[name], f"closure {name}")
+                return
+        if code not in self._inner:
+            self._effect(f"runs {code.co_qualname}, whose closure can't be followed", line)
+
+    def _search(self, code: types.CodeType) -> list[types.FunctionType]:
+        """The functions with this code that the run reached on a way that isn't observed (operators, super())."""
+        if code in self._inner:
+            return []
+        return [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType)]
+
+
+_PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
+_C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
+_HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_IMMUTABLETYPE
+_TABLES = ("_parameters", "_buffers", "_modules")  # where a module keeps what its __getattr__ finds
+_OURS = {"__getattribute__", "__setattr__", "__delattr__"}
+
+
+def _open(cls: type) -> bool:
+    """Whether a class allows its attributes to be set: made by Python code."""
+    return bool(cls.__flags__ & _HEAP) and not cls.__flags__ & _IMMUTABLE
+
+
+def _getattribute(observer: Observer, original: Callable) -> Callable:
+    def __getattribute__(self, name):
+        if observer.observes():
+            observer.attribute_read(self, name)
+        return original(self, name)
+    return __getattribute__
+
+
+def _setattr(observer: Observer, original: Callable) -> Callable:
+    def __setattr__(self, name, value):
+        if observer.observes():
+            observer.attribute_written(self, name, "sets")
+        original(self, name, value)
+    return __setattr__
+
+
+def _delattr(observer: Observer, original: Callable) -> Callable:
+    def __delattr__(self, name):
+        if observer.observes():
+            observer.attribute_written(self, name, "deletes")
+        original(self, name)
+    return __delattr__
+
+
+def _join(owner: str, attribute: str) -> str:
+    return f"{owner}.{attribute}" if owner else attribute
+
+
+def _dict_of(obj: Any) -> dict | None:
+    """An object's attributes, past any `__getattribute__` of its class."""
+    try:
+        return object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return None
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def _random_states() -> tuple:
+    """The states of Python's and NumPy's global generators, to compare."""
+    kind, keys, *rest = numpy.random.get_state()
+    return random.getstate(), kind, keys.tobytes(), *rest

@@ -1,0 +1,528 @@
+"""Recording one real run: every ATen op that it calls becomes values of a pure graph.
+
+Two modes of torch watch the run. Below autograd a dispatch mode sees each op with real tensors: it runs the op, then
+imports it. Above, a function mode sees the calls of torch's API that leave no op behind: numbers read out, hooks, `.grad`.
+The run itself is not changed: its results are eager's own, and an observation that can't be recorded ends the recording,
+never the run.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Sequence
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ..compiler.builder import Builder
+from ..compiler.ir import Origin, TensorType, TupleType, Value, dense
+from ..errors import Unsupported
+from .functional import Alias, Memory, Step, address
+from .gradients import Reach, Sources, custom_function
+from .origins import here
+from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
+from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
+from .torch_internals import TorchDispatchMode, current_backward, version_of
+
+#: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
+LARGEST_CONSTANT = 4096
+
+_T = torch.Tensor
+_READS = "reads a tensor's values in Python ({})"
+#: Calls of torch's API that a recording cannot hold, and why.
+_REFUSED: dict[Callable, str] = {
+    **{f: _READS.format(f".{f.__name__}()") for f in (
+        _T.tolist, _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__, _T.__deepcopy__)},
+    **{f: _READS.format("printing it") for f in (_T.__repr__, _T.__format__)},
+    **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
+    **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
+    **{f: "runs a backward pass" for f in (_T.backward, torch.autograd.grad)},
+    **{f: "reads or writes .grad" for f in (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)},
+    **{f: "changes whether a tensor requires grad" for f in (_T.requires_grad_, _T.requires_grad.__set__)},
+    _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
+    _T.grad_fn.__get__: "reads autograd's graph (.grad_fn)",
+    _T._version.__get__: "reads the version of a tensor",
+    _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
+}
+#: Calls that make tensors of Python numbers: whether numbers are all that they are given.
+_MAKERS: dict[Callable, Callable[..., bool]] = {
+    **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
+    **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (_T.__getitem__, _T.__setitem__)},
+    _T.new_tensor: lambda tensor, data, *more: _is_numbers(data)}
+#: In-place ops that do not look at what they write over.
+_OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
+
+
+class Recorder:
+    """Records what runs inside `with recorder:`; `finish` then gives the Recording.
+
+    arguments   the tensors given to the run, with names for people, each tensor once: the graph's first inputs
+    name_of     tells the name of a tensor that the run reads and did not make ("fc1.weight"), None if it has none
+    name        of the graph
+
+    `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
+    """
+
+    def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str):
+        self.unsupported: Unsupported | None = None
+        self._name, self._name_of = name, name_of
+        self._b = Builder()
+        self._reach, self._sources = Reach(self._b), Sources()
+        self._memory = Memory(self._b, self._reach)
+        self._tensors: list[torch.Tensor] = []
+        self._before: list[tuple[bool, int]] = []
+        self._random = self._from_numbers = self._busy = False
+        self._inference = torch.is_inference_mode_enabled()
+        self._modes = (_Ops(self), _Api(self))
+        self._guarded(self._take_arguments, arguments)
+
+    def __enter__(self) -> "Recorder":
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+
+    def stop(self, why: Unsupported) -> None:
+        """Record nothing more."""
+        if self.unsupported is None:
+            self.unsupported = Unsupported(why.reason, why.where or _place(self._b.origin))
+
+    def _guarded(self, observe: Callable, *args) -> Any:
+        """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""
+        if self.unsupported is not None:
+            return None
+        self._busy = True
+        try:
+            return observe(*args)
+        except Unsupported as why:
+            self.stop(why)
+        except Exception as defect:
+            self.stop(Unsupported(f"internal error while recording: {type(defect).__name__}: {defect}"))
+        finally:
+            self._busy = False
+
+    # Tensors that the run did not make
+
+    def _take_arguments(self, arguments: Sequence[tuple[str, torch.Tensor]]) -> None:
+        if len({id(t) for _, t in arguments}) < len(arguments):
+            raise Unsupported("internal error: the same tensor is given to the recorder twice")
+        for name, tensor in arguments:
+            self._add_input(name, tensor)
+
+    def _add_input(self, name: str, tensor: torch.Tensor) -> Alias:
+        _check_kind(tensor)
+        k = len(self._tensors)
+        value = self._b.input(name.replace(".", "_"), type_of(tensor))
+        if tensor.requires_grad:
+            self._sources.add(tensor, 1 << k)
+        self._reach.add_input(value, tensor.requires_grad << k)
+        self._tensors.append(tensor)
+        self._before.append((tensor.requires_grad, 0 if tensor.is_inference() else version_of(tensor)))
+        return self._memory.add(tensor, value, input=k)
+
+    def _alias(self, tensor: torch.Tensor) -> Alias:
+        """The alias of a tensor; one that the run did not make becomes an input."""
+        alias = self._memory.find(tensor)
+        if alias is None:
+            name = self._name_of(tensor)
+            if name is None:
+                raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
+            alias = self._add_input(name, tensor)
+        return alias
+
+    def _add_constant(self, tensor: torch.Tensor) -> None:
+        """A tensor that torch just made of Python numbers."""
+        _check_kind(tensor)
+        if not self._from_numbers or tensor.numel() > LARGEST_CONSTANT:
+            raise Unsupported("makes a tensor of data that is not a few plain numbers")
+        data, place = tuple(tensor.flatten().tolist()), {"dtype": tensor.dtype, "device": tensor.device}
+        shape = tuple(tensor.shape)
+        if len(set(map(repr, data))) == 1:
+            self._memory.add(tensor, self._b.full(shape=shape, value=data[0], **place))
+        else:
+            self._memory.add(tensor, self._b.constant(data=data, shape=shape, **place))
+
+    # One op
+
+    def before(self, function, args, kwargs) -> "_Call | None":
+        """What is to be known of an op before it runs; None once the recording has ended."""
+        return self._guarded(self._prepare, function, args, kwargs)
+
+    def after(self, call: "_Call", result) -> None:
+        """Import an op that has run."""
+        self._guarded(self._record, call, result)
+
+    def _prepare(self, function, args, kwargs) -> "_Call":
+        self._b.origin = here()
+        op = overload(function)
+        self._refuse(op, args, kwargs)
+        call = _Call(op, args, kwargs)
+        if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
+            self._add_constant(args[0])
+        for place in op.writes:
+            given = op.argument(place, args, kwargs)
+            call.targets += [(t, self._alias(t)) for t in (given if isinstance(given, (list, tuple)) else (given,)) if t is not None]
+        if op.view or op.reshapes:
+            call.aliases.append(self._alias(args[0]))
+        else:
+            unread = {id(t) for t, _ in call.targets} if op.outs or op.packet in _OVERWRITES else ()
+            call.values = self._read(args, call, unread)
+            call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
+        if op.seeded:
+            call.generator = torch.get_rng_state()
+        return call
+
+    def _refuse(self, op: Overload, args, kwargs) -> None:
+        if current_backward() != -1:
+            raise Unsupported("runs a backward pass")
+        if torch.is_inference_mode_enabled() != self._inference:
+            raise Unsupported("enters or leaves inference mode")
+        if op.reads:
+            raise Unsupported(_READS.format(".item(), bool(), int(), float(), torch.equal(), ..."))
+        if op.sized and not (op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])):
+            raise Unsupported(f"the size of a result depends on the values ({op.key})")
+        if op.silent:
+            raise Unsupported(f"calls an op that only has an effect ({op.key})")
+        if any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
+            raise Unsupported("draws random numbers from a generator of its own")
+
+    def _read(self, given, call: "_Call", unread=()):
+        """An argument with the tensors in it replaced by their values."""
+        if isinstance(given, torch.Tensor):
+            alias = self._alias(given)
+            call.aliases.append(alias)
+            return self._memory.current(alias) if id(given) in unread else self._memory.read(given, alias)
+        if isinstance(given, (list, tuple)):
+            return type(given)([self._read(g, call, unread) for g in given])
+        return given
+
+    def _record(self, call: "_Call", result) -> None:
+        op = call.op
+        if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
+            self._random = call.random = True
+        if op.reshapes:
+            self._reshape_in_place(call)
+        elif op.writes:
+            self._write(call, result)
+        else:
+            self._add_results(call, result)
+
+    # What an op gives
+
+    def _add_results(self, call: "_Call", result) -> None:
+        several = isinstance(result, (list, tuple))
+        results = [r for r in (result if several else (result,)) if isinstance(r, torch.Tensor)]
+        for r in results:
+            _check_kind(r)
+        if all(self._memory.find(r) is not None for r in results):
+            return
+        source = self._source(call, results)
+        if source is not None:
+            self._add_views(call, source, result)
+            return
+        values = import_call(self._b, call.op, call.values, call.keywords, type_of(result))
+        for r, value in zip(result, values) if several else ((result, values),):
+            if isinstance(r, torch.Tensor):
+                self._refuse_strided_random(call, r)
+                self._memory.add(r, value)
+
+    def _source(self, call: "_Call", results: Sequence[torch.Tensor]) -> Alias | None:
+        """The alias of the tensor that the results are views of, if they are."""
+        if call.op.view:
+            return call.aliases[0]
+        places = [address(r) for r in results]
+        if any(p and places.count(p) > 1 for p in places):
+            raise Unsupported(f"{call.op.key} gives results that share memory")
+        shared = [a for a in call.aliases if a.base.address and a.base.address in places]
+        if any(a is not call.aliases[0] for a in shared):
+            raise Unsupported(f"{call.op.key} gives a result that shares memory with an argument")
+        return shared[0] if shared else None
+
+    def _add_views(self, call: "_Call", source: Alias, result) -> None:
+        """The results are views of the first argument."""
+        several, type = isinstance(result, (list, tuple)), type_of(result)
+        source, view = self._view(call, source)
+        values = self._memory.views(self._memory.current(source), view, type)
+        for k, r in enumerate(result if several else (result,)):
+            step = Step(ViewStep(view.function, view.args, view.kwargs, k if several else None, view.grad), type)
+            self._memory.add_view(source, r, step, values[k] if several else values)
+
+    def _view(self, call: "_Call", source: Alias, function=None) -> tuple[Alias, ViewStep]:
+        """The view call, and the alias of what it looks at: as_strided looks at the whole memory."""
+        op, args = call.op, call.args
+        if any(isinstance(a, torch.Tensor) for a in (*args[1:], *call.kwargs.values())):
+            raise Unsupported(f"a view that depends on another tensor ({op.key})")
+        view = ViewStep(function or op.function, tuple(args[1:]), dict(call.kwargs), grad=torch.is_grad_enabled())
+        if op.packet not in ("as_strided", "as_strided_"):
+            return source, view
+        owner = source.base.owner()
+        if owner is None or not owner.is_contiguous() or owner.storage_offset() or address(owner) == 0 \
+                or owner.untyped_storage().nbytes() != owner.numel() * owner.element_size():
+            raise Unsupported("as_strided on memory that is not one contiguous tensor")
+        size, strides, offset = (*args[1:], *([None] * (4 - len(args))))
+        offset = call.kwargs.get("storage_offset", offset)
+        offset = args[0].storage_offset() if offset is None else offset
+        return self._alias(owner), ViewStep(view.function, (tuple(size), tuple(strides), offset), {}, grad=view.grad)
+
+    def _reshape_in_place(self, call: "_Call") -> None:
+        """transpose_, squeeze_, ...: the tensor becomes a view of what it was."""
+        (tensor, alias), twin = call.targets[0], call.op.twin
+        if twin is None or not twin.view:
+            raise Unsupported(f"changes the size or the memory of a tensor in place ({call.op.key})")
+        if not alias.steps and alias.base.input is not None:
+            raise Unsupported(f"changes the shape of an input in place ({call.op.key})")
+        source, view = self._view(call, alias, twin.function)
+        type = type_of(tensor)
+        value = self._memory.views(self._memory.current(source), view, type)
+        self._memory.add_view(source, tensor, Step(view, type), value)
+
+    # What an op writes
+
+    def _write(self, call: "_Call", result) -> None:
+        results = result if isinstance(result, (list, tuple)) else (result,)
+        written = {id(t) for t, _ in call.targets}
+        others = [r for r in results if isinstance(r, torch.Tensor) and id(r) not in written]
+        for tensor, alias in call.targets:
+            if tuple(tensor.shape) != alias.type.shape:
+                raise Unsupported(f"writes to a tensor of another size, which is resized ({call.op.key})")
+        values = self._new_values(call, others)
+        for r, value in zip(others, values):
+            self._memory.add(r, value)
+        for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
+            self._refuse_strided_random(call, tensor)
+            self._memory.write(tensor, alias, self._fitted(value, alias.type))
+
+    def _new_values(self, call: "_Call", others: Sequence[torch.Tensor]) -> list[Value]:
+        """The values of the op's other results, then those of the tensors that it writes to."""
+        b, op = self._b, call.op
+        if op.packet in _OVERWRITES:
+            return [self._overwriting(call)]
+        if call.random and op.packet.endswith("_") and len(call.aliases) == 1:
+            t = call.targets[0][1].type
+            return [b.random_fill(target=op.target, args=tuple(call.args[1:]), shape=t.shape, strides=t.strides, dtype=t.dtype,
+                                  device=t.device)]
+        start = len(b.values)
+        if op.twin is None:
+            found = rule_call(b, op, call.values, call.keywords)
+        else:
+            outs = {name for _, name in op.writes} if op.outs else ()
+            found = rule_call(b, op.twin, call.values, {k: v for k, v in call.keywords.items() if k not in outs})
+        if found is NotImplemented:
+            return self._opaque_write(call, others)
+        found = list(found) if isinstance(found, (list, tuple)) else [found]
+        return [checked(b, op, v, type_of(r), start) for v, r in zip(found, others)] + found[len(others):]
+
+    def _overwriting(self, call: "_Call") -> Value:
+        """The number or the tensor that is put into all elements."""
+        type = call.targets[0][1].type
+        source = call.values[1] if len(call.values) > 1 else 0
+        return source if isinstance(source, Value) else self._b.full(shape=type.shape, value=source, dtype=type.dtype, device=type.device)
+
+    def _opaque_write(self, call: "_Call", others: Sequence[torch.Tensor]) -> list[Value]:
+        """The op as torch runs it, on copies of what it writes to."""
+        written = {id(t) for t, _ in call.targets}
+
+        def marked(given, value):
+            if isinstance(given, torch.Tensor):
+                return Written(value) if id(given) in written else value
+            if isinstance(given, (list, tuple)):
+                return [marked(g, v) for g, v in zip(given, value)]
+            return value
+        args = marked(call.args, call.values)
+        kwargs = {k: marked(call.kwargs[k], v) for k, v in call.keywords.items()}
+        type = TupleType(tuple(type_of(t) for t in (*others, *(t for t, _ in call.targets))))
+        return opaque_call(self._b, call.op, args, kwargs, type)
+
+    def _fitted(self, value: Value, type: TensorType) -> Value:
+        """A value as it arrives in memory of another dtype or a larger shape."""
+        start = len(self._b.values)
+        if value.dtype != type.dtype:
+            value = self._b.cast(value, dtype=type.dtype)
+        if value.shape != type.shape:
+            value = self._b.expand(value, shape=type.shape)
+        if any(v is value for v in self._b.values[start:]):
+            value.type = type
+        return value
+
+    def _refuse_strided_random(self, call: "_Call", tensor: torch.Tensor) -> None:
+        """Which element gets which random number depends on the layout, which only `random_fill` keeps."""
+        if call.random and not tensor.is_contiguous() and not (call.op.writes and len(call.aliases) == 1):
+            raise Unsupported(f"draws random numbers into a tensor that is not contiguous ({call.op.key})")
+
+    # The end
+
+    def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        """The recording, with one entry for each of the tensors that the run returned (the same for the same tensor).
+
+        Raises Unsupported for what could not be recorded.
+        """
+        recording = self._guarded(self._finish, results)
+        if self.unsupported is not None:
+            raise self.unsupported
+        return recording
+
+    def _finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        aliases = [self._alias(t) for t in results]
+        self._check_inputs()
+        outputs = _Outputs(self._b)
+        entries: dict[int, Result] = {}
+        for tensor, alias in zip(results, aliases):
+            if id(tensor) not in entries:
+                alone = all(a.base is not alias.base or t is tensor for t, a in zip(results, aliases))
+                entries[id(tensor)] = self._result(tensor, alias, alone, outputs)
+        writebacks = tuple(WriteBack(i.input, outputs.add(i.value)) for i in self._memory.inputs if i.version)
+        graph = self._b.graph(self._name, outputs.values)
+        return Recording(graph, tuple(self._tensors), tuple(entries[id(t)] for t in results), writebacks, self._random)
+
+    def _check_inputs(self) -> None:
+        for base, tensor, (flag, version) in zip(self._memory.inputs, self._tensors, self._before):
+            if tensor.requires_grad != flag:
+                raise Unsupported("an input came to require grad, or ceased to")
+            if not base.version and not tensor.is_inference() and version_of(tensor) != version:
+                raise Unsupported("an input was written to by something that is not an op of this thread")
+
+    def _result(self, tensor: torch.Tensor, alias: Alias, alone: bool, outputs: "_Outputs") -> Result:
+        base, steps = alias.base, tuple(s.view for s in alias.steps)
+        self._b.origin = alias.value.origin
+        if base.input is not None:
+            self._check_input_view(tensor, alias)
+            return InputView(base.input, steps) if steps else Given(base.input)
+        with torch.enable_grad():
+            value = self._memory.read(tensor, alias)
+        if tensor.requires_grad:
+            self._check_reached(tensor, value)
+        if alone and dense(alias.type.shape, alias.type.strides):
+            return Fresh(outputs.add_owned(value, alias.type), tensor.requires_grad)
+        return OutputView(outputs.add_base(base, base.value), steps, tensor.requires_grad)
+
+    def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
+        """Refuse what replaying the views on another call's input would not give."""
+        if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
+            raise Unsupported("returns an as_strided view of an input")
+        expected = self._tensors[alias.base.input].requires_grad and alias.family is alias.base.families[0]
+        if alias.steps and (tensor.requires_grad != expected or custom_function(tensor)):
+            raise Unsupported("returns a view of an input with a gradient of its own")
+
+    def _check_reached(self, tensor: torch.Tensor, value: Value) -> None:
+        if self._sources.reached(tensor) != self._reach.of(value):
+            raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
+
+
+@dataclass(eq=False)
+class _Call:
+    """One op under way: its arguments, the same as values, the aliases they came from, and the tensors that it writes to."""
+    op: Overload
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    values: Sequence[Any] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+    aliases: list[Alias] = field(default_factory=list)
+    targets: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
+    generator: torch.Tensor | None = None
+    random: bool = False
+
+
+class _Outputs:
+    """The graph's outputs as they gather."""
+
+    def __init__(self, b: Builder):
+        self.values: list[Value] = []
+        self._b, self._bases = b, {}
+
+    def add(self, value: Value) -> int:
+        """A value whose memory does not matter."""
+        if value not in self.values:
+            self.values.append(value)
+        return self.values.index(value)
+
+    def add_owned(self, value: Value, type: TensorType) -> int:
+        """A value that gets memory of its own, laid out as `type`."""
+        if value in self.values or value in self._b.inputs or value.type.strides != type.strides:
+            value = self._b.copy(value)
+            value.type = type
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def add_base(self, base, value: Value) -> int:
+        """A base's value, once for all results that share it."""
+        if base not in self._bases:
+            self._bases[base] = self.add_owned(value, base.type)
+        return self._bases[base]
+
+
+class _Ops(TorchDispatchMode):
+    """Sees every op below autograd."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be wrapped for torch.compile, whose import alone takes seconds."""
+        return False
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs, recorder = kwargs or {}, self._recorder
+        if recorder.unsupported is not None:
+            return function(*args, **kwargs)
+        if overload(function).composite:
+            with self:
+                return function.decompose(*args, **kwargs)
+        call = recorder.before(function, args, kwargs)
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            recorder.stop(Unsupported(f"an op raised {type(error).__name__}"))
+            raise
+        if call is not None:
+            recorder.after(call, result)
+        return result
+
+
+class _Api(TorchFunctionMode):
+    """Sees the calls of torch's Python interface."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, recorder = kwargs or {}, self._recorder
+        if recorder.unsupported is not None or recorder._busy:
+            return function(*args, **kwargs)
+        if function in _REFUSED:
+            recorder.stop(Unsupported(_REFUSED[function], _place(here())))
+        if function not in _MAKERS:
+            return function(*args, **kwargs)
+        recorder._from_numbers = _MAKERS[function](*args)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            recorder._from_numbers = False
+
+
+def _place(origin: Origin) -> str:
+    return f"{origin.file}:{origin.line}" if origin.file else ""
+
+
+def _is_numbers(data) -> bool:
+    """Whether data is a plain Python number, or lists of them."""
+    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else type(data) in (bool, int, float, complex)
+
+
+def _is_operand(data) -> bool:
+    """Whether no index and no value assigned to one is made of anything but numbers and tensors."""
+    if isinstance(data, tuple):
+        return all(map(_is_operand, data))
+    return data is None or data is Ellipsis or isinstance(data, (slice, torch.Tensor)) or _is_numbers(data)
+
+
+def _check_kind(tensor: torch.Tensor) -> None:
+    """Raise Unsupported for tensors other than plain dense ones on the CPU."""
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        raise Unsupported(f"a tensor of the class {type(tensor).__name__}")
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        raise Unsupported(f"a tensor that is not dense on the CPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")

@@ -1,0 +1,220 @@
+"""Arguments taken apart into tensors and guarded leaves, and results put together again.
+
+Both become generated code: `Arguments` gives the lines that a guard runs to reach every leaf of a call's arguments,
+`Rebuild` a function that makes a result of the recorded structure from new tensors.
+"""
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections import OrderedDict
+from typing import Any, Callable, Sequence
+
+import torch
+
+from ..errors import Unsupported
+from .guards import Condition, Namespace, constant, equality, snapshot
+
+#: Nested deeper than this, a structure counts as cyclic.
+DEPTH = 50
+
+
+def is_namedtuple(value: Any) -> bool:
+    return isinstance(value, tuple) and type(value) is not tuple and hasattr(type(value), "_fields")
+
+
+def is_dataclass_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def argument_names(function: Callable, args: tuple, kwargs: dict) -> tuple[list[str], list[str]]:
+    """A name for every positional and every keyword argument, from the function's signature where it has one."""
+    positional: list[str] = []
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        parameters = []
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL:
+            positional += [f"{p.name}[{i}]" for i in range(len(args) - len(positional))]
+        elif p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD):
+            positional.append(p.name)
+    positional += [f"arg{i}" for i in range(len(positional), len(args))]
+    return positional[:len(args)], list(kwargs)
+
+
+class Arguments:
+    """One call's arguments, taken apart.
+
+    tensors     (local name in the generated code, name for people, tensor), each tensor object once
+    steps       lines and conditions that reach every leaf and check the structure around it
+    objects     (name, object) of every leaf that is no value: guarded by identity
+    containers  (name, container, contents before the run): what the run must not change
+    places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
+    """
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0):
+        """bound: how many leading arguments are known to be the same objects on every call, and need no guard."""
+        self.tensors: list[tuple[str, str, torch.Tensor]] = []
+        self.objects: list[tuple[str, Any]] = []
+        self.containers: list[tuple[str, Any, tuple]] = []
+        self.places: dict[int, str] = {}
+        self._names, self._count, self._locals = names, 0, {}
+        positional, keywords = argument_names(function, args, kwargs)
+        self.steps: list[Condition | str] = [
+            Condition(f"len(args) == {len(args)}", "len(args)", "number of positional arguments", len(args)),
+            Condition(f"tuple(kwargs) == {tuple(kwargs)!r}" if kwargs else "not kwargs", "tuple(kwargs)", "keyword arguments", tuple(kwargs))]
+        for i, (name, value) in enumerate(zip(positional, args)):
+            if i < bound:
+                self.objects.append((name, value))
+                self.places[id(value)] = f"args[{i}]"
+            else:
+                self._take(value, f"args[{i}]", f"args[{i}]", name, 0)
+        for name in keywords:
+            self._take(kwargs[name], f"kwargs[{name!r}]", f"kwargs[{name!r}]", name, 0)
+
+    def _local(self, access: str) -> str:
+        variable = f"a{self._count}"
+        self._count += 1
+        self.steps.append(f"{variable} = {access}")
+        return variable
+
+    def _take(self, value: Any, access: str, place: str, name: str, depth: int) -> None:
+        """Reach one value. `access` is its expression from a local of the guard, `place` from args and kwargs."""
+        if depth > DEPTH:
+            raise Unsupported(f"argument {name} is nested too deeply")
+        if isinstance(value, torch.Tensor):
+            self._tensor(value, access, place, name)
+        elif type(value) in (list, tuple, dict, OrderedDict) or is_namedtuple(value) or self._flat_dataclass(value):
+            self._container(value, access, place, name, depth)
+        else:
+            if not constant(value):
+                self.objects.append((name, value))
+            self.steps.append(Condition(equality(self._names, access, value), access, name, value))
+
+    @staticmethod
+    def _flat_dataclass(value: Any) -> bool:
+        """A dataclass with nothing but its fields: taken apart. Anything else with attributes is guarded as an object."""
+        if not is_dataclass_instance(value) or isinstance(value, (dict, list, tuple, set, torch.nn.Module)):
+            return False
+        return set(getattr(value, "__dict__", ())) == {f.name for f in dataclasses.fields(value)}
+
+    def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> None:
+        first = self._locals.get(id(value))
+        if first is not None:
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same tensor as an earlier one,", value))
+            return
+        variable = self._locals[id(value)] = self._local(access)
+        self.places[id(value)] = place
+        self.tensors.append((variable, name, value))
+
+    def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> None:
+        first = self._locals.get(id(value))
+        if first is not None:
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+            return
+        variable = self._locals[id(value)] = self._local(access)
+        self.places[id(value)] = place
+        kind = type(value)
+        self.steps.append(Condition(f"type({variable}) is {self._names.bind(kind)}", f"type({variable})", f"type of {name}", kind))
+        if is_dataclass_instance(value):
+            self.containers.append((name, vars(value), snapshot(vars(value))))
+            items = [(f".{field}", f"{name}.{field}", v) for field, v in vars(value).items()]
+            shape, now = f"tuple(vars({variable})) == {tuple(vars(value))!r}", f"tuple(vars({variable}))"
+        elif isinstance(value, dict):
+            self.containers.append((name, value, snapshot(value)))
+            keys = tuple(value)
+            if not all(map(constant, keys)):
+                raise Unsupported(f"argument {name} has a key that is neither a number nor text")
+            items = [(f"[{self._names.literal(k)}]", f"{name}[{k!r}]", v) for k, v in value.items()]
+            shape, now = equality(self._names, f"tuple({variable})", keys), f"tuple({variable})"
+        else:
+            if isinstance(value, list):
+                self.containers.append((name, value, snapshot(value)))
+            items = [(f"[{i}]", f"{name}[{i}]", v) for i, v in enumerate(value)]
+            shape, now = f"len({variable}) == {len(value)}", f"len({variable})"
+        self.steps.append(Condition(shape, now, f"what {name} holds", len(value) if isinstance(value, (list, tuple)) else tuple(items)))
+        for suffix, item, v in items:
+            self._take(v, variable + suffix, place + suffix, item, depth + 1)
+
+
+class Rebuild:
+    """How a recorded result is made again from new tensors.
+
+    `tensors` are the result's tensors in order, each object once. `make(tensors, args, kwargs)` gives the result: the same
+    containers around the given tensors; arguments, and objects from outside the run, stay the same objects.
+    """
+
+    def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool]):
+        """places: expressions for the arguments' containers by id; outside(object): whether it was there before the run."""
+        self.tensors: list[torch.Tensor] = []
+        self._names, self._places, self._outside = Namespace(), places, outside
+        self._lines: list[str] = []
+        self._done: dict[int, str] = {}
+        self._open: set[int] = set()
+        expression = self._expression(result)
+        body = "\n".join(f"    {line}" for line in (*self._lines, f"return {expression}"))
+        self.source = f"def make(tensors, args, kwargs):\n{body}\n"
+        self.make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] = self._names.function(self.source, "make")
+
+    def _expression(self, value: Any) -> str:
+        if constant(value):
+            return self._names.literal(value)
+        if id(value) in self._done:
+            return self._done[id(value)]
+        if id(value) in self._open or len(self._open) > DEPTH:
+            raise Unsupported("returns a container that holds itself, or is nested too deeply")
+        self._open.add(id(value))
+        if isinstance(value, torch.Tensor):
+            self.tensors.append(value)
+            expression = f"tensors[{len(self.tensors) - 1}]"
+        elif id(value) in self._places:
+            expression = self._places[id(value)]
+        elif self._outside(value):
+            expression = self._names.bind(value)
+        else:
+            text = self._container(value)
+            expression = f"r{len(self._lines)}"
+            self._lines.append(f"{expression} = {text}")
+        self._open.remove(id(value))
+        self._done[id(value)] = expression
+        return expression
+
+    def _container(self, value: Any) -> str:
+        """The text that makes a container like the one that the run made."""
+        kind = type(value)
+        if kind is list:
+            return f"[{', '.join(map(self._expression, value))}]"
+        if isinstance(value, tuple):
+            items = "".join(f"{self._expression(v)}, " for v in value)
+            return f"({items})" if kind is tuple else f"tuple.__new__({self._names.bind(kind)}, ({items}))"
+        if kind in (set, frozenset) and all(map(constant, value)):
+            return f"{kind.__name__}(({''.join(self._expression(v) + ', ' for v in value)}))"
+        if kind is dict:
+            return "{" + self._items(value.items()) + "}"
+        if kind is OrderedDict:
+            return f"{self._names.bind(OrderedDict)}({{{self._items(value.items())}}})"
+        if is_dataclass_instance(value):
+            return self._dataclass(value)
+        raise Unsupported(f"returns an object of type {kind.__qualname__} made by the run")
+
+    def _dataclass(self, value: Any) -> str:
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)}
+        attributes = {**fields, **getattr(value, "__dict__", {})}
+        items = self._items(value.items()) if isinstance(value, dict) else ""
+        restore, kind = self._names.bind(restored), self._names.bind(type(value))
+        return f"{restore}({kind}, {{{items}}}, {{{self._items(attributes.items())}}})"
+
+    def _items(self, items: Any) -> str:
+        return ", ".join(f"{self._expression(k)}: {self._expression(v)}" for k, v in items)
+
+
+def restored(kind: type, items: dict, attributes: dict) -> Any:
+    """An instance with these attributes (and these items, for a subclass of dict), made without running its class's code."""
+    made = kind.__new__(kind)
+    put = OrderedDict.__setitem__ if isinstance(made, OrderedDict) else dict.__setitem__
+    for key, value in items.items():
+        put(made, key, value)
+    for name, value in attributes.items():
+        object.__setattr__(made, name, value)
+    return made

@@ -1,0 +1,53 @@
+"""The interfaces of torch that smelt uses and that are not public: the one list of them.
+
+Checked at import: what the installed torch lacks is named, with what it serves, in one IncompatibleTorch.
+"""
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+
+from ..errors import IncompatibleTorch
+
+_missing: list[str] = []
+
+
+def _take(path: str, purpose: str) -> Any:
+    try:
+        return resolve_name(path)
+    except (ImportError, AttributeError):
+        _missing.append(f"{path} ({purpose})")
+
+
+# Modes and transforms
+TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
+active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
+active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
+active_transform = _take("torch._C._functorch.peek_interpreter_stack", "to leave calls under vmap and grad alone")
+
+# Tensors
+version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
+current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
+TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
+
+# Overloads of ops: what they write to and share memory with; the decomposition of composite ones
+_take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
+_take("torch.ops.aten.linear.default._can_decompose", "to record composite ops under inference mode")
+
+#: hooks that run in every module's call
+GLOBAL_MODULE_HOOKS = {name: _take(f"torch.nn.modules.module.{name}", "to notice hooks on every module") for name in (
+    "_global_forward_pre_hooks", "_global_forward_hooks", "_global_forward_hooks_always_called",
+    "_global_forward_hooks_with_kwargs", "_global_backward_pre_hooks", "_global_backward_hooks")}
+
+if _missing:
+    raise IncompatibleTorch(f"torch {torch.__version__} lacks interfaces that smelt needs: {'; '.join(_missing)}")
+
+
+def schema_of(overload):
+    """The overload's schema: its arguments and returns, and which of them it writes to or shares memory with."""
+    return overload._schema
+
+
+def is_composite(overload) -> bool:
+    """Whether the overload is made of other ops in C++, for every device."""
+    return overload._can_decompose()

@@ -1,0 +1,95 @@
+"""The way of a program, from a recording to a callable: the one list of steps, and the only file that knows every room."""
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable
+
+from . import config
+from .tools import dump
+from .codegen import generate
+from .compiler.ir import Graph
+from .compiler.passes import cse, dce, decompose, fold, gradient, partition, simplify, without_detach
+from .compiler.verify import verify
+from .frontend.bridge import Derivative, Executable
+from .frontend.recording import Fresh, OutputView, Recording
+from .runtime import load
+
+#: What every graph goes through, in order; each is a pass `Graph -> Graph`.
+CLEAN = (simplify, fold, cse, dce)
+#: Before the gradient: composite ops that have a gradient rule of their own stay whole.
+#: After it: everything is broken into what code generation knows.
+LOWER = (without_detach, decompose, *CLEAN)
+
+
+@dataclass
+class Compilation:
+    """One recorded path on its way: its graphs by stage, its loaded programs, and the seconds that each step took."""
+    recording: Recording
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    programs: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def step(self, name: str, work: Callable, *args):
+        """Run one step and note its time."""
+        start = time.perf_counter()
+        result = work(*args)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    def apply(self, stage: str, graph: Graph, passes) -> Graph:
+        """Run passes one after another, verifying after each, and keep the result under `stage`."""
+        for p in passes:
+            graph = self.step(p.__name__, p, graph)
+            self.step("verify", verify, graph, p.__name__)
+        self.graphs[stage] = graph
+        return graph
+
+    def program(self, stage: str, graph: Graph) -> Callable:
+        """Generate, build and load one graph."""
+        generated = self.step("generate", generate, graph)
+        loaded = self.programs[stage] = self.step("build", load, generated)
+        return loaded
+
+    @staticmethod
+    def run_graph(graph: Graph, inputs) -> tuple:
+        """A lowered graph generated, built and run once."""
+        return load(generate(graph))(*inputs)
+
+
+def build(recording: Recording, grad: bool, check: str | None = None) -> Executable:
+    """A callable for a recording: takes its input tensors, gives its results.
+
+    `grad`: whether autograd was on. `check`: when to compare with the recording (config.verify if None).
+    Raises Unsupported or BuildError where it can't be compiled.
+    """
+    c = Compilation(recording)
+    verify(recording.graph, "recording")
+    c.graphs["recorded"] = recording.graph
+    graph = c.apply("simplified", recording.graph, CLEAN)
+    of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView)) and r.requires_grad))
+    wrt = tuple(k for k, t in enumerate(recording.tensors) if t.requires_grad)
+    derivative = None
+    if grad and of and wrt:
+        joint = c.step("gradient", gradient, graph, wrt, of)
+        verify(joint.graph, "gradient")
+        joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
+        split = c.step("partition", partition, joint)
+        forward_graph = c.apply("forward", split.forward, CLEAN)
+        backward_graph = c.apply("backward", split.backward, CLEAN)
+        forward = c.program("forward", forward_graph)
+        derivative = Derivative(wrt, of, split.saved, c.program("backward", backward_graph))
+    else:
+        forward = c.program("forward", c.apply("forward", graph, LOWER))
+    executable = Executable(recording, forward, derivative, check or config.verify, lambda *found: dump.reproducer(c, *found))
+    executable.compilation = c
+    if config.dump:
+        dump.write(c, config.dump)
+    return executable
+
+
+def compile_graph(graph: Graph) -> Callable:
+    """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
+    for p in (*CLEAN, *LOWER):
+        graph = verify(p(graph), p.__name__)
+    return load(generate(graph))

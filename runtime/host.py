@@ -1,0 +1,155 @@
+"""The host program: a `Program` as the text of a Python function that allocates, launches, calls and returns.
+
+It is text so that a call costs no interpretation of slots and steps, and so that people can read it:
+
+    def run(x, w):
+        try:
+            frame = frames.pop()
+        except IndexError:
+            frame = new_frame()
+        table, kept = frame
+        y = empty((64, 10), (10, 1), torch.float32)
+        code = launch(forward, table, threads(), x.data_ptr(), w.data_ptr(), y.data_ptr())
+        if code:
+            raise failure(code)
+        frames.append(frame)
+        return (y,)
+"""
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .frames import arena_slots_of_calls, refs_in
+from .program import Call, Launch, Program, Ref
+
+#: What load.py gives the function; no slot may have such a name.
+HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
+                     "failure", "in_layout", "owned", "run"})
+
+
+@dataclass
+class Host:
+    """`source` defines `run`. `bound`: its further global names; `plans`: per launch, its name and the slots whose pointers it is given."""
+    source: str
+    bound: dict[str, Any] = field(default_factory=dict)
+    plans: list[tuple[str, Launch, tuple[int, ...]]] = field(default_factory=list)
+
+
+def print_host(program: Program) -> Host:
+    """The host program. Raises ValueError where the program would hand a piece of its arena to the caller."""
+    return _Printer(program).print()
+
+
+class _Printer:
+    def __init__(self, program: Program):
+        self.program = program
+        self.taken = set(HELPERS)
+        self.names = [self.fresh(slot.name) for slot in program.slots]
+        self.host = Host("", {n: s.constant for n, s in zip(self.names, program.slots) if s.place == "constant"})
+        self.views = arena_slots_of_calls(program)
+        self.launched = {i for step in program.steps if isinstance(step, Launch) for i in step.uses}
+        self.framed = bool(self.views) or any(isinstance(step, Launch) for step in program.steps)
+        self.made: set[int] = set()  # outputs that are allocated
+        self.placed: set[int] = set()  # slots whose pointers are in the table
+        self.lines: list[str] = []
+
+    def print(self) -> Host:
+        program = self.program
+        for i in program.outputs:
+            if program.slots[i].place == "arena":
+                raise ValueError(f"{program.name}: output {program.slots[i].name!r} lies in the arena")
+        self.take_frame()
+        for step in program.steps:
+            self.print_launch(step) if isinstance(step, Launch) else self.print_call(step)
+        self.allocate(program.outputs)
+        results = [self.result(i) for i in program.outputs]
+        if self.framed:
+            self.lines.append("frames.append(frame)")
+        self.lines.append(f"return ({', '.join(results)}{',' if len(results) == 1 else ''})")
+        parameters = ", ".join(self.names[i] for i in sorted(program.inputs, key=lambda i: program.slots[i].position))
+        self.host.source = "\n    ".join([f"def run({parameters}):", *self.lines]) + "\n"
+        return self.host
+
+    def take_frame(self):
+        if not self.framed:
+            return
+        views = "".join(f"{self.names[v]}, " for v in self.views)
+        self.lines += ["try:", "    frame = frames.pop()", "except IndexError:", "    frame = new_frame()",
+                       f"table, {views}kept = frame"]
+
+    def print_launch(self, step: Launch):
+        slots = self.program.slots
+        self.allocate(step.uses)
+        given = tuple(i for i in dict.fromkeys(step.uses) if slots[i].place in ("input", "output", "call") and i not in self.placed)
+        self.placed.update(given)
+        name = self.fresh(step.symbol)
+        self.host.plans.append((name, step, given))
+        threads = {0: "threads()", 1: "1"}.get(step.threads, f"min({step.threads}, threads())")
+        pointers = "".join(f", {self.names[i]}.data_ptr()" for i in given)
+        self.lines += [f"code = launch({name}, table, {threads}{pointers})", "if code:", "    raise failure(code)"]
+
+    def print_call(self, step: Call):
+        self.allocate(r.slot for r in refs_in((step.args, step.kwargs)))
+        arguments = [self.argument(a) for a in step.args] + [f"{k}={self.argument(v)}" for k, v in step.kwargs.items()]
+        call = f"{self.bind(step.name or getattr(step.function, '__name__', 'call'), step.function)}({', '.join(arguments)})"
+        results = ["_" if r < 0 else self.names[r] for r in step.results]
+        if len(results) > 1:
+            call = f"{', '.join(results)} = {call}"
+        elif results and results[0] != "_":
+            call = f"{results[0]} = {call}"
+        self.lines.append(call + (f"  # {step.origin}" if step.origin else ""))
+        for i in step.results:
+            if i in self.launched:  # a kernel's indices hold for one layout only
+                slot = self.program.slots[i]
+                self.lines.append(f"{self.names[i]} = in_layout({self.names[i]}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
+
+    def result(self, i: int) -> str:
+        """What is returned for an output; what a Call returned may show a piece of the arena that it was given."""
+        if self.views and self.program.slots[i].place == "call":
+            return f"owned({self.names[i]}, kept)"
+        return self.names[i]
+
+    def allocate(self, used):
+        for i in dict.fromkeys(used):
+            slot = self.program.slots[i]
+            if slot.place == "output" and i not in self.made:
+                self.made.add(i)
+                self.lines.append(f"{self.names[i]} = empty({slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
+
+    def argument(self, value) -> str:
+        if isinstance(value, Ref):
+            return self.names[value.slot]
+        if type(value) in (bool, int, str, type(None)):
+            return repr(value)
+        if type(value) is list:
+            return f"[{', '.join(map(self.argument, value))}]"
+        if type(value) is tuple:
+            return f"({''.join(self.argument(v) + ', ' for v in value)})"
+        if type(value) is dict:
+            return "{" + ", ".join(f"{k!r}: {self.argument(v)}" for k, v in value.items()) + "}"
+        return self.bind("constant", value)
+
+    def bind(self, name: str, value) -> str:
+        """A global name of the function for an object."""
+        for known, bound in self.host.bound.items():
+            if bound is value:
+                return known
+        name = self.fresh(name)
+        self.host.bound[name] = value
+        return name
+
+    def fresh(self, name: str) -> str:
+        """A Python name like this one that nothing else has."""
+        name = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
+        stem = name = name if not name[0].isdigit() and not keyword.iskeyword(name) else "_" + name
+        count = 1
+        while name in self.taken or name == "_":
+            count += 1
+            name = f"{stem}_{count}"
+        self.taken.add(name)
+        return name

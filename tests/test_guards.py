@@ -1,0 +1,683 @@
+"""Whatever a run read: change it, call again, and the answer is eager's. Whatever a run wrote shows on every call."""
+import collections
+import dataclasses
+import enum
+import functools
+import logging
+import math
+import os
+import random
+import re
+import sys
+import time
+import types
+import warnings
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from smelt.compiler.evaluate import evaluate
+from smelt.errors import SmeltWarning
+from smelt.frontend import api
+from smelt.frontend.bridge import Executable
+from smelt.frontend.guards import MISSING, same
+
+X = torch.arange(6.0).reshape(2, 3)
+
+SCALE = 2.0
+WEIGHT = torch.full((3,), 2.0)
+TABLE = {"a": 1.0, "b": [2.0, 3.0]}
+FACTORS = [1.0, 2.0]
+settings = types.ModuleType("settings")
+settings.SCALE = 3.0
+settings.inner = types.ModuleType("settings.inner")
+settings.inner.SHIFT = 1.0
+
+
+class Config:
+    scale = 4.0
+
+    def __init__(self):
+        self.shift = 1.0
+
+    @property
+    def both(self):
+        return self.scale + self.shift
+
+    def apply(self, x):
+        return x * self.scale + self.shift
+
+
+class Slots:
+    __slots__ = ("scale",)
+
+
+class Fallback:
+    def __init__(self):
+        self.table = {"scale": 2.0}
+
+    def __getattr__(self, name):
+        return self.__dict__["table"][name]
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("offset", torch.ones(2))
+        self.scale, self.sizes = 2.0, [1.0, 2.0]
+
+    def forward(self, x):
+        return self.drop(self.fc2(torch.relu(self.fc1(x)))) * self.scale + self.offset * self.sizes[0]
+
+
+def build(recording):
+    return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
+
+
+def compiled(function, **options):
+    return api.compile(function, build=build, fullgraph=True, **options)
+
+
+def equal(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def stale(function, change, *args, programs=2, **kwargs):
+    """Compile, change something, call again: the answer is eager's and it took another program; back again too."""
+    call = compiled(function)
+    f = api.compiled_function(call)
+    equal(call(*args, **kwargs), function(*args, **kwargs))
+    assert len(f.programs) == 1 and f.programs[0].run is not None
+    equal(call(*args, **kwargs), function(*args, **kwargs))
+    assert len(f.programs) == 1, f.recompilations
+    undo = change()
+    try:
+        expected = function(*args, **kwargs)
+        equal(call(*args, **kwargs), expected)
+        equal(call(*args, **kwargs), expected)
+        assert len(f.programs) == programs, f.recompilations
+        assert len(f.recompilations) == programs - 1
+    finally:
+        if undo:
+            undo()
+    return f
+
+
+def swap(holder, name, value):
+    """A change that sets an attribute, and undoes it."""
+    def change():
+        before = vars(holder).get(name, MISSING) if not isinstance(holder, dict) else holder.get(name, MISSING)
+        put = holder.__setitem__ if isinstance(holder, dict) else functools.partial(setattr, holder)
+        remove = holder.__delitem__ if isinstance(holder, dict) else functools.partial(delattr, holder)
+        put(name, value)
+        return (lambda: remove(name)) if before is MISSING else (lambda: put(name, before))
+    return change
+
+
+HERE = globals()
+
+
+# Python state
+
+def test_global_number():
+    f = stale(lambda x: x * SCALE, swap(HERE, "SCALE", 5.0), X)
+    assert f.recompilations == ["<lambda>: global SCALE 2.0 -> 5.0"]
+
+
+def test_global_of_a_called_function():
+    def inner(x):
+        return x * SCALE
+    stale(lambda x: inner(x) + 1, swap(HERE, "SCALE", 5.0), X)
+
+
+def test_global_bool_is_not_its_number():
+    stale(lambda x: x * (10 if FLAG is True else 1), swap(HERE, "FLAG", 1), X)
+
+
+FLAG = True
+
+
+def test_negative_zero_and_nan():
+    f = compiled(lambda x, k: x * math.copysign(1.0, k))
+    equal(f(X, 0.0), X)
+    equal(f(X, -0.0), -X)
+    assert len(f.programs) == 2
+    g = compiled(lambda x, k: x + (1 if k != k else 0))
+    for _ in range(3):
+        equal(g(X, float("nan")), X + 1)
+    assert len(g.programs) == 1
+
+
+def test_global_tensor_replaced():
+    stale(lambda x: x * WEIGHT, swap(HERE, "WEIGHT", torch.full((3,), 7.0)), X)
+
+
+def test_global_tensor_changed_in_place_needs_no_program():
+    f = compiled(lambda x: x * WEIGHT)
+    equal(f(X), X * 2)
+    WEIGHT.mul_(2)
+    try:
+        equal(f(X), X * 4)
+        assert len(f.programs) == 1
+    finally:
+        WEIGHT.div_(2)
+
+
+def test_global_function_replaced():
+    stale(lambda x: helper(x), swap(HERE, "helper", lambda x: x + 2), X)
+
+
+def helper(x, amount=1.0):
+    return x + amount
+
+
+def test_function_defaults_and_code():
+    def change():
+        helper.__defaults__ = (3.0,)
+        return lambda: setattr(helper, "__defaults__", (1.0,))
+    stale(lambda x: helper(x), change, X)
+
+    def other(x, amount=1.0):
+        return x - amount
+
+    def recode():
+        before, helper.__code__ = helper.__code__, other.__code__
+        return lambda: setattr(helper, "__code__", before)
+    stale(lambda x: helper(x), recode, X)
+
+
+def test_builtin_hidden_by_a_global():
+    stale(lambda x: x * max(FACTORS), swap(HERE, "max", lambda c: 10.0), X)
+
+
+def test_containers_in_globals():
+    stale(lambda x: x * TABLE["a"], swap(TABLE, "a", 9.0), X)
+    stale(lambda x: x * TABLE["b"][0], lambda: TABLE["b"].__setitem__(0, 5.0), X)
+    stale(lambda x: x * sum(FACTORS), lambda: FACTORS.append(3.0), X)
+
+
+def test_closure_cell():
+    k = 2.0
+
+    def f(x):
+        return x * k
+
+    def change():
+        nonlocal k
+        k = 5.0
+    stale(f, change, X)
+
+
+def test_closure_of_an_inner_function_and_of_a_decorated_one():
+    k = 2.0
+
+    def make():
+        def inner(x):
+            return x * k
+        return inner
+
+    @functools.wraps(make)
+    def wrapper(x):
+        return make()(x)
+
+    def change():
+        nonlocal k
+        k = 5.0
+    stale(wrapper, change, X)
+
+
+def test_closure_tensor():
+    w = torch.ones(3)
+    f = compiled(lambda x: x + w)
+    equal(f(X), X + 1)
+    assert "closure w" in str(f.programs[0].guards)
+
+
+def test_attributes_of_modules_of_python():
+    stale(lambda x: x * settings.SCALE, swap(settings, "SCALE", 5.0), X)
+    stale(lambda x: x * settings.inner.SHIFT, swap(settings.inner, "SHIFT", 5.0), X)
+    stale(lambda x: x * getattr(settings, "SCALE"), swap(settings, "SCALE", 5.0), X)
+
+
+def test_import_inside_the_function(monkeypatch):
+    monkeypatch.setitem(sys.modules, "settings", settings)
+
+    def f(x):
+        import settings as s
+        return x * s.SCALE
+    stale(f, swap(settings, "SCALE", 5.0), X)
+
+
+def test_class_attribute():
+    stale(lambda x: x * Config.scale, swap(Config, "scale", 5.0), X)
+
+
+def test_object_attributes():
+    config = Config()
+    stale(lambda x: config.apply(x), swap(config, "shift", 5.0), X)
+    stale(lambda x: config.apply(x), swap(config, "scale", 5.0), X)  # now hides the class's
+    stale(lambda x: config.apply(x), swap(Config, "scale", 6.0), X)
+    stale(lambda x: config.apply(x), swap(Config, "apply", lambda self, x: x - 1), X)
+    stale(lambda x: x * config.both, swap(config, "shift", 5.0), X)
+    stale(lambda x, c: x * c.both, swap(config, "shift", 5.0), X, config)
+    stale(lambda x: x * vars(config)["shift"], swap(config, "shift", 5.0), X)
+    stale(lambda x: x * getattr(config, "extra", 1.0), swap(config, "extra", 5.0), X)
+
+
+def test_object_with_slots_and_with_getattr():
+    slots = Slots()
+    slots.scale = 2.0
+    stale(lambda x: x * slots.scale, lambda: setattr(slots, "scale", 5.0), X)
+    fallback = Fallback()
+    stale(lambda x: x * fallback.scale, swap(fallback.table, "scale", 5.0), X)
+    stale(lambda x: x * fallback.scale, swap(fallback, "scale", 7.0), X)
+
+
+def test_object_whose_class_or_dict_is_replaced():
+    class Other(Config):
+        scale = 10.0
+    config = Config()
+    stale(lambda x: config.apply(x), lambda: setattr(config, "__class__", Other), X)
+    stale(lambda x: config.apply(x), lambda: setattr(config, "__dict__", {"shift": 9.0}), X)
+
+
+def test_partial_and_bound_method():
+    config = Config()
+    stale(functools.partial(lambda k, x: x * k * config.scale, 2.0), swap(config, "scale", 5.0), X)
+    stale(config.apply, swap(config, "shift", 5.0), X)
+
+
+def test_super_and_operators():
+    class Base:
+        def __init__(self):
+            self.k = 2.0
+
+        def __mul__(self, x):
+            return x * self.k
+
+        def run(self, x):
+            return self * x
+
+    class Derived(Base):
+        def run(self, x):
+            return super().run(x) + 1
+    d = Derived()
+    stale(lambda x: d.run(x), swap(d, "k", 5.0), X)
+
+
+# Modules
+
+def test_module_state():
+    net = Net().eval()
+    stale(net, lambda: swap(net, "scale", 3.0)(), X)
+    stale(net, lambda: swap(net, "fc2", nn.Linear(4, 2))(), X)
+    stale(net, lambda: swap(net.fc1, "bias", nn.Parameter(torch.ones(4)))(), X)
+    stale(net, lambda: swap(net, "offset", torch.zeros(2))(), X)
+    stale(net, lambda: net.sizes.__setitem__(0, 7.0), X)
+    stale(net, lambda: swap(net.fc1, "forward", lambda x: x @ torch.ones(3, 4))(), X)
+    stale(net, lambda: net.requires_grad_(False) and None, X)
+
+
+def test_module_dtype():
+    net = Net().eval()
+    f = compiled(net)
+    equal(f(X), net(X))
+    net.double()
+    equal(f(X.double()), net(X.double()))
+
+
+def test_module_training():
+    net = Net()
+    net.drop.p = 0.0
+    f = stale(net, lambda: net.eval() and None, X)
+    assert any("training True -> False" in r for r in f.recompilations)
+
+
+def test_module_hooks():
+    net = Net().eval()
+    stale(net, lambda: net.fc1.register_forward_hook(lambda m, args, out: out * 2).remove, X)
+    stale(net, lambda: net.register_forward_pre_hook(lambda m, args: (args[0] * 2,)).remove, X)
+    everywhere = nn.modules.module.register_module_forward_hook
+    stale(net, lambda: everywhere(lambda m, args, out: out * 2).remove, X)
+
+
+def test_weights_changed_in_place_need_no_program():
+    net = Net().eval()
+    f = compiled(net)
+    f(X)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1)
+    equal(f(X), net(X))
+    net.load_state_dict(Net().state_dict())
+    equal(f(X), net(X))
+    assert len(api.compiled_function(f).programs) == 1
+
+
+def test_module_lists_and_parametrization():
+    class Stack(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+    net = Stack()
+    stale(net, lambda: net.layers.append(nn.Linear(3, 3)) and None, X)
+    stale(net, lambda: nn.utils.parametrizations.weight_norm(net.layers[0]) and None, X)
+
+
+# Arguments
+
+def test_metadata_of_arguments():
+    f = compiled(lambda x: x * 2)
+    for x in (X, X[:1], X.double(), X.t(), X.clone().requires_grad_(), nn.Parameter(X.clone())):
+        equal(f(x), x * 2)
+    assert len(f.programs) == 6
+    equal(f(X), X * 2)
+    assert len(f.programs) == 6
+    assert f.recompilations[0] == "<lambda>: x.shape (2, 3) -> (1, 3)"
+
+
+def test_same_tensor_twice():
+    f = compiled(lambda x, y: x + y if x is y else x - y)
+    y = X.clone()
+    equal(f(X, X), X + X)
+    equal(f(X, y), X - y)
+    equal(f(y, y), X + X)
+    equal(f(y, X), y - X)
+    assert len(f.programs) == 2
+
+
+def test_argument_that_is_a_captured_tensor():
+    f = compiled(lambda x: x * 10 if x is WEIGHT else x * WEIGHT)
+    equal(f(WEIGHT), WEIGHT * 10)
+    equal(f(WEIGHT.clone()), WEIGHT * WEIGHT)
+    equal(f(WEIGHT), WEIGHT * 10)
+
+
+def test_structure_of_arguments():
+    Point = collections.namedtuple("Point", "x y")
+
+    @dataclasses.dataclass
+    class Batch:
+        x: torch.Tensor
+        k: float = 2.0
+
+    def f(a, *rest, **more):
+        found = [x for x in (a, *rest, *more.values())]
+        total = 0.0
+        while found:
+            v = found.pop()
+            if isinstance(v, Batch):
+                total = total + v.x * v.k
+            elif isinstance(v, dict):
+                found += v.values()
+            elif isinstance(v, (tuple, list)):
+                found += v
+            elif isinstance(v, (torch.Tensor, float)):
+                total = total + v
+        return total
+    g = compiled(f)
+    calls = [((X,), {}), (([X, X + 1],), {}), (((X, X + 1),), {}), ((Point(X, X + 2),), {}), ((Batch(X),), {}), ((Batch(X, 3.0),), {}),
+             (({"a": X, "b": {"c": 2.0}},), {}), (({"a": X, "b": {"c": 3.0}},), {}), ((X,), {"k": X}), ((X,), {"j": X}),
+             ((collections.OrderedDict(a=X),), {}), ((X, 1.0, None, "s", torch.float32), {})]
+    for _ in range(2):
+        for args, kwargs in calls:
+            equal(g(*args, **kwargs), f(*args, **kwargs))
+        assert len(g.programs) == len(calls)
+
+
+def test_values_among_arguments():
+    class Color(enum.Enum):
+        RED = 1
+        BLUE = 2
+
+    def f(x, v):
+        return x * (hash(repr(v)) % 1000)
+    g = compiled(f)
+    values = [1, 1.0, True, None, "a", (1, 2), (1, 2.0), Color.RED, Color.BLUE, torch.float32, torch.device("cpu"), slice(1, 2), range(3)]
+    for _ in range(2):
+        for v in values:
+            equal(g(X, v), f(X, v))
+    assert len(g.programs) == len(values)
+
+
+def test_same():
+    a = float("nan")
+    assert same(a, -a + 0) and same(1, 1) and same((1, "a"), (1, "a")) and same(2.5, 2.5) and same(0j, 0j)
+    assert not same(1, True) and not same(0.0, -0.0) and not same((1,), (1.0,)) and not same([1], [1]) and not same(0j, -0j)
+
+
+# torch's state
+
+def test_torch_modes():
+    f = compiled(lambda x: torch.arange(3).sum() * 0.5 + x @ x.t() if torch.is_grad_enabled() else x - 1.0)
+    x = X.clone().requires_grad_()
+    assert f(x).requires_grad
+    with torch.no_grad():
+        equal(f(x), X - 1)
+    with torch.inference_mode():
+        equal(f(x), X - 1)
+        assert f(x).is_inference()
+    plain = f(x).dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert f(x).dtype == (torch.arange(3).sum() * 0.5 + x @ x.t()).dtype
+    assert f(x).dtype == plain == torch.float32
+
+
+def test_default_dtype_and_flags():
+    stale(lambda x: torch.ones(3) / 3, lambda: (torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))[1], X)
+
+    def change():
+        torch.use_deterministic_algorithms(True)
+        return lambda: torch.use_deterministic_algorithms(False)
+    stale(lambda x: x + 1 if torch.are_deterministic_algorithms_enabled() else x, change, X)
+
+
+def test_requires_grad_read_under_no_grad():
+    net = nn.Linear(3, 3)
+
+    def f(x):
+        return x + 1 if net.weight.requires_grad else x - 1
+    with torch.no_grad():
+        stale(f, lambda: net.requires_grad_(False) and None, X)
+
+
+def test_memory_shared_with_a_written_argument():
+    def f(x, y):
+        x.add_(1)
+        return x + y
+    g, base = compiled(f), torch.zeros(4)
+    equal(g(torch.zeros(2), torch.zeros(2)), torch.ones(2))
+    with pytest.raises(Exception, match="share|memory|alias"):
+        g(base[:2], base[:2])
+    plain = api.compile(f, build=build)
+    plain(torch.zeros(2), torch.zeros(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        equal(plain(base[:2], base[:2]), torch.full((2,), 4.0))
+
+
+# Effects: what can't be replayed runs eagerly on every call, with one warning that says what and where
+
+counter = 0
+log: list = []
+
+
+def _global(x):
+    global counter
+    counter += 1
+    return x + counter
+
+
+def _append(x):
+    log.append(1)
+    return x + len(log)
+
+
+class Effects:
+    def __init__(self):
+        self.n, self.items, self.generator = 0, {}, iter(range(1000))
+
+    def attribute(self, x):
+        self.n += 1
+        return x + self.n
+
+    def delete(self, x):
+        self.m = 1
+        del self.m
+        return x + 1
+
+    def item(self, x):
+        self.items[len(self.items)] = 1
+        return x + len(self.items)
+
+    def class_attribute(self, x):
+        type(self).total = getattr(type(self), "total", 0) + 1
+        return x + self.total
+
+    def next(self, x):
+        return x + next(self.generator)
+
+
+def _cell():
+    n = 0
+
+    def f(x):
+        nonlocal n
+        n += 1
+        return x + n
+    return f
+
+
+def _function_attribute(x):
+    _function_attribute.calls = getattr(_function_attribute, "calls", 0) + 1
+    return x + _function_attribute.calls
+
+
+def _module_attribute(x):
+    settings.calls = getattr(settings, "calls", 0) + 1
+    return x + settings.calls
+
+
+def _argument_list(x):
+    x.append(1)
+    return x[0] + len(x)
+
+
+def _generator():
+    n = 0
+    while True:
+        yield n
+        n += 1
+
+
+EFFECTS = {
+    "global": (lambda: _global, "sets global counter"),
+    "list": (lambda: _append, "changes what global log holds|changes global log"),
+    "attribute": (lambda: Effects().attribute, "sets self.n"),
+    "delete": (lambda: Effects().delete, "sets self.m"),
+    "dict": (lambda: Effects().item, "self.items"),
+    "class attribute": (lambda: Effects().class_attribute, "Effects.total|total"),
+    "next": (lambda: Effects().next, "iterator"),
+    "cell": (_cell, "closure n"),
+    "function attribute": (lambda: _function_attribute, "_function_attribute.calls"),
+    "module attribute": (lambda: _module_attribute, "settings.calls"),
+    "generator": (lambda: functools.partial(lambda g, x: x + next(g), _generator()), "iterator"),
+    "print": (lambda: lambda x: (print(end=""), x + 1)[1], r"calls print\(\)"),
+    "time": (lambda: lambda x: x + 0 * time.time(), r"calls time.time\(\)"),
+    "random": (lambda: lambda x: x + random.random(), "random"),
+    "numpy": (lambda: lambda x: x + float(numpy.random.rand()), "random"),
+    "logging": (lambda: lambda x: (logging.getLogger("smelt.test").warning("w"), x + 1)[1], "logging"),
+    "warning": (lambda: lambda x: (warnings.warn("w", DeprecationWarning), x + 1)[1], "warn"),
+    "open": (lambda: lambda x: (open("/dev/null").close(), x + 1)[1], "open"),
+    "seed": (lambda: lambda x: (torch.manual_seed(0), x + 1)[1], "manual_seed"),
+    "threads": (lambda: lambda x: (torch.set_num_threads(torch.get_num_threads()), x + 1)[1], "set_num_threads"),
+    "grad mode": (lambda: lambda x: (torch._C._set_grad_enabled(not torch.is_grad_enabled()), x + 1)[1], "grad_enabled"),
+    "environment": (lambda: lambda x: x + len(os.environ.get("HOME", "")), "os"),
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_effect(name):
+    make, reason = EFFECTS[name]
+    kept = torch.get_rng_state(), random.getstate(), numpy.random.get_state()
+    runs = []
+    for wrap in (lambda f: f, lambda f: api.compile(f, build=build)):
+        torch.set_rng_state(kept[0]), random.setstate(kept[1]), numpy.random.set_state(kept[2])
+        counts = HERE["counter"], len(log)
+        for holder, key in ((Effects, "total"), (_function_attribute, "calls"), (settings, "calls")):
+            if hasattr(holder, key):
+                delattr(holder, key)
+        HERE["counter"] = 0
+        log.clear()
+        f = wrap(make())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            runs.append([f(X) for _ in range(4)])
+        torch.set_grad_enabled(True)
+    told = [str(w.message) for w in caught if w.category is SmeltWarning]
+    assert len(told) == 1, told
+    assert re.search(reason, told[0]) and "test_guards.py:" in told[0], told
+    for ours, theirs in zip(runs[1], runs[0]):
+        equal(ours, theirs)
+
+
+def test_changed_argument_containers():
+    f = api.compile(_argument_list, build=build)
+    with pytest.warns(SmeltWarning, match="changes its argument x"):
+        for _ in range(2):
+            x = [X]
+            equal(f(x), X + 2)
+            assert len(x) == 2
+
+
+def test_a_cache_filled_by_the_first_run_is_compiled_from_the_second():
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cache = None
+
+        def forward(self, x):
+            if self.cache is None:
+                self.cache = torch.full((3,), 2.0)
+            return x * self.cache
+    net = Lazy()
+    f = api.compile(net, build=build)
+    with pytest.warns(SmeltWarning, match="sets cache"):
+        equal(f(X), X * 2)
+    equal(f(X), X * 2)
+    program, = api.compiled_function(f).programs
+    assert program.run is not None
+
+
+def test_objects_made_by_the_run_may_change():
+    def f(x):
+        config = Config()
+        config.shift = 5.0
+        values = []
+        values.append(config.apply(x))
+        return values[0]
+    equal(compiled(f)(X), f(X))
+
+
+def test_nothing_is_left_behind():
+    before = dict(vars(nn.Module)), dict(vars(Config)), sys.getprofile()
+    config = Config()
+
+    def f(x):
+        config.apply(x)
+        raise KeyError("mine")
+    g = compiled(f)
+    for _ in range(2):
+        with pytest.raises(KeyError, match="mine"):
+            g(X)
+    assert (dict(vars(nn.Module)), dict(vars(Config)), sys.getprofile()) == before
+    assert not g.programs and not torch._C._len_torch_dispatch_stack()

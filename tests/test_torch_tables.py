@@ -1,0 +1,29 @@
+"""PyTorch's op_db and module_db through smelt: a seeded quarter, a few samples of each (all of it: tests/torch_tables.py)."""
+import importlib.util
+import warnings
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("torch_tables", Path(__file__).with_name("torch_tables.py"))
+torch_tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(torch_tables)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_a_quarter_of_op_db():
+    tally = torch_tables.run_ops(share=0.25, samples=3)
+    assert not tally.failures, "\n".join([str(tally), *tally.failures])
+    assert tally.names > 100 and tally.compiled > tally.samples * 0.7, str(tally)
+
+
+def test_a_quarter_of_module_db():
+    tally = torch_tables.run_modules(share=0.25, samples=2)
+    assert not tally.failures, "\n".join([str(tally), *tally.failures])
+    assert tally.names > 20 and tally.compiled > tally.samples * 0.7, str(tally)

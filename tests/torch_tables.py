@@ -1,0 +1,207 @@
+"""PyTorch's own test databases run through smelt: every op and every module, compiled against eager.
+
+    python tests/torch_tables.py [ops|modules] [--only NAME] [--share 0.25] [--samples N]
+
+prints a count, and a line for everything that differs. CI runs a seeded quarter (test_torch_tables.py).
+"""
+from __future__ import annotations
+
+import argparse
+import collections
+import copy
+import random
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable
+
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import module_db
+from torch.utils import _pytree as pytree
+
+import smelt
+
+#: Ops whose result is uninitialised memory: only shapes and dtypes can agree.
+UNSET = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+
+
+@dataclass
+class Tally:
+    """What came of a table: names checked, samples run, samples that ran compiled, and the failures."""
+    names: int = 0
+    samples: int = 0
+    compiled: int = 0
+    failures: list[str] = field(default_factory=list)
+    eager: collections.Counter = field(default_factory=collections.Counter)
+
+    def __str__(self):
+        return (f"{self.names} entries, {self.samples} samples: {self.compiled} compiled, {self.samples - self.compiled} eager, "
+                f"{len(self.failures)} wrong or crashed")
+
+
+def outcome(function: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
+    """Result and gradients of one seeded call on copies of the arguments; an exception counts as the result."""
+    args, kwargs = pytree.tree_map(_fresh, (args, kwargs))
+    torch.manual_seed(0)
+    try:
+        result = function(*args, **kwargs)
+    except Exception as e:
+        return type(e), []
+    leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.requires_grad]
+    return result, gradients(result, leaves)
+
+
+def gradients(result: Any, leaves: list[torch.Tensor]) -> list:
+    outs = [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and t.requires_grad and t.dtype.is_floating_point
+            and t.layout == torch.strided]
+    if not outs or not leaves:
+        return []
+    torch.manual_seed(1)
+    return list(torch.autograd.grad(outs, leaves, [torch.randn_like(o) for o in outs], allow_unused=True))
+
+
+def _fresh(x):
+    """A copy with the same strides and requires_grad."""
+    if not isinstance(x, torch.Tensor) or x.layout != torch.strided:
+        return x
+    c = x.detach().clone(memory_format=torch.preserve_format)
+    if c.stride() != x.stride() and x.numel():
+        c = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(x) if 0 not in x.stride() else x.detach()
+    return c.requires_grad_(x.requires_grad)
+
+
+def same(a: Any, b: Any, values: bool = True) -> str:
+    """What differs between two outcomes; "" if nothing does."""
+    flat_a, spec_a = pytree.tree_flatten(a)
+    flat_b, spec_b = pytree.tree_flatten(b)
+    if spec_a != spec_b:
+        return f"structure {spec_a} instead of {spec_b}"
+    for x, y in zip(flat_a, flat_b):
+        if isinstance(y, torch.Tensor) and isinstance(x, torch.Tensor):
+            if (x.dtype, x.shape, x.layout, x.requires_grad) != (y.dtype, y.shape, y.layout, y.requires_grad):
+                return f"{x.dtype}{list(x.shape)} grad={x.requires_grad} instead of {y.dtype}{list(y.shape)} grad={y.requires_grad}"
+            if values and y.layout == torch.strided and x.stride() != y.stride() and y.numel() > 1:
+                return f"strides {x.stride()} instead of {y.stride()}"
+            if values:
+                try:
+                    torch.testing.assert_close(x, y, equal_nan=True)
+                except AssertionError as e:
+                    return str(e).replace("\n", " ")
+        elif type(x) is not type(y) or (values and x is not y and not _equal(x, y)):
+            return f"{x!r} instead of {y!r}"
+    return ""
+
+
+def _equal(x, y) -> bool:
+    return x == y or (x != x and y != y)
+
+
+def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally, compiled=None) -> None:
+    """Three calls of the compiled function (recorded, checked, plain) against three of eager."""
+    tally.samples += 1
+    compiled = compiled or smelt.compile(function)
+    for call in range(3):
+        expected, found = outcome(function, args, kwargs), outcome(compiled, args, kwargs)
+        wrong = same(found[0], expected[0], name.split(".")[-1] not in UNSET) or same(found[1], expected[1])
+        if wrong:
+            tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
+            return
+    report = smelt.explain(compiled)
+    if any(p.broken for p in report.programs):
+        tally.failures.append(f"{name}: {next(p.broken for p in report.programs if p.broken)[:300]}")
+    tally.compiled += report.compiled
+    tally.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
+
+
+def chosen(table: Iterable, share: float, only: str) -> list:
+    """A seeded part of a table, in order."""
+    picked = random.Random(0)
+    return [info for info in table if (only in info.name) and (picked.random() < share or bool(only))]
+
+
+def run_ops(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
+    tally = tally or Tally()
+    for info in chosen(op_db, share, only):
+        if torch.float32 not in info.supported_dtypes("cpu"):
+            continue
+        tally.names += 1
+        grad = info.supports_autograd and torch.float32 in info.supported_backward_dtypes("cpu")
+        torch.manual_seed(0)
+        for n, s in enumerate(info.sample_inputs("cpu", torch.float32, requires_grad=grad)):
+            if samples and n >= samples:
+                break
+            check(info.formatted_name if hasattr(info, "formatted_name") else info.name, lambda *a, **k: info.op(*a, **k), (s.input, *s.args), s.kwargs, tally)
+    return tally
+
+
+def run_modules(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
+    tally = tally or Tally()
+    for info in chosen(module_db, share, only):
+        if torch.float32 not in info.dtypes:
+            continue
+        tally.names += 1
+        for training in (True, False):
+            torch.manual_seed(0)
+            inputs = info.module_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=True, training=training)
+            for n, m in enumerate(inputs):
+                if (samples and n >= samples) or m.forward_input is None:
+                    continue
+                made = info.module_cls(*m.constructor_input.args, **m.constructor_input.kwargs).train(training)
+                twin = copy.deepcopy(made)
+                net = smelt.compile(twin)
+                check_module(f"{info.name}[{n}] {'train' if training else 'eval'}", made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
+    return tally
+
+
+def check_module(name: str, eager, twin, compiled, args, kwargs, tally: Tally) -> None:
+    """As `check`, and the parameters' gradients and the buffers must agree after every call."""
+    tally.samples += 1
+    for call in range(3):
+        sides = []
+        for module, target in ((eager, eager), (twin, compiled)):
+            result, grads = outcome(target, args, kwargs)
+            parameters = gradients_of_parameters(target, module, args, kwargs)
+            sides.append((result, grads, parameters, list(module.buffers())))
+        wrong = same(sides[1], sides[0])
+        if wrong:
+            tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
+            return
+    report = smelt.explain(compiled)
+    if any(p.broken for p in report.programs):
+        tally.failures.append(f"{name}: {next(p.broken for p in report.programs if p.broken)[:300]}")
+    tally.compiled += report.compiled
+    tally.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
+
+
+def gradients_of_parameters(target, module, args, kwargs) -> list:
+    torch.manual_seed(0)
+    try:
+        result = target(*pytree.tree_map(_fresh, args), **pytree.tree_map(_fresh, kwargs))
+    except Exception:
+        return []
+    return gradients(result, [p for p in module.parameters() if p.requires_grad])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tables", nargs="*", default=["ops", "modules"])
+    parser.add_argument("--only", default="")
+    parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--samples", type=int, default=0, help="samples of each entry at most (default: all)")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    failed = 0
+    for name in args.tables:
+        tally = {"ops": run_ops, "modules": run_modules}[name](args.share, args.only, args.samples)
+        for f in tally.failures:
+            print("  " + f)
+        for reason, count in tally.eager.most_common(12):
+            print(f"  eager {count:5}: {reason}")
+        print(f"{name}: {tally}")
+        failed += len(tally.failures)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

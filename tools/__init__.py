@@ -1,0 +1,1 @@
+"""Looking and measuring: explain, pictures, dumps, the benchmark and the doctor."""

@@ -1,0 +1,118 @@
+"""Writing a compilation to files: every stage for SMELT_DUMP, and a reproducer for a wrong result."""
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Sequence
+
+import torch
+
+from .. import config
+from ..compiler.text import show
+
+INLINE_BYTES = 1 << 18  # inputs up to this size stand inside the reproducer
+
+_RUN = '''"""Run this dump: the recording through today's smelt, against the reference evaluator.
+
+{about}
+"""
+from pathlib import Path
+
+import torch
+from smelt import pipeline
+from smelt.compiler import compare, evaluate, parse
+
+here = Path(__file__).parent
+graph = parse({graph})
+{inputs}
+ours = pipeline.compile_graph(graph)(*inputs)
+found = compare.compare(ours, evaluate(graph, inputs), lambda: compare.evaluate_precisely(graph, inputs))
+print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
+'''
+
+
+def write(compilation, folder: str | os.PathLike) -> Path:
+    """Write every stage of a compilation under `folder`, in a folder of its own; gives that folder."""
+    base = Path(folder)
+    base.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"\W+", "_", compilation.recording.graph.name) or "program"
+    number = 0
+    while True:  # atomic, so that threads and processes never share one
+        home = base / f"{name}-{number}"
+        try:
+            home.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+    for n, (stage, graph) in enumerate(compilation.graphs.items(), 1):
+        (home / f"{n:02}-{stage}.txt").write_text(show(graph) + "\n")
+    for stage, loaded in compilation.programs.items():
+        (home / f"{stage}.c").write_text(loaded.program.source)
+        (home / f"{stage}_host.py").write_text(loaded.host_source)
+    graph = compilation.recording.graph
+    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.", graph='(here / "01-recorded.txt").read_text()',
+                                             inputs=f"inputs = [\n{_random_inputs(graph)}]"))
+    return home
+
+
+def reproducer(compilation, mismatch, stage: str, inputs: Sequence[torch.Tensor]) -> str:
+    """Write a file that shows a wrong result again; gives the text of the warning."""
+    graph = compilation.recording.graph
+    where = locate(compilation, inputs) if stage == "forward" else ""
+    about = f"{graph.name}, {stage}: {mismatch}{where}"
+    try:
+        path = _write_reproducer(graph, about, inputs)
+        seen = f"a reproducer is in {path}"
+    except OSError as e:
+        seen = f"no reproducer could be written: {e}"
+    return f"smelt: {about}. This is a defect of smelt: the function runs eagerly from now on; {seen}"
+
+
+def locate(compilation, inputs: Sequence[torch.Tensor]) -> str:
+    """The first value of the graph that comes out wrong when every value is an output: its name and line."""
+    from ..compiler.compare import compare
+    from ..compiler.evaluate import evaluate
+    from ..compiler.ir import Graph, TensorType
+    graph = compilation.graphs["forward"]
+    shown = tuple(v for v in graph.values if isinstance(v.type, TensorType))
+    whole = Graph(graph.name, graph.inputs, graph.values, shown)
+    try:
+        ours = compilation.run_graph(whole, inputs)
+    except Exception as e:  # the defect may show as an error here; the report must not hide the mismatch
+        return f" (looking for its place failed: {type(e).__name__}: {e})"
+    for v, a, b in zip(shown, ours, evaluate(whole, inputs)):
+        if (found := compare([a], [b])) is not None:
+            return f"; first wrong value: %{v.name} = {v.op.name} ({v.origin}), element {found.index}: {found.ours}, should be {found.reference}"
+    return "; every value is right when computed on its own: the fault is in how they are fused"
+
+
+def _write_reproducer(graph, about: str, inputs: Sequence[torch.Tensor]) -> Path:
+    folder = Path(config.report_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=f"{graph.name}-", dir=folder))
+    packed = io.BytesIO()
+    torch.save([t.detach() for t in inputs], packed)
+    if packed.tell() <= INLINE_BYTES:
+        text = base64.b64encode(packed.getvalue()).decode()
+        load = f"import base64, io\ninputs = torch.load(io.BytesIO(base64.b64decode('{text}')))"
+    else:
+        (home / "inputs.pt").write_bytes(packed.getvalue())
+        load = 'inputs = torch.load(here / "inputs.pt")'
+    path = home / "run.py"
+    path.write_text(_RUN.format(about=about, graph=f"r'''{show(graph)}'''", inputs=load))
+    return path
+
+
+def _random_inputs(graph) -> str:
+    lines = []
+    for v in graph.inputs:
+        t = v.type
+        made = f"torch.randn({tuple(t.shape)}).to({t.dtype})" if t.dtype.is_floating_point or t.dtype.is_complex else f"torch.randint(2, {tuple(t.shape)}).to({t.dtype})"
+        if not t.contiguous:
+            made = f"torch.empty_strided({tuple(t.shape)}, {tuple(t.strides)}, dtype={t.dtype}).copy_({made})"
+        lines.append(f"    {made},  # {v.name}\n")
+    return "".join(lines)

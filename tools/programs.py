@@ -1,0 +1,71 @@
+"""The programs that the benchmark runs: what people compile most, small and large."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program to time. `make()` gives (function or module, arguments); `train`: time forward and backward."""
+    name: str
+    make: Callable[[], tuple[Callable, tuple[Any, ...]]]
+    train: bool = False
+
+
+def chain(x, w, b):
+    return F.gelu(x * w + b).sum(-1)
+
+
+def _rows(function: Callable, rows: int = 4096, columns: int = 1024, *more: Callable[[], Any]):
+    return lambda: (function, (torch.randn(rows, columns), *(m() for m in more)))
+
+
+def _vector(n: int = 1024):
+    return lambda: torch.randn(n)
+
+
+def _layer_norm(x, w, b):
+    return F.layer_norm(x, x.shape[-1:], w, b)
+
+
+def _cross_entropy(logits, labels):
+    return F.cross_entropy(logits, labels)
+
+
+def _leaf(*shape):
+    return torch.randn(*shape).requires_grad_()
+
+
+def _batch_norm():
+    return nn.Sequential(nn.BatchNorm2d(64), nn.ReLU()), (torch.randn(32, 64, 28, 28),)
+
+
+def classifier() -> nn.Module:
+    return nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+class ClassifierLoss(nn.Module):
+    """The 784-64-64-10 classifier with its cross-entropy."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = classifier()
+
+    def forward(self, x, y):
+        return F.cross_entropy(self.net(x), y)
+
+
+CASES: tuple[Case, ...] = (
+    Case("gelu(x*w+b).sum", _rows(chain, 4096, 1024, _vector(), _vector())),
+    Case("layer norm", _rows(_layer_norm, 4096, 1024, _vector(), _vector())),
+    Case("softmax", _rows(lambda x: x.softmax(-1))),
+    Case("cross-entropy fwd+bwd", lambda: (_cross_entropy, (_leaf(512, 32000), torch.randint(32000, (512,)))), train=True),
+    Case("batch norm + relu", _batch_norm),
+    Case("mean(0)", _rows(lambda x: x.mean(0))),
+    Case("classifier fwd+bwd", lambda: (ClassifierLoss(), (torch.randn(64, 784), torch.randint(10, (64,)))), train=True),
+)
