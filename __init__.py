@@ -1,1 +1,67 @@
-"""smelt: a graph compiler for PyTorch."""
+"""smelt: a graph compiler for PyTorch.
+
+    import smelt
+
+    @smelt.compile
+    def f(x, w, b):
+        return torch.nn.functional.gelu(x * w + b).sum(-1)
+
+The first call runs for real and is recorded; later calls run fused kernels. `explain`, `show` and `draw` tell what
+became of a function; `config` holds every setting.
+"""
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from . import config, errors
+from .errors import (BuildError, IncompatibleTorch, InvalidGraph, InvalidText, SmeltError, SmeltWarning, Unsupported,
+                     WrongResult)
+
+__version__ = "0.1.0"
+__all__ = ["compile", "explain", "show", "draw", "config", "errors", "SmeltError", "SmeltWarning", "Unsupported", "BuildError",
+           "InvalidGraph", "InvalidText", "IncompatibleTorch", "WrongResult"]
+
+
+def compile(function: Callable | None = None, *, fullgraph: bool = False, dynamic: bool | None = None, backend: str = "auto",
+            verify: str | None = None, rng: str = "torch", mode: str | None = None, disable: bool = False) -> Any:
+    """Compile a function, a method, a callable object or a module; without one, a decorator with these options.
+
+    fullgraph   raise Unsupported where a call would run eagerly, instead of warning once
+    dynamic     accepted for torch.compile's sake; every new size is recorded anew, whatever it says
+    backend     "auto" or "c": C for the CPU; "eager": run the recorded graph op by op with torch (to find out what is at fault)
+    verify      when to check a program against its recording: "first", "always", "raise" or "off" (config.verify if None)
+    rng         "torch": the random numbers that eager would draw
+    mode        None or "default"
+    disable     give back the function as it is
+
+    Raises ValueError for an option that has no such value, TypeError for something that cannot be called.
+    """
+    from .pipeline import compile as wired
+    return wired(function, fullgraph=fullgraph, dynamic=dynamic, backend=backend, verify=verify, rng=rng, mode=mode, disable=disable)
+
+
+def explain(compiled: Any):
+    """What became of a compiled function or module, as a tools.explain.Report: print it, or read its fields."""
+    from .tools.explain import explain
+    return explain(compiled)
+
+
+def show(compiled: Any, stage: str = "forward", program: int = 0) -> str:
+    """The text of a stage of a compiled function's program (0 is the newest), which is also printed.
+
+    Stages: "recorded", "simplified", "joint", "forward", "backward"; "c" and "host" (with "backward c", "backward host").
+    Raises SmeltError naming the stages there are.
+    """
+    from .tools.explain import stage_text
+    text = stage_text(compiled, stage, program)
+    print(text)
+    return text
+
+
+def draw(compiled: Any, path: Any, program: int = 0):
+    """Draw a compiled function's forward and backward graphs, kernels as boxes, into `path` (.svg, .png, .pdf, .dot).
+
+    Gives the path. Needs the graphviz package, and the `dot` program or the pygraphviz package.
+    """
+    from .tools.explain import picture
+    return picture(compiled, path, program)

@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from . import config
 from .tools import dump
-from .codegen import generate
+from .codegen.c.backend import CBackend
+from .codegen.generate import generate
 from .compiler.ir import Graph
-from .compiler.passes import cse, dce, decompose, fold, gradient, partition, simplify, without_detach
+from .compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
+from .compiler.evaluate import evaluate
 from .compiler.verify import verify
+from .frontend import api
 from .frontend.bridge import Derivative, Executable
 from .frontend.recording import Fresh, OutputView, Recording
 from .runtime import load
@@ -19,7 +23,7 @@ from .runtime import load
 CLEAN = (simplify, fold, cse, dce)
 #: Before the gradient: composite ops that have a gradient rule of their own stay whole.
 #: After it: everything is broken into what code generation knows.
-LOWER = (without_detach, decompose, *CLEAN)
+LOWER = (drop_detach, decompose, *CLEAN)
 
 
 @dataclass
@@ -47,22 +51,39 @@ class Compilation:
 
     def program(self, stage: str, graph: Graph) -> Callable:
         """Generate, build and load one graph."""
-        generated = self.step("generate", generate, graph)
+        generated = self.step("generate", generate, graph, CBackend(config.isa))
         loaded = self.programs[stage] = self.step("build", load, generated)
         return loaded
 
     @staticmethod
     def run_graph(graph: Graph, inputs) -> tuple:
         """A lowered graph generated, built and run once."""
-        return load(generate(graph))(*inputs)
+        return load(generate(graph, CBackend(config.isa)))(*inputs)
 
 
-def build(recording: Recording, grad: bool, check: str | None = None) -> Executable:
+#: The values each option may have; the first is the default.
+OPTIONS = {"backend": ("auto", "c", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
+           "verify": (None, "first", "always", "raise", "off")}
+
+
+def compile(function: Callable | None = None, *, fullgraph: bool = False, disable: bool = False, **options) -> Any:
+    """smelt.compile: the decorator, with this pipeline behind it."""
+    for name, value in options.items():
+        if value not in OPTIONS[name]:
+            raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
+    again = partial(compile, fullgraph=fullgraph, **options)
+    builder = partial(build, backend=options["backend"], check=options["verify"])
+    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable)
+
+
+def build(recording: Recording, backend: str = "auto", check: str | None = None) -> Executable:
     """A callable for a recording: takes its input tensors, gives its results.
 
-    `grad`: whether autograd was on. `check`: when to compare with the recording (config.verify if None).
+    `check`: when to compare with the recording (config.verify if None).
     Raises Unsupported or BuildError where it can't be compiled.
     """
+    if backend == "eager":
+        return Executable(recording, partial(_by_reference, recording.graph), verify="off")
     c = Compilation(recording)
     verify(recording.graph, "recording")
     c.graphs["recorded"] = recording.graph
@@ -70,7 +91,7 @@ def build(recording: Recording, grad: bool, check: str | None = None) -> Executa
     of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView)) and r.requires_grad))
     wrt = tuple(k for k, t in enumerate(recording.tensors) if t.requires_grad)
     derivative = None
-    if grad and of and wrt:
+    if of and wrt:
         joint = c.step("gradient", gradient, graph, wrt, of)
         verify(joint.graph, "gradient")
         joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
@@ -81,15 +102,19 @@ def build(recording: Recording, grad: bool, check: str | None = None) -> Executa
         derivative = Derivative(wrt, of, split.saved, c.program("backward", backward_graph))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER))
-    executable = Executable(recording, forward, derivative, check or config.verify, lambda *found: dump.reproducer(c, *found))
+    executable = Executable(recording, forward, derivative, check or config.verify, partial(dump.reproducer, c))
     executable.compilation = c
     if config.dump:
         dump.write(c, config.dump)
     return executable
 
 
+def _by_reference(graph: Graph, *inputs) -> list:
+    return evaluate(graph, inputs)
+
+
 def compile_graph(graph: Graph) -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
     for p in (*CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
-    return load(generate(graph))
+    return load(generate(graph, CBackend(config.isa)))

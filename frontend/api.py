@@ -121,8 +121,8 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         try:
             if self._attempts >= config.program_limit:
-                self._warn(f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit none of its "
-                           f"programs run eagerly. What changed last: {self._change(args, kwargs) or 'what the run itself writes'}")
+                self._warn("limit", f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit none "
+                           f"of its programs run eagerly. What changed last: {self._change(args, kwargs) or 'what the run itself writes'}")
                 return self._function(*args, **kwargs)
             if self.programs:
                 change = self._change(args, kwargs)
@@ -171,12 +171,13 @@ class CompiledFunction:
         """Raise under fullgraph; else warn, once for each reason and place."""
         if self._fullgraph:
             raise error
-        self._warn(f"{self.name} runs eagerly: {error}")
+        self._warn(str(error), f"{self.name} runs eagerly: {error}")
 
-    def _warn(self, text: str) -> None:
-        if text in self._warned:
+    def _warn(self, reason: str, text: str) -> None:
+        """Warn at the user's line, once for each reason."""
+        if reason in self._warned:
             return
-        self._warned.add(text)
+        self._warned.add(reason)
         frame = user_frame(sys._getframe(1))
         if frame is None:
             warnings.warn(text, SmeltWarning)

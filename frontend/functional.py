@@ -23,7 +23,7 @@ from ..compiler.ir import TensorType, Type, Value
 from ..compiler.ops.views import inverse
 from ..errors import Unsupported
 from .gradients import Reach, custom_function
-from .overloads import import_call, overload, type_of
+from .overloads import import_call, overload
 from .recording import ViewStep
 
 
@@ -82,10 +82,9 @@ class Memory:
 
     # Tensors come in
 
-    def add(self, tensor: torch.Tensor, value: Value, input: int | None = None) -> Alias:
+    def add(self, tensor: torch.Tensor, type: TensorType, value: Value, input: int | None = None) -> Alias:
         """A tensor with memory of its own. `input` is its place among the graph's inputs."""
         family = Family(torn=input is None and not torch.is_grad_enabled())
-        type = type_of(tensor)
         base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family])
         if input is not None:
             self.inputs.append(base)
@@ -100,7 +99,7 @@ class Memory:
         if not step.view.grad or overload(step.view.function).packet in ("detach", "detach_"):
             family = Family(torn=True)
             parent.base.families.append(family)
-        type = type_of(tensor)
+        type = step.type if step.view.index is None else step.type.items[step.view.index]
         return self._put(tensor, Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained))
 
     def _put(self, tensor: torch.Tensor, alias: Alias) -> Alias:

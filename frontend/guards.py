@@ -129,6 +129,10 @@ class Namespace:
             self.bound[name] = value
         return name
 
+    def place(self, value: Any, expression: str) -> None:
+        """Reach an object by an expression, in every call's own terms, and don't keep it alive."""
+        self._names[id(value)] = expression
+
     def literal(self, value: Any) -> str:
         """A constant's text where that is exact, else its name."""
         return repr(value) if value is None or type(value) in (bool, int, str) else self.bind(value)

@@ -391,10 +391,11 @@ class Observer:
         self.read_flags |= "requires_grad" in named
         for module in imports_named(code, frame.f_globals):
             self._follow(sys.modules[module], module)
-        for attribute in named - self._attributes:
+        new = named - self._attributes
+        self._attributes |= named
+        for attribute in new:
             for holder, name, _ in list(self._holders):
                 self._read_named(holder, name, attribute)
-        self._attributes |= named
         for attribute, number in attributes_written(code):
             self._written.setdefault(attribute, f"{code.co_filename}:{number}")
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"

@@ -113,14 +113,17 @@ class Recorder:
 
     def _add_input(self, name: str, tensor: torch.Tensor) -> Alias:
         _check_kind(tensor)
+        if tensor.is_conj() or tensor.is_neg():
+            raise Unsupported("a tensor whose sign is kept aside (conj)")
         k = len(self._tensors)
-        value = self._b.input(name.replace(".", "_"), type_of(tensor))
+        type = type_of(tensor)
+        value = self._b.input(name.replace(".", "_"), type)
         if tensor.requires_grad:
             self._sources.add(tensor, 1 << k)
         self._reach.add_input(value, tensor.requires_grad << k)
         self._tensors.append(tensor)
         self._before.append((tensor.requires_grad, 0 if tensor.is_inference() else version_of(tensor)))
-        return self._memory.add(tensor, value, input=k)
+        return self._memory.add(tensor, type, value, input=k)
 
     def _alias(self, tensor: torch.Tensor) -> Alias:
         """The alias of a tensor; one that the run did not make becomes an input."""
@@ -140,9 +143,10 @@ class Recorder:
         data, place = tuple(tensor.flatten().tolist()), {"dtype": tensor.dtype, "device": tensor.device}
         shape = tuple(tensor.shape)
         if len(set(map(repr, data))) == 1:
-            self._memory.add(tensor, self._b.full(shape=shape, value=data[0], **place))
+            value = self._b.full(shape=shape, value=data[0], **place)
         else:
-            self._memory.add(tensor, self._b.constant(data=data, shape=shape, **place))
+            value = self._b.constant(data=data, shape=shape, **place)
+        self._memory.add(tensor, type_of(tensor), value)
 
     # One op
 
@@ -185,7 +189,9 @@ class Recorder:
             raise Unsupported(f"the size of a result depends on the values ({op.key})")
         if op.silent:
             raise Unsupported(f"calls an op that only has an effect ({op.key})")
-        if any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
+        if op.packet in ("_conj", "_neg_view"):
+            raise Unsupported(f"a tensor whose sign is kept aside ({op.key})")
+        if op.seeded and any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
             raise Unsupported("draws random numbers from a generator of its own")
 
     def _read(self, given, call: "_Call", unread=()):
@@ -222,11 +228,12 @@ class Recorder:
         if source is not None:
             self._add_views(call, source, result)
             return
-        values = import_call(self._b, call.op, call.values, call.keywords, type_of(result))
-        for r, value in zip(result, values) if several else ((result, values),):
+        type = type_of(result)
+        values = import_call(self._b, call.op, call.values, call.keywords, type)
+        for r, t, value in zip(result, type.items, values) if several else ((result, type, values),):
             if isinstance(r, torch.Tensor):
                 self._refuse_strided_random(call, r)
-                self._memory.add(r, value)
+                self._memory.add(r, t, value)
 
     def _source(self, call: "_Call", results: Sequence[torch.Tensor]) -> Alias | None:
         """The alias of the tensor that the results are views of, if they are."""
@@ -289,7 +296,7 @@ class Recorder:
                 raise Unsupported(f"writes to a tensor of another size, which is resized ({call.op.key})")
         values = self._new_values(call, others)
         for r, value in zip(others, values):
-            self._memory.add(r, value)
+            self._memory.add(r, type_of(r), value)
         for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
             self._refuse_strided_random(call, tensor)
             self._memory.write(tensor, alias, self._fitted(value, alias.type))
@@ -524,5 +531,5 @@ def _check_kind(tensor: torch.Tensor) -> None:
     """Raise Unsupported for tensors other than plain dense ones on the CPU."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Unsupported(f"a tensor of the class {type(tensor).__name__}")
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
         raise Unsupported(f"a tensor that is not dense on the CPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")

@@ -68,6 +68,7 @@ class Arguments:
             if i < bound:
                 self.objects.append((name, value))
                 self.places[id(value)] = f"args[{i}]"
+                names.place(value, f"args[{i}]")
             else:
                 self._take(value, f"args[{i}]", f"args[{i}]", name, 0)
         for name in keywords:
@@ -170,7 +171,7 @@ class Rebuild:
             expression = f"tensors[{len(self.tensors) - 1}]"
         elif id(value) in self._places:
             expression = self._places[id(value)]
-        elif self._outside(value):
+        elif self._outside(value) or isinstance(value, type) and "<locals>" not in value.__qualname__:
             expression = self._names.bind(value)
         else:
             text = self._container(value)

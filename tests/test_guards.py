@@ -110,7 +110,9 @@ def stale(function, change, *args, programs=2, **kwargs):
 def swap(holder, name, value):
     """A change that sets an attribute, and undoes it."""
     def change():
-        before = vars(holder).get(name, MISSING) if not isinstance(holder, dict) else holder.get(name, MISSING)
+        entries = holder if isinstance(holder, dict) else vars(holder)
+        tables = [entries, *(entries[t] for t in ("_parameters", "_buffers", "_modules") if isinstance(holder, nn.Module))]
+        before = next((t[name] for t in tables if name in t), MISSING)
         put = holder.__setitem__ if isinstance(holder, dict) else functools.partial(setattr, holder)
         remove = holder.__delitem__ if isinstance(holder, dict) else functools.partial(delattr, holder)
         put(name, value)
@@ -478,7 +480,7 @@ def test_default_dtype_and_flags():
     def change():
         torch.use_deterministic_algorithms(True)
         return lambda: torch.use_deterministic_algorithms(False)
-    stale(lambda x: x + 1 if torch.are_deterministic_algorithms_enabled() else x, change, X)
+    stale(lambda x: x + 1 if torch.are_deterministic_algorithms_enabled() else x - 1, change, X)
 
 
 def test_requires_grad_read_under_no_grad():

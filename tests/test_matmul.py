@@ -96,7 +96,7 @@ def test_the_shares_of_threads_make_up_the_whole(threads):
 
 
 def test_a_panel_out_of_a_large_operand_is_packed():
-    a, c = operand((40, 300), "N"), operand((300, 512), "N")
+    a, c = operand((40, 300), "N"), operand((300, 900), "N")
     assert choose_tiling(make_kernel(a, c), isa_of("avx512")).panel == "rows"
     assert torch.equal(product(a, c), a @ c)
 

@@ -192,6 +192,11 @@ VIEWS = {
 }
 
 
+#: Views that cut gradients; that eager allows no write to under autograd; and torch.as_strided_scatter, the reference's
+#: oracle, gives the gradient of the elements that it replaces instead of that of the others.
+NO_GRADIENT = ("detach", "data", "split", "unbind", "chunk", "as_strided")
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_write_through_a_view(name):
     """The view, its source and its siblings all see the write, whether the memory is the run's own or an input's."""
@@ -215,7 +220,7 @@ def test_write_through_a_view(name):
     assert len(recording.writebacks) == 1 and recording.writebacks[0].input == 0
 
 
-@pytest.mark.parametrize("name", [n for n in VIEWS if n not in ("detach", "data", "split", "unbind", "chunk")])
+@pytest.mark.parametrize("name", [n for n in VIEWS if n not in NO_GRADIENT])
 def test_gradients_through_writes_to_views(name):
     def program(w, u):
         y = w * 2
@@ -290,7 +295,7 @@ def test_loops_of_writes():
 
 def test_overlapping_reads_of_a_written_slice():
     def program(x):
-        a, b = x[:3], x[1:]
+        a, b = x[:4], x[1:]
         a.add_(b.clone())
         b.mul_(a * 1)
         return a.sum()
@@ -487,7 +492,7 @@ REFUSED = {
     "data_ptr": (lambda x: x * (x.data_ptr() % 2), "reads a tensor's values"),
     "print": (lambda x: (x, str(x))[0] * 2, "reads a tensor's values"),
     "equal": (lambda x: x * torch.equal(x, x), "reads a tensor's values"),
-    "list of tensors": (lambda x: torch.tensor([x[0, 0], x[0, 1]]), "reads a tensor's values"),
+    "list of tensors": (lambda x: torch.tensor([x[0, 0], x[0, 1]]), "plain numbers"),
     "nonzero": (lambda x: x.nonzero(), "size of a result depends on the values"),
     "mask": (lambda x: x[x > 0], "size of a result depends on the values"),
     "custom function": (lambda x: Double.apply(x), "custom autograd.Function (Double)"),

@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Sequence
+from pathlib import Path
+from typing import Any
 
+from ..compiler.text import show
+from ..errors import SmeltError
+from ..frontend.api import CompiledProgram, compiled_function
+from . import draw
 from .bench import size
 
 
@@ -80,3 +85,59 @@ class Report:
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         return "\n".join(lines)
+
+
+def explain(compiled: Any) -> Report:
+    """The report of a compiled function, method or module. TypeError for anything else."""
+    function = compiled_function(compiled)
+    kept = [p for p in function.programs if p.run is not None]
+    return Report(function.name, tuple(map(_program, kept)), tuple(p.reason for p in function.programs if p.run is None),
+                  tuple(function.recompilations))
+
+
+def _program(p: CompiledProgram) -> ProgramReport:
+    compilation = p.run.compilation
+    loaded = [x.program for x in compilation.programs.values()]
+    kernels = tuple(KernelReport(k["name"], tuple(k["values"]), k["read"], k["written"]) for x in loaded for k in x.notes["kernels"])
+    calls = tuple(name for x in loaded for name in x.notes["calls"])
+    outputs = sum(_bytes(x.slots[o]) for x in loaded for o in set(x.outputs) if x.slots[o].place == "output")
+    return ProgramReport(tuple(str(p.guards).splitlines()), kernels, calls, sum(x.arena_bytes for x in loaded), outputs,
+                         dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken)
+
+
+def _bytes(slot) -> int:
+    count = 1
+    for n in slot.shape:
+        count *= n
+    return count * slot.dtype.itemsize
+
+
+def _compilation(compiled: Any, program: int):
+    function = compiled_function(compiled)
+    kept = [p for p in function.programs if p.run is not None]
+    if not kept:
+        reasons = "; ".join(p.reason for p in function.programs) or "it has not been called yet"
+        raise SmeltError(f"{function.name} has no compiled program: {reasons}")
+    if not 0 <= program < len(kept):
+        raise SmeltError(f"{function.name} has {len(kept)} programs; there is no program {program}")
+    return kept[program].run.compilation
+
+
+def stage_text(compiled: Any, stage: str, program: int) -> str:
+    """The text of one stage: a graph by name, or "c", "host" and the same of the backward program."""
+    c = _compilation(compiled, program)
+    texts = {name: lambda graph=graph: show(graph) for name, graph in c.graphs.items()}
+    for name, loaded in c.programs.items():
+        prefix = "" if name == "forward" else f"{name} "
+        texts[f"{prefix}c"] = lambda loaded=loaded: loaded.program.source
+        texts[f"{prefix}host"] = lambda loaded=loaded: loaded.host_source
+    if stage not in texts:
+        raise SmeltError(f"there is no stage {stage!r}; there is {', '.join(texts)}")
+    return texts[stage]()
+
+
+def picture(compiled: Any, path: Any, program: int) -> Path:
+    """Draw the forward and backward graphs of a program with their kernels as boxes."""
+    c = _compilation(compiled, program)
+    parts = [(c.graphs[name], {k["name"]: k["values"] for k in loaded.program.notes["kernels"]}) for name, loaded in c.programs.items()]
+    return draw.render(draw.dot(parts), path)

@@ -268,9 +268,18 @@ def _extremum(name: str, sign: str, instruction: str) -> None:
         if t.kind == "f" and isa.name in ("avx512", "avx2") and t.bytes == 32:
             return head + f"{{ return __builtin_ia32_{instruction}{letters}256(a, b); }}"
         return head + f"{{ return select_$T({'lt' if sign == '<' else 'gt'}_$T(a, b), a, b); }}"
-    HELPERS[wide] = template
-    HELPERS[plain] = lambda t, isa: f"static inline $T {plain}_$T($T a, $T b) " + (
-        f"{{ return select_$T(eq_$T(a, a), {wide}_$T(a, b), a); }}" if t.kind == "f" else f"{{ return {wide}_$T(a, b); }}")
+    def propagating(t: Vector, isa: Isa) -> str:
+        head = f"static inline $T {plain}_$T($T a, $T b) "
+        if t.kind != "f":
+            return head + f"{{ return {wide}_$T(a, b); }}"
+        if isa.name == "avx512" and t.bytes == 64:  # a where it is NaN, else the instruction's result
+            letters = "ps" if t.bits == 32 else "pd"
+            ordered, builtin = f"__builtin_ia32_cmp{letters}512_mask(a, a, 7, -1, 4)", f"__builtin_ia32_{instruction}{letters}512"
+            return (f"#ifdef __clang__\n{head}{{ return __builtin_ia32_select{letters}_512({ordered}, {builtin}(a, b, 4), a); }}\n"
+                    f"#else\n{head}{{ return {builtin}_mask(a, b, a, {ordered}, 4); }}\n#endif")
+        return head + f"{{ return select_$T(eq_$T(a, a), {wide}_$T(a, b), a); }}"
+
+    HELPERS[wide], HELPERS[plain] = template, propagating
 
 
 _extremum("lower", "<", "min")

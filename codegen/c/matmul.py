@@ -24,7 +24,7 @@ from .helpers import HELPERS
 from .isa import Isa, isa_of, memory_type, register_type
 from .schedule import size_of
 
-NEAR_BYTES = 256 << 10   # an operand of this size is read in place, a larger one by packed panels
+NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
 TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error
 PANEL_BYTES = 128 << 10  # of a packed panel, which lies on the stack
 BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
@@ -81,7 +81,7 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
     if column != 1:
         panel = "columns" if step == 1 else "any"
-    elif n < vectors * lanes or (m >= 4 * rows and k * step * itemsize > NEAR_BYTES):
+    elif n < vectors * lanes or (m >= 4 * rows and step > vectors * lanes and k * step * itemsize > NEAR_BYTES):
         panel = "rows"
     else:
         panel = "place"
@@ -298,17 +298,17 @@ for _rows in range(1, MAX_ROWS + 1):
 def _dots(rows: int, columns: int) -> str:
     def step(load: str, mask: str) -> str:
         return f"""\
-            $T right[{columns}];
-            #pragma GCC unroll {columns}
-            for (long j = 0; j < {columns}; j++)
-                right[j] = {load}(b + j * column + l{mask});
-            #pragma GCC unroll {rows}
-            for (long i = 0; i < {rows}; i++) {{
-                const $T left = {load}(a + i * a_row + l{mask});
+                $T right[{columns}];
                 #pragma GCC unroll {columns}
                 for (long j = 0; j < {columns}; j++)
-                    acc[i][j] = fma_$T(left, right[j], acc[i][j]);
-            }}"""
+                    right[j] = {load}(b + j * column + l{mask});
+                #pragma GCC unroll {rows}
+                for (long i = 0; i < {rows}; i++) {{
+                    const $T left = {load}(a + i * a_row + l{mask});
+                    #pragma GCC unroll {columns}
+                    for (long j = 0; j < {columns}; j++)
+                        acc[i][j] = fma_$T(left, right[j], acc[i][j]);
+                }}"""
 
     return f"""
 /* sum[i * $W + j] = the sum over l < terms of a[i * a_row + l] * c[j * column + l], for {rows} rows and j < width */
@@ -318,20 +318,25 @@ static __attribute__((noinline)) void dots{rows}x{columns}_$T(long terms, long w
     for (long next = 0; next < width; next += {columns}) {{
         const long first = next + {columns} > width ? width - {columns} : next;
         const $S *b = c + first * column;
-        $T acc[{rows}][{columns}] = {{}};
-        long l = 0;
-        for (; l + $W <= terms; l += $W) {{
+        for (long done = 0; done == 0 || done < terms; done += {TERMS} * $W) {{
+            const long end = done + {TERMS} * $W < terms ? done + {TERMS} * $W : terms;
+            $T acc[{rows}][{columns}] = {{}};
+            long l = done;
+            for (; l + $W <= end; l += $W) {{
 {step("load_$T", "")}
-        }}
-        if (l < terms) {{
-            const $M live = lanes_$M < splat_$M(terms - l);
+            }}
+            if (l < end) {{
+                const $M live = lanes_$M < splat_$M(end - l);
 {step("load_where_$T", ", live")}
+            }}
+            #pragma GCC unroll {rows}
+            for (long i = 0; i < {rows}; i++)
+                #pragma GCC unroll {columns}
+                for (long j = 0; j < {columns}; j++) {{
+                    const $S dot = sum_lanes_$T(acc[i][j])[0];
+                    sum[i * $W + first + j] = done ? sum[i * $W + first + j] + dot : dot;
+                }}
         }}
-        #pragma GCC unroll {rows}
-        for (long i = 0; i < {rows}; i++)
-            #pragma GCC unroll {columns}
-            for (long j = 0; j < {columns}; j++)
-                sum[i * $W + first + j] = sum_lanes_$T(acc[i][j])[0];
     }}
 }}"""
 

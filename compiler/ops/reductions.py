@@ -336,6 +336,8 @@ def _logsumexp(b, v):
 
 
 def _logsumexp_gradient(b, v, g):
+    if not v.inputs[0].dtype.is_floating_point:
+        return (None,)
     return (b.mul(restored(b, v, g), b.exp(b.sub(v.inputs[0], restored(b, v, v)))),)
 
 

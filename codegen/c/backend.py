@@ -1,0 +1,21 @@
+"""The C backend as code generation sees it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .matmul import use_library
+from .printer import print_source
+
+
+@dataclass(frozen=True)
+class CBackend:
+    """Prints kernels as C for an instruction set ("auto": this machine's)."""
+    isa: str = "auto"
+
+    def print(self, name, segments, messages) -> str:
+        return print_source(name, segments, messages, self.isa)
+
+    def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
+        return use_library(m, n, k, dtype, self.isa)

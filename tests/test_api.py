@@ -1,0 +1,495 @@
+"""What `compile` accepts, what a compiled object still is, and when a call is left to eager."""
+import copy
+import functools
+import inspect
+import io
+import pickle
+import threading
+import timeit
+import warnings
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from smelt import config
+from smelt.compiler.evaluate import evaluate
+from smelt.errors import BuildError, SmeltWarning, Unsupported
+from smelt.frontend import api
+from smelt.frontend.api import CompiledFunction, compiled_function
+from smelt.frontend.bridge import Executable
+
+X = torch.arange(6.0).reshape(2, 3)
+FACTOR = 2.0
+
+
+def build(recording):
+    return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
+
+
+def compiled(function=None, **options):
+    return api.compile(function, build=build, **options)
+
+
+def again(module):
+    """How a copy of a module is compiled: a function that pickle finds by its name."""
+    return api.compile(module, build=build, again=again, fullgraph=True)
+
+
+def equal(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def programs(f):
+    return compiled_function(f).programs
+
+
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(3, width), nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.fc2(torch.relu(self.fc1(x)))
+
+    def twice(self, x):
+        return self(x) * 2
+
+
+class Holder:
+    def __init__(self, k):
+        self.k = k
+
+    @compiled
+    def method(self, x):
+        return x * self.k
+
+    @compiled
+    @staticmethod
+    def static(x):
+        return x + 1
+
+    @classmethod
+    @compiled
+    def of_class(cls, x):
+        return x + len(cls.__name__)
+
+    def __call__(self, x):
+        return x - self.k
+
+
+# What can be compiled
+
+def test_functions_and_decorators():
+    @compiled
+    def bare(x, k=2.0):
+        """Doc."""
+        return x * k
+
+    @compiled(fullgraph=True)
+    def called(x):
+        return x + 1
+    assert bare.__name__ == "bare" and bare.__doc__ == "Doc." and str(inspect.signature(bare)) == "(x, k=2.0)"
+    equal(bare.__wrapped__(X), X * 2)
+    for _ in range(2):
+        equal(bare(X), X * 2)
+        equal(bare(X, k=3.0), X * 3)
+        equal(bare(X, 3.0), X * 3)
+        equal(called(X), X + 1)
+    assert len(bare.programs) == 3 and len(called.programs) == 1
+    equal(compiled(functools.partial(torch.add, alpha=2))(X, X), X * 3)
+    equal(compiled(torch.nn.functional.relu)(-X), torch.relu(-X))
+    assert compiled(bare) is bare
+    with pytest.raises(TypeError, match="int"):
+        compiled(3)
+
+
+def test_disable():
+    def f(x):
+        return x + 1
+    assert compiled(f, disable=True) is f
+    g = compiled(f)
+    config.disable = True
+    try:
+        equal(g(X), X + 1)
+        assert not g.programs
+    finally:
+        config.disable = False
+
+
+def test_methods_have_programs_of_their_own():
+    a, b = Holder(2.0), Holder(3.0)
+    for _ in range(2):
+        equal(a.method(X), X * 2)
+        equal(b.method(X), X * 3)
+    assert len(programs(a.method)) == len(programs(b.method)) == 1
+    a.k = 5.0
+    equal(a.method(X), X * 5)
+    assert len(programs(a.method)) == 2
+    assert Holder.method is vars(Holder)["method"] and str(inspect.signature(a.method)) == "(x)"
+    equal(Holder.static(X), X + 1)
+    equal(Holder.of_class(X), X + 6)
+    equal(a.of_class(X), X + 6)
+    f = compiled(a)
+    equal(f(X), X - 5)
+    a.k = 6.0
+    equal(f(X), X - 6)
+
+
+def test_methods_do_not_keep_their_instance_alive():
+    import gc
+    import weakref
+    a = Holder(2.0)
+    a.method(X)
+    alive = weakref.ref(a)
+    methods = vars(Holder)["method"]._methods
+    count = len(methods)
+    del a
+    gc.collect()
+    assert alive() is None and len(methods) == count - 1
+
+
+def test_copied_object_does_not_share_programs():
+    a = Holder(2.0)
+    a.method(X)
+    b = copy.copy(a)
+    b.k = 7.0
+    equal(b.method(X), X * 7)
+    equal(a.method(X), X * 2)
+
+
+# Results
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    loss: float = 0.0
+
+
+class Mapping(OrderedDict):
+    pass
+
+
+def test_structure_of_results():
+    Pair = namedtuple("Pair", "a b")
+
+    def f(x, items):
+        y = x + 1
+        shared = [y, y]
+        return {"pair": Pair(y, x * 2), "list": shared, "again": shared, "items": items, "x": x, "n": x.shape, "none": None,
+                "output": Output(x * 3, 2.5), "ordered": OrderedDict(k=(y,)), "set": {1, 2}, "t": type(x), "items0": items[0]}
+    g = compiled(f, fullgraph=True)
+    for _ in range(2):
+        items = [X * 5]
+        ours, theirs = g(X, items), f(X, items)
+        assert list(ours) == list(theirs) and all(type(a) is type(b) for a, b in zip(ours.values(), theirs.values()))
+        assert ours["list"] is ours["again"] and ours["list"][0] is ours["list"][1] is ours["pair"].a
+        assert ours["items"] is items and ours["x"] is X and ours["items0"] is items[0]
+        equal(ours["pair"].b, X * 2)
+        equal(ours["output"].logits, X * 3)
+        assert ours["output"].loss == 2.5 and ours["ordered"]["k"][0] is ours["list"][0]
+        assert ours["n"] == X.shape and ours["set"] == {1, 2} and ours["t"] is torch.Tensor
+    assert len(g.programs) == 1
+    assert g(X, [X])["list"] is not g(X, [X])["list"]
+
+
+def test_objects_from_outside_keep_their_identity():
+    cache = {"a": X}
+    holder = Holder(1.0)
+    f = compiled(lambda x: (x + 1, cache, holder, holder.k), fullgraph=True)
+    for _ in range(2):
+        _, c, h, k = f(X)
+        assert c is cache and h is holder and k == 1.0
+
+
+@pytest.mark.parametrize("make, reason", [
+    (lambda x: Holder(x), "returns an object of type Holder"),
+    (lambda x: (y for y in [x]), "generator"),
+    (lambda x: (lambda: x), "function"),
+    (lambda x: (lambda r: (r.append(r), r)[1])([x]), "holds itself"),
+    (lambda x: x.sum().item(), "item"),
+])
+def test_results_that_cannot_be_made_again(make, reason):
+    f = compiled(make)
+    with pytest.warns(SmeltWarning, match=reason):
+        f(X)
+    assert type(f(X)) is type(make(X))
+    assert f(X) is not f(X) or isinstance(f(X), float)
+
+
+def test_tensors_made_by_a_run_are_new_every_time():
+    f = compiled(lambda x: x + 1, fullgraph=True)
+    a, b = f(X), f(X)
+    a.zero_()
+    equal(b, X + 1)
+    equal(f(X), X + 1)
+
+
+def test_mutated_argument():
+    def f(x):
+        x.mul_(2)
+        return x.sum()
+    g = compiled(f, fullgraph=True)
+    for _ in range(3):
+        a, b = X.clone(), X.clone()
+        equal(g(a), f(b))
+        equal(a, b)
+    assert len(g.programs) == 1
+
+
+def test_gradients_flow():
+    net = Net()
+    f = compiled(net)
+    for _ in range(2):
+        x = X.clone().requires_grad_()
+        f(x).sum().backward()
+        ours, net_grads = x.grad, [p.grad.clone() for p in net.parameters()]
+        net.zero_grad()
+        x = X.clone().requires_grad_()
+        net(x).sum().backward()
+        equal(ours, x.grad)
+        for a, b in zip(net_grads, net.parameters()):
+            equal(a, b.grad)
+        net.zero_grad()
+    assert len(programs(f)) == 1
+
+
+# When a call is left to eager
+
+def test_unsupported_warns_once_or_raises():
+    def f(x):
+        return x * 2 if x.sum() > 0 else x
+    g = compiled(f)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            equal(g(X), X * 2)
+            equal(g(-X), -X)
+    told = [w for w in caught if w.category is SmeltWarning]
+    assert len(told) == 1 and told[0].filename == __file__ and "test_api.py:" in str(told[0].message)
+    assert len(g.programs) == 1 and g.programs[0].run is None and "reads a tensor" in g.programs[0].reason
+    with pytest.raises(Unsupported, match="reads a tensor"):
+        compiled(f, fullgraph=True)(X)
+
+
+def test_build_that_fails():
+    def fails(recording):
+        raise BuildError("no compiler")
+    f = api.compile(lambda x: x + 1, build=fails)
+    with pytest.warns(SmeltWarning, match="no compiler"):
+        equal(f(X), X + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equal(f(X), X + 1)
+
+
+def test_a_program_found_wrong_is_not_used_again():
+    f = compiled(lambda x: x + 1)
+    f(X)
+    f.programs[0].run.broken = "gave another result"
+    f.programs[0].run.forward = None
+    equal(f(X), X + 1)
+
+
+def test_program_limit():
+    f = compiled(lambda x, k: x * k)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for k in range(config.program_limit + 5):
+            equal(f(X, float(k)), X * k)
+    assert len(f.programs) == config.program_limit
+    told, = [str(w.message) for w in caught if w.category is SmeltWarning]
+    assert "k 15.0 -> 16.0" in told
+    assert f.recompilations[0] == "<lambda>: k 0.0 -> 1.0"
+
+
+def test_exceptions_pass_through():
+    def f(x, bad):
+        if bad:
+            raise ValueError("mine")
+        return x + 1
+    g = compiled(f)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="^mine$"):
+            g(X, True)
+        equal(g(X, False), X + 1)
+    assert len(g.programs) == 1
+
+
+def test_other_modes_see_every_op():
+    f = compiled(lambda x: torch.sin(x) + 1)
+    f(X)
+    seen = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+    with Mode():
+        equal(f(X), torch.sin(X) + 1)
+    assert torch.sin in seen
+    from torch._subclasses import FakeTensorMode
+    with FakeTensorMode() as mode:
+        assert type(f(mode.from_tensor(X))).__name__ == "FakeTensor"
+    assert len(f.programs) == 1
+
+
+def test_transforms_and_tracers():
+    f = compiled(lambda x: torch.sin(x) * 2)
+    f(X), f(X[0])
+    count = len(f.programs)
+    equal(torch.vmap(f)(X), torch.sin(X) * 2)
+    equal(torch.func.grad(lambda x: f(x).sum())(X), torch.cos(X) * 2)
+    equal(torch.func.jvp(f, (X,), (torch.ones_like(X),))[1], torch.cos(X) * 2)
+    traced = torch.jit.trace(f, (X,), check_trace=False)
+    equal(traced(X + 1), torch.sin(X + 1) * 2)
+    assert len(f.programs) == count
+
+
+def test_nested_compiled_functions():
+    inner = compiled(lambda x: x * FACTOR)
+
+    def outer(x):
+        return inner(x) + Holder(1.0).method(x)
+    f = compiled(outer, fullgraph=True)
+    global FACTOR
+    for value in (2.0, 3.0):
+        FACTOR = value
+        for _ in range(2):
+            equal(f(X), X * value + X)
+    assert len(f.programs) == 2 and not inner.programs
+    FACTOR = 2.0
+
+
+def test_threads():
+    f = compiled(lambda x, k: torch.sin(x) * k)
+    wrong = []
+
+    def work(k):
+        for _ in range(50):
+            if not torch.equal(f(X, float(k % 3)), torch.sin(X) * float(k % 3)):
+                wrong.append(k)
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and len(f.programs) <= 3
+
+
+def test_call_overhead():
+    f = compiled(lambda x: x + 1)
+    f(X)
+    nothing = [X]
+
+    def run(tensors):
+        return nothing
+    run.broken = ""
+    f.programs[0].run = run
+    assert min(timeit.repeat(lambda: f(X), number=2000, repeat=5)) / 2000 < 20e-6  # about 1.5 us on a quiet machine
+
+
+# Modules
+
+def test_compiled_module_is_the_module():
+    net = Net()
+    f = compiled(net)
+    assert isinstance(f, Net) and type(f).__name__ == "Net"
+    equal(f(X), net(X))
+    equal(f.forward(X), net(X))
+    equal(f.twice(X), net.twice(X))
+    assert list(f.state_dict()) == list(net.state_dict()) and list(f.parameters()) == list(net.parameters())
+    f.eval()
+    assert not net.training and not net.fc1.training
+    f.extra = 3
+    assert net.extra == 3
+    f.to(torch.float64)
+    equal(f(X.double()), net(X.double()))
+    assert compiled(f) is f and repr(f) == repr(net)
+    assert type(type(f)()) is Net
+
+
+def test_optimizer_and_load_state_dict_need_no_program():
+    net, plain = Net(), Net()
+    plain.load_state_dict(net.state_dict())
+    f = compiled(net, fullgraph=True)
+    for model in (f, plain):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(X).square().sum().backward()
+            optimizer.step()
+    equal(f(X), plain(X))
+    f.load_state_dict(Net().state_dict())
+    equal(f(X), net(X))
+    assert len(programs(f)) == 1
+
+
+def test_copies_of_modules():
+    net = again(Net())
+    net(X)
+    other = copy.deepcopy(net)
+    equal(other(X), net(X))
+    with torch.no_grad():
+        other.fc1.weight.zero_()
+    assert not torch.equal(other(X), net(X))
+    assert isinstance(other, Net) and programs(other) and programs(other) != programs(net)
+    loaded = pickle.loads(pickle.dumps(net))
+    equal(loaded(X), net(X))
+    assert programs(loaded)
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    equal(torch.load(file, weights_only=False)(X), net(X))
+    plain = Net()
+    plain.load_state_dict(net.state_dict())
+    equal(plain(X), net(X))
+
+
+def test_compiled_module_inside_others():
+    inner = Net()
+
+    class Outer(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x) + 1
+    for wrap in (compiled, lambda m, **_: m):
+        f = wrap(Outer(compiled(inner)), fullgraph=True)
+        for _ in range(2):
+            equal(f(X), inner(X) + 1)
+        before, inner.fc1 = inner.fc1, nn.Linear(3, 4)
+        equal(f(X), inner(X) + 1)
+        inner.fc1 = before
+    sequence = nn.Sequential(compiled(Net()), nn.ReLU())
+    assert list(sequence.state_dict()) == ["0.fc1.weight", "0.fc1.bias", "0.fc2.weight", "0.fc2.bias"]
+
+
+def test_module_as_argument():
+    net = Net()
+
+    @compiled(fullgraph=True)
+    def step(model, x):
+        return model(x).sum()
+    for model in (net, compiled(net)):
+        for _ in range(2):
+            equal(step(model, X), net(X).sum())
+    assert len(step.programs) == 2
+
+
+def test_names_of_captured_tensors():
+    f = compiled(Net())
+    f(X)
+    assert [v.name for v in programs(f)[0].recording.graph.inputs][1:] == ["fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias"]
+
+
+def test_repr_and_lookup():
+    f = compiled(lambda x: x)
+    assert isinstance(f, CompiledFunction) and "0 programs" in repr(f)
+    with pytest.raises(TypeError, match="not compiled"):
+        compiled_function(Net())
