@@ -1,7 +1,7 @@
 """Generated matrix products against torch.mm, one thread: microseconds, GFLOP/s, their ratio and the largest errors.
 
-    python -m smelt.benchmarks.matmul            the table of sizes
-    python benchmarks/matmul.py 64x784x64 1x512x512
+    python benchmarks/matmul.py                        the table of sizes (m x k x n)
+    python benchmarks/matmul.py 64x784x64 1x512x512    these
 """
 import sys
 import time
@@ -16,8 +16,8 @@ from smelt.codegen.loops import Axis, Buffer, MatMul, Store
 from smelt.compiler.dims import Sym, expr_of
 from smelt.runtime import Launch, Program, Slot, load
 
-SIZES = ("1x1x1", "1x784x64", "64x1024x1", "8x512x512", "64x64x10", "64x64x64", "64x784x64", "784x64x64", "128x128x128", "256x256x256",
-         "512x512x512", "128x768x3072", "1024x1024x1024")
+SIZES = ("1x1x1", "1x784x64", "64x1024x1", "8x512x512", "64x64x10", "64x64x64", "64x784x64", "784x64x64", "128x128x128",
+         "256x256x256", "512x512x512", "128x768x3072", "1024x1024x1024")
 
 
 def product(a: torch.Tensor, c: torch.Tensor) -> MatMul:
@@ -59,9 +59,11 @@ def measure(m: int, k: int, n: int, layout: str) -> str:
     errors = [(t - exact).abs().max().item() for t in (ours, theirs)]
     speeds = [2e-9 * m * n * k / t for t in times]
     tiling = choose_tiling(oriented(kernel), isa_of(config.isa))
-    return (f"{m}x{k}x{n} {layout}".ljust(20) + f"ours {times[0] * 1e6:9.2f} us {speeds[0]:4.0f}   mm {times[1] * 1e6:9.2f} us {speeds[1]:4.0f}   "
-            f"ratio {times[1] / times[0]:4.2f}   errors {errors[0]:.0e} {errors[1]:.0e}   {tiling.rows}x{tiling.vectors} {tiling.panel:8}"
-            + ("library" if use_library(m, n, k, a.dtype) else ""))
+    both = [f"{name} {t * 1e6:9.2f} us {speed:4.0f}" for name, t, speed in zip(("ours", "mm"), times, speeds)]
+    columns = [f"{m}x{k}x{n} {layout}".ljust(20), *both, f"ratio {times[1] / times[0]:4.2f}",
+               f"errors {errors[0]:.0e} {errors[1]:.0e}",
+               f"{tiling.rows}x{tiling.vectors} {tiling.panel}", "library" if use_library(m, n, k, a.dtype) else ""]
+    return "  ".join(columns)
 
 
 def main(sizes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
-from ..compiler.dims import Expr, Sym, dot, expr, expr_of, sym
+from ..compiler.dims import Div, Expr, Sym, dot, expr, expr_of, sym
 from ..compiler.ir import Value, contiguous_strides, dense
 
 Coordinates = tuple[Expr, ...]
@@ -32,8 +32,8 @@ def identity(shape: tuple[int, ...]) -> Coordinates:
 
 
 def axes_of(coordinates: Coordinates) -> tuple[Sym, ...]:
-    """The symbols of coordinates made by `identity`."""
-    return tuple(s for c in coordinates for s in c.symbols())
+    """The symbols of coordinates, in order."""
+    return tuple(dict.fromkeys(s for c in coordinates for s in c.symbols()))
 
 
 def size(axis: Sym) -> int:
@@ -106,14 +106,13 @@ def linear(e: Expr) -> tuple[dict[Sym, int], int] | None:
 def solve(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> dict[Sym, Expr] | None:
     """Values of the pattern's symbols for which the pattern equals the target; None if none were found.
 
-    Both are coordinates of one value of this shape. Found: permutations, flips, and whatever is a mixed-radix number
-    once flattened, such as reshapes.
+    Both are coordinates of one value of this shape. Found: permutations, flips, and reshapes that split or join axes.
     """
     found: dict[Sym, Expr] = {}
     for p, t in zip(pattern, target):
         parts = linear(p)
         if parts is None or len(parts[0]) > 1:
-            return _solve_flat(pattern, shape, target)
+            return _solve_digits(pattern, target) or _solve_flat(pattern, shape, target)
         (coefficients, constant) = parts
         if not coefficients:
             if t != constant:
@@ -121,14 +120,41 @@ def solve(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> di
             continue
         (s, c), = coefficients.items()
         if abs(c) != 1:
-            return _solve_flat(pattern, shape, target)
+            return None
         value = (t - constant) * c if c < 0 or constant else t
         if found.setdefault(s, value) != value:
             return None
     return found
 
 
-def _solve_flat(pattern, shape, target):
+def _solve_digits(pattern: Coordinates, target: Coordinates) -> dict[Sym, Expr] | None:
+    """Where each coordinate is a digit (s // step) % n of one symbol: the symbols from their digits."""
+    found: dict[Sym, Expr] = {}
+    for p, t in zip(pattern, target):
+        if p.constant is not None:
+            continue
+        digit = _digit(p)
+        if digit is None:
+            return None
+        s, step = digit
+        found[s] = found.get(s, ZERO) + t * step
+    return found if substitute(pattern, found) == tuple(target) else None
+
+
+def _digit(e: Expr) -> tuple[Sym, int] | None:
+    """(s, step) of an expression s, s // step, s % n or (s // step) % n."""
+    step = 1
+    while len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:
+        atom = e.terms[0][0][0]
+        if isinstance(atom, Sym):
+            return atom, step
+        step *= atom.by if isinstance(atom, Div) else 1
+        e = atom.value
+    return None
+
+
+def _solve_flat(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> dict[Sym, Expr] | None:
+    """Where the flattened coordinates are a mixed-radix number of the symbols: the symbols as its digits."""
     strides = contiguous_strides(shape)
     parts = linear(dot(pattern, strides))
     if parts is None or parts[1] or any(c < 0 for c in parts[0].values()):

@@ -144,9 +144,9 @@ class _Fuser:
             found = None if guest.product else _embedding(guest, pattern, shape, host, target)
             if found is not None:
                 values, reduced = found
-                moved = _moved(guest, values)
-                if _coherent(moved, host):
-                    self.merge(moved, guest, host, reduced)
+                here = moved(guest, values)
+                if _coherent(here, host):
+                    self.merge(here, guest, host, reduced)
                     return
 
     def cycle(self, a: Group, b: Group) -> bool:
@@ -158,12 +158,12 @@ class _Fuser:
             return False
         return any(self.ancestors[bit] & first.bit for bit in _bits(self.before[last.bit] & ~first.bit))
 
-    def merge(self, moved: Group, guest: Group, host: Group, reduced: frozenset[Sym]) -> None:
+    def merge(self, here: Group, guest: Group, host: Group, reduced: frozenset[Sym]) -> None:
         host.reduced = reduced
-        host.coordinates |= moved.coordinates
-        host.inner |= moved.inner
-        host.reads |= moved.reads
-        for v in moved.coordinates:
+        host.coordinates |= here.coordinates
+        host.inner |= here.inner
+        host.reads |= here.reads
+        for v in here.coordinates:
             self.group_of[v] = host
         self.groups.remove(guest)
         both = host.bit | guest.bit
@@ -211,8 +211,11 @@ def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: C
         same = [size(a) for a in missing] == [size(a) for a in free]
         values.update(zip(missing, map(expr_of, free) if same else unflatten(free, [size(a) for a in missing])))
         used.update(free)
-    if not _is_renaming(guest.axes, values) and not one_to_one(
-            [values[a] for a in guest.axes], [size(a) for a in guest.axes], [a for a in host.axes if a in used]):
+    sizes, inside = [size(a) for a in guest.axes], [a for a in host.axes if a in used]
+    if math.prod(sizes) != math.prod(map(size, inside)):
+        return None
+    if not _is_renaming(guest.axes, values) and not one_to_one([values[a] for a in guest.axes], sizes, inside) and (
+            missing or not one_to_one(target, shape, inside)):  # where the target tells all points apart, the values do too
         return None
     if len(used) == len(host.axes):
         reduced = _reduced(guest, values, host)
@@ -250,7 +253,7 @@ def _row_major(axes: list[Sym]) -> Expr:
     return dot(map(expr_of, axes), contiguous_strides([size(a) for a in axes]))
 
 
-def _moved(group: Group, values: Substitution) -> Group:
+def moved(group: Group, values: Substitution) -> Group:
     """The group's coordinates in terms of other axes."""
     values = {a: e for a, e in values.items() if e != expr_of(a)}
     if not values:

@@ -18,6 +18,7 @@ from .placement import Placement, place
 from .plan import Slots
 from .prepare import prepare
 from .schedule import schedule
+from .siblings import join_siblings
 
 #: A kernel and the slot of each of its buffers.
 KernelCall = tuple[loops.AnyKernel, tuple[int, ...]]
@@ -55,6 +56,7 @@ def build(graph: Graph, backend: Backend) -> Unprinted:
     prepared = prepare(graph, backend.use_library)
     fusion = fuse(prepared)
     placement = place(prepared, fusion)
+    join_siblings(prepared, fusion, placement)
     order = schedule(prepared, fusion, placement)
     return _Builder(prepared, placement).build(order)
 
@@ -107,8 +109,9 @@ class _Builder:
             return
         kernel = lower(group, evaluated, sorted(stored, key=self.position.__getitem__), self.memory)
         slots = tuple(b.slot for b in kernel.buffers)
+        kernel = self.shared(kernel)
         self.notes.append(_note(kernel, evaluated, self.placement.loads[group], stored))
-        self.steps.append((self.shared(kernel), slots))
+        self.steps.append((kernel, slots))
 
     def shared(self, kernel: loops.AnyKernel) -> loops.AnyKernel:
         """The first kernel that equals this one but for names and slots."""

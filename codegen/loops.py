@@ -179,3 +179,30 @@ def operands_of(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Load) and statement.guard:
         return (statement.guard,)
     return ()
+
+
+def show(kernel: AnyKernel) -> str:
+    """A kernel as text for people: its axes, then one statement a line."""
+    axes = ", ".join(f"{a.symbol} < {a.size}{' reduce' if a.reduce else ''}" for a in kernel.axes)
+    lines = [f"{kernel.name}({', '.join(b.name for b in kernel.buffers)})", f"    axes {axes}"]
+    if isinstance(kernel, MatMul):
+        lines.append(f"    acc = {kernel.a.name}{list(kernel.a_strides)} @ {kernel.c.name}{list(kernel.c_strides)} over {kernel.k}")
+    body = kernel.epilogue if isinstance(kernel, MatMul) else kernel.body
+    return "\n".join([*lines, *(f"    {_text(s)}" for s in body)])
+
+
+def _text(s: Statement) -> str:
+    if isinstance(s, Store):
+        return f"{s.buffer}[{s.index}] = {s.value}"
+    if isinstance(s, Check):
+        return f"check {s.ok} (message {s.code})"
+    if isinstance(s, Load):
+        return f"{s.name} = {s.buffer}[{s.index}]" + (f" if {s.guard} else {s.other}" if s.guard else "")
+    if isinstance(s, Const):
+        return f"{s.name} = {s.value}"
+    if isinstance(s, Index):
+        return f"{s.name} = {s.index}"
+    if isinstance(s, Reduce):
+        return f"{s.name} = reduce {s.op} {s.arg}"
+    dtype = f" {str(s.dtype).removeprefix('torch.')}" if s.op == "cast" else ""
+    return f"{s.name} = {s.attr or s.op} {' '.join(s.args)}{dtype}"

@@ -12,14 +12,14 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from ..compiler.dims import Expr, Sym, dot, expr, expr_of
+from ..compiler.dims import Expr, Sym, dot, expr, expr_of, sym
 from ..compiler.ir import Value
 from ..compiler.op import operand_dtypes
-from ..compiler.scalar import ScalarOp, Scalars, arithmetic_dtype
+from ..compiler.scalar import SCALAR, ScalarOp, Scalars, arithmetic_dtype
 from ..runtime.program import Message
 from . import loops
 from .axes import normalize
-from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, trace
+from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, linear, trace
 from .fuse import Group
 from .prepare import matrix_strides
 
@@ -110,6 +110,7 @@ class _Emitter(Scalars):
         return self.buffers.setdefault(name, loops.Buffer(name, self.memory.slots[v], v.dtype, v.type.numel))
 
     def const(self, value, dtype: torch.dtype) -> Operand:
+        dtype = arithmetic_dtype(dtype)
         key = ("const", repr(value), dtype)
         return self.define(key, "c", dtype, lambda name: loops.Const(name, value, dtype))
 
@@ -127,6 +128,10 @@ class _Emitter(Scalars):
         if len(self.body) > count:
             self.unnamed = result.name
         return result
+
+    def convert(self, x: Operand, dtype: torch.dtype) -> Operand:
+        """To any dtype; `cast`, which op records use, widens the ones that no arithmetic is done in."""
+        return x if x.dtype == dtype else self.apply(SCALAR["cast"], (x,), dtype)
 
     def check(self, ok: Operand, message: str) -> None:
         self.require(ok, RuntimeError, message)
@@ -175,7 +180,7 @@ class _Emitter(Scalars):
                            lambda name: loops.Load(name, buffer.name, index, v.dtype, guard, other, v.origin))
 
     def compute(self, v: Value, coordinates: Coordinates) -> Operand:
-        result = self.cast(getattr(self, v.op.kind)(v, coordinates), v.dtype)
+        result = self.convert(getattr(self, v.op.kind)(v, coordinates), v.dtype)
         if result.name == self.unnamed:
             result = self.rename(result, v.name)
         return result
@@ -192,20 +197,19 @@ class _Emitter(Scalars):
     def pointwise(self, v: Value, coordinates: Coordinates) -> Operand:
         operands = []
         for i, dtype in zip(v.inputs, operand_dtypes(v)):
-            wide = arithmetic_dtype(dtype)
             if isinstance(i, Value):
-                x = self.cast(self.emit(i, broadcast_to(i.shape, coordinates)), dtype)
-                operands.append(self.cast(x, wide))
+                x = self.convert(self.emit(i, broadcast_to(i.shape, coordinates)), dtype)
+                operands.append(self.cast(x, dtype))
             else:
-                operands.append(self.number(i, dtype, wide))
+                operands.append(self.number(i, dtype))
         return self.as_operand(v.op.scalar(self, *operands, **v.attrs), v.dtype)
 
-    def number(self, value, dtype: torch.dtype, wide: torch.dtype) -> Operand:
-        """A Python number as an operand that is rounded to `dtype` before it is computed with in `wide`."""
-        return self.const(value if dtype == wide else torch.tensor(value, dtype=dtype).item(), wide)
+    def number(self, value, dtype: torch.dtype) -> Operand:
+        """A Python number as an operand that is rounded to `dtype` before it is computed with."""
+        return self.const(value if arithmetic_dtype(dtype) == dtype else torch.tensor(value, dtype=dtype).item(), dtype)
 
     def as_operand(self, result, dtype: torch.dtype) -> Operand:
-        return result if isinstance(result, Operand) else self.const(result, arithmetic_dtype(dtype))
+        return result if isinstance(result, Operand) else self.const(result, dtype)
 
     def source(self, v: Value, coordinates: Coordinates) -> Operand:
         return self.as_operand(v.op.scalar(self, coordinates, **v.attrs), v.dtype)
@@ -229,7 +233,7 @@ class _Emitter(Scalars):
             found = self.emit(x, at)
         finally:
             self.guard = outer
-        return self.where(inside, found, self.const(fill, v.dtype))
+        return self.where(inside, self.cast(found, v.dtype), fill)
 
     def inside(self, rules: list[tuple[Expr, int]]) -> Operand:
         """Whether 0 <= e < size for all."""
@@ -262,11 +266,11 @@ class _Emitter(Scalars):
         x, combine = self.emit(v.inputs[0], self.group.inner[v]), v.op.combine
         dtype = accumulator = arithmetic_dtype(v.dtype)
         if combine in ("sum", "prod"):
-            x = self.cast(x, v.dtype)
+            x = self.convert(x, v.dtype)
         elif combine in ("any", "all"):
             dtype = accumulator = torch.bool
         elif combine in ("argmax", "argmin"):
-            dtype, accumulator = torch.int64, arithmetic_dtype(x.dtype)
+            dtype, accumulator = torch.int64, x.dtype
         x = self.cast(x, accumulator)
         return self.define(("reduce", combine, x.name, dtype), v.name, dtype,
                            lambda name: loops.Reduce(name, combine, x.name, dtype, v.origin))
@@ -275,11 +279,23 @@ class _Emitter(Scalars):
 def _product_kernel(name: str, group: Group, emitter: _Emitter, body, values) -> loops.MatMul:
     v = group.product
     a, c = (emitter.buffer(trace(i, identity(i.shape)).value, "in") for i in v.inputs)
+    a_strides, c_strides = map(matrix_strides, v.inputs)
     batch, (m, n) = math.prod(v.shape[:-2]), v.shape[-2:]
+    if _stores_columns(body):  # the transposed product then stores rows
+        a, c, m, n = c, a, n, m
+        a_strides, c_strides = (c_strides[0], c_strides[2], c_strides[1]), (a_strides[0], a_strides[2], a_strides[1])
+        swap = {Sym("i1", 0, n - 1): sym("i2", 0, n - 1), Sym("i2", 0, m - 1): sym("i1", 0, m - 1)}
+        body = tuple(replace(s, index=s.index.substitute(swap)) if hasattr(s, "index") else s for s in body)
     buffers = tuple(dict.fromkeys((a, c, *_used(emitter.buffers.values(), body))))
     axes = tuple(loops.Axis(Sym(f"i{d}", 0, extent - 1), extent) for d, extent in enumerate((batch, m, n)))
-    return loops.MatMul(name, batch, m, n, v.inputs[0].shape[-1], a, c, matrix_strides(v.inputs[0]), matrix_strides(v.inputs[1]),
-                        v.dtype, axes, buffers, body, values)
+    return loops.MatMul(name, batch, m, n, v.inputs[0].shape[-1], a, c, a_strides, c_strides, v.dtype, axes, buffers, body, values)
+
+
+def _stores_columns(body) -> bool:
+    """Whether every result of a product lies in memory column by column."""
+    parts = [linear(s.index) for s in body if isinstance(s, loops.Store)]
+    steps = [{x.name: c for x, c in p[0].items()} if p else {} for p in parts]
+    return all(c.get("i1") == 1 and c.get("i2", 0) > 1 for c in steps)
 
 
 def _needed(body: list[loops.Statement]) -> tuple[loops.Statement, ...]:

@@ -61,7 +61,8 @@ class _Placer:
             cost, leaves = v.op.cost, frozenset()
             for base in operand_bases(v):
                 more, start = chains.get(base, (0, frozenset(() if base.op.kind == "source" else (base,))))
-                cost, leaves = cost + more, leaves | start
+                cost += more * min(1.0, base.type.numel / max(v.type.numel, 1))  # a row's value is computed once a row
+                leaves |= start
             large = [q for q in leaves if q.type.numel * 4 >= v.type.numel]
             if cost <= CHEAP and len(large) <= MOST_LEAVES or v.type.numel == 1:
                 chains[v] = cost, leaves
@@ -84,7 +85,7 @@ class _Placer:
         own, wanted = self.fusion.group_of[v], self.wanted.get(v, set())
         if v not in self.stored and not wanted <= {own} and not self.again(v, own, wanted):
             self.stored.add(v)
-        self.evaluated[v] = {own} if v in self.stored else wanted
+        self.evaluated[v] = {own} if v in self.stored else set(wanted)
         for base in operand_bases(v):
             if base.op.kind not in ("input", "source"):
                 self.wanted.setdefault(base, set()).update(self.evaluated[v])
@@ -101,7 +102,7 @@ class _Placer:
         if cost * len(others) > CHEAP or cost > CHEAP_BROADCAST and any(_points(g) > 4 * n for g in others):
             return False
         moved = sum(_bytes(q for q in leaves if not self.loaded(q, g)) for g in others)
-        moved += _bytes(q for q in leaves if q.op.kind not in ("input",) and q not in self.stored and not self.shared(q))
+        moved += _bytes(q for q in leaves if q.op.kind != "input" and q not in self.stored and not self.shared(q))
         saved = v.type.nbytes * (1 + len(others)) + (0 if own in wanted else _bytes(leaves))
         return moved <= saved
 

@@ -13,7 +13,7 @@ from typing import Callable
 import torch
 
 from ..compiler.builder import Builder, rewrite
-from ..compiler.ir import Graph, TensorType, Value, dense
+from ..compiler.ir import Graph, TensorType, Type, Value, dense
 from ..compiler.op import OPS, Op
 from ..compiler.ops.core import takes_random_numbers
 from ..compiler.scalar import arithmetic_dtype
@@ -41,7 +41,7 @@ CHUNKS = 256
 def prepare(graph: Graph, use_library: UseLibrary) -> Graph:
     """The same computation without dead values, in the kinds above."""
     graph = _live(graph)
-    for rule in (_opaque_rule(use_library), _reduction, _cat, _in_memory):
+    for rule in (_opaque_rule(use_library), _reduction, _cat, _in_memory_rule()):
         graph = rewrite(graph, rule)
     return _live(_outputs_in_memory(graph))
 
@@ -159,30 +159,46 @@ def _cat(b: Builder, v: Value) -> Value | None:
     return b.emit(v.op, *parts, type=v.type, **v.attrs)
 
 
-def _in_memory(b: Builder, v: Value) -> Value | None:
-    """Operands of opaque calls and matrix products, as values that lie in memory."""
-    if v.op.kind == "contract":
-        inputs = tuple(i if matrix_strides(i) else b.copy(i) for i in v.inputs)
-    elif v.op.kind == "opaque":
-        exact = v.op.name.startswith("call")  # what torch calls give may depend on the layout they are given
-        inputs = tuple(_tensor(b, i, exact) if isinstance(i, Value) and isinstance(i.type, TensorType) else i for i in v.inputs)
-    else:
-        return None
-    if all(a is i for a, i in zip(inputs, v.inputs)):
-        return None
-    return b.emit(v.op, *inputs, type=v.type, **v.attrs)
+def _in_memory_rule():
+    """Operands of opaque calls and matrix products become values that lie in memory, each copied once at most."""
+    copies: dict[tuple[Value, Type], Value] = {}
+
+    def copied(b: Builder, x: Value, type: Type) -> Value:
+        if (x, type) not in copies:
+            copies[x, type] = b.emit("copy", x, type=type)
+        return copies[x, type]
+
+    def rule(b: Builder, v: Value) -> Value | None:
+        if v.op.kind == "contract":
+            whole = [_batched(b, i, v.shape[:-2]) for i in v.inputs]
+            inputs = [i if matrix_strides(i) else copied(b, i, i.type.like(i.shape)) for i in whole]
+        elif v.op.kind == "opaque":
+            inputs = [copied(b, i, i.type) if _needs_copy(i, v) else i for i in v.inputs]
+        else:
+            return None
+        if all(a is i for a, i in zip(inputs, v.inputs)):
+            return None
+        return b.emit(v.op, *inputs, type=v.type, **v.attrs)
+    return rule
 
 
-def _tensor(b: Builder, x: Value, exact: bool) -> Value:
-    if x.op.kind == "source":
-        return b.copy(x)
-    if x.op.kind != "view":
-        return x
+def _batched(b: Builder, x: Value, batch) -> Value:
+    """A matrix operand with the whole batch of the product."""
+    return x if x.shape[:-2] == tuple(batch) else b.expand(x, shape=(*batch, *x.shape[-2:]))
+
+
+def _needs_copy(x, reader: Value) -> bool:
+    """Whether an operand of an opaque call is not there as a tensor, or as one in another layout than recorded.
+
+    What a torch call gives, and whether it can, may depend on the layout; the meaning of an op record does not.
+    """
+    if not isinstance(x, Value) or x.op.kind not in ("view", "source"):
+        return False
     found = window(x) if 0 not in x.shape else None
     if found is None:
-        return b.emit("copy", x, type=x.type)
+        return True
     as_recorded = all(a == e for a, e, n in zip(found[0], x.type.strides, x.shape) if n != 1)
-    return x if as_recorded or not exact or not dense(x.shape, x.type.strides) else b.emit("copy", x, type=x.type)
+    return not as_recorded and reader.op.name.startswith("call") and dense(x.shape, x.type.strides)
 
 
 def matrix_strides(x: Value) -> tuple[int, int, int] | None:

@@ -1,9 +1,9 @@
-"""The order in which groups run, and the joining of groups that only share what they read."""
+"""The order in which groups run."""
 from __future__ import annotations
 
 import heapq
 
-from ..compiler.ir import Graph, Value
+from ..compiler.ir import Graph
 from ..compiler.ops.core import takes_random_numbers
 from .fuse import Fusion, Group
 from .placement import Placement
@@ -42,7 +42,7 @@ def dependencies(graph: Graph, fusion: Fusion, placement: Placement, groups: lis
     for v in graph.values:
         if takes_random_numbers(v):
             group = fusion.group_of[v]
-            if last is not None:
+            if last is not None and last is not group:
                 before[group].add(last)
             last = group
     return before

@@ -48,7 +48,7 @@ class Builder:
         if type is None:
             try:
                 type = record.type(inputs, attrs)
-            except (ValueError, IndexError, TypeError, AttributeError) as e:
+            except (ValueError, IndexError, KeyError, TypeError, AttributeError) as e:
                 raise InvalidGraph(f"{record.name}({', '.join(map(describe, inputs))}) {attrs or ''}: {e}") from e
         v = Value(self.name(name or record.name), record, inputs, attrs, type, self.origin)
         self.values.append(v)

@@ -7,8 +7,9 @@
     }
 
 A type is dtype[sizes]{strides}@device; strides stand where they are not the contiguous ones, the device where it is not
-the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name. `$0` is an opaque call's first input. An origin
-keeps the last part of the file's path. The elements of a large tensor among the attributes are not in the text.
+the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name. `$0` is
+an opaque call's first input. An origin keeps the last part of the file's path. The elements of a large tensor among the
+attributes are not in the text.
 """
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
                 fail(v, f"reads %{i.name}, which is several results, not one")
         defined.add(v)
     for v in graph.values:
+        if v.op.kind == "pointwise" and not v.operands:
+            fail(v, "has no tensor among its operands")
         if v.op.type is given_type:
             continue
         try:

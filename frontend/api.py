@@ -42,7 +42,6 @@ class CompiledProgram:
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
-    recording: Recording | None
     reason: str = ""
 
     def __post_init__(self):
@@ -57,16 +56,19 @@ class CompiledFunction:
 
     programs        the recorded cases, the newest first
     recompilations  what made each further recording necessary: "f: x.shape (8, 4) -> (16, 4)"
+    fallbacks       why recordings did not become a program, each reason once
     """
 
     def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0):
         """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
         once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
         bound: how many leading arguments are the same objects on every call."""
-        functools.update_wrapper(self, function)
+        plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
+        functools.update_wrapper(self, function, updated=functools.WRAPPER_UPDATES if plain else ())
         self.__wrapped__ = function
         self.programs: tuple[CompiledProgram, ...] = ()
         self.recompilations: list[str] = []
+        self.fallbacks: list[str] = []
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._attempts = 0
         self._warned: set[str] = set()
@@ -101,6 +103,10 @@ class CompiledFunction:
     def __repr__(self):
         return f"<compiled {self.name}, {len(self.programs)} programs>"
 
+    def __reduce__(self) -> str:
+        """Pickled by its name, as functions are."""
+        return self.__qualname__
+
     def __deepcopy__(self, memo: dict) -> CompiledFunction:
         return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph)
 
@@ -121,8 +127,9 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         try:
             if self._attempts >= config.program_limit:
-                self._warn("limit", f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit none "
-                           f"of its programs run eagerly. What changed last: {self._change(args, kwargs) or 'what the run itself writes'}")
+                change = self._change(args, kwargs) or "what the run itself writes"
+                self._warn("limit", f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit "
+                           f"none of its programs run eagerly. What changed last: {change}")
                 return self._function(*args, **kwargs)
             if self.programs:
                 change = self._change(args, kwargs)
@@ -150,25 +157,27 @@ class CompiledFunction:
         self._attempts += 1
         try:
             program = self._program(arguments, names, observer, recorder, result)
-            change = program.guards.why(args, kwargs)
-            if change:
-                raise Unsupported(f"the run itself changes what it depends on: {change}")
+            if program.check(args, kwargs) is None:
+                raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
             self._say(e)
-            program = CompiledProgram(_guards(arguments, names, observer), None, None, None, str(e))
+            program = CompiledProgram(_guards(arguments, names, observer), None, None, str(e))
         if program.check(args, kwargs) is not None:
             self.programs = (program, *self.programs)
         return result
 
-    def _program(self, arguments: Arguments, names: Namespace, observer: Observer, recorder: Recorder, result: Any) -> CompiledProgram:
+    def _program(self, arguments: Arguments, names: Namespace, observer: Observer, recorder: Recorder,
+                 result: Any) -> CompiledProgram:
         observer.finish()
         rebuild = Rebuild(result, arguments.places, observer.outside)
         recording = recorder.finish(rebuild.tensors)
         guards = _guards(arguments, names, observer, recording)
-        return CompiledProgram(guards, self._build(recording), rebuild.make, recording)
+        return CompiledProgram(guards, self._build(recording), rebuild.make)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""
+        if str(error) not in self.fallbacks:
+            self.fallbacks.append(str(error))
         if self._fullgraph:
             raise error
         self._warn(str(error), f"{self.name} runs eagerly: {error}")
@@ -182,8 +191,8 @@ class CompiledFunction:
         if frame is None:
             warnings.warn(text, SmeltWarning)
         else:
-            registry = frame.f_globals.setdefault("__warningregistry__", {})
-            warnings.warn_explicit(text, SmeltWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"), registry)
+            module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+            warnings.warn_explicit(text, SmeltWarning, frame.f_code.co_filename, frame.f_lineno, module, registry)
 
 
 def compiled_function(compiled: Any) -> CompiledFunction:
@@ -210,12 +219,15 @@ def _guards(arguments: Arguments, names: Namespace, observer: Observer, recordin
             steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
         elif id(t) not in taken:
             watched.append((name, t))
-    return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written, observer.read_flags)
+    return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written,
+                  observer.read_flags)
 
 
 def _not_plain() -> bool:
-    """Whether this call runs under something that must see every op: a mode of torch, a transform, or a tracer."""
-    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None or torch.jit.is_tracing())
+    """Whether this call runs under something that must see every op or call: a mode of torch, a transform, a tracer, or a
+    profiler, whose place the observer would take."""
+    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None or torch.jit.is_tracing()
+                or sys.getprofile() is not None)
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,

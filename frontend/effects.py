@@ -7,14 +7,15 @@ from typing import Any
 from .places import on_behalf_of_user
 
 #: C functions, by module (and name, where not the whole module counts).
-_C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal", "_warnings",
-              "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
+_C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal",
+              "_warnings", "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
 _C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
-    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("sys", "exit"), ("gc", "collect")}
+    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect")}
 _PURE = {("posix", "fspath"), ("nt", "fspath")}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",
                    "asyncio", "pdb", "torch.distributed"}
+_PYTHON_PACKAGES = ("multiprocessing.", "torch.distributed.", "asyncio.")
 #: The same, also where torch itself calls them for the user.
 _ALWAYS = {"warnings", "_warnings", "torch.random", "torch.cuda.random", "torch.serialization", "torch.hub"}
 _PYTHON_FUNCTIONS = {("logging", "_log"), ("logging", "handle"), ("warnings", "warn"), ("warnings", "warn_explicit")}
@@ -36,7 +37,7 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
 def python_effect(frame: types.FrameType) -> str:
     """The same for a Python function of the standard library or of torch that is being entered."""
     module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
-    listed = module in _PYTHON_MODULES or module.startswith("torch.") and module in _ALWAYS or module.startswith(("multiprocessing.", "torch.distributed.", "asyncio."))
+    listed = module in _PYTHON_MODULES or module.startswith(_PYTHON_PACKAGES) or module in _ALWAYS - {"warnings"}
     switch = module == "torch" and name.startswith(_SETTERS)
     if not (listed or switch or (module, name) in _PYTHON_FUNCTIONS):
         return ""

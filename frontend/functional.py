@@ -142,6 +142,12 @@ class Memory:
         detached.type = value.type
         return detached
 
+    def detach(self, base: Base) -> None:
+        """Let the base's value carry no gradient."""
+        if self._reach.of(base.value):
+            base.value = self._detached(base.value)
+            base.version += 1
+
     def _replay(self, alias: Alias) -> None:
         value = alias.base.value
         for step in alias.steps:
@@ -179,7 +185,7 @@ class Memory:
                 raise Unsupported("writes in place to an input that requires grad")
         if grad and flag and alias.family.torn:
             self.check_gradient(tensor, alias, new)
-        if grad and not flag and self._reach.of(base.value):
+        if grad and not flag:
             self._settle(base, alias.family)
         base.value = self._written(alias, new)
         base.version += 1
@@ -192,10 +198,9 @@ class Memory:
     def _settle(self, base: Base, family: Family) -> None:
         """A tensor that needs no gradient is written to: what stays of its base carries none either."""
         owner = base.owner()
-        if family is base.families[0] and owner is not None and owner.requires_grad:
+        if family is base.families[0] and owner is not None and owner.requires_grad and self._reach.of(base.value):
             raise Unsupported("writes through a view that autograd does not count as one")
-        base.value = self._detached(base.value)
-        base.version += 1
+        self.detach(base)
 
     def _written(self, alias: Alias, new: Value) -> Value:
         """The base's value once the tensor has the value `new`."""
@@ -228,6 +233,17 @@ class Memory:
 def address(tensor: torch.Tensor) -> int:
     """Where the tensor's memory begins; 0 for empty memory."""
     return tensor.untyped_storage().data_ptr()
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of one memory share elements, other than by being the same view of it (dtypes that differ: yes)."""
+    if (a.shape, a.stride(), a.storage_offset()) == (b.shape, b.stride(), b.storage_offset()):
+        return False
+    if a.dtype != b.dtype:
+        return True
+    place = torch.zeros(a.untyped_storage().nbytes(), dtype=torch.bool)
+    place.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(place.as_strided(b.shape, b.stride(), b.storage_offset()).any())
 
 
 def _distinct(shape, strides) -> bool:

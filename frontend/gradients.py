@@ -37,9 +37,17 @@ class Reach:
         return bits
 
 
+def node_of(tensor: torch.Tensor):
+    """The tensor's node in autograd's graph, None for a leaf. Unsupported where autograd refuses to give it."""
+    try:
+        return tensor.grad_fn
+    except RuntimeError as error:
+        raise Unsupported(f"autograd refuses a tensor: {error}") from error
+
+
 def custom_function(tensor: torch.Tensor) -> str:
     """The name of the autograd.Function that made the tensor, "" if none did."""
-    node = tensor.grad_fn
+    node = node_of(tensor)
     return node.name().removesuffix("Backward") if isinstance(node, torch.autograd.function.BackwardCFunction) else ""
 
 
@@ -51,20 +59,22 @@ class Sources:
         self._edges: dict[tuple, int] = {}
 
     def add(self, tensor: torch.Tensor, bits: int) -> None:
-        if tensor.grad_fn is None:
+        node = node_of(tensor)
+        if node is None:
             self._leaves[id(tensor)] = bits
         else:
-            self._edges[tensor.grad_fn, tensor.output_nr] = bits
+            self._edges[node, tensor.output_nr] = bits
 
     def reached(self, tensor: torch.Tensor) -> int:
         """The bits of the inputs that a backward pass from `tensor` would arrive at, found in autograd's graph.
 
         Raises Unsupported where it would arrive elsewhere, or run a Python function.
         """
-        if tensor.grad_fn is None:
+        node = node_of(tensor)
+        if node is None:
             return self._leaf(tensor)
         bits = 0
-        todo, seen = [(tensor.grad_fn, tensor.output_nr)], set()
+        todo, seen = [(node, tensor.output_nr)], set()
         while todo:
             edge = todo.pop()
             node = edge[0]

@@ -55,7 +55,7 @@ def constant(value: Any) -> bool:
 def snapshot(container: Any) -> tuple:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
-        return tuple(container), tuple(container.values())
+        return tuple(dict.keys(container)), tuple(dict.values(container))
     if isinstance(container, (set, frozenset)):
         return (frozenset((type(v), v) for v in container),)
     return (tuple(container),)
@@ -161,7 +161,8 @@ def read_condition(names: Namespace, read: Read) -> Condition:
         test = f"not {holder}" if empty else f"same_contents({holder}, {before})"
         return Condition(test, f"snapshot({holder})", f"what {read.subject} holds", read.expected)
     if read.kind == "type":
-        return Condition(f"type({holder}) is {names.bind(read.expected)}", f"type({holder})", f"type of {read.subject}", read.expected)
+        now = f"type({holder})"
+        return Condition(f"{now} is {names.bind(read.expected)}", now, f"type of {read.subject}", read.expected)
     if read.kind == "call":
         now = f"{holder}({', '.join(map(repr, read.key))})"
         return Condition(equality(names, now, read.expected), now, read.subject, read.expected)
@@ -180,10 +181,13 @@ STATE = (
     (torch.is_grad_enabled, ()), (torch.get_default_dtype, ()), (torch.is_inference_mode_enabled, ()),
     (torch.is_autocast_enabled, ("cpu",)), (torch.is_autocast_enabled, ("cuda",)),
 )
-AUTOCAST_DETAILS = ((torch.get_autocast_dtype, ("cpu",)), (torch.get_autocast_dtype, ("cuda",)), (torch.is_autocast_cache_enabled, ()))
-#: Those that matter to a program only if its run asked for them. (Library calls that the program makes ask again on every call.)
+AUTOCAST_DETAILS = (
+    (torch.get_autocast_dtype, ("cpu",)), (torch.get_autocast_dtype, ("cuda",)), (torch.is_autocast_cache_enabled, ()),
+)
+#: Those that matter to a program only if its run asked for them (library calls that it makes ask again on every call).
 SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
-            torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads, torch.is_warn_always_enabled)
+            torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads,
+            torch.is_warn_always_enabled)
 
 
 def call_read(function: Callable, args: tuple = ()) -> Read:
@@ -280,12 +284,14 @@ class Guards:
         everything = ", ".join([*local, *fixed, *(names.bind(s) for s in self._tensors.sentinel)])
         checker, differ = names.bind(self._tensors.check), names.bind(self._tensors.difference)
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
-        switches = [read_condition(names, r) for r in state if r.holder not in (torch.is_autocast_enabled, torch.is_inference_mode_enabled)]
+        told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
+        switches = [read_condition(names, r) for r in state if r.holder not in told]
         steps = [*mode_conditions(names), *switches, *arguments, *(read_condition(names, r) for r in reads),
                  Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
-        if read_flags:
-            steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad", t.requires_grad)
-                      for v, n, t in (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))]
+        if read_flags:  # under no_grad the check above looks past them
+            named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
+            steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",
+                                t.requires_grad) for v, n, t in named]
         if written:
             overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
             steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))
@@ -320,4 +326,5 @@ class Guards:
         body = "\n".join(f"        {line}" for line in (*lines, success))
         # A key, attribute or cell that is gone fails the condition that reads it.
         lost = "return None" if name == "check" else "return -1, None"
-        return f"def {name}(args, kwargs):\n    try:\n{body}\n    except (KeyError, AttributeError, IndexError, ValueError):\n        {lost}\n"
+        return (f"def {name}(args, kwargs):\n    try:\n{body}\n"
+                f"    except (KeyError, AttributeError, IndexError, ValueError):\n        {lost}\n")

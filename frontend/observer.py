@@ -11,6 +11,7 @@ import gc
 import random
 import sys
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from threading import get_ident
@@ -38,7 +39,7 @@ _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrap
                numpy.generic)
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
-                       "_thread", "inspect", "zoneinfo", "__future__"}
+                       "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
 
 
 class Observer:
@@ -56,7 +57,8 @@ class Observer:
         self._arguments = arguments
         self._known: dict[int, tuple[Any, str]] = {}
         self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
-        self._holders: list[tuple[Any, str, dict]] = []  # functions, classes and modules of the user, with their attributes before
+        #: functions, classes and modules of the user, with their attributes before the run
+        self._holders: list[tuple[Any, str, dict]] = []
         self._attributes: set[str] = set()
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._written: dict[str, str] = {}  # attributes that the code entered may set -> where
@@ -172,6 +174,8 @@ class Observer:
         elif isinstance(value, property):
             for function in (value.fget, value.fset, value.fdel):
                 self._follow(function, name)
+        elif isinstance(value, weakref.ref):
+            self._read("call", value, (), value(), name)
         elif isinstance(value, functools._lru_cache_wrapper):
             self._follow(value.__wrapped__, name)
         elif isinstance(value, tuple):
@@ -235,7 +239,8 @@ class Observer:
             return
         if not self._watch_class(cls):
             if not container:
-                self._effect(f"reads {name}, an object of type {cls.__module__}.{cls.__qualname__}, whose state can't be observed", user_line())
+                kind = f"{cls.__module__}.{cls.__qualname__}"
+                self._effect(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
             return
         self._read("type", value, None, cls, name or "self", follow=False)
         for place in cls.__mro__:
@@ -291,7 +296,7 @@ class Observer:
         owner = known[1]
         subject = _join(owner, name)
         if name == "__dict__":
-            if kind_of_file(sys._getframe(2).f_code.co_filename) != TORCH:
+            if kind_of_file(sys._getframe(3).f_code.co_filename) != TORCH:
                 self._follow_contents(_dict_of(obj), _join(owner, "__dict__"))
             return
         own = _dict_of(obj)
@@ -333,6 +338,15 @@ class Observer:
         if known is not None:
             self._effect(f"{how} {_join(known[1], name)}", user_line())
 
+    def watch(self, part: Callable, *args: Any) -> None:
+        """Run a part of the observer inside the user's run, which nothing that goes wrong here may disturb."""
+        if self.unsupported is not None:
+            return
+        try:
+            part(*args)
+        except Exception as defect:
+            self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", user_line())
+
     def observes(self) -> bool:
         """Whether an access on this thread, now, is the run's."""
         return get_ident() == self._thread
@@ -340,24 +354,21 @@ class Observer:
     # Functions entered
 
     def _profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if self.unsupported is not None:
-            return
-        if event == "call":
-            code = frame.f_code
-            key = id(code), id(frame.f_globals)
-            if key in self._entered:
-                return
-            kind = kind_of_file(code.co_filename)
-            if kind == USER:
-                if not on_behalf_of_user(frame, trust_torch=False):
-                    return
-                self._entered[key] = code
-                self._enter(frame, code)
-            elif kind != SMELT:
-                self._enter_library(frame, code)
-        elif event == "c_call":
+        if event == "c_call":
             if kind_of_file(frame.f_code.co_filename) != SMELT:
-                self._enter_c(frame, arg)
+                self.watch(self._enter_c, frame, arg)
+        elif event == "call":
+            kind = kind_of_file(frame.f_code.co_filename)
+            if kind == USER:
+                self.watch(self._enter_user, frame, frame.f_code)
+            elif kind != SMELT:
+                self.watch(self._enter_library, frame, frame.f_code)
+
+    def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
+        key = id(code), id(frame.f_globals)
+        if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
+            self._entered[key] = code
+            self._enter(frame, code)
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
         switch = _PYTHON_SWITCHES.get(code)
@@ -437,7 +448,7 @@ def _open(cls: type) -> bool:
 def _getattribute(observer: Observer, original: Callable) -> Callable:
     def __getattribute__(self, name):
         if observer.observes():
-            observer.attribute_read(self, name)
+            observer.watch(observer.attribute_read, self, name)
         return original(self, name)
     return __getattribute__
 
@@ -445,7 +456,7 @@ def _getattribute(observer: Observer, original: Callable) -> Callable:
 def _setattr(observer: Observer, original: Callable) -> Callable:
     def __setattr__(self, name, value):
         if observer.observes():
-            observer.attribute_written(self, name, "sets")
+            observer.watch(observer.attribute_written, self, name, "sets")
         original(self, name, value)
     return __setattr__
 
@@ -453,7 +464,7 @@ def _setattr(observer: Observer, original: Callable) -> Callable:
 def _delattr(observer: Observer, original: Callable) -> Callable:
     def __delattr__(self, name):
         if observer.observes():
-            observer.attribute_written(self, name, "deletes")
+            observer.watch(observer.attribute_written, self, name, "deletes")
         original(self, name)
     return __delattr__
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from ..compiler.builder import Builder
-from ..compiler.ir import ObjectType, TensorType, TupleType, Type, Value
+from ..compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ..compiler.op import ATEN, WRITES
 from ..compiler.ops.core import Operand
 from ..errors import Unsupported
@@ -146,6 +146,7 @@ def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
             return (tuple if isinstance(x, tuple) else list)(map(template, x))
         return x
     attrs = {"target": op.target, "args": tuple(map(template, args)), "kwargs": {k: template(x) for k, x in kwargs.items()}}
+    attrs["layouts"] = tuple(o.type.strides if dense(o.shape, o.type.strides) else None for o in operands)
     if writes:
         attrs["writes"] = tuple(writes)
     v = b.emit("call", *operands, type=type, **attrs)

@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 from ..compiler.builder import Builder
 from ..compiler.ir import Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
-from .functional import Alias, Memory, Step, address
-from .gradients import Reach, Sources, custom_function
+from .bridge import replay
+from .functional import Alias, Base, Memory, Step, address, overlap
+from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
 from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
@@ -37,6 +38,7 @@ _REFUSED: dict[Callable, str] = {
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
     **{f: "runs a backward pass" for f in (_T.backward, torch.autograd.grad)},
     **{f: "reads or writes .grad" for f in (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)},
+    **{f: "cuts a tensor from its gradient in place (.detach_())" for f in (_T.detach_, torch.detach_)},
     **{f: "changes whether a tensor requires grad" for f in (_T.requires_grad_, _T.requires_grad.__set__)},
     _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
     _T.grad_fn.__get__: "reads autograd's graph (.grad_fn)",
@@ -69,7 +71,7 @@ class Recorder:
         self._reach, self._sources = Reach(self._b), Sources()
         self._memory = Memory(self._b, self._reach)
         self._tensors: list[torch.Tensor] = []
-        self._before: list[tuple[bool, int]] = []
+        self._before: list[tuple] = []
         self._random = self._from_numbers = self._busy = False
         self._inference = torch.is_inference_mode_enabled()
         self._modes = (_Ops(self), _Api(self))
@@ -122,7 +124,7 @@ class Recorder:
             self._sources.add(tensor, 1 << k)
         self._reach.add_input(value, tensor.requires_grad << k)
         self._tensors.append(tensor)
-        self._before.append((tensor.requires_grad, 0 if tensor.is_inference() else version_of(tensor)))
+        self._before.append(_state(tensor))
         return self._memory.add(tensor, type, value, input=k)
 
     def _alias(self, tensor: torch.Tensor) -> Alias:
@@ -169,11 +171,13 @@ class Recorder:
             given = op.argument(place, args, kwargs)
             call.targets += [(t, self._alias(t)) for t in (given if isinstance(given, (list, tuple)) else (given,)) if t is not None]
         if op.view or op.reshapes:
-            call.aliases.append(self._alias(args[0]))
+            call.reads.append((args[0], self._alias(args[0])))
         else:
             unread = {id(t) for t, _ in call.targets} if op.outs or op.packet in _OVERWRITES else ()
             call.values = self._read(args, call, unread)
             call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
+        if call.targets:
+            _refuse_overlap(call)
         if op.seeded:
             call.generator = torch.get_rng_state()
         return call
@@ -198,7 +202,7 @@ class Recorder:
         """An argument with the tensors in it replaced by their values."""
         if isinstance(given, torch.Tensor):
             alias = self._alias(given)
-            call.aliases.append(alias)
+            call.reads.append((given, alias))
             return self._memory.current(alias) if id(given) in unread else self._memory.read(given, alias)
         if isinstance(given, (list, tuple)):
             return type(given)([self._read(g, call, unread) for g in given])
@@ -238,14 +242,14 @@ class Recorder:
     def _source(self, call: "_Call", results: Sequence[torch.Tensor]) -> Alias | None:
         """The alias of the tensor that the results are views of, if they are."""
         if call.op.view:
-            return call.aliases[0]
-        places = [address(r) for r in results]
-        if any(p and places.count(p) > 1 for p in places):
-            raise Unsupported(f"{call.op.key} gives results that share memory")
-        shared = [a for a in call.aliases if a.base.address and a.base.address in places]
-        if any(a is not call.aliases[0] for a in shared):
-            raise Unsupported(f"{call.op.key} gives a result that shares memory with an argument")
-        return shared[0] if shared else None
+            return call.reads[0][1]
+        places = [address(r) for r in results if address(r)]
+        source = next((a for _, a in call.reads if a.base.address in places), None)
+        if source is None and len(set(places)) == len(places):
+            return None
+        if source is not None and source is call.reads[0][1] and set(places) == {source.base.address}:
+            return source
+        raise Unsupported(f"{call.op.key} gives results that share memory with each other or with an argument")
 
     def _add_views(self, call: "_Call", source: Alias, result) -> None:
         """The results are views of the first argument."""
@@ -306,7 +310,7 @@ class Recorder:
         b, op = self._b, call.op
         if op.packet in _OVERWRITES:
             return [self._overwriting(call)]
-        if call.random and op.packet.endswith("_") and len(call.aliases) == 1:
+        if call.random and op.packet.endswith("_") and len(call.reads) == 1:
             t = call.targets[0][1].type
             return [b.random_fill(target=op.target, args=tuple(call.args[1:]), shape=t.shape, strides=t.strides, dtype=t.dtype,
                                   device=t.device)]
@@ -355,7 +359,7 @@ class Recorder:
 
     def _refuse_strided_random(self, call: "_Call", tensor: torch.Tensor) -> None:
         """Which element gets which random number depends on the layout, which only `random_fill` keeps."""
-        if call.random and not tensor.is_contiguous() and not (call.op.writes and len(call.aliases) == 1):
+        if call.random and not tensor.is_contiguous() and not (call.op.writes and len(call.reads) == 1):
             raise Unsupported(f"draws random numbers into a tensor that is not contiguous ({call.op.key})")
 
     # The end
@@ -377,20 +381,21 @@ class Recorder:
         entries: dict[int, Result] = {}
         for tensor, alias in zip(results, aliases):
             if id(tensor) not in entries:
-                alone = all(a.base is not alias.base or t is tensor for t, a in zip(results, aliases))
-                entries[id(tensor)] = self._result(tensor, alias, alone, outputs)
+                siblings = [t for t, a in zip(results, aliases) if a.base is alias.base]
+                entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
         writebacks = tuple(WriteBack(i.input, outputs.add(i.value)) for i in self._memory.inputs if i.version)
         graph = self._b.graph(self._name, outputs.values)
         return Recording(graph, tuple(self._tensors), tuple(entries[id(t)] for t in results), writebacks, self._random)
 
     def _check_inputs(self) -> None:
-        for base, tensor, (flag, version) in zip(self._memory.inputs, self._tensors, self._before):
-            if tensor.requires_grad != flag:
+        for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
+            flag_now, node_now, version_now = _state(tensor)
+            if flag_now != flag or node_now is not node:
                 raise Unsupported("an input came to require grad, or ceased to")
-            if not base.version and not tensor.is_inference() and version_of(tensor) != version:
+            if not base.version and version_now != version:
                 raise Unsupported("an input was written to by something that is not an op of this thread")
 
-    def _result(self, tensor: torch.Tensor, alias: Alias, alone: bool, outputs: "_Outputs") -> Result:
+    def _result(self, tensor: torch.Tensor, alias: Alias, siblings: Sequence[torch.Tensor], outputs: "_Outputs") -> Result:
         base, steps = alias.base, tuple(s.view for s in alias.steps)
         self._b.origin = alias.value.origin
         if base.input is not None:
@@ -400,16 +405,18 @@ class Recorder:
             value = self._memory.read(tensor, alias)
         if tensor.requires_grad:
             self._check_reached(tensor, value)
-        if alone and dense(alias.type.shape, alias.type.strides):
+        if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
             return Fresh(outputs.add_owned(value, alias.type), tensor.requires_grad)
-        return OutputView(outputs.add_base(base, base.value), steps, tensor.requires_grad)
+        if not any(t.requires_grad for t in siblings):
+            self._memory.detach(base)
+        return OutputView(outputs.add_base(base), steps, tensor.requires_grad)
 
     def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Refuse what replaying the views on another call's input would not give."""
         if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
             raise Unsupported("returns an as_strided view of an input")
-        expected = self._tensors[alias.base.input].requires_grad and alias.family is alias.base.families[0]
-        if alias.steps and (tensor.requires_grad != expected or custom_function(tensor)):
+        again = replay(self._tensors[alias.base.input], [s.view for s in alias.steps])
+        if again.requires_grad != tensor.requires_grad or custom_function(tensor):
             raise Unsupported("returns a view of an input with a gradient of its own")
 
     def _check_reached(self, tensor: torch.Tensor, value: Value) -> None:
@@ -419,13 +426,13 @@ class Recorder:
 
 @dataclass(eq=False)
 class _Call:
-    """One op under way: its arguments, the same as values, the aliases they came from, and the tensors that it writes to."""
+    """One op under way: its arguments, the same as values, the tensors that it reads, and those that it writes to."""
     op: Overload
     args: Sequence[Any]
     kwargs: dict[str, Any]
     values: Sequence[Any] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
-    aliases: list[Alias] = field(default_factory=list)
+    reads: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
     targets: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
     generator: torch.Tensor | None = None
     random: bool = False
@@ -436,10 +443,13 @@ class _Outputs:
 
     def __init__(self, b: Builder):
         self.values: list[Value] = []
-        self._b, self._bases = b, {}
+        self._b = b
+        self._bases: dict[Base, int] = {}
 
     def add(self, value: Value) -> int:
-        """A value whose memory does not matter."""
+        """A value to be read at once; not an input's, which a write-back may change before."""
+        if value in self._b.inputs:
+            value = self._b.copy(value)
         if value not in self.values:
             self.values.append(value)
         return self.values.index(value)
@@ -452,10 +462,10 @@ class _Outputs:
         self.values.append(value)
         return len(self.values) - 1
 
-    def add_base(self, base, value: Value) -> int:
+    def add_base(self, base: Base) -> int:
         """A base's value, once for all results that share it."""
         if base not in self._bases:
-            self._bases[base] = self.add_owned(value, base.type)
+            self._bases[base] = self.add_owned(base.value, base.type)
         return self._bases[base]
 
 
@@ -509,6 +519,19 @@ class _Api(TorchFunctionMode):
             return function(*args, **kwargs)
         finally:
             recorder._from_numbers = False
+
+
+def _refuse_overlap(call: _Call) -> None:
+    """Refuse an op whose result depends on the order in which it visits the elements: it reads where it also writes."""
+    for target, alias in call.targets:
+        for tensor, other in call.reads:
+            if other.base is alias.base and tensor is not target and (len(call.targets) > 1 or overlap(target, tensor)):
+                raise Unsupported(f"writes to a tensor that it also reads, at other places ({call.op.key})")
+
+
+def _state(tensor: torch.Tensor) -> tuple:
+    """(requires grad, its node in autograd's graph, how often it was written to)."""
+    return tensor.requires_grad, node_of(tensor), 0 if tensor.is_inference() else version_of(tensor)
 
 
 def _place(origin: Origin) -> str:

@@ -63,7 +63,8 @@ class Arguments:
         positional, keywords = argument_names(function, args, kwargs)
         self.steps: list[Condition | str] = [
             Condition(f"len(args) == {len(args)}", "len(args)", "number of positional arguments", len(args)),
-            Condition(f"tuple(kwargs) == {tuple(kwargs)!r}" if kwargs else "not kwargs", "tuple(kwargs)", "keyword arguments", tuple(kwargs))]
+            Condition(f"tuple(kwargs) == {tuple(kwargs)!r}" if kwargs else "not kwargs", "tuple(kwargs)", "keyword arguments",
+                      tuple(kwargs))]
         for i, (name, value) in enumerate(zip(positional, args)):
             if i < bound:
                 self.objects.append((name, value))
@@ -117,7 +118,10 @@ class Arguments:
         variable = self._locals[id(value)] = self._local(access)
         self.places[id(value)] = place
         kind = type(value)
-        self.steps.append(Condition(f"type({variable}) is {self._names.bind(kind)}", f"type({variable})", f"type of {name}", kind))
+        found = f"type({variable})"
+        self.steps.append(Condition(f"{found} is {self._names.bind(kind)}", found, f"type of {name}", kind))
+        if kind not in (list, tuple, dict, OrderedDict):
+            self.objects.append((kind.__qualname__, kind))
         if is_dataclass_instance(value):
             self.containers.append((name, vars(value), snapshot(vars(value))))
             items = [(f".{field}", f"{name}.{field}", v) for field, v in vars(value).items()]
@@ -134,7 +138,8 @@ class Arguments:
                 self.containers.append((name, value, snapshot(value)))
             items = [(f"[{i}]", f"{name}[{i}]", v) for i, v in enumerate(value)]
             shape, now = f"len({variable}) == {len(value)}", f"len({variable})"
-        self.steps.append(Condition(shape, now, f"what {name} holds", len(value) if isinstance(value, (list, tuple)) else tuple(items)))
+        held = len(value) if isinstance(value, (list, tuple)) else tuple(value if isinstance(value, dict) else vars(value))
+        self.steps.append(Condition(shape, now, f"what {name} holds", held))
         for suffix, item, v in items:
             self._take(v, variable + suffix, place + suffix, item, depth + 1)
 

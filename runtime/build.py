@@ -22,8 +22,8 @@ import torch  # noqa: F401  loads the OpenMP runtime that kernels share
 from .. import config
 from ..errors import BuildError
 
-#: Rounding as written (no contraction, no reassociation); errno and trap flags are of no use to kernels.
-FLAGS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+#: Rounding as written (no contraction, no reassociation), integers wrap; errno and trap flags are of no use to kernels.
+FLAGS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fPIC", "-shared", "-w")
 LIBRARIES = ("-nostdlib", "-lm", "-lgcc")
 OUTPUT_LINES = 20  # of a failed compiler, in the error
 
@@ -77,9 +77,9 @@ def _toolchain(command: tuple[str, ...]) -> Toolchain:
         native = ()
         macros = _macros(command, native)
     flags = (*FLAGS, *native, *(("-fopenmp",) if _has_openmp_runtime("#define __clang__ " in macros) else ()))
-    version = next((line.split('"')[1] for line in macros.splitlines() if line.startswith("#define __VERSION__ ")), "unknown version")
+    versions = [line.split('"')[1] for line in macros.splitlines() if line.startswith("#define __VERSION__ ")]
     identity = hashlib.sha256(repr((command, flags, LIBRARIES, macros)).encode()).hexdigest()
-    return Toolchain(command, flags, identity, version)
+    return Toolchain(command, flags, identity, versions[0] if versions else "unknown version")
 
 
 def _macros(command: Sequence[str], flags: Sequence[str]) -> str:

@@ -57,7 +57,8 @@ def _from_disk(key: str, source: str, tools: Toolchain) -> Library:
     except OSError as error:
         if folder not in _warned:
             _warned.add(folder)
-            warnings.warn(f"smelt cannot use its cache folder, and will build again in every process: {error}", SmeltWarning, stacklevel=2)
+            warnings.warn(f"smelt cannot use its cache folder, and will build again in every process: {error}",
+                          SmeltWarning, stacklevel=2)
         return _outside_cache(key, source, tools)
 
 

@@ -29,12 +29,13 @@ from .program import Call, Launch, Program, Ref
 
 #: What load.py gives the function; no slot may have such a name.
 HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
-                     "failure", "in_layout", "owned", "run"})
+                     "failure", "in_layout", "owned", "plans", "run"})
 
 
 @dataclass
 class Host:
-    """`source` defines `run`. `bound`: its further global names; `plans`: per launch, its name and the slots whose pointers it is given."""
+    """`source` defines `run`, and `bound` holds its further global names. `plans`: for each launch, the name of its plan, the
+    step, and the slots whose pointers it is given."""
     source: str
     bound: dict[str, Any] = field(default_factory=dict)
     plans: list[tuple[str, Launch, tuple[int, ...]]] = field(default_factory=list)
@@ -85,7 +86,8 @@ class _Printer:
     def print_launch(self, step: Launch):
         slots = self.program.slots
         self.allocate(step.uses)
-        given = tuple(i for i in dict.fromkeys(step.uses) if slots[i].place in ("input", "output", "call") and i not in self.placed)
+        given = tuple(i for i in dict.fromkeys(step.uses)
+                      if slots[i].place in ("input", "output", "call") and i not in self.placed)
         self.placed.update(given)
         name = self.fresh(step.symbol)
         self.host.plans.append((name, step, given))
@@ -105,8 +107,8 @@ class _Printer:
         self.lines.append(call + (f"  # {step.origin}" if step.origin else ""))
         for i in step.results:
             if i in self.launched:  # a kernel's indices hold for one layout only
-                slot = self.program.slots[i]
-                self.lines.append(f"{self.names[i]} = in_layout({self.names[i]}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
+                name, slot = self.names[i], self.program.slots[i]
+                self.lines.append(f"{name} = in_layout({name}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
 
     def result(self, i: int) -> str:
         """What is returned for an output; what a Call returned may show a piece of the arena that it was given."""

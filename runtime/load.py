@@ -83,8 +83,8 @@ def load(program: Program, empty: Callable[..., torch.Tensor] = empty_cpu) -> Lo
     host = print_host(program)
     built = library(program.source) if host.plans else None
     plans = [make_plan(built.address(step.symbol), given) for _, step, given in host.plans]
-    space = {**host.bound, **_helpers(program), "empty": empty, **{name: ctypes.addressof(p) for (name, _, _), p in zip(host.plans, plans)}}
-    space["plans"] = plans  # keeps them alive
+    addresses = {name: ctypes.addressof(plan) for (name, _, _), plan in zip(host.plans, plans)}
+    space = {**host.bound, **_helpers(program), **addresses, "empty": empty, "plans": plans}  # plans: to keep them alive
     run = _define(program.name, host.source, space)
     _runs.add(run)
     return LoadedProgram(program, run, host.source, built.source_path if built else None)
@@ -115,7 +115,8 @@ def _define(name: str, source: str, space: dict[str, Any]) -> Callable[..., tupl
 def _in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """What a Call returned, as the kernels that read it index it."""
     if tuple(value.shape) != shape or value.dtype != dtype or value.device.type != "cpu":
-        raise SmeltError(f"a call returned {value.dtype}{list(value.shape)} on {value.device}, not {dtype}{list(shape)} on the CPU")
+        found = f"{value.dtype}{list(value.shape)} on {value.device}"
+        raise SmeltError(f"a call returned {found}, not {dtype}{list(shape)} on the CPU")
     return value if value.stride() == strides else empty_cpu(shape, strides, dtype).copy_(value)
 
 

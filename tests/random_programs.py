@@ -40,7 +40,7 @@ def random_graph(seed: int, length: int = 16, floats: Sequence[torch.dtype] = FL
     large, so that gradients can be compared. `ops` picks the records to use.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # the samples of the records are random too
+        torch.default_generator.manual_seed(seed)  # the samples of the records are random too
         return _GraphMaker(random.Random(seed), floats, tame, ops).make(f"random_{seed}", length)
 
 
@@ -65,7 +65,8 @@ class _GraphMaker:
             self.b.origin = Origin("program.py", line + 1)
             self.dice.choice(steps)()
         outputs = self.outputs()
-        return self.b.graph(name, outputs, [f"out_{k}" for k in range(len(outputs))] if self.dice.random() < 0.5 else ()), self.inputs
+        names = [f"out_{k}" for k in range(len(outputs))] if self.dice.random() < 0.5 else ()
+        return self.b.graph(name, outputs, names), self.inputs
 
     def outputs(self) -> list[Value]:
         pool = list(self.tensors)
@@ -88,7 +89,8 @@ class _GraphMaker:
 
     def input_of(self, t: torch.Tensor) -> Value:
         strides = tuple(t.stride()) if 0 not in t.shape else None
-        v = self.b.input("abcdefghijklmnopqrstuvwxyz"[len(self.inputs) % 26], TensorType(tuple(t.shape), t.dtype, t.device, strides))
+        name = "abcdefghijklmnopqrstuvwxyz"[len(self.inputs) % 26]
+        v = self.b.input(name, TensorType(tuple(t.shape), t.dtype, t.device, strides))
         self.inputs.append(t)
         self.tensors[v] = t
         return v
@@ -124,7 +126,8 @@ class _GraphMaker:
             first, dtype = next((i, t.dtype) for i, t in zip(operands, inputs) if isinstance(t, torch.Tensor))
             one_shape = all(len(s) == 1 for s in shapes)
             alike = lambda v: v.dtype == first.dtype and (v.shape == first.shape or not one_shape)
-            operands = [self.pick(alike) if isinstance(t, torch.Tensor) and t.dtype == dtype else i for i, t in zip(operands, inputs)]
+            operands = [self.pick(alike) if isinstance(t, torch.Tensor) and t.dtype == dtype else i
+                        for i, t in zip(operands, inputs)]
         self.emit(op, operands, attrs)
 
     def operand(self, sample: Any) -> Value | bool | int | float:
@@ -137,7 +140,8 @@ class _GraphMaker:
 
     def view(self) -> None:
         x = self.pick()
-        choices = {"reshape": {"shape": self.other_shape(x.shape)}, "permute": {"dims": tuple(self.dice.sample(range(x.rank), x.rank))},
+        choices = {"reshape": {"shape": self.other_shape(x.shape)},
+                   "permute": {"dims": tuple(self.dice.sample(range(x.rank), x.rank))},
                    "expand": {"shape": (*([2] if self.dice.random() < 0.3 else []), *(3 if n == 1 else n for n in x.shape))},
                    "flip": {"dims": tuple(d for d in range(x.rank) if self.dice.random() < 0.5)},
                    "slice": self.slice_attrs(x.shape), "pad": self.pad_attrs(x)}
@@ -163,7 +167,8 @@ class _GraphMaker:
     def pad_attrs(self, x: Value) -> dict[str, Any]:
         low, high = ([self.dice.choice((0, 0, 1, 2)) for _ in x.shape] for _ in range(2))
         value = self.dice.choice((0, 1)) if x.dtype != torch.bool else False
-        return {"low": tuple(low), "high": tuple(high), "interior": tuple(self.dice.choice((0, 0, 1)) for _ in x.shape), "value": value}
+        interior = tuple(self.dice.choice((0, 0, 1)) for _ in x.shape)
+        return {"low": tuple(low), "high": tuple(high), "interior": interior, "value": value}
 
     def reduction(self) -> None:
         op = self.dice.choice(self.kind("reduce") or [OPS["copy"]])
@@ -189,7 +194,8 @@ class _GraphMaker:
         if a is None or "cat" not in self.named:
             return
         dim = self.dice.randrange(a.rank)
-        fits = lambda v: v.dtype == a.dtype and reduced_shape(v.shape, (dim,), False) == reduced_shape(a.shape, (dim,), False) and v.rank == a.rank
+        rest = lambda v: (v.rank, v.dtype, reduced_shape(v.shape, (dim,), False))
+        fits = lambda v: rest(v) == rest(a)
         self.emit(OPS["cat"], [a, *(self.pick(fits) for _ in range(self.dice.randint(0, 2)))], {"dim": dim})
 
     def constant(self) -> None:
@@ -262,7 +268,8 @@ class _GraphMaker:
         return True
 
     def hold(self, v: Value, t: torch.Tensor) -> None:
-        assert tuple(t.shape) == v.shape and t.dtype == v.dtype, f"{v.op.name} gives {tuple(t.shape)} {t.dtype}, its type rule {v.type}"
+        found = tuple(t.shape), t.dtype
+        assert found == (v.shape, v.dtype), f"{v.op.name} gives {found}, its type rule {v.type}"
         self.tensors[v] = t
 
     def welcome(self, result: Any) -> bool:
@@ -282,18 +289,21 @@ class _GraphMaker:
 #: Statements: {a} {b} {c} are tensors that there are, {new} is a new name.
 STATEMENTS = (
     "{new} = {a} + {b}", "{new} = {a} - 0.5 * {b}", "{new} = {a} * {b}", "{new} = torch.maximum({a}, {b})", "{new} = {a} / 3.0",
-    "{new} = torch.tanh({a})", "{new} = torch.sigmoid({a}) * {a}", "{new} = F.gelu({a})", "{new} = {a}.relu()", "{new} = {a}.abs().sqrt()",
+    "{new} = torch.tanh({a})", "{new} = torch.sigmoid({a}) * {a}", "{new} = F.gelu({a})", "{new} = {a}.relu()",
+    "{new} = {a}.abs().sqrt()",
     "{new} = torch.exp(-{a}.abs())", "{new} = torch.where({a} > 0, {a}, 0.1 * {a})", "{new} = {a}.clamp(-1.0, 1.0)",
     "{new} = {a}.sum(-1, keepdim=True)", "{new} = {a}.mean()", "{new} = {a}.amax(0)", "{new} = {a} - {a}.mean(-1, keepdim=True)",
     "{new} = F.softmax({a}, -1)", "{new} = F.layer_norm({a}, ({a}.shape[-1],))", "{new} = {a}.var(0)",
     "{new} = {a} @ {b}", "{new} = {a} @ {a}.transpose(-1, -2)", "{new} = F.linear({a}, {b})", "{new} = torch.cat([{a}, {b}], 0)",
     "{new} = torch.stack([{a}, {a} * 2], -1)", "{new} = {a}.to(torch.float64)", "{new} = {a}.to(torch.bfloat16).to({a}.dtype)",
     "{new} = ({a} > {b}).to({a}.dtype)", "{new} = {a}.clone()", "{new} = {a}.detach()",
-    "{new} = {a}.t()", "{new} = {a}[1:]", "{new} = {a}[..., ::2]", "{new} = {a}.reshape(-1)", "{new} = {a}.unsqueeze(0)", "{new} = {a}[0]",
+    "{new} = {a}.t()", "{new} = {a}[1:]", "{new} = {a}[..., ::2]", "{new} = {a}.reshape(-1)", "{new} = {a}.unsqueeze(0)",
+    "{new} = {a}[0]",
     "{new} = {a}.transpose(0, -1)", "{new} = {a}.expand(3, *{a}.shape)", "{new}, {new}_rest = {a}.split([1, {a}.shape[0] - 1])",
 )
 IN_PLACE = (
-    "{a}.add_({b})", "{a}.mul_(0.5)", "{a}.relu_()", "{a}[0] = 1.5", "{a}[..., 1:] *= 2", "{a}[1:].add_({b})", "{a} += 1", "{a}.copy_({b})",
+    "{a}.add_({b})", "{a}.mul_(0.5)", "{a}.relu_()", "{a}[0] = 1.5", "{a}[..., 1:] *= 2", "{a}[1:].add_({b})", "{a} += 1",
+    "{a}.copy_({b})",
     "{a}.t().mul_({b})", "{a}.zero_()", "{a}.clamp_(max=1.0)", "{a}[:, 0] = {b}[:, 0]", "{a}.view(-1)[::2] = 0.25", "{a}.tanh_()",
 )
 

@@ -41,13 +41,14 @@ FUNCTIONS = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": _quotient, "fmod": _remainder, "fma": _fused, "neg": torch.neg,
     "abs": torch.abs, "min": torch.minimum, "max": torch.maximum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le,
     "where": torch.where, "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor, "not": torch.bitwise_not,
-    "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc,
+    "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "floor": torch.floor, "ceil": torch.ceil,
+    "trunc": torch.trunc,
     "rint": torch.round, "sqrt": _square_root, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
     "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2}
 
 #: ops that every backend computes to the last bit; the others are approximations
-EXACT = {"add", "sub", "mul", "div", "fmod", "fma", "neg", "abs", "eq", "ne", "lt", "le", "where", "and", "or", "xor", "not", "shl",
-         "shr", "floor", "ceil", "trunc", "rint", "sqrt", "cast"}
+EXACT = {"add", "sub", "mul", "div", "fmod", "fma", "neg", "abs", "eq", "ne", "lt", "le", "where", "and", "or", "xor", "not",
+         "shl", "shr", "floor", "ceil", "trunc", "rint", "sqrt", "cast"}
 
 
 class TorchScalars(Scalars):

@@ -427,13 +427,26 @@ def test_structure_of_arguments():
                 total = total + v
         return total
     g = compiled(f)
-    calls = [((X,), {}), (([X, X + 1],), {}), (((X, X + 1),), {}), ((Point(X, X + 2),), {}), ((Batch(X),), {}), ((Batch(X, 3.0),), {}),
+    calls = [((X,), {}), (([X, X + 1],), {}), (((X, X + 1),), {}),
+             ((Point(X, X + 2),), {}), ((Batch(X),), {}), ((Batch(X, 3.0),), {}),
              (({"a": X, "b": {"c": 2.0}},), {}), (({"a": X, "b": {"c": 3.0}},), {}), ((X,), {"k": X}), ((X,), {"j": X}),
              ((collections.OrderedDict(a=X),), {}), ((X, 1.0, None, "s", torch.float32), {})]
     for _ in range(2):
         for args, kwargs in calls:
             equal(g(*args, **kwargs), f(*args, **kwargs))
         assert len(g.programs) == len(calls)
+
+
+def test_what_the_class_of_an_argument_says():
+    @dataclasses.dataclass
+    class Scaled:
+        x: torch.Tensor
+        factor = 2.0
+
+        def value(self):
+            return self.x * self.factor
+    stale(lambda s: s.value(), swap(Scaled, "factor", 3.0), Scaled(X))
+    stale(lambda s: s.value(), swap(Scaled, "value", lambda self: self.x - 1), Scaled(X))
 
 
 def test_values_among_arguments():
@@ -444,7 +457,8 @@ def test_values_among_arguments():
     def f(x, v):
         return x * (hash(repr(v)) % 1000)
     g = compiled(f)
-    values = [1, 1.0, True, None, "a", (1, 2), (1, 2.0), Color.RED, Color.BLUE, torch.float32, torch.device("cpu"), slice(1, 2), range(3)]
+    values = [1, 1.0, True, None, "a", (1, 2), (1, 2.0), Color.RED, Color.BLUE, torch.float32, torch.device("cpu"),
+              slice(1, 2), range(3)]
     for _ in range(2):
         for v in values:
             equal(g(X, v), f(X, v))
@@ -475,7 +489,10 @@ def test_torch_modes():
 
 
 def test_default_dtype_and_flags():
-    stale(lambda x: torch.ones(3) / 3, lambda: (torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))[1], X)
+    def widen():
+        torch.set_default_dtype(torch.float64)
+        return lambda: torch.set_default_dtype(torch.float32)
+    stale(lambda x: torch.ones(3) / 3, widen, X)
 
     def change():
         torch.use_deterministic_algorithms(True)

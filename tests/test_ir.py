@@ -7,7 +7,8 @@ import time
 import pytest
 import torch
 
-from smelt.compiler import Builder, Graph, ObjectType, Origin, TensorType, TupleType, Value, evaluate, parse, rewrite, show, verify
+from smelt.compiler import (Builder, Graph, ObjectType, Origin, TensorType, TupleType, Value, evaluate, parse, rewrite, show,
+                            verify)
 from smelt.compiler.dims import Expr, sym
 from smelt.compiler.op import OPS
 from smelt.compiler.ops.core import Operand, takes_random_numbers
@@ -41,9 +42,10 @@ def same(a, b) -> bool:
     return a == b
 
 
-LITERALS = [0, -3, True, False, None, 1.0, -0.0, 0.1, 1e-30, 1e300, math.nan, math.inf, -math.inf, complex(-0.0, math.inf), "a b", "it's # %x\n\"",
-            (), (1,), (1, (2.5, None)), [], [1, "x"], {}, {"a": 1, "b": (True,)}, torch.float32, torch.bool, torch.complex64, torch.uint16,
-            torch.device("cpu"), torch.device("cuda", 1), torch.channels_last, torch.strided, Operand(2), [Operand(0), (Operand(1), 3)],
+LITERALS = [0, -3, True, False, None, 1.0, -0.0, 0.1, 1e-30, 1e300, math.nan, math.inf, -math.inf, complex(-0.0, math.inf),
+            "a b", "it's # %x\n\"", (), (1,), (1, (2.5, None)), [], [1, "x"], {}, {"a": 1, "b": (True,)},
+            torch.float32, torch.bool, torch.complex64, torch.uint16, torch.device("cpu"), torch.device("cuda", 1),
+            torch.channels_last, torch.strided, Operand(2), [Operand(0), (Operand(1), 3)],
             torch.tensor([[1.0, -0.0], [math.inf, 0.1]]), torch.tensor(True), torch.zeros(0, 3, dtype=torch.int64)]
 
 
@@ -51,8 +53,8 @@ LITERALS = [0, -3, True, False, None, 1.0, -0.0, 0.1, 1e-30, 1e300, math.nan, ma
 def test_every_literal_round_trips(literal):
     b = Builder()
     v = b.emit("call", type=ObjectType("object"), target="aten.x.default", args=(literal,), kwargs={"k": literal}, z=literal)
-    again = parse(show(b.graph("f", [v]))).values[0]
-    assert same(again.attrs["args"], (literal,)) and same(again.attrs["kwargs"], {"k": literal}) and same(again.attrs["z"], literal)
+    attrs = parse(show(b.graph("f", [v]))).values[0].attrs
+    assert same(attrs["args"], (literal,)) and same(attrs["kwargs"], {"k": literal}) and same(attrs["z"], literal)
 
 
 @pytest.mark.parametrize("number", [1, True, -2.5, -0.0, math.nan, -math.inf, complex(1, -2)], ids=repr)
@@ -62,9 +64,10 @@ def test_number_operands_round_trip(number):
     assert same(again.values[0].inputs[1], number) and again.values[0].inputs[0] is again.inputs[0]
 
 
-TYPES = [TensorType((), F32), TensorType((4, 8), torch.bfloat16), TensorType((4, 8), F32, strides=(1, 4)), TensorType((0, 3), torch.bool),
-         TensorType((2,), torch.int64, torch.device("cuda", 0)), TensorType((2, 2), torch.float16, torch.device("cuda", 3), (1, 2)),
-         TupleType((TensorType((2,), F32), ObjectType("tape"))), TupleType((TensorType((2,), torch.uint8),)), TupleType(()), ObjectType("tape")]
+TYPES = [TensorType((), F32), TensorType((4, 8), torch.bfloat16), TensorType((4, 8), F32, strides=(1, 4)),
+         TensorType((0, 3), torch.bool), TensorType((2,), torch.int64, torch.device("cuda", 0)),
+         TensorType((2, 2), torch.float16, torch.device("cuda", 3), (1, 2)), ObjectType("tape"),
+         TupleType((TensorType((2,), F32), ObjectType("tape"))), TupleType((TensorType((2,), torch.uint8),)), TupleType(())]
 
 
 @pytest.mark.parametrize("type", TYPES, ids=type_text)
@@ -89,7 +92,8 @@ def test_symbolic_sizes_round_trip():
 
 def test_origins_and_output_names_round_trip():
     b, (x,) = builder((3,))
-    notes = [Origin("/home/me/model.py", 14, "grad of sum"), Origin("model.py", 3), Origin(note="grad of exp"), Origin(), Origin("my file.py", 2, "a # b")]
+    notes = [Origin("/home/me/model.py", 14, "grad of sum"), Origin("model.py", 3), Origin(note="grad of exp"), Origin(),
+             Origin("my file.py", 2, "a # b")]
     for o in notes:
         with b.at(o):
             last = b.exp(x)
@@ -130,7 +134,8 @@ BROKEN = [
     ("graph f(%x: f32[2]) {\n  %a = exp(%x) : f33[2]\n  return %a\n}", "line 2: expected a dtype, found 'f33'"),
     ("graph f(%x: f32[2]) {\n  %x = exp(%x) : f32[2]\n}", "line 2: expected a name other than %x, which is taken"),
     ("graph f(%x: f32[2]) {\n  %a = exp(%x, k=?) : f32[2]\n}", "line 2: '?' begins nothing that can stand here"),
-    ("graph f(%x: f32[2]) {\n  %a = exp(%x, k=zzz) : f32[2]\n}", "line 2: expected a constant, a dtype, a size symbol or a device, found 'zzz'"),
+    ("graph f(%x: f32[2]) {\n  %a = exp(%x, k=zzz) : f32[2]\n}",
+     "line 2: expected a constant, a dtype, a size symbol or a device, found 'zzz'"),
     ("graph f(%x: f32[s0]) {\n  return %x\n}", "line 1: expected a constant, a dtype, a size symbol or a device, found 's0'"),
     ("graph f(%x: f32[2]) {\n  return %x\n}\n}", "line 4: expected the end of the text, found '}'"),
     ("graph f(%x: f32[2]) {\n  return %x", "line 2: expected '}' before the end of the text"),
@@ -181,21 +186,26 @@ def _graph(inputs, values, outputs, names=()):
 
 
 def _with(v, **changes):
-    parts = {"name": v.name, "op": v.op, "inputs": v.inputs, "attrs": v.attrs, "type": v.type, "origin": Origin("m.py", 7), **changes}
-    return Value(*parts.values())
+    parts = {part: getattr(v, part) for part in ("name", "op", "inputs", "attrs", "type")}
+    return Value(**{**parts, "origin": Origin("m.py", 7), **changes})
 
 
 RULES = [
     (lambda x, y, z: _graph([x], [z, y], [z]), "reads %exp_0, which is not defined before it"),
     (lambda x, y, z: _graph([x], [y, _with(z, name="exp_0")], [y]), "has a name that is taken"),
-    (lambda x, y, z: _graph([x], [_with(y, type=TensorType((2, 4), F32))], []), r"has type f32\[2,4\], its op gives f32\[2,3\] \[m.py:7\]"),
-    (lambda x, y, z: _graph([x], [_with(y, type=TensorType((2, 3), torch.float64))], []), r"has type f64\[2,3\], its op gives f32\[2,3\]"),
+    (lambda x, y, z: _graph([x], [_with(y, type=TensorType((2, 4), F32))], []),
+     r"has type f32\[2,4\], its op gives f32\[2,3\] \[m.py:7\]"),
+    (lambda x, y, z: _graph([x], [_with(y, type=TensorType((2, 3), torch.float64))], []),
+     r"has type f64\[2,3\], its op gives f32\[2,3\]"),
     (lambda x, y, z: _graph([x], [_with(y, inputs=(None,))], []), "has the operand None, which is neither a value nor a number"),
     (lambda x, y, z: _graph([x], [_with(y, op=OPS["sum"])], []), "is not well typed"),
+    (lambda x, y, z: _graph([x], [_with(y, inputs=(1.0,))], []), "has no tensor among its operands"),
     (lambda x, y, z: _graph([x], [y], [z]), "output %sum_0 is not in the graph"),
     (lambda x, y, z: _graph([x], [y], [y], ("a", "b")), "2 names for 1 outputs"),
-    (lambda x, y, z: _graph([x], [p := _with(y, type=TupleType((x.type,)), op=OPS["call"]), _with(z, inputs=(p,))], []), "several results"),
-    (lambda x, y, z: _graph([x], [p := _with(y, type=TupleType((x.type,)), op=OPS["call"])], [p]), "output %exp_0 is several results"),
+    (lambda x, y, z: _graph([x], [p := _with(y, type=TupleType((x.type,)), op=OPS["call"]), _with(z, inputs=(p,))], []),
+     "several results"),
+    (lambda x, y, z: _graph([x], [p := _with(y, type=TupleType((x.type,)), op=OPS["call"])], [p]),
+     "output %exp_0 is several results"),
 ]
 
 
@@ -230,7 +240,8 @@ def _seconds(work) -> float:
 
 def test_names_are_fresh_and_plain():
     b = Builder(["x", "add_0"])
-    assert [b.name(h) for h in ("x", "x", "add", "y", "fc1.weight", "a b", "t1")] == ["x_0", "x_1", "add_1", "y", "fc1.weight", "a_b", "t1_0"]
+    hints = ("x", "x", "add", "y", "fc1.weight", "a b", "t1")
+    assert [b.name(h) for h in hints] == ["x_0", "x_1", "add_1", "y", "fc1.weight", "a_b", "t1_0"]
 
 
 def test_a_bad_op_is_named_with_its_operands():

@@ -1,6 +1,7 @@
 """The generated matrix product: every layout, edge, tile, instruction set and epilogue, against torch."""
 import ctypes
 import mmap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def make_kernel(a, c, epilogue=plain, extra=(), name="product"):
     buffers = tuple(Buffer(b, i, a.dtype, 0) for i, b in enumerate(("a", "c", "out", *extra)))
     i = symbols(batch, m, n)
     axes = tuple(Axis(s, size) for s, size in zip(i, (batch, m, n)))
-    return MatMul(name, batch, m, n, k, buffers[0], buffers[1], strides_of(a), strides_of(c), a.dtype, axes, buffers, epilogue(i, m, n))
+    return MatMul(name, batch, m, n, k, *buffers[:2], strides_of(a), strides_of(c), a.dtype, axes, buffers, epilogue(i, m, n))
 
 
 def run(kernel, tensors, isa="auto", threads=1):
@@ -56,7 +57,8 @@ def run(kernel, tensors, isa="auto", threads=1):
     text = print_matmul(kernel, isa_of(isa))
     pointers = ", ".join(f"s[{i}]" for i in range(len(tensors)))
     source = (header(text, isa_of(isa)) + text + f"long go(void **s, long n)\n{{\n    long error = 0;\n"
-              f"    for (long tid = 0; tid < {threads}; tid++) {kernel.name}({pointers}, tid, {threads}, &error);\n    return error;\n}}\n")
+              f"    for (long tid = 0; tid < {threads}; tid++) {kernel.name}({pointers}, tid, {threads}, &error);\n"
+              f"    return error;\n}}\n")
     slots = tuple(Slot(f"t{i}", "input", position=i) for i in range(len(tensors)))
     places = tuple(range(len(tensors)))
     load(Program("test", slots, places, (), (Launch("go", ("product",), places),), source)).run(*tensors)
@@ -69,8 +71,8 @@ def product(a, c, isa="auto", threads=1):
     return out.reshape(torch.matmul(a, c).shape)
 
 
-SHAPES = [(1, 1, 1), (1, 5, 1), (3, 2, 5), (64, 7, 10), (6, 16, 64), (7, 17, 65), (13, 33, 31), (50, 20, 50), (41, 9, 100), (1, 70, 37),
-          (70, 40, 1), (2, 600, 3), (45, 1100, 33)]
+SHAPES = [(1, 1, 1), (1, 5, 1), (3, 2, 5), (64, 7, 10), (6, 16, 64), (7, 17, 65), (13, 33, 31), (50, 20, 50), (41, 9, 100),
+          (1, 70, 37), (70, 40, 1), (2, 600, 3), (45, 1100, 33)]
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -90,7 +92,8 @@ def test_float64(isa):
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_the_shares_of_threads_make_up_the_whole(threads):
-    for (m, k, n), layout in (((64, 50, 64), "NN"), ((45, 1100, 33), "NN"), ((300, 1100, 40), "NT"), ((3, 8, 200), "NT"), ((1, 1, 1), "NN")):
+    for (m, k, n), layout in (((64, 50, 64), "NN"), ((45, 1100, 33), "NN"), ((300, 1100, 40), "NT"), ((3, 8, 200), "NT"),
+                              ((1, 1, 1), "NN")):
         a, c = operand((m, k), layout[0]), operand((k, n), layout[1])
         assert torch.equal(product(a, c, threads=threads), a @ c)
 
@@ -133,8 +136,9 @@ def test_rounding_errors_are_like_torch_s(k):
 
 def bias_relu(i, m, n):
     """max(acc + bias[column], 0)"""
-    return (Load("b", "bias", expr_of(i[2]), torch.float32), Apply("z", "add", ("acc", "b"), torch.float32), Const("zero", 0.0, torch.float32),
-            Apply("r", "max", ("z", "zero"), torch.float32), Store("out", expr_of(i[1]) * n + expr_of(i[2]), "r"))
+    return (Load("b", "bias", expr_of(i[2]), torch.float32), Apply("z", "add", ("acc", "b"), torch.float32),
+            Const("zero", 0.0, torch.float32), Apply("r", "max", ("z", "zero"), torch.float32),
+            Store("out", expr_of(i[1]) * n + expr_of(i[2]), "r"))
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -154,8 +158,9 @@ def test_an_epilogue_that_updates_in_place_does_so_once(shape, layout):
 
     def update(i, m, n):
         index = expr_of(i[1]) * n + expr_of(i[2])
-        return (Load("w", "out", index, torch.float32), Const("rate", 0.5, torch.float32), Apply("step", "mul", ("acc", "rate"), torch.float32),
-                Apply("new", "sub", ("w", "step"), torch.float32), Store("out", index, "new"))
+        return (Load("w", "out", index, torch.float32), Const("rate", 0.5, torch.float32),
+                Apply("step", "mul", ("acc", "rate"), torch.float32), Apply("new", "sub", ("w", "step"), torch.float32),
+                Store("out", index, "new"))
 
     a, c, w = operand((m, k), layout[0]), operand((k, n), layout[1]), operand((m, n), "N")
     expected = w - 0.5 * (a @ c)
@@ -181,8 +186,7 @@ def test_names_of_buffers_may_be_those_of_locals():
     names = {"a": "panel", "c": "sum", "out": "out", "bias": "item"}
     renamed = {old: Buffer(new, i, torch.float32, 0) for i, (old, new) in enumerate(names.items())}
     body = tuple(Load(s.name, "item", s.index, s.dtype) if isinstance(s, Load) else s for s in kernel.epilogue)
-    kernel = MatMul("product", 1, 7, 21, 9, renamed["a"], renamed["c"], kernel.a_strides, kernel.c_strides, kernel.dtype, kernel.axes,
-                    tuple(renamed.values()), body)
+    kernel = replace(kernel, a=renamed["a"], c=renamed["c"], buffers=tuple(renamed.values()), epilogue=body)
     out, bias = torch.empty(7, 21), operand((1, 21), "N")
     run(kernel, (a, c, out, bias))
     assert torch.equal(out, (a @ c + bias).relu())
@@ -225,7 +229,7 @@ def test_equal_tiles_are_printed_once():
 def test_a_symbolic_size_is_refused():
     kernel = make_kernel(operand((4, 4), "N"), operand((4, 4), "N"))
     with pytest.raises(Unsupported):
-        print_matmul(MatMul(**{**kernel.__dict__, "m": expr_of(Sym("s0"))}), isa_of("scalar"))
+        print_matmul(replace(kernel, m=expr_of(Sym("s0"))), isa_of("scalar"))
 
 
 def test_small_products_are_generated_whatever_the_machine():

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from smelt.compiler import Builder, Graph, TensorType, TupleType, evaluate, parse, show, verify
-from smelt.compiler.op import OPS
 from smelt.compiler.ops.core import Operand
 from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
 from smelt.compiler.passes.mincut import INFINITE, Network
@@ -40,48 +39,142 @@ def body(inputs: str, *lines: str) -> str:
 # simplify: (inputs, lines before, lines after or "same")
 
 SIMPLIFY = {
-    "reshape of reshape": ("%x: f32[4,6]", ["%a = reshape(%x, shape=(24,)) : f32[24]", "%b = reshape(%a, shape=(6, 4)) : f32[6,4]", "%c = exp(%b) : f32[6,4]", "return %c"],
-                           ["%b = reshape(%x, shape=(6, 4)) : f32[6,4]", "%c = exp(%b) : f32[6,4]", "return %c"]),
-    "reshape and back": ("%x: f32[4,6]", ["%a = reshape(%x, shape=(24,)) : f32[24]", "%b = reshape(%a, shape=(4, 6)) : f32[4,6]", "%c = exp(%b) : f32[4,6]", "return %c"],
-                         ["%c = exp(%x) : f32[4,6]", "return %c"]),
-    "permute of permute": ("%x: f32[2,3,4]", ["%a = permute(%x, dims=(1, 2, 0)) : f32[3,4,2]", "%b = permute(%a, dims=(1, 0, 2)) : f32[4,3,2]", "%c = exp(%b) : f32[4,3,2]", "return %c"],
-                           ["%b = permute(%x, dims=(2, 1, 0)) : f32[4,3,2]", "%c = exp(%b) : f32[4,3,2]", "return %c"]),
-    "transpose twice": ("%x: f32[2,3]", ["%a = permute(%x, dims=(1, 0)) : f32[3,2]", "%b = permute(%a, dims=(1, 0)) : f32[2,3]", "%c = exp(%b) : f32[2,3]", "return %c"],
-                        ["%c = exp(%x) : f32[2,3]", "return %c"]),
-    "expand of expand": ("%x: f32[1,1]", ["%a = expand(%x, shape=(3, 1)) : f32[3,1]", "%b = expand(%a, shape=(2, 3, 4)) : f32[2,3,4]", "return %b"],
-                         ["%b = expand(%x, shape=(2, 3, 4)) : f32[2,3,4]", "return %b"]),
-    "slice of slice": ("%x: f32[20]", ["%a = slice(%x, start=(2,), step=(3,), size=(6,)) : f32[6]", "%b = slice(%a, start=(1,), step=(2,), size=(2,)) : f32[2]", "return %b"],
-                       ["%b = slice(%x, start=(5,), step=(6,), size=(2,)) : f32[2]", "return %b"]),
-    "no padding": ("%x: f32[3]", ["%a = pad(%x, low=(0,), high=(0,), interior=(0,), value=1) : f32[3]", "%b = exp(%a) : f32[3]", "return %b"],
-                   ["%b = exp(%x) : f32[3]", "return %b"]),
-    "views of a constant": ("", ["%a = full(shape=(), value=2.0, dtype=f32, device=cpu) : f32[]", "%b = reshape(%a, shape=(1, 1)) : f32[1,1]", "%c = expand(%b, shape=(4, 6)) : f32[4,6]", "return %c"],
-                            ["%c = full(shape=(4, 6), value=2.0, dtype=f32, device=cpu) : f32[4,6]", "return %c"]),
-    "constant as a number": ("%x: f32[4]", ["%a = full(shape=(4,), value=2, dtype=f32, device=cpu) : f32[4]", "%b = mul(%a, %x) : f32[4]", "return %b"],
-                             ["%b = mul(2.0, %x) : f32[4]", "return %b"]),
-    "constant that gives the shape": ("%x: f32[]", ["%a = full(shape=(4,), value=2, dtype=f32, device=cpu) : f32[4]", "%b = mul(%a, %x) : f32[4]", "return %b"], "same"),
-    "constant that gives the dtype": ("%x: f32[4]", ["%a = full(shape=(4,), value=2, dtype=f64, device=cpu) : f64[4]", "%b = mul(%a, %x) : f64[4]", "return %b"], "same"),
-    "constant that would not be rounded": ("%x: bf16[4]", ["%a = full(shape=(), value=0.1, dtype=f32, device=cpu) : f32[]", "%b = mul(%x, %a) : bf16[4]", "return %b"], "same"),
-    "constant that is exact": ("%x: bf16[4]", ["%a = full(shape=(), value=0.5, dtype=f32, device=cpu) : f32[]", "%b = mul(%x, %a) : bf16[4]", "return %b"],
-                               ["%b = mul(%x, 0.5) : bf16[4]", "return %b"]),
-    "known condition": ("%x: f32[4], %y: f32[4]", ["%a = full(shape=(4,), value=False, dtype=bool, device=cpu) : bool[4]", "%b = where(%a, %x, %y) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"],
-                        ["%c = exp(%y) : f32[4]", "return %c"]),
-    "cast to the same": ("%x: f32[4]", ["%a = cast(%x, dtype=f32) : f32[4]", "%b = exp(%a) : f32[4]", "return %b"], ["%b = exp(%x) : f32[4]", "return %b"]),
-    "cast by a wider dtype": ("%x: bf16[4]", ["%a = cast(%x, dtype=f32) : f32[4]", "%b = cast(%a, dtype=bf16) : bf16[4]", "%c = neg(%b) : bf16[4]", "return %c"],
-                              ["%c = neg(%x) : bf16[4]", "return %c"]),
-    "cast by a narrower dtype": ("%x: f32[4]", ["%a = cast(%x, dtype=bf16) : bf16[4]", "%b = cast(%a, dtype=f32) : f32[4]", "return %b"], "same"),
-    "cast of a float to integers": ("%x: f32[4]", ["%a = cast(%x, dtype=f64) : f64[4]", "%b = cast(%a, dtype=i32) : i32[4]", "return %b"], "same"),
-    "cast of a constant": ("", ["%a = full(shape=(2,), value=0.1, dtype=f32, device=cpu) : f32[2]", "%b = cast(%a, dtype=bf16) : bf16[2]", "return %b"],
-                           ["%b = full(shape=(2,), value=0.10009765625, dtype=bf16, device=cpu) : bf16[2]", "return %b"]),
-    "copy inside": ("%x: f32[4]", ["%a = copy(%x) : f32[4]", "%b = exp(%a) : f32[4]", "return %b"], ["%b = exp(%x) : f32[4]", "return %b"]),
-    "copy that is an output": ("%x: f32[4]", ["%a = copy(%x) : f32[4]", "return %a"], "same"),
-    "copy for a call of torch": ("%x: f32[4,6]{1,4}", ["%a = copy(%x) : f32[4,6]", "%b = call(%a, target='aten.relu.default', args=($0,), kwargs={}) : f32[4,6]", "return %b"], "same"),
-    "times one": ("%x: f32[4]", ["%a = mul(1, %x) : f32[4]", "%b = div(%a, 1.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"], ["%c = exp(%x) : f32[4]", "return %c"]),
-    "integer over one": ("%x: i64[4]", ["%a = div(%x, 1) : f32[4]", "return %a"], "same"),
-    "minus zero": ("%x: f32[4]", ["%a = sub(%x, 0.0) : f32[4]", "%b = add(%a, -0.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"], ["%c = exp(%x) : f32[4]", "return %c"]),
-    "plus zero": ("%x: f32[4]", ["%a = add(%x, 0.0) : f32[4]", "%b = sub(%a, -0.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"], "same"),
-    "times zero": ("%x: f32[4]", ["%a = mul(%x, 0.0) : f32[4]", "%b = sub(%x, %x) : f32[4]", "return %a, %b"], "same"),
-    "negated twice": ("%x: f32[4]", ["%a = neg(%x) : f32[4]", "%b = neg(%a) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"], ["%c = exp(%x) : f32[4]", "return %c"]),
-    "nothing to do": ("%x: f32[4]", ["%a = exp(%x) : f32[4]", "return %a, %x"], "same"),
+    "reshape of reshape": (
+        "%x: f32[4,6]",
+        ["%a = reshape(%x, shape=(24,)) : f32[24]",
+         "%b = reshape(%a, shape=(6, 4)) : f32[6,4]",
+         "%c = exp(%b) : f32[6,4]",
+         "return %c"],
+        ["%b = reshape(%x, shape=(6, 4)) : f32[6,4]", "%c = exp(%b) : f32[6,4]", "return %c"]),
+    "reshape and back": (
+        "%x: f32[4,6]",
+        ["%a = reshape(%x, shape=(24,)) : f32[24]",
+         "%b = reshape(%a, shape=(4, 6)) : f32[4,6]",
+         "%c = exp(%b) : f32[4,6]",
+         "return %c"],
+        ["%c = exp(%x) : f32[4,6]", "return %c"]),
+    "permute of permute": (
+        "%x: f32[2,3,4]",
+        ["%a = permute(%x, dims=(1, 2, 0)) : f32[3,4,2]",
+         "%b = permute(%a, dims=(1, 0, 2)) : f32[4,3,2]",
+         "%c = exp(%b) : f32[4,3,2]",
+         "return %c"],
+        ["%b = permute(%x, dims=(2, 1, 0)) : f32[4,3,2]", "%c = exp(%b) : f32[4,3,2]", "return %c"]),
+    "transpose twice": (
+        "%x: f32[2,3]",
+        ["%a = permute(%x, dims=(1, 0)) : f32[3,2]",
+         "%b = permute(%a, dims=(1, 0)) : f32[2,3]",
+         "%c = exp(%b) : f32[2,3]",
+         "return %c"],
+        ["%c = exp(%x) : f32[2,3]", "return %c"]),
+    "expand of expand": (
+        "%x: f32[1,1]",
+        ["%a = expand(%x, shape=(3, 1)) : f32[3,1]", "%b = expand(%a, shape=(2, 3, 4)) : f32[2,3,4]", "return %b"],
+        ["%b = expand(%x, shape=(2, 3, 4)) : f32[2,3,4]", "return %b"]),
+    "slice of slice": (
+        "%x: f32[20]",
+        ["%a = slice(%x, start=(2,), step=(3,), size=(6,)) : f32[6]",
+         "%b = slice(%a, start=(1,), step=(2,), size=(2,)) : f32[2]",
+         "return %b"],
+        ["%b = slice(%x, start=(5,), step=(6,), size=(2,)) : f32[2]", "return %b"]),
+    "no padding": (
+        "%x: f32[3]",
+        ["%a = pad(%x, low=(0,), high=(0,), interior=(0,), value=1) : f32[3]", "%b = exp(%a) : f32[3]", "return %b"],
+        ["%b = exp(%x) : f32[3]", "return %b"]),
+    "views of a constant": (
+        "",
+        ["%a = full(shape=(), value=2.0, dtype=f32, device=cpu) : f32[]",
+         "%b = reshape(%a, shape=(1, 1)) : f32[1,1]",
+         "%c = expand(%b, shape=(4, 6)) : f32[4,6]",
+         "return %c"],
+        ["%c = full(shape=(4, 6), value=2.0, dtype=f32, device=cpu) : f32[4,6]", "return %c"]),
+    "constant as a number": (
+        "%x: f32[4]",
+        ["%a = full(shape=(4,), value=2, dtype=f32, device=cpu) : f32[4]", "%b = mul(%a, %x) : f32[4]", "return %b"],
+        ["%b = mul(2.0, %x) : f32[4]", "return %b"]),
+    "constant that gives the shape": (
+        "%x: f32[]",
+        ["%a = full(shape=(4,), value=2, dtype=f32, device=cpu) : f32[4]", "%b = mul(%a, %x) : f32[4]", "return %b"],
+        "same"),
+    "constant that gives the dtype": (
+        "%x: f32[4]",
+        ["%a = full(shape=(4,), value=2, dtype=f64, device=cpu) : f64[4]", "%b = mul(%a, %x) : f64[4]", "return %b"],
+        "same"),
+    "constant that would not be rounded": (
+        "%x: bf16[4]",
+        ["%a = full(shape=(), value=0.1, dtype=f32, device=cpu) : f32[]", "%b = add(%x, %a) : bf16[4]", "return %b"],
+        "same"),
+    "constant that is exact": (
+        "%x: bf16[4]",
+        ["%a = full(shape=(), value=0.5, dtype=f32, device=cpu) : f32[]", "%b = mul(%x, %a) : bf16[4]", "return %b"],
+        ["%b = mul(%x, 0.5) : bf16[4]", "return %b"]),
+    "known condition": (
+        "%x: f32[4], %y: f32[4]",
+        ["%a = full(shape=(4,), value=False, dtype=bool, device=cpu) : bool[4]",
+         "%b = where(%a, %x, %y) : f32[4]",
+         "%c = exp(%b) : f32[4]",
+         "return %c"],
+        ["%c = exp(%y) : f32[4]", "return %c"]),
+    "cast to the same": (
+        "%x: f32[4]",
+        ["%a = cast(%x, dtype=f32) : f32[4]", "%b = exp(%a) : f32[4]", "return %b"],
+        ["%b = exp(%x) : f32[4]", "return %b"]),
+    "cast by a wider dtype": (
+        "%x: bf16[4]",
+        ["%a = cast(%x, dtype=f32) : f32[4]", "%b = cast(%a, dtype=bf16) : bf16[4]", "%c = neg(%b) : bf16[4]", "return %c"],
+        ["%c = neg(%x) : bf16[4]", "return %c"]),
+    "cast by a narrower dtype": (
+        "%x: f32[4]",
+        ["%a = cast(%x, dtype=bf16) : bf16[4]", "%b = cast(%a, dtype=f32) : f32[4]", "return %b"],
+        "same"),
+    "cast of a float to integers": (
+        "%x: f32[4]",
+        ["%a = cast(%x, dtype=f64) : f64[4]", "%b = cast(%a, dtype=i32) : i32[4]", "return %b"],
+        "same"),
+    "cast of a constant": (
+        "",
+        ["%a = full(shape=(2,), value=0.1, dtype=f32, device=cpu) : f32[2]", "%b = cast(%a, dtype=bf16) : bf16[2]", "return %b"],
+        ["%b = full(shape=(2,), value=0.10009765625, dtype=bf16, device=cpu) : bf16[2]", "return %b"]),
+    "copy inside": (
+        "%x: f32[4]",
+        ["%a = copy(%x) : f32[4]", "%b = exp(%a) : f32[4]", "return %b"],
+        ["%b = exp(%x) : f32[4]", "return %b"]),
+    "copy that is an output": (
+        "%x: f32[4]",
+        ["%a = copy(%x) : f32[4]", "return %a"],
+        "same"),
+    "copy for a call of torch": (
+        "%x: f32[4,6]{1,4}",
+        ["%a = copy(%x) : f32[4,6]", "%b = call(%a, target='aten.relu.default', args=($0,), kwargs={}) : f32[4,6]", "return %b"],
+        "same"),
+    "times one": (
+        "%x: f32[4]",
+        ["%a = mul(1, %x) : f32[4]", "%b = div(%a, 1.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"],
+        ["%c = exp(%x) : f32[4]", "return %c"]),
+    "integer over one": (
+        "%x: i64[4]",
+        ["%a = div(%x, 1) : f32[4]", "return %a"],
+        "same"),
+    "minus zero": (
+        "%x: f32[4]",
+        ["%a = sub(%x, 0.0) : f32[4]", "%b = add(%a, -0.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"],
+        ["%c = exp(%x) : f32[4]", "return %c"]),
+    "plus zero": (
+        "%x: f32[4]",
+        ["%a = add(%x, 0.0) : f32[4]", "%b = sub(%a, -0.0) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"],
+        "same"),
+    "times zero": (
+        "%x: f32[4]",
+        ["%a = mul(%x, 0.0) : f32[4]", "%b = sub(%x, %x) : f32[4]", "return %a, %b"],
+        "same"),
+    "negated twice": (
+        "%x: f32[4]",
+        ["%a = neg(%x) : f32[4]", "%b = neg(%a) : f32[4]", "%c = exp(%b) : f32[4]", "return %c"],
+        ["%c = exp(%x) : f32[4]", "return %c"]),
+    "nothing to do": (
+        "%x: f32[4]",
+        ["%a = exp(%x) : f32[4]", "return %a, %x"],
+        "same"),
 }
 
 
@@ -96,10 +189,10 @@ def test_simplify_keeps_what_the_graph_means():
     special = torch.tensor([float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 0.1, -1e30, 3.0])
     for inputs, before, after in SIMPLIFY.values():
         graph = parse(body(inputs, *before))
-        tensors = [special.repeat(4)[:i.type.numel].reshape(i.shape).nan_to_num(2.0 if not i.dtype.is_floating_point else float("nan")).to(i.dtype)
-                   for i in graph.inputs]
-        for a, b in zip(evaluate(graph, tensors), evaluate(simplify(graph), tensors)):
-            assert torch.equal(a.signbit(), b.signbit()) or a.isnan().any()
+        inputs = [special.repeat(4)[:i.type.numel].reshape(i.shape) for i in graph.inputs]
+        inputs = [(x if i.dtype.is_floating_point else x.nan_to_num(2.0, 3, -3)).to(i.dtype) for x, i in zip(inputs, graph.inputs)]
+        for a, b in zip(evaluate(graph, inputs), evaluate(simplify(graph), inputs)):
+            assert bool(((a.signbit() == b.signbit()) | a.isnan()).all())
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
@@ -123,7 +216,9 @@ def test_holds_exactly(wide, narrow):
         assert not holds_exactly(wide, narrow)
         return
     back = values.to(wide).to(narrow)
-    exact = bool((back == values).all()) and (narrow.is_floating_point or bool((values.to(wide).double() == values.double()).all()))
+    exact = bool((back == values).all())
+    if not narrow.is_floating_point:
+        exact = exact and bool((values.to(wide).double() == values.double()).all())
     assert holds_exactly(wide, narrow) == exact
 
 
@@ -133,7 +228,8 @@ def test_fold():
     check(body("%x: f32[3]", "%a = iota(size=3, start=0, step=1, dtype=i64, device=cpu) : i64[3]", "%b = mul(%a, 0) : i64[3]",
                "%c = add(%b, 2.5) : f32[3]", "%d = mul(%x, %c) : f32[3]", "return %d, %a"),
           body("%x: f32[3]", "%a = iota(size=3, start=0, step=1, dtype=i64, device=cpu) : i64[3]",
-               "%c = full(shape=(3,), value=2.5, dtype=f32, device=cpu) : f32[3]", "%d = mul(%x, %c) : f32[3]", "return %d, %a"), fold, dce)
+               "%c = full(shape=(3,), value=2.5, dtype=f32, device=cpu) : f32[3]", "%d = mul(%x, %c) : f32[3]",
+               "return %d, %a"), fold, dce)
 
 
 @pytest.mark.parametrize("line", ["%a = iota(size=3, start=0, step=1, dtype=i64, device=cpu) : i64[3]",
@@ -144,8 +240,8 @@ def test_fold_leaves(line):
 
 
 def test_cse():
-    check(body("%x: f32[3]", "%a = mul(%x, 1) : f32[3]", "%b = mul(%x, 1) : f32[3]", "%c = mul(%x, True) : f32[3]", "%d = mul(%x, 0.0) : f32[3]",
-               "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %b) : f32[3]", "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"),
+    check(body("%x: f32[3]", "%a = mul(%x, 1) : f32[3]", "%b = mul(%x, 1) : f32[3]", "%c = mul(%x, True) : f32[3]",
+               "%d = mul(%x, 0.0) : f32[3]", "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %b) : f32[3]", "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"),
           body("%x: f32[3]", "%a = mul(%x, 1) : f32[3]", "%c = mul(%x, True) : f32[3]", "%d = mul(%x, 0.0) : f32[3]",
                "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %a) : f32[3]", "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"), cse)
 
@@ -158,7 +254,8 @@ def test_cse_joins_nan_but_no_two_outputs():
 @pytest.mark.parametrize("target", ["aten.rand_like.default", "aten.bernoulli.default"])
 def test_random_calls_are_neither_joined_nor_dropped(target):
     call = f"call(%x, target='{target}', args=($0,), kwargs={{}}) : f32[3]"
-    check(body("%x: f32[3]", f"%a = {call}", f"%b = {call}", f"%c = {call}", "%d = add(%a, %b) : f32[3]", "return %d"), "same", cse, dce)
+    lines = [f"%a = {call}", f"%b = {call}", f"%c = {call}", "%d = add(%a, %b) : f32[3]", "return %d"]
+    check(body("%x: f32[3]", *lines), "same", cse, dce)
 
 
 def test_dce():
@@ -170,9 +267,11 @@ def test_decompose_items():
     """A composite with several results becomes the values themselves, under the names of its items."""
     graph = parse(body("%x: f32[2,6], %w: f32[6], %b: f32[6]",
                        "%n = layer_norm(%x, %w, %b, eps=1e-05) : (f32[2,6], f32[2,1], f32[2,1])  # m.py:3",
-                       "%y = item(%n, index=0) : f32[2,6]", "%m = item(%n, index=1) : f32[2,1]", "%z = exp(%y) : f32[2,6]", "return %z, %m"))
+                       "%y = item(%n, index=0) : f32[2,6]", "%m = item(%n, index=1) : f32[2,1]",
+                       "%z = exp(%y) : f32[2,6]", "return %z, %m"))
     simpler = verify(decompose(graph))
-    assert {"y", "m"} <= {v.name for v in simpler.values} and not any(v.op.kind in ("composite", "opaque") for v in simpler.values)
+    assert {"y", "m"} <= {v.name for v in simpler.values}
+    assert not any(v.op.kind in ("composite", "opaque") for v in simpler.values)
     assert any(str(v.origin) == "m.py:3 part of layer_norm" for v in simpler.values)
     inputs = [torch.randn(2, 6), torch.randn(6), torch.randn(6)]
     for a, b in zip(evaluate(simpler, inputs), evaluate(graph, inputs)):
@@ -187,8 +286,9 @@ def test_drop_detach():
 # gradient
 
 def test_gradient_text():
-    joint = gradient(parse(body("%x: f32[4,6], %y: f32[6]", "%a = mul(%x, %y) : f32[4,6]  # m.py:1",
-                                "%b = sum(%a, dim=(0, 1), keepdim=False, dtype=None) : f32[]  # m.py:2", "return loss=%b")), [0, 1], [0])
+    graph = parse(body("%x: f32[4,6], %y: f32[6]", "%a = mul(%x, %y) : f32[4,6]  # m.py:1",
+                       "%b = sum(%a, dim=(0, 1), keepdim=False, dtype=None) : f32[]  # m.py:2", "return loss=%b"))
+    joint = gradient(graph, [0, 1], [0])
     assert joint.reach == ((True, True),)
     assert show(joint.graph) == textwrap.dedent("""\
         graph f_joint(
@@ -226,6 +326,11 @@ def taped_two_results(b, x):
     return [b.mul(b.item(both, index=0), b.item(both, index=0)), b.item(both, index=1)]
 
 
+def eigenvalues(b, x):
+    both = call(b, "linalg_eigh.default", x, type=TupleType((TensorType((3,), F64), x.type)))
+    return b.item(both, index=0)
+
+
 def through_complex(b, x):
     z = call(b, "view_as_complex.default", x, type=TensorType(x.shape[:-1], torch.complex128))
     return call(b, "abs.default", b.mul(b.reshape(z, shape=(z.shape[0], 1)), z), type=TensorType((z.shape[0],) * 2, F64))
@@ -240,7 +345,7 @@ PROGRAMS = {
     "layer norm": (lambda b, x, w, z: b.item(b.layer_norm(x, w, z, eps=1e-5), index=0), (4, 6), (6,), (6,)),
     "opaque": (lambda b, x: b.mul(call(b, "cumsum.default", b.sin(x), 0), x), (4, 6)),
     "opaque, several results": (taped_two_results, (5,)),
-    "opaque, an unused float result": (lambda b, x: b.item(call(b, "linalg_eigh.default", x, type=TupleType((TensorType((3,), F64), x.type))), index=0), (3, 3)),
+    "opaque, an unused float result": (eigenvalues, (3, 3)),
     "complex": (through_complex, (3, 2)),
 }
 
@@ -315,7 +420,7 @@ def test_what_nothing_reaches():
 
 
 def test_random_numbers_have_no_gradient():
-    graph = graph_of(lambda b, x: b.mul(x, b.rand_like(x)) if "rand_like" in OPS else b.mul(x, call(b, "rand_like.default", b.detach(x))), (4,))
+    graph = graph_of(lambda b, x: b.mul(x, call(b, "rand_like.default", b.detach(x))), (4,))
     joint = gradient(graph, [0], [0])
     torch.manual_seed(3)
     x, g = torch.randn(4, dtype=F64), torch.randn(4, dtype=F64)
@@ -381,30 +486,31 @@ def check_split(function, *types, dtype=F32):
     return joint, split
 
 
-def test_one_exp_is_repeated_and_the_product_is_saved():
-    _, split = check_split(lambda b, x, y: b.exp(b.mul(b.exp(b.matmul(x, y)), 2.0)), (64, 64), (64, 64))
+def test_one_function_is_repeated_and_the_product_is_saved():
+    _, split = check_split(lambda b, x, y: b.exp(b.mul(b.tanh(b.matmul(x, y)), 2.0)), (64, 64), (64, 64))
     assert saved_names(split) == ["x", "y", "matmul_0"]
     assert split.saved == (("input", 0), ("input", 1), ("extra", 0))
     assert [v.op.name for v in split.backward.values].count("matmul") == 2
 
 
 def test_a_long_chain_is_saved():
-    def chain(b, x, y):
-        h = b.matmul(x, y)
-        for _ in range(8):
-            h = b.tanh(h)
-        return b.matmul(h, y)
-    _, split = check_split(chain, (64, 64), (64, 64))
-    ran_again = sum(v.op.name == "tanh" for v in split.backward.values)
-    assert ran_again < 4 and len(split.saved) > 3
+    def gate(length):
+        def program(b, x, y):
+            h = b.matmul(x, y)
+            for _ in range(length):
+                h = b.tanh(h)
+            return b.mul(b.detach(h), x)
+        _, split = check_split(program, (64, 64), (64, 64))
+        return sum(v.op.name == "tanh" for v in split.backward.values)
+    assert gate(1) == 1 and gate(8) == 0
 
 
 def test_statistics_are_saved_and_rows_are_not():
     """The mean and the variance of a row are small; what is computed from them is repeated."""
     def norm(b, x):
-        mean = b.mean(x, dim=(1,), keepdim=True)
+        mean = b.mul(b.sum(x, dim=(1,), keepdim=True, dtype=None), 1 / 256)
         centred = b.sub(x, mean)
-        return b.div(centred, b.sqrt(b.mean(b.mul(centred, centred), dim=(1,), keepdim=True)))
+        return b.div(centred, b.sqrt(b.sum(b.mul(centred, centred), dim=(1,), keepdim=True, dtype=None)))
     joint, split = check_split(norm, (64, 256))
     sizes = {i.name: i.type.numel for i, _ in zip(split.backward.inputs, split.saved)}
     assert sizes.pop("x") == 64 * 256 and sizes and set(sizes.values()) == {64}
@@ -454,8 +560,8 @@ def test_mincut_against_every_cut():
     dice = random.Random(0)
     for _ in range(200):
         n = dice.randint(3, 7)
-        edges = [(i, j, dice.choice((1, 2, 3, 5, 8, INFINITE))) for i in range(n) for j in range(n) if i != j and dice.random() < 0.4]
-        edges = [e for e in edges if not (e[0] == 0 and e[1] == 1 and e[2] == INFINITE)]
+        pairs = [(i, j) for i in range(n) for j in range(n) if i != j and dice.random() < 0.4]
+        edges = [(i, j, dice.choice((1, 2, 3, 5, 8, INFINITE))) for i, j in pairs]
         network = Network(n)
         for e in edges:
             network.add(*e)

@@ -5,7 +5,7 @@ SMELT_RANDOM_PROGRAMS=2000 goes through that many seeds instead of 100.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
@@ -20,6 +20,10 @@ from .random_programs import COUNT, random_function, random_graph
 
 SEEDS = range(COUNT)
 EXACT = (simplify, fold, cse, dce, drop_detach)  # passes that change no bit
+
+
+any_program = lru_cache(maxsize=None)(random_graph)
+tame_program = lru_cache(maxsize=None)(partial(random_graph, tame=True))
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -40,7 +44,7 @@ def apply(graph: Graph, step) -> Graph:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_text_round_trip(seed):
-    graph, inputs = random_graph(seed)
+    graph, inputs = any_program(seed)
     text = show(graph)
     again = verify(parse(text), "parse")
     assert show(again) == text
@@ -51,7 +55,7 @@ def test_text_round_trip(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_passes_keep_every_bit(seed):
-    graph, inputs = random_graph(seed)
+    graph, inputs = any_program(seed)
     verify(graph)
     for graph in (graph, decompose(graph)):
         reference = evaluate(graph, inputs)
@@ -62,7 +66,7 @@ def test_passes_keep_every_bit(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_decompose(seed):
-    graph, inputs = random_graph(seed, tame=True)
+    graph, inputs = tame_program(seed)
     simpler = apply(graph, decompose)
     assert not any(v.op.kind == "composite" for v in simpler.values)
     found = compare(evaluate(simpler, inputs), evaluate(graph, inputs), lambda: evaluate_precisely(graph, inputs))
@@ -84,6 +88,7 @@ def torch_differentiates(op: Op) -> bool:
     return first.requires_grad or not first.is_floating_point() or op.kind == "source"
 
 
+@lru_cache(maxsize=None)
 def differentiable_program(seed: int):
     """A tame float64 graph, its inputs, and the inputs and outputs that can take part in a gradient."""
     graph, inputs = random_graph(seed, floats=(torch.float64,), tame=True, ops=torch_differentiates)

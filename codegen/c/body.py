@@ -4,7 +4,6 @@ Every value is a vector. Where it does not vary over the axis that runs along th
 """
 from __future__ import annotations
 
-import keyword
 import re
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Mapping, Sequence
@@ -61,7 +60,7 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         name = re.sub(r"\W", "_", wanted, flags=re.ASCII)
-        if not name[:1].isalpha() or re.search(r"[fiu]\d+x\d+$", name) or keyword.iskeyword(name):
+        if not name[:1].isalpha() or re.search(r"[fiu]\d+x\d+$", name):
             name = f"v{name}_"
         base, number = name, 1
         while name in self.taken:
@@ -119,6 +118,7 @@ class Body:
         self.named = {s.name: s for s in self.statements if hasattr(s, "name")}
         self.pointers = {b: self.names.fresh(b) for b in self.buffer_of}
         self.c_names = {n: self.names.fresh(n) for n in (*self.given, *self.named)}
+        self.ready: dict[str, str] = {}  # loads whose memory vector is at hand: name -> C text
         self.dtypes = {n: d for n, (d, _) in self.given.items()} | {n: s.dtype for n, s in self.named.items()}
         self.along = {n for n, (_, varies) in self.given.items() if varies}  # names that vary along the lanes
         for s in self.statements:
@@ -146,9 +146,9 @@ class Body:
             return constant(s.value, s.dtype, self.lanes, self.isa)
         return Operand(self.c_names[name], self.dtypes[name])
 
-    def live(self, w: Writer, left: str) -> None:
-        """Declare the mask `live` of the first `left` lanes."""
-        w.line(f"const {self.mask} live = lanes_{self.mask} < (int)({left});")
+    def live(self, w: Writer, left: str, name: str = "live") -> None:
+        """Declare the mask of the first `left` lanes."""
+        w.line(f"const {self.mask} {name} = lanes_{self.mask} < (int)({left});")
 
     # Statements
 
@@ -208,7 +208,9 @@ class Body:
         buffer, step = self.buffer_of[s.buffer], self.step(s.index)
         raw, p = memory_type(buffer.dtype, self.lanes), self.pointers[s.buffer]
         varying_guard = s.guard in self.along
-        if step == 0 and not varying_guard:
+        if s.name in self.ready:
+            text = self.ready[s.name]
+        elif step == 0 and not varying_guard:
             text = f"splat_{raw}({p}[{self.place(s.index)}])"
         elif step == 1:
             conditions = ([self.c_names[s.guard]] if varying_guard else []) + ["live"] * live

@@ -434,9 +434,13 @@ static inline $T shl_$T($T a, $T b)
     return ($T)((($U)a << (n & ($B - 1))) & inside);
 }"""
 
-HELPERS["shr"] = """
+
+@helper("shr")
+def _shr(t: Vector, isa: Isa) -> str:
+    shifted = "(a >> (b & ($B - 1))) & inside" if t.kind == "u" else "a >> ($T)((n & inside) | (($B - 1) & ~inside))"
+    return f"""
 static inline $T shr_$T($T a, $T b)
-{
+{{
     const $U n = ($U)b, inside = ($U)(n < $B);
-    return (a >> ($T)(n & inside | ($B - 1) & ~inside));
-}"""
+    return {shifted};
+}}"""

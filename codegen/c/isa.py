@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from ...errors import Unsupported
+
 
 @dataclass(frozen=True)
 class Vector:
@@ -109,6 +111,8 @@ FORMS = {torch.bool: "bool", torch.bfloat16: "bf16", torch.float16: "f16"}
 
 def memory_type(dtype: torch.dtype, lanes: int) -> Vector:
     """The vector of what memory holds."""
+    if dtype not in _MEMORY:
+        raise Unsupported(f"{dtype} in C")
     return Vector(*_MEMORY[dtype], lanes)
 
 

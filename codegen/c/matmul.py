@@ -21,7 +21,7 @@ import torch
 from ..loops import MatMul, Store
 from .body import Body, Writer
 from .helpers import HELPERS
-from .isa import Isa, isa_of, memory_type, register_type
+from .isa import Isa, isa_of, memory_type
 from .schedule import size_of
 
 NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
@@ -31,7 +31,7 @@ BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alon
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
 DOT_ROWS = 40            # up to so many rows, dot products beat transposing a panel
-LIBRARY_WORK = 1 << 27   # m*n*k from which a good library's product, called and then read again, is ahead
+LIBRARY_WORK = 1 << 26   # m*n*k from which a good library's product, called and then read again, is ahead
 LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 
 
@@ -74,7 +74,7 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     """The tiling with the least estimated time."""
     m, n, k = size_of(kernel.m), size_of(kernel.n), size_of(kernel.k)
     itemsize, lanes = kernel.dtype.itemsize, isa.lanes(kernel.dtype.itemsize * 8)
-    (step, column), along = kernel.c_strides[1:], kernel.a_strides[2]
+    along, step, column = map(size_of, (kernel.a_strides[2], *kernel.c_strides[1:]))
     if along == step == 1 and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
         rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
         return Tiling(rows, 1, lanes, max(k, 1), rows, "dots", dots)
@@ -143,7 +143,7 @@ def _parameters(kernel: MatMul, body: Body) -> str:
 
 
 def _print_epilogue(kernel: MatMul, tiling: Tiling, body: Body) -> str:
-    """The statements on rows [first_row, end_row) and columns [first, end) of a tile, whose sums lie in rows of the tile's width."""
+    """The statements on rows [first_row, end_row) and columns [first, end), whose sums lie in rows of the tile's width."""
     i0, i1, i2 = (body.axis_names[a.symbol.name] for a in kernel.axes)
     first_row, end_row, first, end, sums = map(body.names.fresh, ("first_row", "end_row", "first", "end", "sums"))
     lanes, vector, n = tiling.lanes, body.type_of(kernel.dtype), size_of(kernel.n)
@@ -193,14 +193,15 @@ $packing
                 $tile
                 if ($done + $terms == $k)
                     ${name}_epilogue($arguments, $sum + ($row - $top) * $columns + (column - $left), $batch,
-                        $row, $row + $rows < $m ? $row + $rows : $m, column, column + $columns < $n ? column + $columns : $n, error);
+                        $row, $row + $rows < $m ? $row + $rows : $m,
+                        column, column + $columns < $n ? column + $columns : $n, error);
             }
         }
     }
 }
 """)
-_LOCALS = ("panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item", "done", "terms",
-           "b", "row", "top", "sum")
+_LOCALS = ("panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item",
+           "done", "terms", "b", "row", "top", "sum")
 
 
 def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
@@ -211,7 +212,8 @@ def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
     one_pass = tiling.k_block >= k
     row = local["row"]
     return _DRIVER.substitute(
-        local, name=kernel.name, parameters=_parameters(kernel, body), arguments=", ".join(body.pointers[b.name] for b in kernel.buffers),
+        local, name=kernel.name, parameters=_parameters(kernel, body),
+        arguments=", ".join(body.pointers[b.name] for b in kernel.buffers),
         S=vector.scalar, T=vector, a=body.pointers[kernel.a.name], c=body.pointers[kernel.c.name], batches=batches, m=m, n=n, k=k,
         rows=rows, vectors=tiling.vectors, columns=columns, k_block=tiling.k_block, panels=-(-n // columns),
         rows_of_block=_rows_of_block(tiling, batches * -(-n // columns), m),
@@ -236,8 +238,8 @@ def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, 
     if tiling.panel in ("place", "dots"):
         return ""
     pack = Template("pack_${how}_$T($terms, $width, $vectors, $b, $step, $column, $panel);").substitute(
-        local, how=tiling.panel, T=body.type_of(kernel.dtype), width=min(size_of(kernel.n), tiling.columns), vectors=tiling.vectors,
-        step=kernel.c_strides[1], column=kernel.c_strides[2])
+        local, how=tiling.panel, T=body.type_of(kernel.dtype), width=min(size_of(kernel.n), tiling.columns),
+        vectors=tiling.vectors, step=kernel.c_strides[1], column=kernel.c_strides[2])
     lines = [pack]
     if one_pass:
         lines = [f"if ({local['packed']} != {local['c_item']})", "    " + pack, f"{local['packed']} = {local['c_item']};"]
@@ -251,8 +253,8 @@ def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str
     if tiling.panel == "dots":
         return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row, $a_row, $b, $column, $sum);").substitute(
             values, dots=tiling.dots, width=min(size_of(kernel.n), tiling.columns), column=kernel.c_strides[2])
-    return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step, $sum,"
-                    " $done > 0);").substitute(
+    return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step,"
+                    " $sum, $done > 0);").substitute(
         values, vectors=tiling.vectors, b_step=kernel.c_strides[1] if tiling.panel == "place" else tiling.columns)
 
 
@@ -260,7 +262,8 @@ def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str
 
 def _tile(rows: int, vectors: int) -> str:
     return f"""
-/* sum[i][j] (+)= the sum over l < terms of a[i * a_row + l * a_step] * b[l * b_step + j], for {rows} rows and {vectors} vectors of columns */
+/* sum[i][j] = (add ? sum[i][j] : 0) + the sum over l < terms of a[i * a_row + l * a_step] * b[l * b_step + j],
+   for {rows} rows and {vectors} vectors of columns */
 static __attribute__((noinline)) void tile{rows}x{vectors}_$T(long terms, const $S *a, long a_row, long a_step,
     const $S *b, long b_step, $S *sum, long add)
 {{

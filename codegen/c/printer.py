@@ -5,9 +5,12 @@ from typing import Sequence
 
 from ..loops import AnyKernel, Kernel, MatMul
 from . import math  # noqa: F401  adds the mathematical functions to the helpers
+from .columns import Columns
 from .helpers import header
 from .isa import Isa, isa_of
-from .nest import print_kernel
+from .matmul import print_matmul
+from .pointwise import Pointwise
+from .rows import Rows
 from .schedule import Schedule, size_of, work_of
 
 Call = tuple[AnyKernel, tuple[int, ...]]
@@ -26,9 +29,9 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     """
     vectors = isa_of(isa)
     kernels = list(dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls))
-    functions = [_function(k, vectors) for k in kernels]
-    work = {k: _work(k, vectors) for k in kernels}
-    text = "\n".join(functions + [_segment(symbol, calls, work) for symbol, calls in segments])
+    printed = {k: _function(k, vectors) for k in kernels}
+    work = {k: microseconds for k, (_, microseconds) in printed.items()}
+    text = "\n".join([function for function, _ in printed.values()] + [_segment(symbol, calls, work) for symbol, calls in segments])
     return f"// {name}, for {vectors.name}\n{_THREADS}{header(text, vectors)}\n{text}"
 
 
@@ -44,18 +47,20 @@ static int omp_get_num_threads(void) { return 1; }
 """
 
 
-def _function(kernel: AnyKernel, isa: Isa) -> str:
+def print_kernel(kernel: Kernel, isa: Isa) -> tuple[str, float]:
+    """A kernel as `static void <name>(<pointers>, long tid, long threads, long *error)`, which does thread `tid`'s share of it,
+    and the estimated microseconds of all of it on one thread."""
+    plan = Schedule(kernel, isa)
+    shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
+    return shape(kernel, isa, plan).text(), work_of(kernel, plan)
+
+
+def _function(kernel: AnyKernel, isa: Isa) -> tuple[str, float]:
+    """The function's text, and the estimated microseconds on one thread."""
     if isinstance(kernel, Kernel):
         return print_kernel(kernel, isa)
-    from .matmul import print_matmul
-    return print_matmul(kernel, isa)
-
-
-def _work(kernel: AnyKernel, isa: Isa) -> float:
-    """Estimated microseconds on one thread."""
-    if isinstance(kernel, MatMul):
-        return 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k) / PRODUCT_SPEED
-    return work_of(kernel, Schedule(kernel, isa))
+    operations = 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k)
+    return print_matmul(kernel, isa), operations / PRODUCT_SPEED
 
 
 def _segment(symbol: str, calls: Sequence[Call], work: dict[AnyKernel, float]) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from ..loops import Reduce
 from .body import Body, Writer
-from .scalars import Operand, literal, scalar_text
+from .scalars import Operand, cast, literal, scalar_text
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 #: on bool
@@ -44,9 +44,9 @@ class Accumulator:
 
     def __post_init__(self):
         name = self.body.c_names[self.reduce.name]
-        self.dtype = self.body.dtypes[self.reduce.arg]
+        self.places = self.reduce.op in ("argmax", "argmin")
+        self.dtype = self.body.dtypes[self.reduce.arg] if self.places else self.reduce.dtype
         self.op = _LOGICAL.get(self.reduce.op, self.reduce.op) if self.dtype == torch.bool else self.reduce.op
-        self.places = self.op in ("argmax", "argmin")
         self.type = self.body.type_of(self.dtype)
         self.sum = self.body.names.fresh(name + ("_best" if self.places else "_part"))
         self.at = self.body.names.fresh(name + "_at") if self.places else ""
@@ -75,7 +75,7 @@ class Accumulator:
 
     def update(self, w: Writer, u: str, live: bool, place: str) -> None:
         """Combine the operand's value into accumulator `u`; `place` is its flat index, as a vector."""
-        x, acc = self.body.operand(self.reduce.arg).vector, f"{self.sum}[{u}]"
+        x, acc = cast(self.body.operand(self.reduce.arg), self.dtype, self.body.lanes, self.body.isa), f"{self.sum}[{u}]"
         if self.places:
             take, at = self.body.names.fresh(self.reduce.name + "_take"), f"{self.at}[{u}]"
             w.line(f"const {self.body.mask} {take} = {self.op}_better_{self.type}({x}, {acc}){' & live' if live else ''};")

@@ -9,7 +9,9 @@ from math import inf, nan, pi, sqrt
 import torch
 
 from ..op import pointwise
-from .rules import floats, masked, partials, passed, zero
+from ..scalar import arithmetic_dtype
+from .rules import attributes, floats, masked, partials, zero
+from .slices import slice_dim
 
 _pairs = floats(2)
 aten = torch.ops.aten
@@ -20,21 +22,22 @@ def _linear_backward(b, v, g):
     return b.emit(v.op, g, *v.inputs[1:], **v.attrs)
 
 
-def _activation(name: str, doc: str, scalar, rule, *, meaning=None, samples=None, imports=None, **more):
-    """A function of one number and the attributes. `rule` is the gradient rule of the operand."""
+def _activation(name: str, doc: str, scalar, rule, *, attrs=(), defaults=None, meaning=None, samples=None, imports=None, **more):
+    """A function of one number, with the attributes of its aten op. `rule` is the gradient rule of the operand."""
     pointwise(name, doc, meaning=meaning or getattr(aten, name), scalar=scalar, gradient=partials(rule),
-              samples=samples or floats(), aten=imports or (name,), **more)
+              samples=samples or floats(), aten={name: attributes(name, *attrs, **(defaults or {})), **(imports or {})}, **more)
 
 
-def _backward(name: str, doc: str, scalar, second, *, meaning=None, samples=_pairs, imports=None, **more):
+def _backward(name: str, doc: str, scalar, second, *, attrs=(), defaults=None, meaning=None, samples=_pairs, imports=None,
+              **more):
     """A derivative times the incoming gradient. `second` is the gradient rule of the point it is taken at."""
     pointwise(name, doc, meaning=meaning or getattr(aten, name), scalar=scalar, gradient=partials(_linear_backward, second),
-              samples=samples, aten=imports or (name,), **more)
+              samples=samples, aten={name: attributes(name, *attrs, operands=2, **(defaults or {})), **(imports or {})}, **more)
 
 
-def _calls(name: str, operand: int = 0):
+def _calls(name: str):
     """The rule that calls `name`_backward on the operand with the same attributes."""
-    return lambda b, v, g: b.emit(f"{name}_backward", g, v.inputs[operand], **v.attrs)
+    return lambda b, v, g: b.emit(f"{name}_backward", g, v.inputs[0], **v.attrs)
 
 
 def _one(s, x):
@@ -47,7 +50,29 @@ def sigmoid(s, x):
     return s.div(_one(s, x), s.add(s.exp(s.neg(x)), 1))
 
 
-_activation("sigmoid", "1 / (1 + exp(-a))", sigmoid, lambda b, v, g: b.sigmoid_backward(g, v), promotion="float", cost=17)
+def _halves(b, x, dim):
+    half = x.shape[dim] // 2
+    return slice_dim(b, x, dim % x.rank, 0, half), slice_dim(b, x, dim % x.rank, half, half)
+
+
+def _glu(b, x, dim=-1):
+    """One half of the operand times the sigmoid of the other; float16/bfloat16 are rounded once, which is left to torch."""
+    if arithmetic_dtype(x.dtype) != x.dtype:
+        return NotImplemented
+    value, gate = _halves(b, x, dim)
+    return b.mul(value, b.sigmoid(gate))
+
+
+def _glu_backward(b, g, x, dim):
+    if arithmetic_dtype(x.dtype) != x.dtype:
+        return NotImplemented
+    value, gate = _halves(b, x, dim)
+    y = b.sigmoid(gate)
+    return b.cat(b.mul(y, g), b.mul(b.mul(b.mul(b.sub(1, y), y), g), value), dim=dim % x.rank)
+
+
+_activation("sigmoid", "1 / (1 + exp(-a))", sigmoid, lambda b, v, g: b.sigmoid_backward(g, v), promotion="float", cost=17,
+            imports={"glu": _glu, "glu_backward": _glu_backward})
 _backward("sigmoid_backward", "g * (1 - y) * y, y being the sigmoid", lambda s, g, y: s.mul(s.mul(g, s.sub(_one(s, y), y)), y),
           lambda b, v, g: b.mul(b.mul(g, v.inputs[0]), b.add(b.mul(v.inputs[1], -2), 1)), cost=3)
 _backward("tanh_backward", "g * (1 - y * y), y being the hyperbolic tangent",
@@ -78,17 +103,19 @@ def _logit_second(b, v, g):
 _unit_samples = [{"eps": None}, {"eps": 0.2}]
 
 _activation("logit", "log(a / (1 - a)), a limited to eps..1-eps", _logit, _calls("logit"), promotion="float", cost=17,
-            meaning=lambda x, *, eps: torch.logit(x, eps), samples=lambda: [((torch.rand(3, 4),), a) for a in _unit_samples],
-            imports={"logit": lambda b, x, eps=None: b.logit(x, eps=eps)})
+            attrs=("eps",), defaults={"eps": None}, samples=lambda: [((torch.rand(3, 4),), a) for a in _unit_samples])
 _backward("logit_backward", "the derivative of logit at x times g", _logit_backward, _logit_second, cost=6,
-          meaning=lambda g, x, *, eps: aten.logit_backward(g, x, eps),
-          samples=lambda: [((torch.randn(3, 4), torch.rand(3, 4) * 0.8 + 0.1), a) for a in _unit_samples],
-          imports={"logit_backward": lambda b, g, x, eps=None: b.logit_backward(g, x, eps=eps)})
+          attrs=("eps",), defaults={"eps": None},
+          samples=lambda: [((torch.randn(3, 4), torch.rand(3, 4) * 0.8 + 0.1), a) for a in _unit_samples])
 
-_activation("log_sigmoid", "log(1 / (1 + exp(-a)))", lambda s, x: s.sub(s.min(x, 0), s.log1p(s.exp(s.neg(s.abs(x))))),
-            lambda b, v, g: b.log_sigmoid_backward(g, v.inputs[0], _decay(b, v.inputs[0])), cost=28,
-            meaning=torch.nn.functional.logsigmoid,
-            imports={"log_sigmoid_forward": lambda b, x: [b.log_sigmoid(x), _decay(b, x)]})
+def _log_sigmoid(s, x):
+    return s.sub(s.min(x, 0), s.log1p(s.exp(s.neg(s.abs(x)))))
+
+
+pointwise("log_sigmoid", "log(1 / (1 + exp(-a)))", scalar=_log_sigmoid, cost=28, samples=floats(),
+          meaning=torch.nn.functional.logsigmoid,
+          gradient=partials(lambda b, v, g: b.log_sigmoid_backward(g, v.inputs[0], _decay(b, v.inputs[0]))),
+          aten={"log_sigmoid_forward": lambda b, x: [b.log_sigmoid(x), _decay(b, x)]})
 
 
 def _decay(b, x):
@@ -103,47 +130,66 @@ def _log_sigmoid_backward(s, g, x, decay):
     return s.mul(s.sub(s.where(negative, one, s.const(0, x.dtype)), tail), g)
 
 
+def _log_sigmoid_second(b, v, g):
+    return b.neg(b.sigmoid_backward(b.mul(g, v.inputs[0]), b.sigmoid(v.inputs[1])))
+
+
 pointwise("log_sigmoid_backward", "the derivative of log_sigmoid at x times g, given exp(-|x|)", cost=8,
           meaning=aten.log_sigmoid_backward, scalar=_log_sigmoid_backward, aten=("log_sigmoid_backward",),
-          gradient=partials(_linear_backward, lambda b, v, g: b.neg(b.sigmoid_backward(b.mul(g, v.inputs[0]), b.sigmoid(v.inputs[1]))), None),
+          gradient=partials(_linear_backward, _log_sigmoid_second, None),
           samples=lambda: [((torch.randn(3, 4), x, x.abs().neg().exp()), {}) for x in [torch.randn(3, 4)]])
 
 
 # Piecewise linear
 
+def _zero(s, x):
+    return s.const(0, x.dtype)
+
+
 def _between(s, x, low, high):
     return s.and_(s.lt(s.const(low, x.dtype), x), s.lt(x, high))
 
 
+def _threshold(s, x, *, threshold, value):
+    return s.where(s.le(x, threshold), value, x)
+
+
 _activation("relu", "a where a > 0, else 0; NaN stays", lambda s, x: s.where(s.lt(x, 0), 0, x),
             lambda b, v, g: b.threshold_backward(g, v, threshold=0))
-_activation("threshold", "a where a > threshold, else value; NaN stays", lambda s, x, *, threshold, value: s.where(s.le(x, threshold), value, x),
+_activation("threshold", "a where a > threshold, else value; NaN stays", _threshold,
             lambda b, v, g: b.threshold_backward(g, v.inputs[0], threshold=v.attrs["threshold"]),
-            meaning=lambda x, *, threshold, value: torch.threshold(x, threshold, value), samples=floats(threshold=0.5, value=-2.0),
-            imports={"threshold": lambda b, x, threshold, value: b.threshold(x, threshold=threshold, value=value)})
-_backward("threshold_backward", "g where x > threshold, else 0", lambda s, g, x, *, threshold: s.where(s.le(x, threshold), 0, g), zero,
-          meaning=lambda g, x, *, threshold: aten.threshold_backward(g, x, threshold), samples=floats(2, threshold=0.5),
-          imports={"threshold_backward": lambda b, g, x, threshold: b.threshold_backward(g, x, threshold=threshold)})
+            attrs=("threshold", "value"), samples=floats(threshold=0.5, value=-2.0))
+_backward("threshold_backward", "g where x > threshold, else 0",
+          lambda s, g, x, *, threshold: s.where(s.le(x, threshold), 0, g), zero, attrs=("threshold",),
+          samples=floats(2, threshold=0.5))
 
-_activation("leaky_relu", "a where a > 0, else slope * a", lambda s, x, *, slope: s.where(s.lt(s.const(0, x.dtype), x), x, s.mul(x, slope)),
-            _calls("leaky_relu"), meaning=lambda x, *, slope: torch.nn.functional.leaky_relu(x, slope), samples=floats(slope=0.1), cost=2,
-            imports={"leaky_relu": lambda b, x, negative_slope=0.01: b.leaky_relu(x, slope=negative_slope)})
-_backward("leaky_relu_backward", "g where x > 0, else slope * g",
-          lambda s, g, x, *, slope: s.where(s.lt(s.const(0, x.dtype), x), g, s.mul(g, slope)), zero, cost=2,
-          meaning=lambda g, x, *, slope: aten.leaky_relu_backward(g, x, slope, False), samples=floats(2, slope=0.1),
+
+def _leaky_relu(s, x, *, negative_slope):
+    return s.where(s.gt(x, _zero(s, x)), x, s.mul(x, negative_slope))
+
+
+def _leaky_relu_backward(s, g, x, *, negative_slope):
+    return s.where(s.gt(x, _zero(s, x)), g, s.mul(g, negative_slope))
+
+
+_activation("leaky_relu", "a where a > 0, else slope * a", _leaky_relu, _calls("leaky_relu"), attrs=("negative_slope",),
+            defaults={"negative_slope": 0.01}, samples=floats(negative_slope=0.1), cost=2)
+_backward("leaky_relu_backward", "g where x > 0, else slope * g", _leaky_relu_backward, zero, cost=2,
+          meaning=lambda g, x, *, negative_slope: aten.leaky_relu_backward(g, x, negative_slope, False),
+          samples=floats(2, negative_slope=0.1),
           imports={"leaky_relu_backward": lambda b, g, x, negative_slope, self_is_result:
-                   b.leaky_relu_backward(g, x, slope=negative_slope)})
+                   b.leaky_relu_backward(g, x, negative_slope=negative_slope)})
 
-_activation("hardtanh", "a limited to low..high", lambda s, x, *, low, high: s.min(s.max(x, low), high), _calls("hardtanh"),
-            meaning=lambda x, *, low, high: torch.nn.functional.hardtanh(x, low, high), cost=2,
-            samples=lambda: [((torch.randn(3, 4) * 2,), {"low": -1.0, "high": 1.5})],
-            imports={"hardtanh": lambda b, x, min_val=-1, max_val=1: b.hardtanh(x, low=min_val, high=max_val)})
-_backward("hardtanh_backward", "g where low < x < high, else 0",
-          lambda s, g, x, *, low, high: s.where(_between(s, x, low, high), g, 0), zero, cost=2,
-          meaning=lambda g, x, *, low, high: aten.hardtanh_backward(g, x, low, high),
-          samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4) * 2), {"low": -1.0, "high": 1.5})],
-          imports={"hardtanh_backward": lambda b, g, x, min_val, max_val: b.hardtanh_backward(g, x, low=min_val, high=max_val)})
 
+def _hardtanh_backward(s, g, x, *, min_val, max_val):
+    return s.where(_between(s, x, min_val, max_val), g, 0)
+
+
+_limits = {"min_val": -1, "max_val": 1}
+_activation("hardtanh", "a limited to min_val..max_val", lambda s, x, *, min_val, max_val: s.min(s.max(x, min_val), max_val),
+            _calls("hardtanh"), attrs=tuple(_limits), defaults=_limits, samples=floats(min_val=-1.0, max_val=1.5), cost=2)
+_backward("hardtanh_backward", "g where min_val < x < max_val, else 0", _hardtanh_backward, zero, attrs=tuple(_limits),
+          samples=floats(2, min_val=-1.0, max_val=1.5), cost=2)
 
 #: a sixth in float32, which torch multiplies by in float64 too
 _SIXTH = torch.tensor(1 / 6, dtype=torch.float32).item()
@@ -157,7 +203,8 @@ def _cut(s, x):
 _wide = floats(low=-5.0, high=5.0)
 _wide_pairs = floats(2, low=-5.0, high=5.0)
 
-_activation("hardsigmoid", "(a + 3 limited to 0..6) / 6", lambda s, x: s.div(_cut(s, x), 6), _calls("hardsigmoid"), samples=_wide, cost=7)
+_activation("hardsigmoid", "(a + 3 limited to 0..6) / 6", lambda s, x: s.div(_cut(s, x), 6), _calls("hardsigmoid"),
+            samples=_wide, cost=7)
 _backward("hardsigmoid_backward", "g / 6 where -3 < x < 3, else 0",
           lambda s, g, x: s.where(_between(s, x, -3, 3), s.mul(g, _SIXTH), 0), zero, samples=_wide_pairs, cost=4)
 
@@ -171,29 +218,28 @@ _activation("hardswish", "a * (a + 3 limited to 0..6) / 6", lambda s, x: s.div(s
 _backward("hardswish_backward", "the derivative of hardswish at x times g", _hardswish_backward, cost=8, samples=_wide_pairs,
           second=lambda b, v, g: masked(b, b.lt(b.abs(v.inputs[1]), 3.0), b.div(b.mul(g, v.inputs[0]), 3.0)))
 
-_activation("hardshrink", "a where |a| > size, else 0", lambda s, x, *, size: s.where(s.le(s.abs(x), size), 0, x), _calls("hardshrink"),
-            meaning=lambda x, *, size: torch.nn.functional.hardshrink(x, size), samples=floats(size=0.5), cost=2,
-            imports={"hardshrink": lambda b, x, lambd=0.5: b.hardshrink(x, size=lambd)})
-_backward("hardshrink_backward", "g where |x| > size, else 0", lambda s, g, x, *, size: s.where(s.lt(s.const(size, x.dtype), s.abs(x)), g, 0), zero,
-          meaning=lambda g, x, *, size: aten.hardshrink_backward(g, x, size), samples=floats(2, size=0.5), cost=2,
-          imports={"hardshrink_backward": lambda b, g, x, lambd: b.hardshrink_backward(g, x, size=lambd),
-                   "softshrink_backward": lambda b, g, x, lambd: b.hardshrink_backward(g, x, size=lambd)})
+
+def _softshrink(s, x, *, lambd):
+    outside = s.where(s.gt(x, s.const(lambd, x.dtype)), s.sub(x, lambd), s.add(x, lambd))
+    return s.where(s.le(s.abs(x), lambd), 0, outside)
 
 
-def _softshrink(s, x, *, size):
-    outside = s.where(s.gt(x, s.const(size, x.dtype)), s.sub(x, size), s.add(x, size))
-    return s.where(s.le(s.abs(x), size), 0, outside)
+def _hardshrink_backward(s, g, x, *, lambd):
+    return s.where(s.gt(s.abs(x), s.const(lambd, x.dtype)), g, 0)
 
 
-_activation("softshrink", "a moved toward 0 by size, and no further", _softshrink, _calls("hardshrink"),
-            meaning=lambda x, *, size: torch.nn.functional.softshrink(x, size), samples=floats(size=0.5), cost=3,
-            imports={"softshrink": lambda b, x, lambd=0.5: b.softshrink(x, size=lambd)})
+_activation("hardshrink", "a where |a| > lambd, else 0", lambda s, x, *, lambd: s.where(s.le(s.abs(x), lambd), 0, x),
+            _calls("hardshrink"), attrs=("lambd",), defaults={"lambd": 0.5}, samples=floats(lambd=0.5), cost=2)
+_activation("softshrink", "a moved toward 0 by lambd, and no further", _softshrink, _calls("hardshrink"), attrs=("lambd",),
+            defaults={"lambd": 0.5}, samples=floats(lambd=0.5), cost=3)
+_backward("hardshrink_backward", "g where |x| > lambd, else 0", _hardshrink_backward, zero, attrs=("lambd",), cost=2,
+          samples=floats(2, lambd=0.5), imports={"softshrink_backward": attributes("hardshrink_backward", "lambd", operands=2)})
 
-pointwise("prelu", "a where a > 0, else b * a", scalar=lambda s, x, w: s.where(s.lt(s.const(0, x.dtype), x), x, s.mul(w, x)), cost=2,
-          meaning=aten._prelu_kernel, samples=floats(2), aten={
-              "_prelu_kernel": lambda b, x, w: b.prelu(x, w),
-              "_prelu_kernel_backward": lambda b, g, x, w: [_prelu_input(b, g, x, w), _prelu_weight(b, g, x)]},
-          gradient=partials(lambda b, v, g: _prelu_input(b, g, *v.inputs), lambda b, v, g: _prelu_weight(b, g, v.inputs[0])))
+pointwise("prelu", "a where a > 0, else b * a", scalar=lambda s, x, w: s.where(s.gt(x, _zero(s, x)), x, s.mul(w, x)), cost=2,
+          meaning=aten._prelu_kernel, samples=floats(2),
+          gradient=partials(lambda b, v, g: _prelu_input(b, g, *v.inputs), lambda b, v, g: _prelu_weight(b, g, v.inputs[0])),
+          aten={"_prelu_kernel": lambda b, x, w: b.prelu(x, w),
+                "_prelu_kernel_backward": lambda b, g, x, w: [_prelu_input(b, g, x, w), _prelu_weight(b, g, x)]})
 
 
 def _prelu_input(b, g, x, w):
@@ -225,12 +271,9 @@ def _softplus_second(b, v, g):
 
 
 _activation("softplus", "log(1 + exp(beta * a)) / beta, and a itself where beta * a > threshold", _softplus, _calls("softplus"),
-            meaning=lambda x, *, beta, threshold: torch.nn.functional.softplus(x, beta, threshold), cost=32,
-            samples=floats(beta=1.5, threshold=3.0),
-            imports={"softplus": lambda b, x, beta=1, threshold=20: b.softplus(x, beta=beta, threshold=threshold)})
-_backward("softplus_backward", "the derivative of softplus at x times g", _softplus_backward, _softplus_second, cost=20,
-          meaning=lambda g, x, *, beta, threshold: aten.softplus_backward(g, x, beta, threshold), samples=floats(2, beta=1.5, threshold=3.0),
-          imports={"softplus_backward": lambda b, g, x, beta, threshold: b.softplus_backward(g, x, beta=beta, threshold=threshold)})
+            attrs=("beta", "threshold"), defaults={"beta": 1, "threshold": 20}, samples=floats(beta=1.5, threshold=3.0), cost=32)
+_backward("softplus_backward", "the derivative of softplus at x times g", _softplus_backward, _softplus_second,
+          attrs=("beta", "threshold"), samples=floats(2, beta=1.5, threshold=3.0), cost=20)
 
 
 def _elu(s, x, *, alpha, scale, input_scale):
@@ -247,26 +290,24 @@ def _elu_backward(s, g, x, *, alpha, scale, input_scale, is_result):
 
 
 def _elu_second(b, v, g):
-    a, x = v.attrs, v.inputs[1]
+    a, x, g = v.attrs, v.inputs[1], b.mul(g, v.inputs[0])
     if a["is_result"]:
-        below = b.mul(b.mul(g, v.inputs[0]), a["input_scale"])
-    else:
-        below = b.mul(b.mul(b.mul(g, v.inputs[0]), a["alpha"] * a["scale"] * a["input_scale"] ** 2), b.exp(b.mul(x, a["input_scale"])))
-    return masked(b, b.lt(x, 0), below)
+        return masked(b, b.lt(x, 0), b.mul(g, a["input_scale"]))
+    bend = b.mul(b.exp(b.mul(x, a["input_scale"])), a["alpha"] * a["scale"] * a["input_scale"] ** 2)
+    return masked(b, b.lt(x, 0), b.mul(g, bend))
 
 
 def _import_elu_backward(b, g, alpha, scale, input_scale, is_result, x):
     return b.elu_backward(g, x, alpha=alpha, scale=scale, input_scale=input_scale, is_result=is_result)
 
 
+_factors = {"alpha": 1, "scale": 1, "input_scale": 1}
 _activation("elu", "scale * a where a > 0, else scale * alpha * (exp(input_scale * a) - 1)", _elu,
-            lambda b, v, g: b.elu_backward(g, v.inputs[0], **v.attrs, is_result=False), cost=18,
-            meaning=lambda x, *, alpha, scale, input_scale: aten.elu(x, alpha, scale, input_scale),
-            samples=floats(alpha=1.2, scale=0.9, input_scale=0.7),
-            imports={"elu": lambda b, x, alpha=1, scale=1, input_scale=1: b.elu(x, alpha=alpha, scale=scale, input_scale=input_scale),
-                     "celu": lambda b, x, alpha=1.0: b.elu(x, alpha=alpha, scale=1, input_scale=1 / alpha)})
+            lambda b, v, g: b.elu_backward(g, v.inputs[0], **v.attrs, is_result=False), attrs=tuple(_factors), defaults=_factors,
+            samples=floats(alpha=1.2, scale=0.9, input_scale=0.7), cost=18,
+            imports={"celu": lambda b, x, alpha=1.0: b.elu(x, alpha=alpha, scale=1, input_scale=1 / alpha)})
 _backward("elu_backward", "the derivative of elu times g, at x or given elu's result", _elu_backward, _elu_second, cost=18,
-          meaning=lambda g, x, *, alpha, scale, input_scale, is_result: aten.elu_backward(g, alpha, scale, input_scale, is_result, x),
+          meaning=lambda g, x, **a: aten.elu_backward(g, self_or_result=x, **a),
           samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4)), dict(alpha=1.2, scale=0.9, input_scale=0.7, is_result=r))
                            for r in (False, True)], imports={"elu_backward": _import_elu_backward})
 
@@ -344,11 +385,9 @@ def _gelu_second(b, v, g):
     return b.mul(b.tanh_backward(g, t), bend)
 
 
-_activation("gelu", "a times the normal distribution function of a", _gelu, _calls("gelu"), cost=20,
-            meaning=lambda x, *, approximate: torch.nn.functional.gelu(x, approximate=approximate),
-            samples=lambda: [((torch.randn(3, 4),), {"approximate": a}) for a in ("none", "tanh")],
-            imports={"gelu": lambda b, x, *, approximate="none": b.gelu(x, approximate=approximate)})
-_backward("gelu_backward", "the derivative of gelu at x times g", _gelu_backward, _gelu_second, cost=40,
-          meaning=lambda g, x, *, approximate: aten.gelu_backward(g, x, approximate=approximate),
+_exact = {"approximate": "none"}
+_activation("gelu", "a times the normal distribution function of a", _gelu, _calls("gelu"), attrs=tuple(_exact), defaults=_exact,
+            samples=lambda: [((torch.randn(3, 4),), {"approximate": a}) for a in ("none", "tanh")], cost=20)
+_backward("gelu_backward", "the derivative of gelu at x times g", _gelu_backward, _gelu_second, attrs=tuple(_exact),
           samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4)), {"approximate": a}) for a in ("none", "tanh")],
-          imports={"gelu_backward": lambda b, g, x, *, approximate="none": b.gelu_backward(g, x, approximate=approximate)})
+          defaults=_exact, cost=40)

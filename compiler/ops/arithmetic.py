@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import operator
-from math import inf, log, nan
+from math import inf, isnan, log, nan
 
 import torch
 
@@ -20,8 +20,8 @@ def _with_factor(count: int, *factors, low: float = -3.0):
     return lambda: [((*inputs, factor), attrs) for factor in factors for inputs, attrs in floats(count, low=low)()]
 
 
-def _whole_factor(x, factor) -> None:
-    """torch cuts a float factor of integers down to an integer: no record says so."""
+def _refuse_cut(x, factor) -> None:
+    """torch cuts a float factor of integers down to an integer: a case that stays an opaque call."""
     if isinstance(factor, float) and not x.dtype.is_floating_point:
         raise TypeError(f"a factor {factor} of {x.dtype}")
 
@@ -71,23 +71,22 @@ pointwise("mul", "a * b; on bool, a and b", meaning=operator.mul, samples=pairs,
           gradient=partials(lambda b, v, g: b.mul(g, v.inputs[1]), lambda b, v, g: b.mul(g, v.inputs[0])),
           aten=("mul.Tensor", "mul.Scalar"))
 
+
 def _addcmul(x, y, z, value):
-    _whole_factor(x, value)
+    _refuse_cut(x, value)
     return torch.addcmul(x, y, z, value=value)
 
 
 def _import_addcmul(b, x, y, z, value=1):
-    v = b.addcmul(x, y, z, value)
-    return NotImplemented if isinstance(value, float) and not common_dtype((x, y, z)).is_floating_point else v
+    cut = isinstance(value, float) and not common_dtype((x, y, z)).is_floating_point
+    return NotImplemented if cut else b.addcmul(x, y, z, value)
 
 
-pointwise("addcmul", "a + value * b * c, the sum not rounded twice", exact=(3,),
-          meaning=_addcmul,
+pointwise("addcmul", "a + value * b * c, the last product and the sum rounded once", exact=(3,), meaning=_addcmul,
           scalar=lambda s, x, y, z, value: _multiply_add(s, s.mul(y, value), z, x),
           gradient=partials(passed, lambda b, v, g: b.mul(g, b.mul(v.inputs[2], v.inputs[3])),
                             lambda b, v, g: b.mul(g, b.mul(v.inputs[1], v.inputs[3])), None),
-          samples=_with_factor(3, 0.3, 1),
-          aten={"addcmul": _import_addcmul})
+          samples=_with_factor(3, 0.3, 1), aten={"addcmul": _import_addcmul})
 
 
 # Quotients
@@ -95,8 +94,9 @@ pointwise("addcmul", "a + value * b * c, the sum not rounded twice", exact=(3,),
 def _mode(b, x, y, rounding_mode=None):
     """In float16/bfloat16 torch rounds the quotient before it truncates it, unless the divisor is one number."""
     if rounding_mode == "trunc":
-        quotient = b.div(x, y) if isinstance(y, Value) and y.type.numel != 1 else None
-        return b.trunc(quotient) if quotient and arithmetic_dtype(quotient.dtype) != quotient.dtype else b.div_trunc(x, y)
+        dtype = common_dtype((x, y))
+        twice = arithmetic_dtype(dtype) != dtype and isinstance(y, Value) and y.type.numel != 1
+        return b.trunc(b.div(x, y)) if twice else b.div_trunc(x, y)
     return b.emit("div" if rounding_mode is None else "div_floor", x, y)
 
 
@@ -176,12 +176,15 @@ pointwise("remainder", "remainder with the sign of b, as Python's %", cost=12, s
           aten=("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor"),
           gradient=partials(passed, lambda b, v, g: b.mul(b.neg(g), b.div_floor(*v.inputs))))
 
+def _addcdiv_divisor(b, v, g):
+    _, y, z, value = v.inputs
+    return b.mul(b.neg(g), b.div(b.mul(y, value), b.mul(z, z)))
+
+
 pointwise("addcdiv", "a + value * b / c", exact=(3,), cost=6,
           meaning=lambda x, y, z, value: torch.addcdiv(x, y, z, value=value),
           scalar=lambda s, x, y, z, value: s.add(x, s.div(s.mul(y, value), z)),
-          gradient=partials(passed, lambda b, v, g: b.mul(g, b.div(v.inputs[3], v.inputs[2])),
-                            lambda b, v, g: b.mul(b.neg(g), b.div(b.mul(v.inputs[1], v.inputs[3]), b.mul(v.inputs[2], v.inputs[2]))),
-                            None),
+          gradient=partials(passed, lambda b, v, g: b.mul(g, b.div(v.inputs[3], v.inputs[2])), _addcdiv_divisor, None),
           samples=_with_factor(3, 0.3, 1, low=0.5),
           aten={"addcdiv": lambda b, x, y, z, value=1: b.addcdiv(x, y, z, value)})
 
@@ -260,9 +263,10 @@ def _power_meaning(x, *, exponent):
     return torch.pow(x, exponent)
 
 
-register(Op("power", "composite", "a to the power of the number `exponent`", _power_type, meaning=_power_meaning, decompose=_power,
-            gradient=partials(_power_gradient),
-            samples=lambda: [((torch.rand(3, 4) + 0.2,), {"exponent": e}) for e in (0, 1, 2, 3, 2.0, 0.5, -0.5, -1, -2, 2.5, 4, -3.0)]))
+register(Op("power", "composite", "a to the power of the number `exponent`", _power_type, meaning=_power_meaning,
+            decompose=_power, gradient=partials(_power_gradient),
+            samples=lambda: [((torch.rand(3, 4) + 0.2,), {"exponent": e})
+                             for e in (0, 1, 2, 3, 2.0, 0.5, -0.5, -1, -2, 2.5, 4, -3.0)]))
 
 
 def _import_power(b, x, exponent):
@@ -328,39 +332,42 @@ pointwise("frac", "a - trunc(a)", meaning=torch.frac, samples=floats(), aten=("f
 
 # Extremes
 
-def _extreme(name: str, doc: str, function, tied_rule):
-    pointwise(name, doc, meaning=on_tensors(function), samples=pairs, aten=(name,), gradient=partials(
-        lambda b, v, g: tied_rule(b, g, *v.inputs), lambda b, v, g: tied_rule(b, g, *reversed(v.inputs))),
-        scalar=lambda s, x, y: (s.or_ if name == "maximum" else s.and_)(x, y) if _is_bool(x) else getattr(s, name[:3])(x, y))
+def _larger(s, x, y):
+    return s.or_(x, y) if _is_bool(x) else s.max(x, y)
 
 
-def _wins(compare: str):
-    """g where x wins over y, half of it where they tie; where either is NaN both get g."""
+def _smaller(s, x, y):
+    return s.and_(x, y) if _is_bool(x) else s.min(x, y)
+
+
+def _extreme(name: str, doc: str, function, scalar, loses: str):
+    """The gradient: none where an operand `loses`, half where they tie; where either is NaN both get all of it."""
     def rule(b, g, x, y):
-        return b.where(b.emit(compare, x, y), 0, b.where(b.eq(x, y), b.div(g, 2), g))
-    return rule
+        return b.where(b.emit(loses, x, y), 0, b.where(b.eq(x, y), b.div(g, 2), g))
+    pointwise(name, doc, meaning=on_tensors(function), samples=pairs, aten=(name,), scalar=scalar, gradient=partials(
+        lambda b, v, g: rule(b, g, *v.inputs), lambda b, v, g: rule(b, g, *reversed(v.inputs))))
 
 
-_extreme("maximum", "larger of a and b; NaN if either is", torch.maximum, _wins("lt"))
-_extreme("minimum", "smaller of a and b; NaN if either is", torch.minimum, _wins("gt"))
+_extreme("maximum", "larger of a and b; NaN if either is", torch.maximum, _larger, "lt")
+_extreme("minimum", "smaller of a and b; NaN if either is", torch.minimum, _smaller, "gt")
 
 
-def _number_extreme(name: str, doc: str, function, scalar: str, compare: str):
-    def pick(b, v, g):
+def _number_extreme(name: str, doc: str, function, extreme, wins: str):
+    """The extreme that prefers a number to NaN. The gradient goes to a where `wins` says so or b is NaN, else to b."""
+    def first(b, v):
         x, y = v.inputs
-        keep = b.emit("ge" if compare == "fmax" else "le", x, y)
-        return b.logical_or(keep, b.ne(y, y))
+        return b.logical_or(b.emit(wins, x, y), b.isnan(y) if isinstance(y, Value) else isnan(y))
 
-    def meaning_of(s, x, y):
+    def number(s, x, y):
         if not x.dtype.is_floating_point:
-            return (s.or_ if name == "fmax" else s.and_)(x, y) if _is_bool(x) else getattr(s, scalar)(x, y)
-        return s.where(s.ne(y, y), x, s.where(s.ne(x, x), y, getattr(s, scalar)(x, y)))
-    pointwise(name, doc, meaning=on_tensors(function), samples=pairs, aten=(name,), cost=3, scalar=meaning_of, gradient=partials(
-        lambda b, v, g: masked(b, pick(b, v, g), g), lambda b, v, g: b.where(pick(b, v, g), 0, g)))
+            return extreme(s, x, y)
+        return s.where(s.ne(y, y), x, s.where(s.ne(x, x), y, extreme(s, x, y)))
+    pointwise(name, doc, meaning=on_tensors(function), samples=pairs, aten=(name,), cost=3, scalar=number,
+              gradient=partials(lambda b, v, g: masked(b, first(b, v), g), lambda b, v, g: b.where(first(b, v), 0, g)))
 
 
-_number_extreme("fmax", "larger of a and b; the other if one is NaN", torch.fmax, "max", "fmax")
-_number_extreme("fmin", "smaller of a and b; the other if one is NaN", torch.fmin, "min", "fmin")
+_number_extreme("fmax", "larger of a and b; the other if one is NaN", torch.fmax, _larger, "ge")
+_number_extreme("fmin", "smaller of a and b; the other if one is NaN", torch.fmin, _smaller, "le")
 
 
 def _clamp_meaning(x, low, high):
@@ -368,16 +375,23 @@ def _clamp_meaning(x, low, high):
         on_tensors(torch.clamp)(x, low, high))
 
 
-def _inside(b, v):
-    x, low, high = v.inputs
+def _inside(b, x, low, high):
     return b.logical_and(b.ge(x, low), b.le(x, high))
+
+
+def _below(b, x, low, high):
+    return b.logical_and(b.lt(x, low), b.lt(low, high))
+
+
+def _above(b, x, low, high):
+    return b.logical_or(b.gt(x, high), b.gt(low, high))
 
 
 pointwise("clamp", "a limited to low..high; NaN stays; where low > high it is high", meaning=_clamp_meaning, cost=2,
           scalar=lambda s, x, low, high: s.min(s.max(x, low), high),
-          gradient=partials(lambda b, v, g: masked(b, _inside(b, v), g),
-                            lambda b, v, g: masked(b, b.logical_and(b.lt(v.inputs[0], v.inputs[1]), b.lt(v.inputs[1], v.inputs[2])), g),
-                            lambda b, v, g: masked(b, b.logical_or(b.gt(v.inputs[0], v.inputs[2]), b.gt(v.inputs[1], v.inputs[2])), g)),
+          gradient=partials(lambda b, v, g: masked(b, _inside(b, *v.inputs), g),
+                            lambda b, v, g: masked(b, _below(b, *v.inputs), g),
+                            lambda b, v, g: masked(b, _above(b, *v.inputs), g)),
           samples=lambda: [((torch.randn(3, 4), -0.5, 0.5), {}), ((torch.randn(3, 4), torch.randn(4), torch.randn(3, 1)), {}),
                            ((torch.randn(3, 4), 0.5, -0.5), {})],
           aten={o: lambda b, x, min=None, max=None: b.clamp_max(x, max) if min is None else (
@@ -400,7 +414,11 @@ def _lerp(s, x, end, weight):
     return s.fma(s.where(near, weight, s.sub(weight, 1)), s.sub(end, x), s.where(near, x, end))
 
 
-pointwise("lerp", "a + weight * (b - a)", meaning=lambda x, end, weight: torch.lerp(x, end, weight), scalar=_lerp, exact=(2,), cost=4,
-          gradient=partials(lambda b, v, g: b.mul(g, b.sub(1, v.inputs[2]) if isinstance(v.inputs[2], Value) else 1 - v.inputs[2]),
+def _rest(b, weight):
+    return b.sub(1, weight) if isinstance(weight, Value) else 1 - weight
+
+
+pointwise("lerp", "a + weight * (b - a)", meaning=torch.lerp, scalar=_lerp, exact=(2,), cost=4,
+          gradient=partials(lambda b, v, g: b.mul(g, _rest(b, v.inputs[2])),
                             lambda b, v, g: b.mul(g, v.inputs[2]), lambda b, v, g: b.mul(g, b.sub(v.inputs[1], v.inputs[0]))),
           samples=with_number(floats(3), 0.3, 0.7), aten=("lerp.Scalar", "lerp.Tensor"))

@@ -11,7 +11,8 @@ import torch
 from ..ir import TupleType, Value
 from ..op import WRITES, Op, register
 from ..scalar import arithmetic_dtype
-from .normalization import filled, input_gradient, items, masked_items, moments, per_channel, statistics_dtype, total, typed
+from .normalization import (added, filled, input_gradient, items, masked_items, moments, per_channel, statistics_dtype,
+                            through_statistics, total, typed)
 from .views import as_dtype, widened
 
 
@@ -50,7 +51,9 @@ def _batch_norm_gradient(b, v, g):
     x, weight, _ = v.inputs
     _, mean, variance = items(b, v, 3)
     rstd = b.rsqrt(b.add(variance, v.attrs["eps"]))
-    return items(b, b.batch_norm_backward(g[0], x, mean, rstd, weight), 3)
+    grads = (None, None, None) if g[0] is None else items(b, b.batch_norm_backward(g[0], x, mean, rstd, weight), 3)
+    mean, g_mean, g_variance = (i if i is None else per_channel(b, i, x.rank) for i in (mean, *g[1:]))
+    return added(b, grads, through_statistics(b, widened(b, x), mean, g_mean, g_variance, 2, _batch_axes(x)), x)
 
 
 def _decompose_batch_norm_backward(b, v):
@@ -63,8 +66,8 @@ def _decompose_batch_norm_backward(b, v):
 
 
 def _batch_norm_backward_meaning(g, x, mean, rstd, weight):
-    return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean.to(weight.dtype), rstd.to(weight.dtype), True, 0.0,
-                                                     [True, True, True])
+    mean, rstd = mean.to(weight.dtype), rstd.to(weight.dtype)
+    return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, rstd, True, 0.0, [True, True, True])
 
 
 def _batch_norm_samples():
@@ -126,6 +129,10 @@ def _import_batch_norm(b, x, weight, bias, running_mean, running_var, training, 
     return out, *saved, *_running(b, running_mean, mean, momentum), *_running(b, running_var, unbiased, momentum)
 
 
+def _import_batch_norm_no_training(b, x, weight, bias, running_mean, running_var, momentum, eps):
+    return _import_batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)[:3]
+
+
 def _import_batch_norm_no_stats(b, x, weight, bias, training, momentum, eps):
     return _import_batch_norm(b, x, weight, bias, None, None, True, momentum, eps)
 
@@ -143,10 +150,12 @@ def _import_batch_norm_backward(b, g, x, weight, running_mean, running_var, save
     return tuple(grad if wanted else None for grad, wanted in zip(grads, output_mask))
 
 
-register(Op("batch_norm", "composite", "(normalised per channel, mean, biased variance): batch norm in training", _batch_norm_type,
-            meaning=_batch_norm_meaning, decompose=_decompose_batch_norm, gradient=_batch_norm_gradient, samples=_batch_norm_samples,
+register(Op("batch_norm", "composite", "(normalised per channel, mean, biased variance): batch norm in training",
+            _batch_norm_type, meaning=_batch_norm_meaning, decompose=_decompose_batch_norm, gradient=_batch_norm_gradient,
+            samples=_batch_norm_samples,
             aten={"native_batch_norm": _import_batch_norm, "_native_batch_norm_legit": _import_batch_norm,
                   "_native_batch_norm_legit_functional": _import_batch_norm,
+                  "_native_batch_norm_legit_no_training": _import_batch_norm_no_training,
                   "_native_batch_norm_legit.no_stats": _import_batch_norm_no_stats}))
 WRITES.update({"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)})
 

@@ -17,8 +17,8 @@ def _convolution_type(inputs, a):
     channels = weight.shape[1] * a["groups"] if a["transposed"] else weight.shape[0]
     if x.rank != weight.rank or x.shape[1] != (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]):
         raise ValueError(f"a weight of {tuple(weight.shape)} in {a['groups']} groups does not fit {tuple(x.shape)}")
-    sizes = (_convolved(n, k, *(each[d] for each in (a["stride"], a["padding"], a["dilation"], a["output_padding"])), a["transposed"])
-             for d, (n, k) in enumerate(zip(x.shape[2:], weight.shape[2:])))
+    settings = zip(x.shape[2:], weight.shape[2:], a["stride"], a["padding"], a["dilation"], a["output_padding"], strict=True)
+    sizes = (_convolved(*each, a["transposed"]) for each in settings)
     return x.type.like((x.shape[0], channels, *sizes))
 
 
@@ -76,11 +76,12 @@ def _convolution_samples():
     image = torch.randn(2, 4, 6, 5)
     yield (image, torch.randn(3, 4, 3, 2), torch.randn(3)), plain
     yield (image, torch.randn(6, 2, 2, 2)), {**plain, "stride": (2, 1), "dilation": (1, 2), "groups": 2}
-    yield (image, torch.randn(4, 3, 3, 2), torch.randn(3)), {**plain, "transposed": True, "stride": (2, 2), "output_padding": (1, 0)}
+    turned = {**plain, "transposed": True, "stride": (2, 2), "output_padding": (1, 0)}
+    yield (image, torch.randn(4, 3, 3, 2), torch.randn(3)), turned
 
 
-register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by [out, in, ...], with an optional bias.", _convolution_type,
-            meaning=_convolution_meaning, gradient=_convolution_gradient, samples=_convolution_samples,
+register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by [out, in, ...], with an optional bias.",
+            _convolution_type, meaning=_convolution_meaning, gradient=_convolution_gradient, samples=_convolution_samples,
             aten={"convolution": _import_convolution, "convolution_backward": _import_convolution_backward}))
 
 
@@ -107,7 +108,8 @@ def _weight_gradient_gradient(b, v, gg):
 def _backward_samples(kept: int):
     """A gradient and the input (0) or weight (1), with the other's shape."""
     def samples():
-        for (*operands, _), attrs in ((inputs if len(inputs) == 3 else (*inputs, None), attrs) for inputs, attrs in _convolution_samples()):
+        for inputs, attrs in _convolution_samples():
+            operands = inputs[:2]
             g = torch.randn(_convolution_meaning(*operands, **attrs).shape)
             yield (g, operands[kept]), {"shape": tuple(operands[1 - kept].shape), **attrs}
     return samples

@@ -16,7 +16,7 @@ register(Op("input", "input", "A graph input.", given_type))
 
 register(Op("detach", "pointwise", "The same elements, with no gradient through it.",
             lambda inputs, a: inputs[0].type.like(), promotion="none",
-            meaning=lambda x: x.detach(), scalar=lambda s, x: x,
+            meaning=lambda x: x.detach(), scalar=lambda s, x: x, aten={"detach": lambda b, x: b.detach(x)},
             gradient=lambda b, v, g: (None,), samples=lambda: [((torch.randn(3, 4),), {})]))
 
 def constant(*, data, shape, dtype, device):
@@ -64,13 +64,15 @@ def overload(target: str):
     return found
 
 
-def call(*inputs, target, args, kwargs, writes=()):
+def call(*inputs, target, args, kwargs, writes=(), layouts=()):
     """Run one torch op by name. Results that share memory with an argument are copied: values never alias.
 
+    `layouts`: the strides that each operand had in the recorded run, None for any; some of torch's kernels rely on them.
     `writes`: the operands that the op writes to. It then works on copies of them, and gives a tuple of its other results
     followed by the new values of those operands.
     """
     op = overload(target)
+    inputs = tuple(map(laid_out, inputs, layouts)) if layouts else inputs
     inputs = tuple(i.clone() if k in writes else i for k, i in enumerate(inputs))
     result = op(*fill(args, inputs), **fill(kwargs, inputs))
     if not writes:
@@ -78,6 +80,13 @@ def call(*inputs, target, args, kwargs, writes=()):
     news = tuple(inputs[k] for k in writes)
     others = result if isinstance(result, (list, tuple)) else (result,)
     return (*(r for r in others if r is not None and not any(r is n for n in news)), *news)
+
+
+def laid_out(t, strides):
+    """The tensor, copied into memory with these strides if it does not have them."""
+    if strides is None or all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), strides)):
+        return t
+    return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=t.device).copy_(t)
 
 
 def _owned(result, inputs):
@@ -105,8 +114,10 @@ def takes_random_numbers(v: Value) -> bool:
 # that gradients are given for.
 
 def _under_autograd(inputs, of, attrs, wanted):
-    """(the wanted inputs as leaves, the results as a tuple)."""
-    leaves = {k: inputs[k].detach().requires_grad_() for k in wanted}
+    """(the wanted inputs as autograd sees them, the results as a tuple). Where an input is itself part of a tape that is
+    being made, it stays connected to it."""
+    leaves = {k: inputs[k].view_as(inputs[k]) if torch.is_grad_enabled() and inputs[k].requires_grad else
+              inputs[k].detach().requires_grad_() for k in wanted}
     with torch.enable_grad():
         results = OPS[of].meaning(*(leaves.get(k, i) for k, i in enumerate(inputs)), **attrs)
     return tuple(leaves.values()), tuple(results) if isinstance(results, (list, tuple)) else (results,)

@@ -20,21 +20,23 @@ def _plain(layout, pin_memory) -> bool:
 def _filled(value):
     """Import of zeros(size) and ones(size)."""
     def convert(b, size, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
-        return _full(b, size, value, dtype=dtype or torch.get_default_dtype(), layout=layout, device=device, pin_memory=pin_memory)
+        dtype = dtype or torch.get_default_dtype()
+        return _full(b, size, value, dtype=dtype, layout=layout, device=device, pin_memory=pin_memory)
     return convert
 
 
 def _filled_like(value):
     """Import of zeros_like(x) and ones_like(x)."""
-    def convert(b, x, *, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):
-        return _full(b, x.shape, value, dtype=dtype or x.dtype, layout=layout, device=device or x.type.device, pin_memory=pin_memory)
+    def convert(b, x, *, memory_format=None, **options):
+        return _new_filled(value)(b, x, x.shape, **options)
     return convert
 
 
 def _new_filled(value):
     """Import of x.new_zeros(size) and x.new_ones(size)."""
     def convert(b, x, size, *, dtype=None, layout=None, device=None, pin_memory=None):
-        return _full(b, size, value, dtype=dtype or x.dtype, layout=layout, device=device or x.type.device, pin_memory=pin_memory)
+        device = device or x.type.device
+        return _full(b, size, value, dtype=dtype or x.dtype, layout=layout, device=device, pin_memory=pin_memory)
     return convert
 
 
@@ -69,13 +71,15 @@ def _uninitialised(b, size, *, memory_format=None, **options):
     return _filled(0)(b, size, **options)
 
 
+_FILLINGS = ((2.5, torch.float32), (-1, torch.int64), (True, torch.bool), (0.1, torch.bfloat16))
+
 register(Op("full", "source", "A tensor filled with one number.",
             lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"]),
             meaning=lambda *, shape, value, dtype, device: torch.full(shape, value, dtype=dtype, device=device),
             scalar=lambda s, coordinates, *, shape, value, dtype, device: s.const(value, dtype),
             gradient=lambda b, v, g: (), cost=0,
             samples=lambda: [((), {"shape": (3, 4), "value": value, "dtype": dtype, "device": torch.device("cpu")})
-                             for value, dtype in ((2.5, torch.float32), (-1, torch.int64), (True, torch.bool), (0.1, torch.bfloat16))],
+                             for value, dtype in _FILLINGS],
             aten={"zeros": _filled(0), "ones": _filled(1), "zeros_like": _filled_like(0), "ones_like": _filled_like(1),
                   "new_zeros": _new_filled(0), "new_ones": _new_filled(1), "full": _full, "full_like": _full_like,
                   "new_full": _new_full, "scalar_tensor": _scalar_tensor, "fill.Scalar": _fill, "fill.Tensor": _fill,
@@ -105,11 +109,17 @@ def _eye(b, n, m=None, *, dtype=None, layout=None, device=None, pin_memory=None)
     return b.cast(b.eq(rows, b.iota(size=n if m is None else m, **place)), dtype=dtype or torch.get_default_dtype())
 
 
+def _iota(*, size, start, step, dtype, device):
+    return torch.arange(size, device=device).mul_(step).add_(start).to(dtype)
+
+
+def _iota_element(s, coordinates, *, size, start, step, dtype, device):
+    return s.cast(s.index(coordinates[0] * step + start), dtype)
+
+
 register(Op("iota", "source", "start + step * index: a 1-dimensional integer range of `size` elements.",
             lambda inputs, a: TensorType((a["size"],), a["dtype"], a["device"]),
-            meaning=lambda *, size, start, step, dtype, device: torch.arange(size, device=device).mul_(step).add_(start).to(dtype),
-            scalar=lambda s, coordinates, *, size, start, step, dtype, device: s.cast(s.index(coordinates[0] * step + start), dtype),
-            gradient=lambda b, v, g: (), cost=0,
+            meaning=_iota, scalar=_iota_element, gradient=lambda b, v, g: (), cost=0,
             samples=lambda: [((), {"size": 5, "start": 3, "step": -2, "dtype": dtype, "device": torch.device("cpu")})
                              for dtype in (torch.int64, torch.float32)],
             aten={"arange": lambda b, end, **options: _arange(b, 0, end, **options), "arange.start": _arange,

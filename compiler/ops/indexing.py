@@ -67,7 +67,8 @@ def _index_samples():
 register(Op("gather", "gather", "x at the result's own coordinates, but for `dim`, where the index says.", _gather_type,
             meaning=lambda x, index, *, dim: x.gather(dim, index.long()), index=_gather_index, gradient=_gather_gradient,
             aten={"gather": _import_gather},
-            samples=lambda: [((torch.randn(2, 4), _index_samples()), {"dim": 1}), ((torch.randn(4, 5), _index_samples()), {"dim": 0})]))
+            samples=lambda: [((torch.randn(2, 4), _index_samples()), {"dim": 1}),
+                             ((torch.randn(4, 5), _index_samples()), {"dim": 0})]))
 
 
 def _pick_type(inputs, a):
@@ -130,9 +131,14 @@ def _import_index_select(b, x, dim, index):
 
 
 register(Op("index_select", "gather", "The slices of one dimension that a 1-dimensional index names.", _index_select_type,
-            meaning=lambda x, index, *, dim: x.index_select(dim, index), index=_index_select_index, gradient=_index_select_gradient,
-            aten={"index_select": _import_index_select},
+            meaning=lambda x, index, *, dim: x.index_select(dim, index), index=_index_select_index,
+            gradient=_index_select_gradient, aten={"index_select": _import_index_select},
             samples=lambda: [((torch.randn(4, 5), torch.tensor([3, 0, 3])), {"dim": d}) for d in (0, 1)]))
+
+
+def _embedding_index(v, coordinates, read):
+    weight, index = v.inputs
+    return (read(1, coordinates[:index.rank], weight.shape[0], error=_OUT_OF_RANGE), *coordinates[index.rank:])
 
 
 def _embedding_gradient(b, v, g):
@@ -150,10 +156,9 @@ _PLAIN = {"padding": -1, "by_frequency": False}
 
 register(Op("embedding", "gather", "A row of the weight for each index; the gradient skips row `padding`.",
             lambda inputs, a: _index_select_type(inputs, {"dim": 0}),
-            meaning=lambda weight, index, *, padding, by_frequency: torch.ops.aten.embedding(weight, index, padding, by_frequency),
-            index=lambda v, coordinates, read: (read(1, coordinates[:v.inputs[1].rank], v.inputs[0].shape[0], error=_OUT_OF_RANGE),
-                                                *coordinates[v.inputs[1].rank:]),
-            gradient=_embedding_gradient, aten={"embedding": _import_embedding},
+            meaning=lambda weight, index, *, padding, by_frequency:
+            torch.ops.aten.embedding(weight, index, padding, by_frequency),
+            index=_embedding_index, gradient=_embedding_gradient, aten={"embedding": _import_embedding},
             samples=lambda: [((torch.randn(4, 5), _index_samples()), _PLAIN), ((torch.randn(4, 5), torch.tensor(2)), _PLAIN)]))
 
 
@@ -231,7 +236,8 @@ def _import_index(b, x, indices):
 
 register(Op("index", "gather", "Advanced indexing: x[..., i, j, ...] by integer tensors at dimensions `dims`.", _index_type,
             meaning=lambda x, *indices, dims: torch.ops.aten.index(x, _per_dim(indices, dims)),
-            index=_index_index, gradient=_index_gradient, aten={"index.Tensor": _import_index, "_unsafe_index.Tensor": _import_index},
+            index=_index_index, gradient=_index_gradient,
+            aten={"index.Tensor": _import_index, "_unsafe_index.Tensor": _import_index},
             samples=lambda: [((torch.randn(4, 5), _index_samples()), {"dims": (0,)}),
                              ((torch.randn(4, 2, 5), _index_samples(), torch.tensor([0, -1, 4])), {"dims": (0, 2)}),
                              ((torch.randn(2, 4, 5), _index_samples(), torch.tensor([[-1], [4]])), {"dims": (1, 2)})]))

@@ -64,7 +64,8 @@ pointwise("logical_not", "not a, as a truth value", meaning=torch.logical_not, p
 # Bits
 
 def _bitwise(name: str, doc: str, function, scalar: str):
-    pointwise(name, doc, meaning=on_tensors(function), samples=with_number(integers(), 3), scalar=lambda s, x, y: getattr(s, scalar)(x, y),
+    pointwise(name, doc, meaning=on_tensors(function), samples=with_number(integers(), 3),
+              scalar=lambda s, x, y: getattr(s, scalar)(x, y),
               aten=(f"{name}.Tensor", f"{name}.Scalar", f"{name}.Scalar_Tensor"))
 
 
@@ -102,7 +103,7 @@ def _shift_samples():
 for _name, _sign, _function, _scalar in (("left", "<<", torch.bitwise_left_shift, _shift_left),
                                          ("right", ">>", torch.bitwise_right_shift, _shift_right)):
     pointwise(f"bitwise_{_name}_shift", f"a {_sign} b", meaning=on_tensors(_function), samples=_shift_samples, scalar=_scalar,
-              aten=(f"bitwise_{_name}_shift.Tensor", f"bitwise_{_name}_shift.Tensor_Scalar", f"bitwise_{_name}_shift.Scalar_Tensor",
+              aten=(*(f"bitwise_{_name}_shift.{o}" for o in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
                     f"__{_name[0]}shift__.Tensor", f"__{_name[0]}shift__.Scalar"))
 
 
@@ -134,7 +135,8 @@ def _import_masked_fill(b, x, mask, value):
 pointwise("where", "condition ? a : b", meaning=torch.where, promotion="select", scalar=lambda s, c, x, y: s.where(c, x, y),
           samples=_where_samples, gradient=partials(None, lambda b, v, g: masked(b, v.inputs[0], g),
                                                     lambda b, v, g: b.where(v.inputs[0], 0, g)),
-          aten={"where.self": _import_where, "masked_fill.Scalar": _import_masked_fill, "masked_fill.Tensor": _import_masked_fill})
+          aten={"where.self": _import_where, "masked_fill.Scalar": _import_masked_fill,
+                "masked_fill.Tensor": _import_masked_fill})
 
 
 def _heaviside(s, x, y):

@@ -99,8 +99,10 @@ def _huber(b, d, delta):
     return b.where(b.ge(z, delta), b.mul(b.sub(z, 0.5 * delta), delta), b.mul(b.mul(z, 0.5), z))
 
 
-_pair("mse", "The squared differences, reduced.", None, lambda b, d: b.mul(d, d), lambda b, d, share: b.mul(d, 2 * share), common_dtype)
-_pair("smooth_l1", "d*d / (2*beta) where d = |a - b| < beta, else d - beta/2; reduced.", "beta", _smooth_l1, _smooth_l1_slope, common_dtype)
+_pair("mse", "The squared differences, reduced.", None,
+      lambda b, d: b.mul(d, d), lambda b, d, share: b.mul(d, 2 * share), common_dtype)
+_pair("smooth_l1", "d*d / (2*beta) where d = |a - b| < beta, else d - beta/2; reduced.", "beta",
+      _smooth_l1, _smooth_l1_slope, common_dtype)
 _pair("huber", "d*d / 2 where d = |a - b| < delta, else delta * (d - delta/2); reduced.", "delta", _huber,
       lambda b, d, delta, share: b.mul(b.clamp(d, -delta, delta), share), lambda inputs: inputs[0].dtype)
 
@@ -172,7 +174,8 @@ def _target_weights(b, target, weight, like: Value, ignore_index):
     """(target with ignored ones made 0, whether ignored, weight of each target)."""
     ignored = b.eq(target, ignore_index)
     safe = b.where(ignored, 0, target)
-    each = b.index(weight[0], safe, dims=(0,)) if weight else b.full(shape=target.shape, value=1, dtype=like.dtype, device=like.type.device)
+    each = b.index(weight[0], safe, dims=(0,)) if weight else b.full(
+        shape=target.shape, value=1, dtype=like.dtype, device=like.type.device)
     return safe, ignored, b.where(ignored, 0, each)
 
 

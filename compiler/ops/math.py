@@ -5,6 +5,7 @@ from math import log, pi, sqrt
 
 import torch
 
+from ..ir import Value
 from ..op import pointwise
 from .rules import floats, on_tensors, partials, with_number
 
@@ -27,11 +28,13 @@ def _libm(name: str):
 
 _function("exp", "e to the power of a", lambda s, x: s.exp(x), lambda b, x, y, g: b.mul(g, y))
 _function("exp2", "2 to the power of a", _libm("exp2"), lambda b, x, y, g: b.mul(b.mul(g, y), log(2)))
-_function("expm1", "e to the power of a, minus 1, accurate near 0", lambda s, x: s.expm1(x), lambda b, x, y, g: b.mul(g, b.add(y, 1)), cost=15)
+_function("expm1", "e to the power of a, minus 1, accurate near 0", lambda s, x: s.expm1(x),
+          lambda b, x, y, g: b.mul(g, b.add(y, 1)), cost=15)
 _function("log", "natural logarithm", lambda s, x: s.log(x), lambda b, x, y, g: b.div(g, x), _positive)
 _function("log2", "logarithm to base 2", _libm("log2"), lambda b, x, y, g: b.div(g, b.mul(x, 0.6931471805599453)), _positive)
 _function("log10", "logarithm to base 10", _libm("log10"), lambda b, x, y, g: b.div(g, b.mul(x, 2.3025850929940456)), _positive)
-_function("log1p", "natural logarithm of 1 + a, accurate near 0", lambda s, x: s.log1p(x), lambda b, x, y, g: b.div(g, b.add(x, 1)), _positive, cost=15)
+_function("log1p", "natural logarithm of 1 + a, accurate near 0", lambda s, x: s.log1p(x),
+          lambda b, x, y, g: b.div(g, b.add(x, 1)), _positive, cost=15)
 
 
 # Angles
@@ -48,15 +51,18 @@ _function("sin", "sine", lambda s, x: s.sin(x), lambda b, x, y, g: b.mul(g, b.co
 _function("cos", "cosine", lambda s, x: s.cos(x), lambda b, x, y, g: b.mul(g, b.neg(b.sin(x))), cost=15)
 _function("tan", "tangent", _libm("tan"), lambda b, x, y, g: b.mul(g, b.add(_square(b, y), 1)), _unit, cost=40)
 _function("asin", "arc sine", _libm("asin"), lambda b, x, y, g: b.mul(g, b.rsqrt(_one_minus_square(b, x))), _unit, cost=40)
-_function("acos", "arc cosine", _libm("acos"), lambda b, x, y, g: b.mul(g, b.neg(b.rsqrt(_one_minus_square(b, x)))), _unit, cost=40)
+_function("acos", "arc cosine", _libm("acos"),
+          lambda b, x, y, g: b.mul(g, b.neg(b.rsqrt(_one_minus_square(b, x)))), _unit, cost=40)
 _function("atan", "arc tangent", _libm("atan"), lambda b, x, y, g: b.div(g, b.add(_square(b, x), 1)), cost=40)
 _function("sinh", "hyperbolic sine", _libm("sinh"), lambda b, x, y, g: b.mul(g, b.cosh(x)), cost=40)
 _function("cosh", "hyperbolic cosine", _libm("cosh"), lambda b, x, y, g: b.mul(g, b.sinh(x)), cost=40)
 _function("tanh", "hyperbolic tangent", lambda s, x: s.tanh(x), lambda b, x, y, g: b.tanh_backward(g, y), cost=15)
-_function("asinh", "inverse hyperbolic sine", _libm("asinh"), lambda b, x, y, g: b.mul(g, b.rsqrt(b.add(_square(b, x), 1))), cost=40)
+_function("asinh", "inverse hyperbolic sine", _libm("asinh"),
+          lambda b, x, y, g: b.mul(g, b.rsqrt(b.add(_square(b, x), 1))), cost=40)
 _function("acosh", "inverse hyperbolic cosine", _libm("acosh"), lambda b, x, y, g: b.mul(g, b.rsqrt(b.sub(_square(b, x), 1))),
           floats(low=1.2, high=4.0), cost=40)
-_function("atanh", "inverse hyperbolic tangent", _libm("atanh"), lambda b, x, y, g: b.div(g, b.sub(1, _square(b, x))), _unit, cost=40)
+_function("atanh", "inverse hyperbolic tangent", _libm("atanh"),
+          lambda b, x, y, g: b.div(g, b.sub(1, _square(b, x))), _unit, cost=40)
 
 
 def _atan2_gradient(other: int, sign: int):
@@ -91,7 +97,8 @@ def _times_log_partial(name: str, edge: float):
     """The gradient of the factor: the logarithm, but 0 where the factor is 0 and the logarithm has none."""
     def rule(b, v, g):
         x, y = v.inputs
-        return b.where(b.logical_and(b.eq(x, 0), b.le(y, edge)), 0, b.emit(name, g, y))
+        at_edge = b.le(y, edge) if isinstance(y, Value) else y <= edge
+        return b.where(b.logical_and(b.eq(x, 0), at_edge), 0, b.emit(name, g, y))
     return rule
 
 

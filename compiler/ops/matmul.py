@@ -46,7 +46,7 @@ def _import_matmul(b, x, y, out_dtype=None):
 
 _PAIRS = (((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 2)), ((3, 0), (0, 2)))
 
-register(Op("matmul", "contract", "a[..., m, k] times b[..., k, n], batch dimensions broadcast; float32 sums for float16/bfloat16.",
+register(Op("matmul", "contract", "a[..., m, k] times b[..., k, n], batches broadcast; float32 sums for float16/bfloat16.",
             _matmul_type, meaning=torch.matmul, gradient=_matmul_gradient,
             aten={"mm": _import_matmul, "bmm": _import_matmul, "mv": _import_mv, "dot": _import_dot},
             samples=lambda: [((torch.randn(x), torch.randn(y)), {}) for x, y in _PAIRS]))

@@ -41,6 +41,32 @@ def input_gradient(b, g, normal, rstd, dim):
     return b.mul(inner, rstd)
 
 
+def through_statistics(b, x, mean, g_mean, g_spread, slope, dim) -> list[Value]:
+    """What reaches `x` by way of its mean over axes and of a statistic of its spread, where those are used themselves.
+
+    The spread's derivative is slope * (x - mean) / count. All broadcast against `x`; a gradient may be None.
+    """
+    count = product(x.shape[d] for d in dim)
+    parts = [] if g_mean is None else [b.expand(b.div(g_mean, count), shape=x.shape)]
+    if g_spread is not None:
+        parts.append(b.mul(b.mul(b.sub(x, mean), slope), b.div(g_spread, count)))
+    return parts
+
+
+def rstd_slope(b, rstd) -> Value:
+    """The slope of 1 / standard deviation."""
+    return b.neg(b.mul(b.mul(rstd, rstd), rstd))
+
+
+def added(b, grads, parts, x):
+    """The gradients with the parts added to the first, that of `x`."""
+    dx, *others = grads
+    for part in parts:
+        part = as_dtype(b, b.reshape(part, shape=x.shape), x.dtype)
+        dx = part if dx is None else b.add(dx, part)
+    return dx, *others
+
+
 def filled(b, parameter: Value | None, like: Value, shape, value) -> Value:
     """The weight or bias, or what a missing one counts as."""
     if parameter is not None:
@@ -96,10 +122,12 @@ def _decompose_layer_norm(b, v):
 
 
 def _layer_norm_gradient(b, v, g):
-    """The statistics' own gradients (g[1], g[2]) are not used, as in torch."""
     x, weight, _ = v.inputs
     _, mean, rstd = items(b, v, 3)
-    return items(b, b.layer_norm_backward(g[0], x, mean, rstd, weight), 3)
+    grads = (None, None, None) if g[0] is None else items(b, b.layer_norm_backward(g[0], x, mean, rstd, weight), 3)
+    mean, rstd, g_mean, g_rstd = (i if i is None else widened(b, i) for i in (mean, rstd, *g[1:]))
+    parts = through_statistics(b, widened(b, x), mean, g_mean, g_rstd, rstd_slope(b, rstd), _layer_axes(x, weight))
+    return added(b, grads, parts, x)
 
 
 def _import_layer_norm(b, x, normalized_shape, weight, bias, eps):
@@ -188,27 +216,13 @@ def _decompose_group_norm(b, v):
 
 
 def _group_norm_gradient(b, v, g):
-    x, weight, bias = v.inputs
+    x, weight, _ = v.inputs
+    groups = v.attrs["groups"]
     _, mean, rstd = items(b, v, 3)
-    grads = (None, None, None)
-    if g[0] is not None:
-        grads = items(b, b.group_norm_backward(g[0], x, mean, rstd, weight, groups=v.attrs["groups"]), 3)
-    dx = grads[0]
-    for through in _through_statistics(b, x, mean, rstd, g, v.attrs["groups"]):
-        dx = through if dx is None else b.add(dx, through)
-    return dx, *grads[1:]
-
-
-def _through_statistics(b, x, mean, rstd, g, groups):
-    """What reaches the input by way of the mean and of the standard deviation, where those are used themselves."""
-    mean, rstd, *of = (i if i is None else b.reshape(widened(b, i), shape=(*i.shape, 1)) for i in (mean, rstd, *g[1:]))
-    wide = _grouped(b, x, groups)
-    slopes = (b.full(shape=(), value=1, dtype=wide.dtype, device=wide.type.device),
-              b.mul(b.sub(wide, mean), b.neg(b.mul(b.mul(rstd, rstd), rstd))))
-    for grad, slope in zip(of, slopes):
-        if grad is not None:
-            each = b.expand(b.mul(b.div(grad, wide.shape[2]), slope), shape=wide.shape)
-            yield as_dtype(b, b.reshape(each, shape=x.shape), x.dtype)
+    grads = (None, None, None) if g[0] is None else items(b, b.group_norm_backward(g[0], x, mean, rstd, weight, groups=groups), 3)
+    mean, rstd, g_mean, g_rstd = (i if i is None else b.reshape(widened(b, i), shape=(*i.shape, 1)) for i in (mean, rstd, *g[1:]))
+    parts = through_statistics(b, _grouped(b, x, groups), mean, g_mean, g_rstd, rstd_slope(b, rstd), (2,))
+    return added(b, grads, parts, x)
 
 
 def _import_group_norm(b, x, weight, bias, N, C, HxW, group, eps):
@@ -242,7 +256,7 @@ def _group_norm_samples():
     return [((torch.randn(2, 6, 3, 2), torch.randn(6), torch.randn(6)), {"groups": k, "eps": 1e-5}) for k in (2, 6)]
 
 
-register(Op("group_norm", "composite", "(normalised over the channels of a group and all positions, mean, 1 / standard deviation)",
+register(Op("group_norm", "composite", "(normalised over a group's channels and all positions, mean, 1 / standard deviation)",
             _group_norm_type, meaning=_group_norm_meaning, decompose=_decompose_group_norm, gradient=_group_norm_gradient,
             aten={"native_group_norm": _import_group_norm}, samples=_group_norm_samples))
 

@@ -14,8 +14,9 @@ def _torch_type(meaning):
     """The type that torch gives for tensors without data."""
     def rule(inputs, attrs):
         result = meaning(*(torch.empty_strided(i.shape, i.type.strides, dtype=i.dtype, device="meta") for i in inputs), **attrs)
-        found = [TensorType(tuple(r.shape), r.dtype, inputs[0].type.device) for r in (result if isinstance(result, tuple) else (result,))]
-        return TupleType(tuple(found)) if isinstance(result, tuple) else found[0]
+        several = isinstance(result, tuple)
+        found = tuple(TensorType(tuple(r.shape), r.dtype, inputs[0].type.device) for r in (result if several else (result,)))
+        return TupleType(found) if several else found[0]
     return rule
 
 
@@ -40,11 +41,14 @@ def _linear(name: str, doc: str, settings: dict, call, backward_call, **sample):
         x = torch.randn(2, 3, 6, 5)
         return [((torch.randn(forward(x, **attrs).shape),), {"shape": tuple(x.shape), **attrs})]
 
+    def convert(b, x, *values, **named):
+        return b.emit(name, x, **_settings(settings, values, named))
+
     register(Op(name, "opaque", doc, _torch_type(forward), meaning=forward,
                 gradient=lambda b, v, g: (b.emit(back, g, shape=v.inputs[0].shape, **v.attrs),),
-                aten={call.__name__.removesuffix(".default"): lambda b, x, *values, **named: b.emit(name, x, **_settings(settings, values, named))},
-                samples=lambda: [((torch.randn(2, 3, 6, 5),), attrs)]))
-    register(Op(back, "opaque", f"The gradient of {name}, whose input has `shape`.", lambda inputs, a: inputs[0].type.like(a["shape"]),
+                aten={call.__name__.removesuffix(".default"): convert}, samples=lambda: [((torch.randn(2, 3, 6, 5),), attrs)]))
+    register(Op(back, "opaque", f"The gradient of {name}, whose input has `shape`.",
+                lambda inputs, a: inputs[0].type.like(a["shape"]),
                 meaning=lambda g, *, shape, **a: backward_call(g, shape, *(a[k] for k in settings)), samples=backward_samples,
                 gradient=lambda b, v, g: (b.emit(name, g, **{k: v.attrs[k] for k in settings}),)))
 
@@ -58,7 +62,8 @@ _linear("avg_pool2d", "The mean of every window.",
         {"kernel_size": (), "stride": (), "padding": 0, "ceil_mode": False, "count_include_pad": True, "divisor_override": None},
         aten.avg_pool2d.default, _by_shape(aten.avg_pool2d_backward), kernel_size=(3, 2), stride=(2, 2), padding=(1, 0))
 _linear("adaptive_avg_pool2d", "The mean of windows that give a result of `output_size`.", {"output_size": ()},
-        aten._adaptive_avg_pool2d.default, lambda g, shape, size: aten._adaptive_avg_pool2d_backward(g, g.new_empty(shape)), output_size=(3, 2))
+        aten._adaptive_avg_pool2d.default, _by_shape(lambda g, x, size: aten._adaptive_avg_pool2d_backward(g, x)),
+        output_size=(3, 2))
 _linear("upsample_nearest2d", "The nearest element, at `output_size`.", {"output_size": (), "scales_h": None, "scales_w": None},
         aten.upsample_nearest2d.default,
         lambda g, shape, size, *scales: aten.upsample_nearest2d_backward(g, size, shape, *scales), output_size=(12, 10))
@@ -94,11 +99,15 @@ def _import_max_pool_backward(b, g, x, *values):
     return b.max_pool2d_backward(g, places, shape=x.shape, **_settings(_MAX_POOL, values, {}))
 
 
+def _max_pool_gradient(b, v, g):
+    return (b.max_pool2d_backward(g[0], b.item(v, index=1), shape=v.inputs[0].shape, **v.attrs),)
+
+
 def _max_pool_backward_gradient(b, v, g):
     """Each result's gradient stands at its place in the plane."""
     places = v.inputs[1]
-    planes, flat = g.shape[:-2], (*g.shape[:-2], g.shape[-2] * g.shape[-1])
-    found = b.gather(b.reshape(g, shape=flat), b.reshape(places, shape=(*planes, places.shape[-2] * places.shape[-1])), dim=len(planes))
+    g, index = (b.reshape(i, shape=(*i.shape[:-2], i.shape[-2] * i.shape[-1])) for i in (g, places))
+    found = b.gather(g, index, dim=g.rank - 1)
     return b.reshape(found, shape=places.shape), None
 
 
@@ -108,8 +117,8 @@ def _max_pool_backward_samples():
     return [((torch.randn(out.shape), places), {"shape": tuple(x.shape), **_MAX_POOL_SAMPLE})]
 
 
-register(Op("max_pool2d", "opaque", "(the largest of every window, its place in the plane)", _torch_type(_max_pool), meaning=_max_pool,
-            gradient=lambda b, v, g: (b.max_pool2d_backward(g[0], b.item(v, index=1), shape=v.inputs[0].shape, **v.attrs),),
+register(Op("max_pool2d", "opaque", "(the largest of every window, its place in the plane)", _torch_type(_max_pool),
+            meaning=_max_pool, gradient=_max_pool_gradient,
             aten={"max_pool2d_with_indices": _import_max_pool}, samples=lambda: [((torch.randn(2, 3, 6, 5),), _MAX_POOL_SAMPLE)]))
 register(Op("max_pool2d_backward", "opaque", "The gradient of max_pool2d: each result's at its place.",
             lambda inputs, a: inputs[0].type.like(a["shape"]), meaning=_max_pool_backward, gradient=_max_pool_backward_gradient,

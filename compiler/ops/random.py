@@ -20,26 +20,27 @@ def random_fill(*, target, args, shape, strides, dtype, device):
     return overload(target)(torch.empty_strided(shape, strides, dtype=dtype, device=device), *args)
 
 
-def _own_strides(x):
-    return x.type.strides
-
-
-def _fresh_strides(x):
+def _like_strides(x):
     """The strides that torch.empty_like gives."""
     return torch.empty_like(torch.empty_strided(x.shape, x.type.strides, device="meta")).stride()
 
 
-def _drawn(target: str, *defaults, strides=_own_strides):
-    """Import of an overload that draws a tensor like its first argument; the target's other arguments follow.
-
-    The default `strides` are for in-place overloads, which draw into the very tensor.
-    """
-    def rule(b, x, *args, generator=None, dtype=None, memory_format=None, layout=None, device=None, pin_memory=None):
-        if generator is not None or memory_format not in (None, torch.preserve_format) or (device or x.type.device) != x.type.device:
+def _like(target: str):
+    """Import of an overload that draws a tensor like its first argument; the target's other arguments follow."""
+    def rule(b, x, *args, dtype=None, memory_format=None, layout=None, device=None, pin_memory=None):
+        if memory_format not in (None, torch.preserve_format) or (device or x.type.device) != x.type.device:
             return NotImplemented
-        return b.random_fill(target=f"aten.{target}", args=(*args, *defaults[len(args):]), shape=x.shape, strides=strides(x),
-                             dtype=dtype or x.dtype, device=x.type.device)
+        return b.random_fill(target=f"aten.{target}", args=args, shape=x.shape, strides=_like_strides(x), dtype=dtype or x.dtype,
+                             device=x.type.device)
     return rule
+
+
+def _import_bernoulli(b, x, p=0.5, generator=None):
+    """Into contiguous memory, whatever the layout of `x`."""
+    if generator is not None:
+        return NotImplemented
+    return b.random_fill(target="aten.bernoulli_.float", args=(p,), shape=x.shape, strides=contiguous_strides(x.shape),
+                         dtype=x.dtype, device=x.type.device)
 
 
 def _sized(target: str, dtype=None):
@@ -51,36 +52,30 @@ def _sized(target: str, dtype=None):
     return rule
 
 
-_FRESH = {"strides": _fresh_strides}
 _CPU = torch.device("cpu")
 _DRAWS = (("uniform_.default", ()), ("normal_.default", (0.0, 2.0)), ("bernoulli_.float", (0.3,)), ("random_.from", (0, 9)))
 
 register(Op("random_fill", "opaque", "A new tensor filled in place by one of torch's random ops.",
             lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"], tuple(a["strides"])), meaning=random_fill,
             gradient=lambda b, v, g: (), random=True,
-            aten={"bernoulli.p": _drawn("bernoulli_.float", 0.5, **_FRESH), "uniform": _drawn("uniform_.default", 0.0, 1.0),
-                  "normal_functional": _drawn("normal_.default", 0.0, 1.0), "exponential": _drawn("exponential_.default", 1.0),
-                  "geometric": _drawn("geometric_.default"), "cauchy": _drawn("cauchy_.default", 0.0, 1.0),
-                  "log_normal": _drawn("log_normal_.default", 1.0, 2.0),
-                  "random": _drawn("random_.default"), "random.from": _drawn("random_.from"), "random.to": _drawn("random_.to"),
-                  "rand": _sized("uniform_.default"), "randn": _sized("normal_.default"), "normal.float_float": _sized("normal_.default"),
-                  "randint": _sized("random_.to", torch.int64), "randint.low": _sized("random_.from", torch.int64),
-                  "rand_like": _drawn("uniform_.default", **_FRESH), "randn_like": _drawn("normal_.default", **_FRESH),
-                  "randint_like": _drawn("random_.to", **_FRESH), "randint_like.low_dtype": _drawn("random_.from", **_FRESH)},
+            aten={"bernoulli.p": _import_bernoulli, "normal.float_float": _sized("normal_.default"),
+                  "rand": _sized("uniform_.default"), "rand_like": _like("uniform_.default"),
+                  "randn": _sized("normal_.default"), "randn_like": _like("normal_.default"),
+                  "randint": _sized("random_.to", torch.int64), "randint_like": _like("random_.to"),
+                  "randint.low": _sized("random_.from", torch.int64), "randint_like.low_dtype": _like("random_.from")},
             samples=lambda: [((), {"target": f"aten.{target}", "args": args, "shape": (3, 4), "strides": (1, 3),
                                    "dtype": torch.float32, "device": _CPU}) for target, args in _DRAWS]))
 
 
 # Draws that read a tensor
 
-def _without_generator(name: str):
-    def rule(b, x, *, generator=None):
-        return NotImplemented if generator is not None else b.emit(name, x)
-    return rule
+def _import_bernoulli_of(b, x, generator=None):
+    return NotImplemented if generator is not None else b.bernoulli(x)
 
 
-register(Op("bernoulli", "opaque", "1 with the probability that each element says, else 0.", lambda inputs, a: inputs[0].type.like(),
-            meaning=torch.bernoulli, random=True, aten={"bernoulli": _without_generator("bernoulli")},
+register(Op("bernoulli", "opaque", "1 with the probability that each element says, else 0.",
+            lambda inputs, a: inputs[0].type.like(inputs[0].shape), meaning=torch.bernoulli, random=True,
+            aten={"bernoulli": _import_bernoulli_of},
             gradient=lambda b, v, g: (b.full(shape=g.shape, value=0, dtype=g.dtype, device=g.type.device),),
             samples=lambda: [((torch.rand(3, 4),), {})]))
 
@@ -92,7 +87,8 @@ def _import_multinomial(b, x, num_samples, replacement=False, generator=None):
 register(Op("multinomial", "opaque", "`count` places of each row, drawn with the row's elements as weights.",
             lambda inputs, a: inputs[0].type.like((*inputs[0].shape[:-1], a["count"]), torch.int64),
             meaning=lambda x, *, count, replacement: torch.multinomial(x, count, replacement), random=True,
-            aten={"multinomial": _import_multinomial}, samples=lambda: [((torch.rand(3, 4),), {"count": 2, "replacement": False})]))
+            aten={"multinomial": _import_multinomial},
+            samples=lambda: [((torch.rand(3, 4),), {"count": 2, "replacement": False})]))
 
 
 def _import_permutation(b, n, dtype=None, layout=None, device=None, pin_memory=None):

@@ -67,9 +67,11 @@ def _nansum(b, x, dim=None, keepdim=False, *, dtype=None):
 
 
 def _truth(name: str):
-    """any and all: on truth values, and uint8 in gives uint8 out."""
+    """any and all: on truth values; uint8 in gives uint8 out; and here a `dim` of () means none."""
     def convert(b, x, dim=None, keepdim=False):
-        result = _along(name)(b, x if x.dtype == torch.bool else b.cast(x, dtype=torch.bool), dim, keepdim)
+        truths = x if x.dtype == torch.bool else b.cast(x, dtype=torch.bool)
+        dims = () if isinstance(dim, (list, tuple)) and not dim else normal_dims(dim, x.rank)
+        result = b.emit(name, truths, dim=dims, keepdim=keepdim)
         return b.cast(result, dtype=torch.uint8) if x.dtype == torch.uint8 else result
     return convert
 
@@ -130,8 +132,8 @@ def _sum_gradient(b, v, g):
     return (g if g.dtype == x.dtype else b.cast(g, dtype=x.dtype),)
 
 
-register(Op("sum", "reduce", "Sum along axes; in float32 for float16/bfloat16, in int64 for integers.", _accumulated, combine="sum",
-            meaning=_sum, gradient=_sum_gradient, samples=_samples(dtype=None),
+register(Op("sum", "reduce", "Sum along axes; in float32 for float16/bfloat16, in int64 for integers.", _accumulated,
+            combine="sum", meaning=_sum, gradient=_sum_gradient, samples=_samples(dtype=None),
             aten={"sum.dim_IntList": _accumulate("sum"), "sum": _accumulate("sum"), "nansum": _nansum}))
 
 
@@ -151,8 +153,8 @@ def _prod_gradient(b, v, g):
     return (b.cast(found, dtype=v.inputs[0].dtype) if found.dtype != v.inputs[0].dtype else found,)
 
 
-register(Op("prod", "reduce", "Product along axes; in float32 for float16/bfloat16, in int64 for integers.", _accumulated, combine="prod",
-            meaning=_prod, gradient=_prod_gradient, samples=_samples(dtype=None),
+register(Op("prod", "reduce", "Product along axes; in float32 for float16/bfloat16, in int64 for integers.", _accumulated,
+            combine="prod", meaning=_prod, gradient=_prod_gradient, samples=_samples(dtype=None),
             aten={"prod.dim_int": _accumulate("prod"), "prod": _accumulate("prod")}))
 
 
@@ -170,10 +172,11 @@ def _both_ends(b, x, *, dim=None, keepdim=False):
     return [_along("amin")(b, x, dim, keepdim), _along("amax")(b, x, dim, keepdim)]
 
 
-register(Op("amax", "reduce", "Largest element along axes; NaN if there is one.", _reduced(), combine="max", meaning=_extreme(torch.amax),
-            gradient=_shared_by_ties, samples=_samples(), aten={"amax": _along("amax")}))
-register(Op("amin", "reduce", "Smallest element along axes; NaN if there is one.", _reduced(), combine="min", meaning=_extreme(torch.amin),
-            gradient=_shared_by_ties, samples=_samples(), aten={"amin": _along("amin"), "aminmax": _both_ends}))
+register(Op("amax", "reduce", "Largest element along axes; NaN if there is one.", _reduced(), combine="max",
+            meaning=_extreme(torch.amax), gradient=_shared_by_ties, samples=_samples(), aten={"amax": _along("amax")}))
+register(Op("amin", "reduce", "Smallest element along axes; NaN if there is one.", _reduced(), combine="min",
+            meaning=_extreme(torch.amin), gradient=_shared_by_ties, samples=_samples(),
+            aten={"amin": _along("amin"), "aminmax": _both_ends}))
 
 
 def _whole(name: str, doc: str, function, reduction: str):
@@ -186,21 +189,23 @@ def _whole(name: str, doc: str, function, reduction: str):
         hit = b.logical_or(b.eq(x, v), b.logical_and(b.isnan(v), b.isnan(x)))
         ties = b.sum(hit, dim=tuple(range(x.rank)), keepdim=False, dtype=None)
         return (b.where(hit, b.div(g, ties), 0),)
-    register(Op(name, "composite", doc, lambda inputs, a: inputs[0].type.like(()), meaning=function, decompose=reduce, gradient=gradient,
-                samples=lambda: [((torch.randn(3, 4),), {}), ((torch.tensor([1.0, 2.0, 2.0]),), {})], aten={name: lambda b, x: b.emit(name, x)}))
+    register(Op(name, "composite", doc, lambda inputs, a: inputs[0].type.like(()), meaning=function, decompose=reduce,
+                gradient=gradient, aten={name: lambda b, x: b.emit(name, x)},
+                samples=lambda: [((torch.randn(3, 4),), {}), ((torch.tensor([1.0, 2.0, 2.0]),), {})]))
 
 
 _whole("max", "Largest element; NaN if there is one.", torch.max, "amax")
 _whole("min", "Smallest element; NaN if there is one.", torch.min, "amin")
 
 
-def _positioned(name: str, doc: str, function, combine: str):
-    register(Op(name, "reduce", doc, _reduced(torch.int64), combine=combine, meaning=_position(function), aten={name: _along(name)},
+def _positioned(name: str, which: str, function):
+    register(Op(name, "reduce", f"Index of the first {which}, in row-major order over the reduced axes; NaN comes first.",
+                _reduced(torch.int64), combine=name, meaning=_position(function), aten={name: _along(name)},
                 samples=_some(_samples(), lambda a: len(a["dim"]) == 1)))
 
 
-_positioned("argmax", "Index of the first largest element, in row-major order over the reduced axes; NaN is largest.", torch.argmax, "argmax")
-_positioned("argmin", "Index of the first smallest element, in row-major order over the reduced axes; NaN is smallest.", torch.argmin, "argmin")
+_positioned("argmax", "largest element", torch.argmax)
+_positioned("argmin", "smallest element", torch.argmin)
 
 
 def _selecting(name: str, doc: str, function, values: str, indices: str):
@@ -224,8 +229,9 @@ def _selecting(name: str, doc: str, function, values: str, indices: str):
             return NotImplemented
         found = _along(name)(b, x, dim, keepdim)
         return [b.item(found, index=0), b.item(found, index=1)]
-    register(Op(name, "composite", doc, type, meaning=lambda x, *, dim, keepdim: tuple(function(x, dim[0], keepdim)), decompose=decompose,
-                gradient=gradient, samples=_some(_samples(), lambda a: len(a["dim"]) == 1), aten={f"{name[:3]}.dim": convert}))
+    register(Op(name, "composite", doc, type, decompose=decompose,
+                meaning=lambda x, *, dim, keepdim: tuple(function(x, dim[0], keepdim)), gradient=gradient,
+                samples=_some(_samples(), lambda a: len(a["dim"]) == 1), aten={f"{name[:3]}.dim": convert}))
 
 
 _selecting("max_along", "Largest element along one axis, and its first index.", torch.max, "amax", "argmax")
@@ -248,7 +254,7 @@ for _name, _doc, _function in (("any", "Whether any element along axes is true."
                                ("all", "Whether all elements along axes are true.", torch.all)):
     register(Op(_name, "reduce", _doc, _bool_only, combine=_name, meaning=_truths(_function),
                 samples=lambda: [((x > 0,), a) for (x,), a in _samples()()],
-                aten={_name: _truth(_name), f"{_name}.dim": _truth(_name), f"{_name}.dims": _truth(_name)}))
+                aten={o: _truth(_name) for o in (_name, f"{_name}.dim", f"{_name}.dims", f"_is_{_name}_true")}))
 
 
 # Means and variances
@@ -263,6 +269,10 @@ def _widened(b, x, dtype):
     return b.cast(x, dtype=wide) if x.dtype != wide else x
 
 
+def _mean_meaning(x, *, dim, keepdim, dtype):
+    return x.mean(dim, keepdim, dtype=dtype) if dim else x.to(dtype or x.dtype, copy=True)
+
+
 def _mean(b, v):
     total = b.sum(v.inputs[0], dim=v.attrs["dim"], keepdim=v.attrs["keepdim"], dtype=arithmetic_dtype(v.dtype))
     return _rounded(b, v, b.div(total, count(v)))
@@ -274,8 +284,8 @@ def _mean_gradient(b, v, g):
 
 register(Op("mean", "composite", "Mean along axes; float16/bfloat16 are rounded once.",
             lambda inputs, a: _reduced(a["dtype"] or inputs[0].dtype)(inputs, a),
-            meaning=lambda x, *, dim, keepdim, dtype: x.mean(dim, keepdim, dtype=dtype) if dim else x.to(dtype or x.dtype, copy=True),
-            decompose=_mean, gradient=_mean_gradient, samples=_samples(dtype=None), aten={"mean": _accumulate("mean"), "mean.dim": _accumulate("mean")}))
+            meaning=_mean_meaning, decompose=_mean, gradient=_mean_gradient, samples=_samples(dtype=None),
+            aten={"mean": _accumulate("mean"), "mean.dim": _accumulate("mean")}))
 
 
 def _degrees(v) -> float:

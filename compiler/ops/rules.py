@@ -37,6 +37,14 @@ def masked(b, keep: Value, g: Value) -> Value:
     return b.where(keep, g, 0)
 
 
+def attributes(name: str, *names: str, operands: int = 1, **defaults) -> Callable:
+    """The import rule of an overload whose arguments after the operands are the op's attributes `names`, in this order."""
+    def convert(b, *args, **kwargs):
+        given = {**defaults, **dict(zip(names, args[operands:])), **kwargs}
+        return b.emit(name, *args[:operands], **{n: given[n] for n in names})
+    return convert
+
+
 def on_tensors(function: Callable) -> Callable:
     """A meaning from a torch function that takes no numbers: they become 0-dim tensors of the dtype computed in."""
     def meaning(*inputs, **attrs):

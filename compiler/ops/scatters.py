@@ -102,13 +102,17 @@ register(Op("diagonal_scatter", "composite", "The base with `src` on its diagona
                   b.diagonal_scatter(base, src, **diagonal_attrs(base.rank, offset, dim1, dim2))},
             samples=lambda: [((x := torch.randn(4, 3, 5), torch.randn(x.diagonal(**a).shape)), a) for a in DIAGONALS]))
 
+def _as_strided_scatter(base, src, *, shape, strides, offset):
+    places = torch.arange(base.numel(), device=base.device).as_strided(shape, strides, offset)
+    return base.scatter(0, places.reshape(-1), src.reshape(-1).to(base.dtype))
+
+
 def _decompose_as_strided_scatter(b, v):
     base, src = _operands(b, v)
     return b.scatter(base, window_places(b, base, v.attrs), b.reshape(src, shape=(src.type.numel,)), dim=0)
 
 
-register(Op("as_strided_scatter", "composite", "The 1-dimensional base with `src` where the window reads; places must differ.", _like_base,
-            meaning=lambda base, src, *, shape, strides, offset: torch.as_strided_scatter(base.contiguous(), src, shape, strides, offset),
-            gradient=_scatter_gradient("as_strided"),
+register(Op("as_strided_scatter", "composite", "The 1-dimensional base with `src` where the window reads; places must differ.",
+            _like_base, meaning=_as_strided_scatter, gradient=_scatter_gradient("as_strided"),
             decompose=_decompose_as_strided_scatter,
             samples=lambda: [((torch.randn(12), torch.randn(2, 4)), {"shape": (2, 4), "strides": (5, 1), "offset": 1})]))

@@ -59,7 +59,8 @@ def _rolled(b, x: Value, dim: int, shift: int) -> Value:
 register(Op("cat", "cat", "Tensors of one dtype one after another along a dimension.", _cat_type,
             meaning=lambda *tensors, dim: torch.cat(tensors, dim), gradient=_cat_gradient,
             aten={"cat": _import_cat, "stack": _import_stack, "roll": _import_roll},
-            samples=lambda: [((torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 0)), {"dim": 1}), ((torch.randn(2, 3),), {"dim": 0})]))
+            samples=lambda: [((torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 0)), {"dim": 1}),
+                             ((torch.randn(2, 3),), {"dim": 0})]))
 
 
 # Triangles

@@ -110,7 +110,7 @@ def _import_select_backward(b, g, input_sizes, dim, index):
 
 register(Op("slice", "view", "Every step-th element of each dimension: `size` of them from `start`.", _slice_type,
             meaning=_slice_meaning, gradient=_slice_gradient,
-            index=lambda v, coordinates: tuple(c * by + first for c, by, first in zip(coordinates, v.attrs["step"], v.attrs["start"])),
+            index=lambda v, coordinates: tuple(c * by + at for c, by, at in zip(coordinates, v.attrs["step"], v.attrs["start"])),
             aten={"slice.Tensor": _import_slice, "select.int": _import_select, "unbind.int": _import_unbind,
                   "split.Tensor": _import_split, "unsafe_split.Tensor": _import_split,
                   "split_with_sizes": lambda b, x, sizes, dim=0: _pieces(b, x, sizes, dim),
@@ -126,7 +126,8 @@ def dilated(size: Dim, interior: int) -> Dim:
 
 def _pad_type(inputs, a):
     x = inputs[0]
-    shape = tuple(low + dilated(n, gap) + high for n, low, high, gap in zip(x.shape, a["low"], a["high"], a["interior"], strict=True))
+    sides = zip(x.shape, a["low"], a["high"], a["interior"], strict=True)
+    shape = tuple(low + dilated(n, gap) + high for n, low, high, gap in sides)
     if any(isinstance(n, int) and n < 0 for n in shape):
         raise ValueError(f"{tuple(x.shape)} padded by {a['low']} and {a['high']} would have a negative size")
     return x.type.like(shape)
@@ -172,8 +173,9 @@ def slice_pad(b, x: Value, low: Dim, high: Dim, value=0) -> Value:
     return b.pad(x, low=(*whole, low), high=(*whole, high), interior=(0,) * x.rank, value=value)
 
 
-register(Op("pad", "view", "`interior` fills between neighbours, then `low` and `high` around, per dimension; negative ones crop.",
+register(Op("pad", "view", "Per dimension `interior` fills between neighbours, then `low` and `high` around; negative ones crop.",
             _pad_type, meaning=_pad_meaning, index=_pad_index, inside=_pad_inside, gradient=_pad_gradient,
-            aten={"constant_pad_nd": _import_pad, "slice_backward": _import_slice_backward, "select_backward": _import_select_backward},
+            aten={"constant_pad_nd": _import_pad, "slice_backward": _import_slice_backward,
+                  "select_backward": _import_select_backward},
             samples=lambda: [((torch.randn(3, 4),), {"low": (1, 0), "high": (2, 3), "interior": (0, 0), "value": 1}),
                              ((torch.randn(3, 4),), {"low": (-1, 2), "high": (0, -1), "interior": (0, 2), "value": 0})]))

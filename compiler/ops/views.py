@@ -151,7 +151,8 @@ register(Op("expand", "view", "Repeat axes of size 1, and add axes in front.", _
 register(Op("flip", "view", "The order along some dimensions reversed.",
             lambda inputs, a: inputs[0].type.like(inputs[0].shape),
             meaning=lambda x, *, dims: x.flip(dims),
-            index=lambda v, coordinates: tuple(v.shape[d] - 1 - c if d in v.attrs["dims"] else c for d, c in enumerate(coordinates)),
+            index=lambda v, coordinates: tuple(n - 1 - c if d in v.attrs["dims"] else c
+                                               for d, (c, n) in enumerate(zip(coordinates, v.shape))),
             gradient=lambda b, v, g: (b.flip(g, dims=v.attrs["dims"]),),
             aten={"flip": lambda b, x, dims: b.flip(x, dims=normal_dims(dims, x.rank)) if dims else b.copy(x)},
             samples=lambda: [((torch.randn(3, 4, 2),), {"dims": (0, 2)})]))
@@ -218,13 +219,16 @@ def _as_strided_meaning(x, *, shape, strides, offset):
     return x.as_strided(shape, strides, x.storage_offset() + offset)
 
 
+def _as_strided_index(v, coordinates):
+    return (sum((c * s for c, s in zip(coordinates, v.attrs["strides"])), expr(v.attrs["offset"])),)
+
+
 _WINDOW = {"shape": (3, 4), "strides": (2, 1), "offset": 1}
 
 register(Op("as_strided", "view", "Elements of a 1-dimensional base at offset + sum of coordinate * stride.",
             lambda inputs, a: inputs[0].type.like(a["shape"]),
             meaning=_as_strided_meaning,
-            index=lambda v, coordinates: (sum((c * s for c, s in zip(coordinates, v.attrs["strides"])), expr(v.attrs["offset"])),),
-            gradient=_as_strided_gradient, samples=lambda: [((torch.randn(12),), _WINDOW)]))
+            index=_as_strided_index, gradient=_as_strided_gradient, samples=lambda: [((torch.randn(12),), _WINDOW)]))
 
 
 def _unfold_type(inputs, a):
@@ -244,8 +248,8 @@ def _import_unfold(b, x, dimension, size, step):
     return b.unfold(x, dim=dimension % x.rank, size=size, step=step)
 
 
-register(Op("unfold", "view", "Windows of `size` elements of a dimension, `step` apart; a window is the last dimension.", _unfold_type,
-            meaning=lambda x, *, dim, size, step: x.unfold(dim, size, step), index=_unfold_index,
+register(Op("unfold", "view", "Windows of `size` elements of a dimension, `step` apart; a window is the last dimension.",
+            _unfold_type, meaning=lambda x, *, dim, size, step: x.unfold(dim, size, step), index=_unfold_index,
             gradient=lambda b, v, g: (b.unfold_backward(g, shape=v.inputs[0].shape, **v.attrs),),
             aten={"unfold": _import_unfold},
             samples=lambda: [((torch.randn(3, 8),), {"dim": 1, "size": 4, "step": 2})]))

@@ -115,8 +115,9 @@ def _taped_again(b: Builder, v: Value, wanted: tuple[int, ...], active: set[Valu
     again = b.emit("call_taped", *v.inputs, type=v.type, **{**v.attrs, "wanted": wanted})
     old = b.emit("call_taped", *v.inputs, type=v.type, **v.attrs)
     results = [b.item(again, index=k) for k in range(len(v.type.items) - 1)]
-    active.update((again, *results))
-    return [*results, b.item(old, index=len(results))]
+    results.append(b.item(old, index=len(results)))
+    active.update((again, old, *results))
+    return results
 
 
 def _untaped(v: Value) -> tuple[tuple, dict]:
@@ -132,7 +133,8 @@ def _untaped(v: Value) -> tuple[tuple, dict]:
 
 def _refuse_random(taped: Value) -> None:
     if takes_random_numbers(taped):
-        raise Unsupported("the second derivative of a random op that torch differentiates: it would draw other numbers", str(taped.origin))
+        raise Unsupported("the second derivative of a random op that torch differentiates: it would draw other numbers",
+                          str(taped.origin))
 
 
 class _Sweep:

@@ -19,7 +19,7 @@ from .dce import dce, needed
 from .gradient import Joint
 from .mincut import INFINITE, Network
 
-#: Bytes of memory traffic that take as long as one scalar operation.
+#: Bytes of memory traffic that take as long as one scalar operation: an exp counts 12 and takes as long as about 2 bytes.
 BYTES_PER_OPERATION = 0.15
 #: Size taken for a symbolic dimension when costs are weighed.
 TYPICAL_SIZE = 64
@@ -111,17 +111,18 @@ class _Costs:
 
     def __init__(self, graph: Graph, primal_outputs: tuple[Value, ...], in_forward: set[Value]):
         self.in_forward = in_forward
-        stored = {v for v in graph.values if v.op.kind not in ("pointwise", "view", "source")}
+        stored = {v for v in graph.values if v.op.kind not in ("pointwise", "source")}
         stored |= {i for v in graph.values if v.op.kind in ("contract", "opaque") for i in v.operands}
-        self.stored = stored - set(primal_outputs)
+        self.stored = {v for v in stored if v.op.kind != "view"} - set(primal_outputs)
 
     def of_saving(self, v: Value) -> int:
         if v.op.name == "input":
             return 0
         if isinstance(v.type, TupleType):
             return INFINITE  # its items are saved
-        # What the forward writes to memory anyway costs only the memory; anything else, and the copy of an output, costs a store as well.
-        return nbytes(v.type) * (1 if v in self.stored else 2)
+        # What the forward writes to memory anyway costs only the memory; the rest, and the copy of an output, a store too.
+        # A view costs a little more than what it views, so that of two as large the latter is saved.
+        return nbytes(v.type) * (1 if v in self.stored else 2) + (v.op.kind == "view")
 
     def of_computing(self, v: Value) -> int:
         if v.op.name == "input":

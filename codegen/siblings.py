@@ -1,0 +1,70 @@
+"""Joining groups that do not read each other but load the same tensors: column sums of one gradient, for instance."""
+from __future__ import annotations
+
+import math
+
+from ..compiler.dims import expr_of
+from ..compiler.ir import Graph, Value
+from .coordinates import size
+from .fuse import MOST_MEMBERS, Fusion, Group, moved
+from .placement import Placement
+from .schedule import dependencies
+
+
+def join_siblings(graph: Graph, fusion: Fusion, placement: Placement) -> None:
+    """Join, in place, pairs of groups over axes of the same sizes that load a tensor as large as those axes."""
+    groups = [g for g in fusion.groups if g.fixed is None and g.product is None and any(v in placement.stored for v in g.members)]
+    by_sizes: dict[tuple[int, ...], list[Group]] = {}
+    for g in groups:
+        hosts = by_sizes.setdefault(tuple(map(size, g.axes)), [])
+        host = next((h for h in hosts if _share(h, g, placement) and _independent(h, g, graph, fusion, placement)), None)
+        if host is None:
+            hosts.append(g)
+        else:
+            _join(g, host, fusion, placement)
+
+
+def _share(a: Group, b: Group, placement: Placement) -> bool:
+    """Whether one loop can do the work of both, and loads less than two."""
+    if len(a.coordinates) + len(b.coordinates) > MOST_MEMBERS:
+        return False
+    places = [tuple(n for n, axis in enumerate(g.axes) if axis in g.reduced) for g in (a, b)]
+    if places[0] != places[1] and all(places):
+        return False
+    points = math.prod(map(size, a.axes))
+    return any(_large(v, points) for v in placement.loads[a] & placement.loads[b])
+
+
+def _large(v: Value, points: int) -> bool:
+    return v.type.numel >= points > 1
+
+
+def _independent(a: Group, b: Group, graph: Graph, fusion: Fusion, placement: Placement) -> bool:
+    """Whether neither has to run before the other."""
+    before = dependencies(graph, fusion, placement, [g for g in fusion.groups if g in placement.loads])
+    for start, end in ((a, b), (b, a)):
+        seen, waiting = {start}, [start]
+        while waiting:
+            new = before[waiting.pop()] - seen
+            seen |= new
+            waiting.extend(new)
+        if end in seen:
+            return False
+    return True
+
+
+def _join(guest: Group, host: Group, fusion: Fusion, placement: Placement) -> None:
+    names = dict(zip(guest.axes, map(expr_of, host.axes)))
+    here = moved(guest, names)
+    host.coordinates |= here.coordinates
+    host.inner |= here.inner
+    host.reads |= here.reads
+    host.reduced |= frozenset(h for a, h in zip(guest.axes, host.axes) if a in guest.reduced)
+    for v in here.coordinates:
+        fusion.group_of[v] = host
+    fusion.groups.remove(guest)
+    for groups in placement.evaluated.values():
+        if guest in groups:
+            groups.remove(guest)
+            groups.add(host)
+    placement.loads[host] |= placement.loads.pop(guest)
