@@ -107,9 +107,9 @@ class _Fuser:
         self.before[group.bit], self.ancestors[group.bit] = before, ancestors
         if group.fixed or 0 in v.shape:
             return
-        found = [r for r in group.reads[v] if r.exact and r.value in self.group_of]
-        for read in sorted(found, key=lambda r: -r.value.type.numel):
-            self.join(read, v)
+        found = [(k, r.value) for k, r in enumerate(group.reads[v]) if r.value in self.group_of]
+        for k, _ in sorted(found, key=lambda item: -item[1].type.numel):
+            self.join(v, k)
 
     def singleton(self, v: Value) -> Group:
         bit, self.next_bit = self.next_bit, self.next_bit << 1
@@ -130,13 +130,18 @@ class _Fuser:
 
     # Joining
 
-    def join(self, read: Read, reader: Value) -> None:
-        """Join the groups of a value and its reader if that is possible."""
-        a, b = self.group_of[read.value], self.group_of[reader]
+    def join(self, reader: Value, k: int) -> None:
+        """Join the groups of a value and of the k-th that it reads, if that is possible."""
+        b = self.group_of[reader]
+        read = b.reads[reader][k]
+        a = self.group_of[read.value]
         if a is b or a.fixed or b.fixed or len(a.coordinates) + len(b.coordinates) > MOST_MEMBERS or self.cycle(a, b):
             return
-        demanded = next(r.coordinates for r in b.reads[reader] if r.value is read.value and r.exact)
-        own, shape = a.coordinates[read.value], read.value.shape
+        # what a gather reads at places from memory can be had if the other coordinates are the loop's
+        dims = [d for d, c in enumerate(read.coordinates) if all(s in b.axes for s in c.symbols())]
+        if not read.exact and len(dims) == len(read.coordinates):
+            return
+        demanded, own, shape = (tuple(e[d] for d in dims) for e in (read.coordinates, a.coordinates[read.value], read.value.shape))
         ways = [(b, demanded, a, own), (a, own, b, demanded)]  # (what is embedded, its pattern, the host, the host's coordinates)
         if len(b.coordinates) > len(a.coordinates):
             ways.reverse()

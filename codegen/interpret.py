@@ -143,8 +143,8 @@ class _Run:
         memory, index, value = self.memory[s.buffer], self.at(s.index), self.values[s.value]
         if value.dtype != memory.dtype:
             raise TypeError(f"{s} writes {value.dtype} into {memory.dtype}")
-        memory[index] = torch.broadcast_to(value, torch.broadcast_shapes(index.shape, value.shape)).expand(
-            torch.broadcast_shapes(index.shape, value.shape)) if value.shape != index.shape else value
+        index, value = torch.broadcast_tensors(index, value)
+        memory[index] = value
 
     def check(self, s: loops.Check) -> None:
         if not self.values[s.ok].all() and not self.code:
@@ -162,7 +162,8 @@ SCALARS: dict[str, Callable[..., torch.Tensor]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": _divide, "neg": torch.neg, "abs": torch.abs,
     "fmod": lambda a, b: torch.fmod(a, b if a.dtype.is_floating_point else torch.where(b == 0, 1, b)),
     "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype),
-    "min": torch.minimum, "max": torch.maximum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "where": torch.where,
+    "min": torch.minimum, "max": torch.maximum, "where": torch.where,
+    "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le,
     "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor, "not": torch.bitwise_not,
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift,
     "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "rint": torch.round, "sqrt": torch.sqrt,

@@ -18,7 +18,7 @@ Example, the row softmax of a [B, N] tensor:
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Union
 
 import torch

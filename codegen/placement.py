@@ -101,10 +101,14 @@ class _Placer:
         others = wanted - {own}
         if cost * len(others) > CHEAP or cost > CHEAP_BROADCAST and any(_points(g) > 4 * n for g in others):
             return False
-        moved = sum(_bytes(q for q in leaves if not self.loaded(q, g)) for g in others)
-        moved += _bytes(q for q in leaves if q.op.kind != "input" and q not in self.stored and not self.shared(q))
-        saved = v.type.nbytes * (1 + len(others)) + (0 if own in wanted else _bytes(leaves))
-        return moved <= saved
+        loads = sum(_bytes(q for q in leaves if not self.loaded(q, g)) for g in others)
+        forced = _bytes(q for q in leaves if not self.in_memory(q) and not self.shared(q))
+        own_loads = 0 if own in wanted else _bytes(q for q in leaves if self.in_memory(q))
+        size = v.type.nbytes  # a store costs two: the line is fetched before it is written
+        return loads + 2 * forced < (2 + len(others)) * size + own_loads
+
+    def in_memory(self, v: Value) -> bool:
+        return v.op.kind == "input" or v in self.stored
 
     def loaded(self, v: Value, group: Group) -> bool:
         """Whether a group has a value at hand anyway."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Sequence
 
-from ..compiler.ir import Graph, ObjectType, TensorType, Value
+from ..compiler.ir import Graph, TensorType, Value
 from ..runtime.program import Slot
 from .coordinates import layout
 

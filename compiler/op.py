@@ -45,7 +45,8 @@ class Op:
                 outside 0 <= e < size the element is attrs["value"] and nothing is read
     combine     for reduce: "sum" | "prod" | "max" | "min" | "any" | "all" | "argmax" | "argmin"
     decompose   (b, v) -> Value: the same in simpler ops
-    gradient    (b, v, g) -> one gradient (or None) per input, g being the gradient of v (a list for a tuple); None: not differentiable
+    gradient    (b, v, g) -> one gradient (or None) per input, g being the gradient of v (for a tuple g[k] is result k's, zeros
+                where none reaches it); None: decomposed if composite, else differentiated by torch (random: not at all)
     aten        overload -> function (b, *args, **kwargs) -> Value(s), which imports a recorded call;
                 args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above

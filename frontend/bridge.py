@@ -48,7 +48,7 @@ class Executable:
         self._outputs = len(recording.graph.outputs)
         self._plain = not recording.writebacks and all(isinstance(r, Fresh) for r in recording.results)
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
-        self._identity = self._order == tuple(range(self._outputs))
+        self._identity = self._plain and self._order == tuple(range(self._outputs))
         if derivative is not None:
             written = {w.input for w in recording.writebacks}
             self._cloned = tuple(k for kind, k in derivative.saved if kind == "input" and k in written)

@@ -100,7 +100,8 @@ class Memory:
             family = Family(torn=True)
             parent.base.families.append(family)
         type = step.type if step.view.index is None else step.type.items[step.view.index]
-        return self._put(tensor, Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained))
+        alias = Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained)
+        return self._put(tensor, alias)
 
     def _put(self, tensor: torch.Tensor, alias: Alias) -> Alias:
         self._known[id(tensor)] = weakref.ref(tensor), alias

@@ -169,7 +169,8 @@ class Recorder:
             self._add_constant(args[0])
         for place in op.writes:
             given = op.argument(place, args, kwargs)
-            call.targets += [(t, self._alias(t)) for t in (given if isinstance(given, (list, tuple)) else (given,)) if t is not None]
+            tensors = given if isinstance(given, (list, tuple)) else (given,)
+            call.targets += [(t, self._alias(t)) for t in tensors if t is not None]
         if op.view or op.reshapes:
             call.reads.append((args[0], self._alias(args[0])))
         else:
@@ -189,7 +190,8 @@ class Recorder:
             raise Unsupported("enters or leaves inference mode")
         if op.reads:
             raise Unsupported(_READS.format(".item(), bool(), int(), float(), torch.equal(), ..."))
-        if op.sized and not (op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])):
+        by_places = op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
+        if op.sized and not by_places:
             raise Unsupported(f"the size of a result depends on the values ({op.key})")
         if op.silent:
             raise Unsupported(f"calls an op that only has an effect ({op.key})")
@@ -329,7 +331,9 @@ class Recorder:
         """The number or the tensor that is put into all elements."""
         type = call.targets[0][1].type
         source = call.values[1] if len(call.values) > 1 else 0
-        return source if isinstance(source, Value) else self._b.full(shape=type.shape, value=source, dtype=type.dtype, device=type.device)
+        if isinstance(source, Value):
+            return source
+        return self._b.full(shape=type.shape, value=source, dtype=type.dtype, device=type.device)
 
     def _opaque_write(self, call: "_Call", others: Sequence[torch.Tensor]) -> list[Value]:
         """The op as torch runs it, on copies of what it writes to."""

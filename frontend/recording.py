@@ -64,7 +64,8 @@ class WriteBack:
 class Recording:
     """One run. `tensors[k]` is the very tensor that was graph input k: the arguments first, in the order given to the
     recorder (those the run never read included), then whatever else the run read (parameters, buffers, globals).
-    `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the unoptimised recording: pure, no in-place ops."""
+    `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
+    unoptimised recording: pure, no in-place ops."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]

@@ -14,7 +14,8 @@ from smelt.compiler.dims import Sym, sym
 
 FLAGS = ["-O2", "-std=gnu11", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fPIC",
          "-shared", "-w"]
-ISAS = {"avx512": ["avx512", "avx2", "scalar"], "avx2": ["avx2", "scalar"], "neon": ["neon", "scalar"], "scalar": ["scalar"]}[host()]
+ISAS = {"avx512": ["avx512", "avx2", "scalar"], "avx2": ["avx2", "scalar"], "neon": ["neon", "scalar"],
+        "scalar": ["scalar"]}[host()]
 LIMIT = 4.0  # units in the last place
 
 
@@ -22,9 +23,11 @@ def erf(x):
     return torch.erf(torch.from_numpy(x)).numpy()
 
 
-FUNCTIONS = {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "erf": erf}
-EDGES = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 88.72283,
-                  88.72284, -87.33655, -103.97208, -103.97209, 0.34657359, 0.70710677, 0.97, 4.05, 2.0 ** 28, 2.0 ** 29, 9.01], np.float32)
+FUNCTIONS = {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
+             "erf": erf}
+EDGES = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 9.01,
+                  88.72283, 88.72284, -87.33655, -103.97208, -103.97209, 0.34657359, 0.70710677, 0.97, 4.05,
+                  2.0 ** 28, 2.0 ** 29], np.float32)
 
 
 def patterns(count):

@@ -19,7 +19,7 @@ F = torch.float32
 
 
 class Kernels:
-    """A backend that leaves no product to a library; the interpreter needs no printing."""
+    """A backend that leaves no product to a library; the interpreter needs no source."""
 
     @staticmethod
     def use_library(m, n, k, dtype):
@@ -149,7 +149,10 @@ def test_neighbouring_axes_become_one():
 
 def test_argmax_counts_in_the_order_of_the_dimensions():
     run(lambda b, x: b.argmax(b.permute(x, dims=(1, 0)), dim=(0, 1), keepdim=False), torch.randn(4, 5))
-    run(lambda b, x: b.argmax(b.permute(b.exp(x), dims=(2, 0, 1)), dim=(0, 2), keepdim=False), torch.randn(4, 5, 3))
+    x = torch.randn(4, 5, 3)
+    for dims in ((2, 0, 1), (0, 1, 2)):
+        run(lambda b, x: b.argmax(b.permute(b.exp(x), dims=dims), dim=(0, 1, 2), keepdim=False), x)
+        run(lambda b, x: b.argmax(b.permute(b.exp(x), dims=dims), dim=(1,), keepdim=True), x)
 
 
 # Dtypes

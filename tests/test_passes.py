@@ -190,7 +190,8 @@ def test_simplify_keeps_what_the_graph_means():
     for inputs, before, after in SIMPLIFY.values():
         graph = parse(body(inputs, *before))
         inputs = [special.repeat(4)[:i.type.numel].reshape(i.shape) for i in graph.inputs]
-        inputs = [(x if i.dtype.is_floating_point else x.nan_to_num(2.0, 3, -3)).to(i.dtype) for x, i in zip(inputs, graph.inputs)]
+        inputs = [x.to(i.dtype) if i.dtype.is_floating_point else x.nan_to_num(2.0, 3, -3).to(i.dtype)
+                  for x, i in zip(inputs, graph.inputs)]
         for a, b in zip(evaluate(graph, inputs), evaluate(simplify(graph), inputs)):
             assert bool(((a.signbit() == b.signbit()) | a.isnan()).all())
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
@@ -241,7 +242,8 @@ def test_fold_leaves(line):
 
 def test_cse():
     check(body("%x: f32[3]", "%a = mul(%x, 1) : f32[3]", "%b = mul(%x, 1) : f32[3]", "%c = mul(%x, True) : f32[3]",
-               "%d = mul(%x, 0.0) : f32[3]", "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %b) : f32[3]", "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"),
+               "%d = mul(%x, 0.0) : f32[3]", "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %b) : f32[3]",
+               "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"),
           body("%x: f32[3]", "%a = mul(%x, 1) : f32[3]", "%c = mul(%x, True) : f32[3]", "%d = mul(%x, 0.0) : f32[3]",
                "%e = mul(%x, -0.0) : f32[3]", "%f = add(%a, %a) : f32[3]", "%g = add(%c, %d) : f32[3]", "return %f, %g, %e"), cse)
 

@@ -10,7 +10,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from ...compiler.dims import Div, Expr, Mod, Sym
+from ...compiler.dims import Div, Expr, Sym
 from ...errors import Unsupported
 from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Statement, Store, operands_of, symbols_of
 from .isa import FORMS, Isa, Vector, memory_type, register_type

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..loops import Axis, Check, Kernel, Reduce, Store
 from .isa import Isa
-from .reducing import CHAIN, Reducing, flush_depth
+from .reducing import CHAIN, Reducing
 from .schedule import Pass, Schedule, cost_of
 
 #: Columns of a tile.
@@ -90,7 +90,7 @@ class Columns(Reducing):
 
     def _pass(self, p: Pass) -> None:
         self.start(p, self.vectors, CHAIN)
-        depth = flush_depth([self.size(a) for a in self.inner], CHAIN)
+        depth = self.flush_depth(p, self.inner, CHAIN)
         *outer, last = self.inner
         self.loops(p, outer, depth, lambda: self._steps(p, last, CHAIN if depth < 0 else 0))
         if depth == 0:

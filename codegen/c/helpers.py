@@ -275,7 +275,8 @@ def _extremum(name: str, sign: str, instruction: str) -> None:
         if isa.name == "avx512" and t.bytes == 64:  # a where it is NaN, else the instruction's result
             letters = "ps" if t.bits == 32 else "pd"
             ordered, builtin = f"__builtin_ia32_cmp{letters}512_mask(a, a, 7, -1, 4)", f"__builtin_ia32_{instruction}{letters}512"
-            return (f"#ifdef __clang__\n{head}{{ return __builtin_ia32_select{letters}_512({ordered}, {builtin}(a, b, 4), a); }}\n"
+            select = f"__builtin_ia32_select{letters}_512"
+            return (f"#ifdef __clang__\n{head}{{ return {select}({ordered}, {builtin}(a, b, 4), a); }}\n"
                     f"#else\n{head}{{ return {builtin}_mask(a, b, a, {ordered}, 4); }}\n#endif")
         return head + f"{{ return select_$T(eq_$T(a, a), {wide}_$T(a, b), a); }}"
 

@@ -6,11 +6,11 @@ C's math library lane by lane.
 """
 from __future__ import annotations
 
-from .helpers import HELPERS, by_halves, helper, lanewise
+from .helpers import HELPERS, by_halves, helper
 from .isa import Isa, Vector
 
-ONE_OPERAND = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
-               "acosh", "atanh", "exp2", "log2", "log10", "erfc", "lgamma")
+ONE_OPERAND = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "tan", "asin", "acos", "atan", "sinh", "cosh",
+               "asinh", "acosh", "atanh", "exp2", "log2", "log10", "erfc", "lgamma")
 TWO_OPERANDS = ("pow", "atan2", "fmod")
 
 

@@ -79,8 +79,8 @@ class Nest:
 
     def _signature(self) -> str:
         stored = {s.buffer for s in self.kernel.body if isinstance(s, Store)}
-        pointers = [f"{'' if b.name in stored else 'const '}{memory_type(b.dtype, 1).scalar} *restrict {self.body.pointers[b.name]}"
-                    for b in self.kernel.buffers]
+        pointers = [f"{'' if b.name in stored else 'const '}{memory_type(b.dtype, 1).scalar} *restrict "
+                    f"{self.body.pointers[b.name]}" for b in self.kernel.buffers]
         return f"static void {self.kernel.name}({', '.join([*pointers, 'long tid', 'long threads', 'long *error'])})"
 
     # The parallel loops

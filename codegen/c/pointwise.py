@@ -90,8 +90,10 @@ class Pointwise(Nest):
         w.open(f"for (long u = 0; u < {self.size(self.vector) % n if live else n}; u++)")
         w.line(f"const long {self.axis} = {self.start};")
         at = f"{p} + {self.body.place(s.index, 'u')}"
-        whole = f"load_{t}({at})"
-        w.line(f"{square}[u] = " + (f"{self.count} == {n} ? {whole} : load_where_{t}({at}, {self.below})" if size % n else whole) + ";")
+        row = f"load_{t}({at})"
+        if size % n:
+            row = f"{self.count} == {n} ? {row} : load_where_{t}({at}, {self.below})"
+        w.line(f"{square}[u] = {row};")
         w.close()
         w.line(f"transpose_{t}({square});")
         self.body.ready[s.name] = f"{square}[u]"

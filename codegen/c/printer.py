@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from ..loops import AnyKernel, Kernel, MatMul
+from ..loops import AnyKernel, Kernel
 from . import math  # noqa: F401  adds the mathematical functions to the helpers
 from .columns import Columns
 from .helpers import header
@@ -31,7 +31,8 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     kernels = list(dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls))
     printed = {k: _function(k, vectors) for k in kernels}
     work = {k: microseconds for k, (_, microseconds) in printed.items()}
-    text = "\n".join([function for function, _ in printed.values()] + [_segment(symbol, calls, work) for symbol, calls in segments])
+    functions = [function for function, _ in printed.values()]
+    text = "\n".join(functions + [_segment(symbol, calls, work) for symbol, calls in segments])
     return f"// {name}, for {vectors.name}\n{_THREADS}{header(text, vectors)}\n{text}"
 
 

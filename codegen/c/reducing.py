@@ -69,7 +69,8 @@ class Reducing(Nest):
         steps = self.plan.count(self.plan.reduced)
         for i in p.reductions:
             s = self.kernel.body[i]
-            self.accumulators[i] = Accumulator(s, self.body, count, self.plan.row_wise, Accumulator.can_block(s) and steps > limit)
+            blocked = Accumulator.can_block(s) and steps > limit
+            self.accumulators[i] = Accumulator(s, self.body, count, self.plan.row_wise, blocked)
             self.accumulators[i].declare(self.w)
 
     def update(self, p: Pass, u: str, live: bool) -> None:
@@ -83,6 +84,19 @@ class Reducing(Nest):
         for i in p.reductions:
             if self.accumulators[i].blocked:
                 self.accumulators[i].flush(self.w)
+
+    def flush_depth(self, p: Pass, axes: list[Axis], limit: int) -> int:
+        """How many of the loops over `axes` stand outside the longest run of at most `limit` steps; -1 where the innermost loop
+        alone is longer. 0 where the pass has no totals."""
+        if not any(self.accumulators[i].blocked for i in p.reductions):
+            return 0
+        if self.size(axes[-1]) > limit:
+            return -1
+        run, depth = 1, len(axes)
+        while run * self.size(axes[depth - 1]) <= limit:
+            depth -= 1
+            run *= self.size(axes[depth])
+        return depth
 
     # Loops
 
@@ -116,15 +130,3 @@ class Reducing(Nest):
         if block:
             self.flush(p)
             self.w.close()
-
-
-def flush_depth(sizes: list[int], limit: int) -> int:
-    """How many of the loops (outermost first) stand outside the longest run of at most `limit` steps; -1 where the innermost
-    loop alone is longer."""
-    if sizes and sizes[-1] > limit:
-        return -1
-    run, depth = 1, len(sizes)
-    while depth and run * sizes[depth - 1] <= limit:
-        depth -= 1
-        run *= sizes[depth]
-    return depth

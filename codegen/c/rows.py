@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ...compiler.dims import Expr
 from ..loops import Reduce
-from .reducing import CHAIN, Reducing, flush_depth
+from .reducing import CHAIN, Reducing
 from .schedule import Pass, cost_of
 
 
@@ -27,7 +27,7 @@ class Rows(Reducing):
         count = self._accumulator_count(p)
         limit = CHAIN * count * self.lanes
         self.start(p, count, limit)
-        depth = flush_depth([self.size(a) for a in self.inner] + [self.size(self.vector)], limit)
+        depth = self.flush_depth(p, [*self.inner, self.vector], limit)
         self.loops(p, self.inner, depth, lambda: self._along_row(p, count, limit if depth < 0 else 0))
         if depth <= 0:
             self.flush(p)
