@@ -53,7 +53,7 @@ class Compilation:
         """Generate, build and load one graph."""
         generated = self.step("generate", generate, graph, CBackend(config.isa))
         loaded = self.programs[stage] = self.step("build", load, generated)
-        return loaded
+        return loaded.run
 
     @staticmethod
     def run_graph(graph: Graph, inputs) -> tuple:

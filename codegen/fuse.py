@@ -141,7 +141,8 @@ class _Fuser:
         dims = [d for d, c in enumerate(read.coordinates) if all(s in b.axes for s in c.symbols())]
         if not read.exact and len(dims) == len(read.coordinates):
             return
-        demanded, own, shape = (tuple(e[d] for d in dims) for e in (read.coordinates, a.coordinates[read.value], read.value.shape))
+        places = read.coordinates, a.coordinates[read.value], read.value.shape
+        demanded, own, shape = (tuple(e[d] for d in dims) for e in places)
         ways = [(b, demanded, a, own), (a, own, b, demanded)]  # (what is embedded, its pattern, the host, the host's coordinates)
         if len(b.coordinates) > len(a.coordinates):
             ways.reverse()
@@ -230,8 +231,8 @@ def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: C
 
 def _is_renaming(axes: tuple[Sym, ...], values: Substitution) -> bool:
     """Whether each axis has become another of the same size."""
-    symbols = [e.terms[0][0][0] for e in (values[a] for a in axes) if len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1]
-    return len(set(symbols)) == len(axes) and all(isinstance(s, Sym) and s.hi == a.hi for s, a in zip(symbols, axes))
+    symbols = {s for a in axes for s in values[a].symbols()}
+    return len(symbols) == len(axes) and all(any(s.hi == a.hi and values[a] == expr_of(s) for s in symbols) for a in axes)
 
 
 def _reduced(guest: Group, values: Substitution, host: Group) -> frozenset[Sym] | None:

@@ -10,16 +10,19 @@ import torch
 
 from ..compiler.dims import Sym, expr_of
 from ..compiler.ir import Graph, TupleType, Value
+from ..compiler.op import OPS
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step
 from . import loops
 from .fuse import Group, fuse
 from .lower import Memory, lower
 from .placement import Placement, place
 from .plan import Slots
-from .prepare import prepare
+from .prepare import CONSTANT, prepare
 from .schedule import schedule
 from .siblings import join_siblings
 
+#: One result of a call that gives several.
+ITEM = OPS["item"]
 #: A kernel and the slot of each of its buffers.
 KernelCall = tuple[loops.AnyKernel, tuple[int, ...]]
 #: A C function's symbol and the kernels that it runs one after another.
@@ -75,7 +78,7 @@ class _Builder:
         self.notes: list[dict[str, Any]] = []
         self.computed = _by_group(graph, placement)
         for v in graph.values:
-            if v.op.name == "item":
+            if v.op is ITEM:
                 self.items.setdefault(v.inputs[0], {})[v.attrs["index"]] = v
 
     def build(self, order: Sequence[Group]) -> Unprinted:
@@ -83,7 +86,7 @@ class _Builder:
         for group in order:
             if group.fixed is None:
                 self.add_kernel(group)
-            elif group.fixed.op.kind == "opaque" and group.fixed.op.name != "item":
+            elif group.fixed.op.kind == "opaque" and group.fixed not in self.slots.of:
                 self.add_call(group.fixed)
         arena = self.slots.place_in_arena([_slots_of(s) for s in self.steps])
         steps, segments = self.join_kernels()
@@ -97,7 +100,9 @@ class _Builder:
         for v in self.graph.values:
             if v.op.kind == "cat":
                 self.memory.parts.update((part, v) for part in v.operands)
-            if v in self.placement.stored and v.op.kind not in ("part", "opaque"):
+            if v.op is CONSTANT:
+                self.slots.add(v, "constant", constant=v.op.meaning(**v.attrs))
+            elif v in self.placement.stored and v.op.kind not in ("part", "opaque"):
                 self.slots.add(v, "output" if v in outputs else "arena")
 
     # Kernels
@@ -137,7 +142,8 @@ class _Builder:
             if run:
                 symbol = f"{_identifier(self.graph.name)}_{len(segments)}"
                 segments.append((symbol, tuple(run)))
-                steps.append(Launch(symbol, tuple(k.name for k, _ in run), tuple(dict.fromkeys(s for _, slots in run for s in slots))))
+                uses = dict.fromkeys(s for _, slots in run for s in slots)
+                steps.append(Launch(symbol, tuple(k.name for k, _ in run), tuple(uses)))
                 run = []
             if step is not None:
                 steps.append(step)
@@ -194,34 +200,28 @@ def _identifier(name: str) -> str:
 
 def _signature(kernel: loops.AnyKernel) -> tuple:
     """Equal for kernels that differ in names, slots and origins only."""
-    body = kernel.body if isinstance(kernel, loops.Kernel) else kernel.epilogue
+    body = loops.body_of(kernel)
     number = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}
     number |= {s.name: f"v{n}" for n, s in enumerate(body) if hasattr(s, "name")} | {"acc": "acc", "": ""}
     axes = {a.symbol.name for a in kernel.axes}
-    rows = []
-    for s in body:
-        row = [type(s).__name__]
-        for name, value in vars(s).items():
-            if name in ("name", "origin"):
-                continue
-            if name == "index":
-                row.append(value.substitute({x: expr_of(Sym(number[x.name], x.lo, x.hi)) for x in value.symbols() if x.name not in axes}))
-            elif name in ("buffer", "arg", "guard", "ok") or (name == "value" and isinstance(s, loops.Store)):
-                row.append(number[value])
-            elif name == "args":
-                row.append(tuple(number[a] for a in value))
-            else:
-                row.append(repr(value))
-        rows.append(tuple(row))
+
+    def field(s: loops.Statement, name: str, value):
+        if name == "index":
+            return value.substitute({x: expr_of(Sym(number[x.name], x.lo, x.hi)) for x in value.symbols() if x.name not in axes})
+        if name in ("buffer", "arg", "guard", "ok") or (name == "value" and isinstance(s, loops.Store)):
+            return number[value]
+        return tuple(number[a] for a in value) if name == "args" else repr(value)
+    rows = tuple((type(s).__name__, *(field(s, n, x) for n, x in vars(s).items() if n not in ("name", "origin"))) for s in body)
     sizes = tuple((a.size, a.reduce) for a in kernel.axes)
-    shape = (kernel.a_strides, kernel.c_strides, kernel.k, number[kernel.a.name], number[kernel.c.name]) if isinstance(kernel, loops.MatMul) else ()
-    return sizes, shape, tuple((b.dtype, b.numel) for b in kernel.buffers), tuple(rows)
+    product = ()
+    if isinstance(kernel, loops.MatMul):
+        product = kernel.a_strides, kernel.c_strides, kernel.k, number[kernel.a.name], number[kernel.c.name]
+    return sizes, product, tuple((b.dtype, b.numel) for b in kernel.buffers), rows
 
 
 def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Sequence[Value]) -> dict[str, Any]:
     """What `explain` tells of a kernel: bytes in eager are those of each op's operands and result."""
-    statements = kernel.body if isinstance(kernel, loops.Kernel) else kernel.epilogue
     return {"name": kernel.name, "values": [v.name for v in values],
             "read": sum(v.type.nbytes for v in loads), "written": sum(v.type.nbytes for v in stored),
             "eager": sum(v.type.nbytes + sum(i.type.nbytes for i in v.operands) for v in values),
-            "ops": sum(isinstance(s, loops.Apply) for s in statements)}
+            "ops": sum(isinstance(s, loops.Apply) for s in loops.body_of(kernel))}

@@ -27,6 +27,8 @@ def interpret(built: Unprinted, inputs: Sequence[torch.Tensor]) -> list[Any]:
             held[n] = inputs[slot.position]
         elif slot.place == "output":
             held[n] = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype)
+        elif slot.place == "constant":
+            held[n] = slot.constant
         elif slot.place == "arena" and slot.offset >= 0:
             piece = arena[slot.offset:slot.offset + math.prod(slot.shape) * slot.dtype.itemsize]
             held[n] = piece.view(slot.dtype).as_strided(slot.shape, slot.strides)

@@ -160,6 +160,11 @@ class MatMul:
 AnyKernel = Union[Kernel, MatMul]
 
 
+def body_of(kernel: AnyKernel) -> tuple[Statement, ...]:
+    """The statements of a loop nest, or those of a matrix product's epilogue."""
+    return kernel.epilogue if isinstance(kernel, MatMul) else kernel.body
+
+
 def symbols_of(statement: Statement) -> frozenset[str]:
     """Names of axis symbols and index statements in a statement's index expression."""
     index = getattr(statement, "index", None)
@@ -186,9 +191,9 @@ def show(kernel: AnyKernel) -> str:
     axes = ", ".join(f"{a.symbol} < {a.size}{' reduce' if a.reduce else ''}" for a in kernel.axes)
     lines = [f"{kernel.name}({', '.join(b.name for b in kernel.buffers)})", f"    axes {axes}"]
     if isinstance(kernel, MatMul):
-        lines.append(f"    acc = {kernel.a.name}{list(kernel.a_strides)} @ {kernel.c.name}{list(kernel.c_strides)} over {kernel.k}")
-    body = kernel.epilogue if isinstance(kernel, MatMul) else kernel.body
-    return "\n".join([*lines, *(f"    {_text(s)}" for s in body)])
+        a, c = (f"{b.name}{list(strides)}" for b, strides in ((kernel.a, kernel.a_strides), (kernel.c, kernel.c_strides)))
+        lines.append(f"    acc = {a} @ {c} over {kernel.k}")
+    return "\n".join([*lines, *(f"    {_text(s)}" for s in body_of(kernel))])
 
 
 def _text(s: Statement) -> str:

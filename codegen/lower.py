@@ -288,7 +288,8 @@ def _product_kernel(name: str, group: Group, emitter: _Emitter, body, values) ->
         body = tuple(replace(s, index=s.index.substitute(swap)) if hasattr(s, "index") else s for s in body)
     buffers = tuple(dict.fromkeys((a, c, *_used(emitter.buffers.values(), body))))
     axes = tuple(loops.Axis(Sym(f"i{d}", 0, extent - 1), extent) for d, extent in enumerate((batch, m, n)))
-    return loops.MatMul(name, batch, m, n, v.inputs[0].shape[-1], a, c, a_strides, c_strides, v.dtype, axes, buffers, body, values)
+    k = v.inputs[0].shape[-1]
+    return loops.MatMul(name, batch, m, n, k, a, c, a_strides, c_strides, v.dtype, axes, buffers, body, values)
 
 
 def _stores_columns(body) -> bool:

@@ -28,6 +28,8 @@ UseLibrary = Callable[[int, int, int, torch.dtype], bool]
 PART = Op("part", "part", "A piece of a cat, written to its place in the result.", lambda inputs, a: inputs[0].type,
           meaning=lambda x, *, dim, offset: x)
 
+#: A tensor that the program keeps.
+CONSTANT = OPS["constant"]
 #: What a reduction over no elements gives.
 EMPTY = {"sum": 0, "prod": 1, "any": False, "all": True}
 #: Reductions that may be done in two steps, their results being operands again.
@@ -130,10 +132,10 @@ def _in_two_steps(b: Builder, v: Value, dim: int, chunks: int) -> Value:
     between = x.dtype if v.op.combine in ("max", "min") else arithmetic_dtype(v.dtype)
     x = b.reshape(x, shape=(*x.shape[:dim], chunks, x.shape[dim] // chunks, *x.shape[dim + 1:]))
     within = tuple(d + (d >= dim) for d in dims)
-    attrs = {**v.attrs, "keepdim": True}
     shape = tuple(1 if d in within else n for d, n in enumerate(x.shape))
-    partial = b.emit(v.op, x, type=x.type.like(shape, between), **{**attrs, "dim": within})
-    partial = b.reshape(partial, shape=tuple(chunks if d == dim else 1 if d in dims else n for d, n in enumerate(v.inputs[0].shape)))
+    partial = b.emit(v.op, x, type=x.type.like(shape, between), **{**v.attrs, "dim": within, "keepdim": True})
+    whole = (chunks if d == dim else 1 if d in dims else n for d, n in enumerate(v.inputs[0].shape))
+    partial = b.reshape(partial, shape=tuple(whole))
     return b.emit(v.op, partial, type=v.type, **v.attrs)
 
 
@@ -219,10 +221,10 @@ def matrix_strides(x: Value) -> tuple[int, int, int] | None:
 
 
 def _outputs_in_memory(graph: Graph) -> Graph:
-    """Outputs that are views or sources, as copies."""
+    """Outputs that are views, sources or kept tensors, as copies."""
     copies: dict[Value, Value] = {}
     for o in graph.outputs:
-        if o.op.kind in ("view", "source") and o not in copies:
+        if (o.op.kind in ("view", "source") or o.op is CONSTANT) and o not in copies:
             copies[o] = Value(f"{o.name}.copy", OPS["copy"], (o,), {}, o.type, o.origin)
     if not copies:
         return graph

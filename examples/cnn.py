@@ -22,7 +22,7 @@ def main(steps: int = 40):
     torch.manual_seed(0)
     x, y, *_ = load_digits()
     batches = [batch for batch, _ in zip(epochs(colour(x), y, 10, batch=32), range(steps))]
-    run = side_by_side("convolutional network", network(), lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9),
+    run = side_by_side("convolutional network", network(), lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.9),
                        nn.functional.cross_entropy, batches)
     print(run)
     return run

@@ -669,6 +669,20 @@ def test_one_function_serves_equal_kernels():
     assert source.count("static void broadcast(") == 1 and source.count("broadcast(slots[") == 3
 
 
+def test_a_kernel_may_be_called_like_a_c_function(tmp_path):
+    """float64 erf calls the library's own."""
+    x = torch.randn(20, dtype=f64)
+    case = make([axis("i", 20)], {"x": x}, {"out": torch.erf(x)}, """
+        v : f64 = load x[i]
+        y : f64 = erf v
+        store out[i] = y""", i=at("i", 20))
+    kernels = [replace(case.kernel, name=n) for n in ("erf", "double", "run_")]
+    source = printer.print_source("names", [("run", [(k, (0, 1)) for k in kernels])], ())
+    out = torch.zeros(20, dtype=f64)
+    assert call(compile_c(source, tmp_path, "names"), "run", [x, out]) == 0
+    torch.testing.assert_close(out, torch.erf(x))
+
+
 def test_the_text_is_the_same_each_time_and_names_the_users_line():
     k = CASES["softmax_6x1024"].kernel
     k = replace(k, body=tuple(replace(s, origin=Origin("src/model.py", 13)) if isinstance(s, Apply) else s for s in k.body))

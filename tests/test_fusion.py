@@ -27,7 +27,8 @@ F = torch.float32
 def graph_of(write, **shapes) -> Graph:
     """The graph of what `write(b, *inputs)` emits: float32 inputs of these shapes, or of (dtype, shape)."""
     b = Builder()
-    inputs = [b.input(n, TensorType(*reversed(s)) if isinstance(s[0], torch.dtype) else TensorType(s, F)) for n, s in shapes.items()]
+    types = {n: TensorType(s[1], s[0]) if isinstance(s[0], torch.dtype) else TensorType(s, F) for n, s in shapes.items()}
+    inputs = [b.input(n, t) for n, t in types.items()]
     outputs = write(b, *inputs)
     return b.graph("f", outputs if isinstance(outputs, (list, tuple)) else [outputs])
 

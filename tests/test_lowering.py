@@ -12,6 +12,7 @@ from smelt.compiler import Builder, Graph, TensorType, TupleType, evaluate
 from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.op import OPS
 from smelt.compiler.passes import decompose
+from smelt.runtime.program import Call
 
 from .random_programs import COUNT, random_graph
 
@@ -194,7 +195,8 @@ def test_large_reductions_to_little_are_done_in_two_steps():
 
 # Matrix products
 
-@pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 2)), ((3, 0), (0, 2)), ((0, 3), (3, 2))])
+@pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 2)), ((3, 0), (0, 2)),
+                                    ((0, 3), (3, 2))])
 @pytest.mark.parametrize("backend", [Kernels, Library])
 def test_products(shapes, backend):
     run(lambda b, x, y: b.relu(b.matmul(x, y)), *map(torch.randn, shapes), backend=backend)
@@ -205,8 +207,9 @@ def test_operands_of_a_product_are_read_as_views():
         return b.matmul(b.permute(x, dims=(1, 0)), b.reshape(y, shape=(4, 6)))
     kernel, = run(write, torch.randn(4, 3), torch.randn(2, 2, 6))
     assert kernel.a_strides == (0, 1, 3) and kernel.c_strides == (0, 6, 1)
+    x, y = torch.randn(2, 3, 4, 5), torch.randn(5, 6)
     for backend in (Kernels, Library):
-        run(lambda b, x, y: b.matmul(b.permute(x, dims=(0, 2, 1, 3)), y), torch.randn(2, 3, 4, 5), torch.randn(5, 6), backend=backend)
+        run(lambda b, x, y: b.matmul(b.permute(x, dims=(0, 2, 1, 3)), y), x, y, backend=backend)
 
 
 def test_a_transposed_result_is_stored_row_by_row():
@@ -243,16 +246,30 @@ def test_outputs_that_are_inputs_or_repeat():
     b = Builder()
     v = b.input("x", type_of(x))
     y = b.exp(v)
-    program = build(b.graph("f", [v, y, y, b.reshape(y, shape=(3, 1)), b.full(shape=(2,), value=1.0, dtype=F, device=x.device)]), Kernels).program
+    ones = b.full(shape=(2,), value=1.0, dtype=F, device=x.device)
+    program = build(b.graph("f", [v, y, y, b.reshape(y, shape=(3, 1)), ones]), Kernels).program
     assert program.slots[program.outputs[0]].place == "input"
     assert program.outputs[1] == program.outputs[2]
     assert [program.slots[o].place for o in program.outputs[1:]] == ["output"] * 4 and len(set(program.outputs)) == 4
 
 
 def test_opaque_calls_are_given_tensors():
-    x = torch.randn(4, 6)
-    run(lambda b, x: b.relu(b.scatter_add(b.permute(b.exp(x), dims=(1, 0)), b.full(shape=(2, 4), value=1, dtype=torch.int64, device="cpu"),
-                                          b.slice(x, start=(0, 0), step=(2, 1), size=(2, 4)), dim=0)), x)
+    def write(b, x):
+        places = b.full(shape=(2, 4), value=1, dtype=torch.int64, device="cpu")
+        added = b.slice(x, start=(0, 0), step=(2, 1), size=(2, 4))
+        return b.relu(b.scatter_add(b.permute(b.exp(x), dims=(1, 0)), places, added, dim=0))
+    run(write, torch.randn(4, 6))
+
+
+def test_a_constant_is_kept_by_the_program_and_copied_when_it_is_returned():
+    b = Builder()
+    x = b.input("x", TensorType((2,), F))
+    kept = b.constant(data=(1.5, -2.0), shape=(2,), dtype=F, device=torch.device("cpu"))
+    built = build(b.graph("f", [b.add(x, kept), kept]), Kernels)
+    assert not [s for s in built.program.steps if isinstance(s, Call)]
+    for ours, expected in zip(interpret(built, [torch.ones(2)]), ([2.5, -1.0], [1.5, -2.0])):
+        assert ours.tolist() == expected
+    assert built.program.slots[built.program.outputs[1]].place == "output"
 
 
 def test_equal_kernels_are_there_once():

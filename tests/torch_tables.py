@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import itertools
 import random
 import sys
 import warnings
@@ -123,16 +124,23 @@ def chosen(table: Iterable, share: float, only: str) -> list:
 def run_ops(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
     tally = tally or Tally()
     for info in chosen(op_db, share, only):
-        if torch.float32 not in info.supported_dtypes("cpu"):
-            continue
-        tally.names += 1
-        grad = info.supports_autograd and torch.float32 in info.supported_backward_dtypes("cpu")
-        torch.manual_seed(0)
-        for n, s in enumerate(info.sample_inputs("cpu", torch.float32, requires_grad=grad)):
-            if samples and n >= samples:
-                break
-            check(info.formatted_name if hasattr(info, "formatted_name") else info.name, lambda *a, **k: info.op(*a, **k), (s.input, *s.args), s.kwargs, tally)
+        run_op(info, torch.float32, samples, tally)
     return tally
+
+
+def run_op(info, dtype: torch.dtype, samples: int, tally: Tally) -> None:
+    """One entry's samples in one dtype."""
+    if dtype not in info.supported_dtypes("cpu"):
+        return
+    tally.names += 1
+    grad = info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
+    torch.manual_seed(0)
+    for s in itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=grad), samples or None):
+        check(info.formatted_name, _calling(info.op), (s.input, *s.args), s.kwargs, tally)
+
+
+def _calling(op: Callable) -> Callable:
+    return lambda *args, **kwargs: op(*args, **kwargs)
 
 
 def run_modules(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:

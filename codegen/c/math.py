@@ -12,6 +12,10 @@ from .isa import Isa, Vector
 ONE_OPERAND = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "erf", "tan", "asin", "acos", "atan", "sinh", "cosh",
                "asinh", "acosh", "atanh", "exp2", "log2", "log10", "erfc", "lgamma")
 TWO_OPERANDS = ("pow", "atan2", "fmod")
+#: C functions that generated code, or the compiler on its own, may call: no kernel can be called so
+LIBRARY_NAMES = {n + suffix for suffix in ("", "f")
+                 for n in (*ONE_OPERAND, *TWO_OPERANDS, "sqrt", "floor", "ceil", "trunc", "rint", "fma")
+                 } | {"memcpy", "memset", "memmove", "memcmp"}
 
 
 def _library(name: str, t: Vector, operands: str) -> str:

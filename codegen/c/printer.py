@@ -1,13 +1,15 @@
 """A whole C source: kernels, and the segments that run them one after another on a team of threads."""
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Sequence
 
 from ..loops import AnyKernel, Kernel
-from . import math  # noqa: F401  adds the mathematical functions to the helpers
+from .body import Names
 from .columns import Columns
 from .helpers import header
 from .isa import Isa, isa_of
+from .math import LIBRARY_NAMES
 from .matmul import print_matmul
 from .pointwise import Pointwise
 from .rows import Rows
@@ -27,13 +29,21 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     A segment runs its calls, (kernel, a slot for each of the kernel's buffers), in order on at most `threads` threads. It
     returns 0, or 1 + the code of a check that failed (an index into `messages`).
     """
-    vectors = isa_of(isa)
-    kernels = list(dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls))
-    printed = {k: _function(k, vectors) for k in kernels}
-    work = {k: microseconds for k, (_, microseconds) in printed.items()}
-    functions = [function for function, _ in printed.values()]
-    text = "\n".join(functions + [_segment(symbol, calls, work) for symbol, calls in segments])
+    vectors, names = isa_of(isa), Names()
+    names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments}
+    kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
+    printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
+    text = "\n".join([f.text for f in printed.values()] + [_segment(symbol, calls, printed) for symbol, calls in segments])
     return f"// {name}, for {vectors.name}\n{_THREADS}{header(text, vectors)}\n{text}"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel as `static void <name>(<pointers>, long tid, long threads, long *error)`, which does thread `tid`'s share of it;
+    `work` is the estimated time of all of it on one thread, in microseconds."""
+    name: str
+    text: str
+    work: float
 
 
 _THREADS = """
@@ -48,49 +58,46 @@ static int omp_get_num_threads(void) { return 1; }
 """
 
 
-def print_kernel(kernel: Kernel, isa: Isa) -> tuple[str, float]:
-    """A kernel as `static void <name>(<pointers>, long tid, long threads, long *error)`, which does thread `tid`'s share of it,
-    and the estimated microseconds of all of it on one thread."""
+def _function(kernel: AnyKernel, isa: Isa) -> Function:
+    if not isinstance(kernel, Kernel):
+        operations = 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k)
+        return Function(kernel.name, print_matmul(kernel, isa), operations / PRODUCT_SPEED)
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
-    return shape(kernel, isa, plan).text(), work_of(kernel, plan)
+    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan))
 
 
-def _function(kernel: AnyKernel, isa: Isa) -> tuple[str, float]:
-    """The function's text, and the estimated microseconds on one thread."""
-    if isinstance(kernel, Kernel):
-        return print_kernel(kernel, isa)
-    operations = 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k)
-    return print_matmul(kernel, isa), operations / PRODUCT_SPEED
-
-
-def _segment(symbol: str, calls: Sequence[Call], work: dict[AnyKernel, float]) -> str:
+def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function]) -> str:
     """The function that runs a segment's kernels, with a barrier after each where there are threads."""
-    useful = {k: max(1, int(work[k] / WORK_PER_THREAD)) for k, _ in calls}
-    team = max(useful.values(), default=1)
+    run = [(printed[kernel], slots) for kernel, slots in calls]
+    team = max((_useful_threads(f) for f, _ in run), default=1)
     lines = [f"long {symbol}(void **slots, long threads)", "{", "    long error = 0;"]
     if team == 1:
-        lines += [f"    {_call(kernel, slots, '0', '1')}" for kernel, slots in calls]
+        lines += [f"    {_call(f, slots, '0', '1')}" for f, slots in run]
     else:
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
                   "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
-        for number, (kernel, slots) in enumerate(calls):
+        for number, (f, slots) in enumerate(run):
             if number:
                 lines.append("        #pragma omp barrier")
-            lines.append("        " + _shared_call(kernel, slots, useful[kernel], team))
+            lines.append("        " + _shared_call(f, slots, team))
         lines.append("    }")
     return "\n".join(lines + ["    return error;", "}"]) + "\n"
 
 
-def _shared_call(kernel: AnyKernel, slots: tuple[int, ...], useful: int, team: int) -> str:
+def _useful_threads(f: Function) -> int:
+    return max(1, int(f.work / WORK_PER_THREAD))
+
+
+def _shared_call(f: Function, slots: tuple[int, ...], team: int) -> str:
     """A call by as many threads of the team as the kernel has work for."""
+    useful = _useful_threads(f)
     if useful == 1:
-        return f"if (tid == 0) {_call(kernel, slots, '0', '1')}"
+        return f"if (tid == 0) {_call(f, slots, '0', '1')}"
     if useful >= team:
-        return _call(kernel, slots, "tid", "team")
-    return f"if (tid < {useful}) {_call(kernel, slots, 'tid', f'team < {useful} ? team : {useful}')}"
+        return _call(f, slots, "tid", "team")
+    return f"if (tid < {useful}) {_call(f, slots, 'tid', f'team < {useful} ? team : {useful}')}"
 
 
-def _call(kernel: AnyKernel, slots: tuple[int, ...], tid: str, threads: str) -> str:
-    pointers = [f"slots[{s}]" for s in slots]
-    return f"{kernel.name}({', '.join([*pointers, tid, threads, '&error'])});"
+def _call(f: Function, slots: tuple[int, ...], tid: str, threads: str) -> str:
+    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), tid, threads, '&error'])});"
