@@ -54,19 +54,37 @@ def generate(graph: Graph, backend: Backend) -> Program:
     return replace(built.program, source=backend.print(built.program.name, built.segments, built.program.messages))
 
 
-def build(graph: Graph, backend: Backend) -> Unprinted:
-    """Everything but the printing."""
+def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
+    """A program for each kernel of a graph, in their order, whose inputs are all that it reads and writes: to time it alone.
+
+    They share one source.
+    """
+    built = build(graph, backend, joined=False)
+    source = backend.print(built.program.name, built.segments, built.program.messages)
+    return tuple(_alone(built.program, step, source) for step in built.program.steps if isinstance(step, Launch))
+
+
+def _alone(program: Program, launch: Launch, source: str) -> Program:
+    slots = list(program.slots)
+    inputs = tuple(s for s in launch.uses if slots[s].place != "constant")
+    for position, s in enumerate(inputs):
+        slots[s] = replace(slots[s], place="input", position=position)
+    return replace(program, name=launch.kernels[0], slots=tuple(slots), inputs=inputs, outputs=(), steps=(launch,), source=source)
+
+
+def build(graph: Graph, backend: Backend, joined: bool = True) -> Unprinted:
+    """Everything but the printing. `joined`: kernels that follow each other are one launch."""
     prepared = prepare(graph, backend.use_library)
     fusion = fuse(prepared)
     placement = place(prepared, fusion)
     join_siblings(prepared, fusion, placement)
     order = schedule(prepared, fusion, placement)
-    return _Builder(prepared, placement).build(order)
+    return _Builder(prepared, placement, joined).build(order)
 
 
 class _Builder:
-    def __init__(self, graph: Graph, placement: Placement):
-        self.graph, self.placement = graph, placement
+    def __init__(self, graph: Graph, placement: Placement, joined: bool):
+        self.graph, self.placement, self.joined = graph, placement, joined
         self.position = {v: n for n, v in enumerate(graph.values)}
         self.slots = Slots(graph)
         self.memory = Memory()
@@ -131,21 +149,22 @@ class _Builder:
         return self.kernels[key]
 
     def join_kernels(self) -> tuple[tuple[Step, ...], tuple[Segment, ...]]:
-        """The steps, with each run of kernels as one launch, and the segments that the launches run."""
+        """The steps, with each run of kernels as one launch (each kernel, if not joined), and the segments that they run."""
         steps: list[Step] = []
         segments: list[Segment] = []
         run: list[KernelCall] = []
         for step in (*self.steps, None):
             if step is not None and not isinstance(step, Call):
                 run.append(step)
-                continue
+                if self.joined:
+                    continue
             if run:
                 symbol = f"{_identifier(self.graph.name)}_{len(segments)}"
                 segments.append((symbol, tuple(run)))
                 uses = dict.fromkeys(s for _, slots in run for s in slots)
                 steps.append(Launch(symbol, tuple(k.name for k, _ in run), tuple(uses)))
                 run = []
-            if step is not None:
+            if isinstance(step, Call):
                 steps.append(step)
         return tuple(steps), tuple(segments)
 
@@ -221,7 +240,7 @@ def _signature(kernel: loops.AnyKernel) -> tuple:
 
 def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Sequence[Value]) -> dict[str, Any]:
     """What `explain` tells of a kernel: bytes in eager are those of each op's operands and result."""
-    return {"name": kernel.name, "values": [v.name for v in values],
+    return {"name": kernel.name, "values": [v.name for v in values], "stored": [v.name for v in stored],
             "read": sum(v.type.nbytes for v in loads), "written": sum(v.type.nbytes for v in stored),
             "eager": sum(v.type.nbytes + sum(i.type.nbytes for i in v.operands) for v in values),
             "ops": sum(isinstance(s, loops.Apply) for s in loops.body_of(kernel))}

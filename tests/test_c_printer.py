@@ -318,10 +318,12 @@ def strided_and_split():
         a = load x[source]
         store o[target] = a"""
     divided = torch.stack([x[k // 4 + k % 4 * 20] for k in range(60)])
+    backward = torch.stack([x[(-k) // 4 + 15 + (-k) % 4 * 20] for k in range(60)])
     spread = torch.full((180,), 5.0).index_put((torch.arange(0, 180, 3),), x[:60])
     flipped = x.flip(0)[::3][:60].contiguous()
     return {"_flip": make([axis("i", 60)], {"x": x}, {"o": flipped}, move, source=expr(199) - i * 3, target=i),
             "_divided": make([axis("i", 60)], {"x": x}, {"o": divided}, move, source=i // 4 + (i % 4) * 20, target=i),
+            "_negative": make([axis("i", 60)], {"x": x}, {"o": backward}, move, source=(-i) // 4 + 15 + (-i) % 4 * 20, target=i),
             "_spread": make([axis("i", 60)], {"x": x}, {"o": spread}, move, source=i, target=i * 3)}
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..frontend.torch_internals import TorchDispatchMode
 from .programs import CASES, Case
 
 
@@ -45,11 +45,10 @@ class Traffic(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
             self.ops += 1
-            flat = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)]
-            self.bytes += sum(t.numel() * t.element_size() for t in flat)
-            for t in torch.utils._pytree.tree_leaves(result):
-                if isinstance(t, torch.Tensor):
-                    self._own(t.untyped_storage())
+            made = list(_tensors(result))
+            self.bytes += sum(t.numel() * t.element_size() for t in (*_tensors(args), *made))
+            for t in made:
+                self._own(t.untyped_storage())
         return result
 
     def _own(self, storage) -> None:
@@ -64,6 +63,14 @@ class Traffic(TorchDispatchMode):
             self.alive -= size
             self._known.discard(key)
         weakref.finalize(storage, gone)
+
+
+def _tensors(value: Any):
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
 
 
 def measure(sides: dict[str, Callable[[], Any]], seconds: float = 1.0, least: int = 5) -> dict[str, float]:

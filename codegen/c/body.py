@@ -80,7 +80,12 @@ def index_text(index: Expr, name_of: Callable[[str], str]) -> str:
     def atom(a) -> str:
         if isinstance(a, Sym):
             return name_of(a.name)
-        return f"(({index_text(a.value, name_of)}) {'/' if isinstance(a, Div) else '%'} {a.by})"
+        value, by = index_text(a.value, name_of), a.by
+        low, _ = a.value.bounds()
+        if low is not None and low >= 0:
+            return f"(({value}) {'/' if isinstance(a, Div) else '%'} {by})"
+        remainder = f"(({value}) % {by} + {by}) % {by}"  # C's own has the sign of the value
+        return f"((({value}) - {remainder}) / {by})" if isinstance(a, Div) else f"({remainder})"
 
     text = ""
     for monomial, factor in sorted(index.terms, key=lambda t: (t[0] == (), -abs(t[1]))):

@@ -35,5 +35,5 @@ def _small(v: Value) -> bool:
 
 
 def _uniform(t: torch.Tensor) -> bool:
-    bits: Any = t.contiguous().reshape(-1, 1).view(torch.uint8)
+    bits: Any = t.flatten().clone(memory_format=torch.contiguous_format).reshape(-1, 1).view(torch.uint8)
     return bool((bits == bits[0]).all())
