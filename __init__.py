@@ -40,10 +40,13 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     return wired(function, fullgraph=fullgraph, dynamic=dynamic, backend=backend, verify=verify, rng=rng, mode=mode, disable=disable)
 
 
-def explain(compiled: Any):
-    """What became of a compiled function or module, as a tools.explain.Report: print it, or read its fields."""
+def explain(compiled: Any, time: bool = False):
+    """What became of a compiled function or module, as a tools.explain.Report: print it, or read its fields.
+
+    time: also measure each kernel of the newest program on its own, on random tensors.
+    """
     from .tools.explain import explain
-    return explain(compiled)
+    return explain(compiled, time)
 
 
 def show(compiled: Any, stage: str = "forward", program: int = 0) -> str:

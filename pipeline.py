@@ -17,7 +17,7 @@ from .compiler.verify import verify
 from .frontend import api
 from .frontend.bridge import Derivative, Executable
 from .frontend.recording import Fresh, OutputView, Recording
-from .runtime import load
+from .runtime import load, watch
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
 CLEAN = (simplify, fold, cse, dce)
@@ -73,7 +73,7 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
     builder = partial(build, backend=options["backend"], check=options["verify"])
-    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable)
+    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=watch)
 
 
 def build(recording: Recording, backend: str = "auto", check: str | None = None) -> Executable:

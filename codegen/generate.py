@@ -11,6 +11,7 @@ import torch
 from ..compiler.dims import Sym, expr_of
 from ..compiler.ir import Graph, TupleType, Value
 from ..compiler.op import OPS
+from ..compiler.ops.core import called
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step
 from . import loops
 from .fuse import Group, fuse
@@ -110,7 +111,7 @@ class _Builder:
         steps, segments = self.join_kernels()
         program = Program(self.graph.name, tuple(self.slots.slots), tuple(self.slots.of[i] for i in self.graph.inputs),
                           tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", arena, tuple(self.memory.messages),
-                          {"kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)]})
+                          {"graph": self.graph, "kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)]})
         return Unprinted(program, segments)
 
     def take_slots(self) -> None:
@@ -175,16 +176,16 @@ class _Builder:
         args = tuple(self.argument(i) if isinstance(i, Value) else i for i in v.inputs)
         place = (str(v.origin),)
         if not isinstance(v.type, TupleType):
-            self.steps.append(Call(v.op.meaning, args, v.attrs, (self.slots.add(v, "call"),), v.op.name, *place))
+            self.steps.append(Call(v.op.meaning, args, v.attrs, (self.slots.add(v, "call"),), called(v), *place))
             return
         items = self.items.get(v, {})
         results = tuple(self.slots.add(items[k], "call") if k in items else -1 for k in range(len(v.type.items)))
         if len(results) == 1 and items:  # a call with one result slot receives what is returned, the tuple
             whole = self.slots.add(v, "call")
-            self.steps += [Call(v.op.meaning, args, v.attrs, (whole,), v.op.name, *place),
+            self.steps += [Call(v.op.meaning, args, v.attrs, (whole,), called(v), *place),
                            Call(operator.getitem, (Ref(whole), 0), {}, results, "item", *place)]
         else:
-            self.steps.append(Call(v.op.meaning, args, v.attrs, results, v.op.name, *place))
+            self.steps.append(Call(v.op.meaning, args, v.attrs, results, called(v), *place))
 
     def argument(self, v: Value) -> Ref:
         """A value as a tensor for a call: its slot; a view is made by the view's own meaning, on the tensor it shows."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
-from .guards import Condition, Guards, Namespace
+from .guards import Condition, Guards, Namespace, Watch
 from .modules import compiled_module, pair_of
 from .observer import Observer
 from .places import user_frame
@@ -59,10 +59,11 @@ class CompiledFunction:
     fallbacks       why recordings did not become a program, each reason once
     """
 
-    def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0):
+    def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0,
+                 watch: Watch | None = None):
         """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
         once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
-        bound: how many leading arguments are the same objects on every call."""
+        bound: how many leading arguments are the same objects on every call. watch: a faster way to look at what runs read."""
         plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
         functools.update_wrapper(self, function, updated=functools.WRAPPER_UPDATES if plain else ())
         self.__wrapped__ = function
@@ -70,6 +71,7 @@ class CompiledFunction:
         self.recompilations: list[str] = []
         self.fallbacks: list[str] = []
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
+        self._watch = watch
         self._attempts = 0
         self._warned: set[str] = set()
         self._methods: dict[int, tuple[weakref.ref, CompiledFunction]] = {}
@@ -96,7 +98,7 @@ class CompiledFunction:
                 alive = weakref.ref(instance, lambda _, key=id(instance): self._methods.pop(key, None))
             except TypeError:  # no weak references to it: its methods share the programs, guarded by its identity
                 return types.MethodType(self, instance)
-            method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1)
+            method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1, watch=self._watch)
             found = self._methods[id(instance)] = alive, method
         return types.MethodType(found[1], instance)
 
@@ -108,7 +110,7 @@ class CompiledFunction:
         return self.__qualname__
 
     def __deepcopy__(self, memo: dict) -> CompiledFunction:
-        return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph)
+        return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph, watch=self._watch)
 
     @property
     def name(self) -> str:
@@ -161,7 +163,7 @@ class CompiledFunction:
                 raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
             self._say(e)
-            program = CompiledProgram(_guards(arguments, names, observer), None, None, str(e))
+            program = CompiledProgram(self._guards(arguments, names, observer), None, None, str(e))
         if program.check(args, kwargs) is not None:
             self.programs = (program, *self.programs)
         return result
@@ -171,8 +173,26 @@ class CompiledFunction:
         observer.finish()
         rebuild = Rebuild(result, arguments.places, observer.outside)
         recording = recorder.finish(rebuild.tensors)
-        guards = _guards(arguments, names, observer, recording)
+        guards = self._guards(arguments, names, observer, recording)
         return CompiledProgram(guards, self._build(recording), rebuild.make)
+
+    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None) -> Guards:
+        """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
+        captured, written = [], ()
+        given = {id(t): variable for variable, _, t in arguments.tensors}
+        steps = list(arguments.steps)
+        if recording is not None:
+            captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):]]
+            written = tuple(sorted({w.input for w in recording.writebacks}))
+        taken = {id(t) for _, t in captured}
+        watched = []
+        for name, t in observer.tensors.values():
+            if id(t) in given:
+                steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
+            elif id(t) not in taken:
+                watched.append((name, t))
+        return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written,
+                      observer.read_flags, self._watch)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""
@@ -204,25 +224,6 @@ def compiled_function(compiled: Any) -> CompiledFunction:
     return found
 
 
-def _guards(arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None) -> Guards:
-    """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
-    captured, written = [], ()
-    given = {id(t): variable for variable, _, t in arguments.tensors}
-    steps = list(arguments.steps)
-    if recording is not None:
-        captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):]]
-        written = tuple(sorted({w.input for w in recording.writebacks}))
-    taken = {id(t) for _, t in captured}
-    watched = []
-    for name, t in observer.tensors.values():
-        if id(t) in given:
-            steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
-        elif id(t) not in taken:
-            watched.append((name, t))
-    return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written,
-                  observer.read_flags)
-
-
 def _not_plain() -> bool:
     """Whether this call runs under something that must see every op or call: a mode of torch, a transform, a tracer, or a
     profiler, whose place the observer would take."""
@@ -231,23 +232,27 @@ def _not_plain() -> bool:
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,
-            fullgraph: bool = False, disable: bool = False) -> Any:
+            fullgraph: bool = False, disable: bool = False, watch: Watch | None = None) -> Any:
     """Compile a function, method, callable object or module; without one, a decorator.
 
     build       makes a recording into a callable from its input tensors to its result tensors
     again       compiles a copy of a module (copy.deepcopy, pickle); picklable
     fullgraph   raise Unsupported where a call would run eagerly
     disable     give back the function as it is
+    watch       makes a function that tells whether places in Python's objects still hold the same objects; without it, and
+                where that function finds another object, generated Python looks at them
     """
+    made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch)
+
     def decorate(function: Any) -> Any:
         if disable or isinstance(function, CompiledFunction) or pair_of(function):
             return function
         if isinstance(function, nn.Module):
-            compiled = CompiledFunction(function.__call__, build, fullgraph=fullgraph)
+            compiled = made(function.__call__)
             return compiled_module(function, compiled, again or decorate)
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(decorate(function.__func__))
         if not callable(function):
             raise TypeError(f"smelt.compile takes a function or a module, not {type(function).__name__}")
-        return CompiledFunction(function, build, fullgraph=fullgraph)
+        return made(function)
     return decorate if function is None else decorate(function)

@@ -6,6 +6,7 @@ the arguments, the reads, torch's modes and the tensors in order (cheap and chan
 from __future__ import annotations
 
 import types
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 from math import copysign
@@ -20,6 +21,11 @@ MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 #: Types whose instances never change and that are equal when type and value are.
 VALUE_TYPES = (int, float, complex, str, bytes, tuple, range, slice, torch.Size, torch.device, types.MethodType)
 SINGLETONS = (bool, type(None), type(Ellipsis), type(NotImplemented), Enum, torch.dtype, torch.layout, torch.memory_format)
+
+#: A place in Python's objects, (kind, holder, key, value): the kinds are those of runtime/watch.py.
+Place = tuple[str, Any, Any, Any]
+#: Makes a function that tells whether all places hold the very objects `value` now.
+Watch = Callable[[Sequence[Place]], Callable[[], bool]]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -100,6 +106,26 @@ class Read:
         if self.kind == "call":
             return self.holder(*self.key)
         return type(self.holder) if self.kind == "type" else snapshot(self.holder)
+
+    def place(self) -> Place | None:
+        """A place that holds the very object it holds now only if this read holds; None if there is no such."""
+        holder, kind, missing = self.holder, type(self.holder), self.expected is MISSING
+        if self.kind == "item":
+            place = "item" if kind in (dict, OrderedDict) else "entry"
+            return (f"no {place}", holder, self.key, None) if missing else (place, holder, self.key, self.expected)
+        if self.kind == "attr" and not missing:
+            place = "attributes" if self.key == "__dict__" else "attribute"
+            return place, holder, self.key, self.expected
+        if self.kind == "type":
+            return "type", holder, None, self.expected
+        if self.kind == "contents":
+            if kind is dict:
+                return "entries", holder, *self.expected
+            if kind is list:
+                return "elements", holder, None, *self.expected
+            if kind in (OrderedDict, set) and not holder:
+                return "nothing", holder, None, None
+        return None
 
 
 @dataclass(frozen=True)
@@ -264,6 +290,23 @@ def brief(value: Any) -> str:
     return f"{name} at {id(value):#x}"
 
 
+@dataclass(frozen=True)
+class _Unless:
+    """Conditions that need no look where the function called `name` gives true."""
+    name: str
+    conditions: tuple[Condition, ...]
+
+
+def _read_steps(names: Namespace, reads: Sequence[Read], watch: Watch | None) -> "list[Condition | _Unless]":
+    """The conditions of all reads; behind one look at their places those that have one."""
+    if watch is None or not reads:
+        return [read_condition(names, r) for r in reads]
+    placed = [(r, place) for r in reads if (place := r.place()) is not None]
+    found = {id(r) for r, _ in placed}
+    together = _Unless(names.bind(watch([place for _, place in placed])), tuple(read_condition(names, r) for r, _ in placed))
+    return [together, *(read_condition(names, r) for r in reads if id(r) not in found)]
+
+
 class Guards:
     """The conditions of one program, compiled.
 
@@ -273,9 +316,11 @@ class Guards:
 
     def __init__(self, names: Namespace, arguments: Sequence["Condition | str"], reads: Iterable[Read], state: Sequence[Read],
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
-                 watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False):
+                 watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
+                 watch: Watch | None = None):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
-        else the program takes as input; watched: tensors that the run came by without using them as inputs."""
+        else the program takes as input; watched: tensors that the run came by without using them as inputs. Where
+        `watch` tells that no place read has another object in it, the conditions on what is there are not looked at."""
         self._names = names
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched))
         fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
@@ -286,8 +331,7 @@ class Guards:
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *(read_condition(names, r) for r in reads),
-                 Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
+        steps = [*mode_conditions(names), *switches, *arguments, *_read_steps(names, list(reads), watch), Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
         if read_flags:  # under no_grad the check above looks past them
             named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
             steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",
@@ -295,7 +339,7 @@ class Guards:
         if written:
             overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
             steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))
-        self.conditions = [s for s in steps if isinstance(s, Condition)]
+        self.conditions = [c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)) if isinstance(c, Condition)]
         self._steps = steps
         self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}]")
         self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")
@@ -320,8 +364,12 @@ class Guards:
         for step in self._steps:
             if isinstance(step, str):
                 lines.append(step)
-            else:
-                lines += [f"if not ({step.test}):", f"    {fail(index, step)}"]
+                continue
+            inside, conditions = ("", (step,)) if isinstance(step, Condition) else ("    ", step.conditions)
+            if inside:
+                lines.append(f"if not {step.name}():")
+            for condition in conditions:
+                lines += [f"{inside}if not ({condition.test}):", f"{inside}    {fail(index, condition)}"]
                 index += 1
         body = "\n".join(f"        {line}" for line in (*lines, success))
         # A key, attribute or cell that is gone fails the condition that reads it.

@@ -20,7 +20,9 @@ DEPTH = 50
 
 
 def is_namedtuple(value: Any) -> bool:
-    return isinstance(value, tuple) and type(value) is not tuple and hasattr(type(value), "_fields")
+    """Whether a tuple has names for its items: a named tuple, or a struct sequence such as torch.return_types.max."""
+    return isinstance(value, tuple) and type(value) is not tuple and (hasattr(type(value), "_fields")
+                                                                      or hasattr(type(value), "n_sequence_fields"))
 
 
 def is_dataclass_instance(value: Any) -> bool:
@@ -193,6 +195,8 @@ class Rebuild:
             return f"[{', '.join(map(self._expression, value))}]"
         if isinstance(value, tuple):
             items = "".join(f"{self._expression(v)}, " for v in value)
+            if hasattr(kind, "n_sequence_fields"):  # a struct sequence, as torch.return_types.max
+                return f"{self._names.bind(kind)}(({items}))"
             return f"({items})" if kind is tuple else f"tuple.__new__({self._names.bind(kind)}, ({items}))"
         if kind in (set, frozenset) and all(map(constant, value)):
             return f"{kind.__name__}(({''.join(self._expression(v) + ', ' for v in value)}))"

@@ -2,5 +2,6 @@
 from .build import Toolchain, toolchain
 from .load import LoadedProgram, load
 from .program import Call, Launch, Message, Program, Ref, Slot
+from .watch import watch
 
-__all__ = ["Call", "Launch", "LoadedProgram", "Message", "Program", "Ref", "Slot", "Toolchain", "load", "toolchain"]
+__all__ = ["Call", "Launch", "LoadedProgram", "Message", "Program", "Ref", "Slot", "Toolchain", "load", "toolchain", "watch"]

@@ -48,6 +48,8 @@ def outcome(function: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
     try:
         result = function(*args, **kwargs)
     except Exception as e:
+        import os, traceback
+        if os.environ.get("TB"): traceback.print_exc()
         return type(e), []
     leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.requires_grad]
     return result, gradients(result, leaves)

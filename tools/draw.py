@@ -2,76 +2,133 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Sequence
 
 from ..compiler.ir import Graph, TensorType, Value
+from ..compiler.ops.core import called
 from ..compiler.text import type_text
 from ..errors import SmeltError
+from .bench import size
 
 FORMATS = ("svg", "png", "pdf", "dot")
 #: Fill colour by kind of op.
-COLOURS = {"input": "#dbe9f6", "view": "#f3f3f3", "reduce": "#fde4c8", "contract": "#f9d0d0", "opaque": "#e6d9f2",
-           "composite": "#e6d9f2", "gather": "#fdf3c0"}
+COLOURS = {"input": "#dbe9f6", "view": "#f3f3f3", "source": "#f3f3f3", "reduce": "#fde4c8", "contract": "#f9d0d0",
+           "opaque": "#e6d9f2", "composite": "#e6d9f2", "gather": "#fdf3c0"}
+GRAPH = {"fontname": "Helvetica", "fontsize": "11", "nodesep": "0.2", "ranksep": "0.35", "labeljust": "l"}
+NODE = {"shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "color": "#888888", "fontname": "Helvetica",
+        "fontsize": "10", "margin": "0.08,0.04"}
+EDGE = {"color": "#666666", "fontname": "Helvetica", "fontsize": "9", "arrowsize": "0.6"}
+#: Kinds of values that lie in memory although no kernel writes them.
+CALLED = frozenset({"opaque", "cat"})
+#: Edges that go through memory.
+MEMORY = {"penwidth": "2.4", "color": "#b0552b", "fontcolor": "#b0552b"}
 
 
-def dot(parts: Sequence[tuple[Graph, Mapping[str, Sequence[str]]]]) -> str:
-    """DOT text of graphs side by side. Each comes with its kernels: kernel name -> names of the values it computes.
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a graph: the names of the values that it computes, and of those that it writes to memory."""
+    name: str
+    values: tuple[str, ...]
+    stored: tuple[str, ...]
 
-    Kernels are boxes; an edge between two kernels goes through memory and is thick and labelled with its bytes.
+
+@dataclass(frozen=True)
+class Part:
+    """A graph as code generation has prepared it, with its kernels, and a label for each of its outputs."""
+    graph: Graph
+    kernels: Sequence[Kernel]
+    outputs: Sequence[str]
+
+
+def dot(parts: Sequence[Part]) -> str:
+    """DOT text of graphs side by side. Kernels are boxes; what goes through memory is a thick edge with its bytes.
+
+    A value that several kernels compute stands in each of them, and so does a view in those that read it.
     """
     try:
         import graphviz
     except ImportError as e:
         raise SmeltError("drawing needs the graphviz package: pip install graphviz pygraphviz") from e
-    picture = graphviz.Digraph("smelt", node_attr={"shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "fontname": "Helvetica",
-                                                   "fontsize": "10", "margin": "0.08,0.04", "color": "#888888"},
-                               edge_attr={"color": "#666666", "fontname": "Helvetica", "fontsize": "8", "arrowsize": "0.6"},
-                               graph_attr={"fontname": "Helvetica", "fontsize": "11", "nodesep": "0.15", "ranksep": "0.3"})
-    for k, (graph, kernels) in enumerate(parts):
-        with picture.subgraph(name=f"cluster_{k}") as box:
-            box.attr(label=graph.name, style="rounded", color="#444444", fontsize="14")
-            _graph(box, f"g{k}_", graph, kernels)
+    picture = graphviz.Digraph("smelt", graph_attr=GRAPH, node_attr=NODE, edge_attr=EDGE)
+    for n, part in enumerate(parts):
+        with picture.subgraph(name=f"cluster_{n}") as box:
+            box.attr(label=part.graph.name, style="rounded", color="#444444", fontsize="14")
+            _Drawing(box, f"g{n}_", part).draw()
     return picture.source
 
 
-def _graph(box, prefix: str, graph: Graph, kernels: Mapping[str, Sequence[str]]) -> None:
-    home = {name: kernel for kernel, names in kernels.items() for name in names}
-    for kernel in kernels:
-        with box.subgraph(name=f"cluster_{prefix}{kernel}") as cluster:
-            cluster.attr(label=kernel, style="filled,rounded", fillcolor="#eef6ea", color="#6a9a5b", fontsize="11")
-            for v in graph.values:
-                if home.get(v.name) == kernel:
-                    _node(cluster, prefix, v)
-    for v in (*graph.inputs, *graph.values):
-        if v.name not in home:
-            _node(box, prefix, v)
-        for i in dict.fromkeys(v.operands):
-            crosses = home.get(i.name) != home.get(v.name) or v.name not in home
-            attributes = {"penwidth": "2.2", "label": _bytes(i), "color": "#b0552b"} if crosses else {}
-            box.edge(prefix + i.name, prefix + v.name, **attributes)
-    for n, o in enumerate(graph.outputs):
-        name = f"{prefix}out{n}"
-        box.node(name, graph.output_names[n] if n < len(graph.output_names) else f"output {n}", shape="ellipse", fillcolor="#dbe9f6")
-        box.edge(prefix + o.name, name, penwidth="2.2", label=_bytes(o), color="#b0552b")
+class _Drawing:
+    """One graph on its way into a box. A place is the number of a kernel, or None outside them all."""
 
+    def __init__(self, box, prefix: str, part: Part):
+        self.box, self.prefix, self.part = box, prefix, part
+        values = {v.name: v for v in (*part.graph.inputs, *part.graph.values)}
+        self.places: dict[Value, list[int]] = {}  # of the kernels that compute it
+        self.writer: dict[Value, int] = {}  # the one that writes it to memory
+        for place, k in enumerate(part.kernels):
+            for n in k.values:
+                self.places.setdefault(values[n], []).append(place)
+            self.writer.update((values[n], place) for n in k.stored)
+        self.made: dict[tuple[Value, int | None], str] = {}
+        self.nodes: dict[int | None, list[tuple[str, Value]]] = {}
+        self.edges: list[tuple[str, str, int | None, Value | None]] = []  # from, to, the place of `to`, what goes through memory
 
-def _node(box, prefix: str, v: Value) -> None:
-    lines = [v.name if v.op.name == "input" else f"{v.name} = {v.op.name}", type_text(v.type)]
-    if str(v.origin):
-        lines.append(str(v.origin))
-    box.node(prefix + v.name, "\n".join(lines), fillcolor=COLOURS.get(v.op.kind, "#ffffff"))
+    def draw(self) -> None:
+        for v in self.part.graph.values:  # in program order, so that what is read is there
+            for place in self.places.get(v, (None,) if v.op.kind in CALLED else ()):
+                self.node(v, place)
+        for n, (o, label) in enumerate(zip(self.part.graph.outputs, self.part.outputs)):
+            name = f"{self.prefix}out{n}"
+            self.box.node(name, label, shape="ellipse", fillcolor="#dbe9f6")
+            self.read(o, name, None)
+        for place, kernel in enumerate(self.part.kernels):
+            with self.box.subgraph(name=f"cluster_{self.prefix}{place}") as cluster:
+                cluster.attr(label=kernel.name, style="filled,rounded", fillcolor="#eef6ea", color="#6a9a5b", fontsize="11")
+                self.put_nodes(cluster, place)
+        self.put_nodes(self.box, None)
+        self.put_edges()
+
+    def node(self, v: Value, place: int | None) -> str:
+        """The node of a value at a place, made with all that it reads when it is first asked for."""
+        if (v, place) not in self.made:
+            name = self.made[v, place] = f"{self.prefix}{v.name}" + ("" if place is None else f"_k{place}")
+            self.nodes.setdefault(place, []).append((name, v))
+            for i in dict.fromkeys(v.operands):
+                self.read(i, name, place)
+        return self.made[v, place]
+
+    def read(self, v: Value, reader: str, place: int | None) -> None:
+        """The edges to a reader of a value."""
+        if v in self.writer:
+            home = self.writer[v]
+        elif v.op.kind in CALLED or v.op.kind == "input":
+            home = None
+        else:  # it does not lie in memory: who reads it computes it
+            home = place
+        inside = home == place and place is not None or v.op.kind in ("view", "source")
+        self.edges.append((self.node(v, home), reader, place, None if inside else v))
+
+    def put_nodes(self, box, place: int | None) -> None:
+        for name, v in self.nodes.get(place, ()):
+            lines = [v.name if v.op.name == "input" else f"{v.name} = {called(v)}", type_text(v.type), str(v.origin)]
+            box.node(name, "\n".join(line for line in lines if line), fillcolor=COLOURS.get(v.op.kind, "#ffffff"))
+
+    def put_edges(self) -> None:
+        """Each edge once; the bytes stand at the first edge from a value to a kernel."""
+        labelled = set()
+        for source, target, place, through in dict.fromkeys(self.edges):
+            if through is None:
+                self.box.edge(source, target)
+                continue
+            way = source, target if place is None else place
+            self.box.edge(source, target, **MEMORY, label="" if way in labelled else _bytes(through))
+            labelled.add(way)
 
 
 def _bytes(v: Value) -> str:
-    if not isinstance(v.type, TensorType):
-        return ""
-    size = v.type.nbytes
-    for unit in ("B", "KB", "MB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size = size / 1024
-    return f"{size:.3g} GB"
+    return size(v.type.nbytes) if isinstance(v.type, TensorType) else ""
 
 
 def render(source: str, path: str | Path) -> Path:

@@ -3,27 +3,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
+import torch
+
+from .. import config
+from ..codegen.c.backend import CBackend
+from ..codegen.generate import single_kernels
+from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import SmeltError
-from ..frontend.api import CompiledProgram, compiled_function
+from ..frontend.api import CompiledFunction, CompiledProgram, compiled_function
+from ..frontend.bridge import Executable
+from ..runtime import load
+from ..runtime.program import Call, Slot
 from . import draw
-from .bench import size
+from .bench import measure, size
 
 
 @dataclass(frozen=True)
 class KernelReport:
-    """One fused kernel or call: the graph values it computes, and the bytes it reads and writes."""
+    """One fused kernel: the graph values it computes, the bytes it reads and writes, and those its ops would move one by one.
+
+    `part` is "forward" or "backward". `seconds` is the median of a launch of its own, None where it was not measured.
+    """
     name: str
+    part: str
     values: tuple[str, ...]
     read: int
     written: int
+    unfused: int
     seconds: float | None = None
 
-    def __str__(self):
-        time = f", {self.seconds * 1e6:.1f} us" if self.seconds is not None else ""
-        return f"{self.name}: {len(self.values)} values ({', '.join(self.values)}), {size(self.read)} read, {size(self.written)} written{time}"
+    @property
+    def rate(self) -> float | None:
+        """Bytes read and written per second."""
+        return None if self.seconds is None else (self.read + self.written) / self.seconds
+
+    def cells(self) -> tuple[str, ...]:
+        """What a line of the report says, in columns."""
+        timed = () if self.seconds is None else (f"{self.seconds * 1e6:.1f} us", f"{self.rate / 1e9:.1f} GB/s")
+        return self.part, self.name, f"{size(self.read)} read", f"{size(self.written)} written", *timed, self._values()
+
+    def _values(self) -> str:
+        if len(self.values) <= 5:
+            return " ".join(self.values)
+        return f"{' '.join(self.values[:3])} ... {self.values[-1]} ({len(self.values)} values)"
 
 
 @dataclass(frozen=True)
@@ -38,11 +63,24 @@ class ProgramReport:
     recorded_ops: int
     broken: str = ""
 
+    def lines(self) -> list[str]:
+        """The report as text. The guards are counted: there are hundreds, and `guards` has them."""
+        slowest = ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in sorted(self.seconds.items(), key=lambda t: -t[1])[:3])
+        moved, unfused = sum(k.read + k.written for k in self.kernels), sum(k.unfused for k in self.kernels)
+        return [f"{_count(self.recorded_ops, 'op')} -> {_count(len(self.kernels), 'kernel')} and {_count(len(self.calls), 'call')} of torch",
+                f"{size(moved)} read and written instead of {size(unfused)}; {size(self.arena_bytes)} of memory for what stays inside",
+                f"compiled in {sum(self.seconds.values()):.2f} s ({slowest})",
+                f"used while {_count(len(self.guards), 'guard')} hold",
+                *([f"broken: {self.broken}"] if self.broken else []),
+                *_columns([k.cells() for k in self.kernels]),
+                *(f"call  {c}" for c in self.calls)]
+
 
 @dataclass(frozen=True)
 class Report:
     """What became of a function. `compiled`: every path recorded so far runs as a program.
 
+    `programs`: the newest first.
     `fallbacks`: reason and user's line of each path that runs eagerly.
     `recompilations`: why each program after the first was needed.
     """
@@ -70,39 +108,82 @@ class Report:
         """Bytes of the arenas and outputs of the largest program."""
         return max((p.arena_bytes + p.output_bytes for p in self.programs), default=0)
 
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.compiled:
+            return "compiled"
+        if not self.programs:
+            return "not compiled" if self.fallbacks else "not called yet"
+        return "compiled in part" if self.fallbacks else "found wrong, runs eagerly"
+
     def __str__(self):
-        lines = [f"{self.name}: {'compiled' if self.compiled else 'not compiled' if not self.programs else 'compiled in part'}, "
-                 f"{len(self.programs)} program{'s' if len(self.programs) != 1 else ''}"]
+        lines = [f"{self.name}: {self.state}, {_count(len(self.programs), 'program')}"]
         for n, p in enumerate(self.programs):
-            total = sum(p.seconds.values())
-            slowest = ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in sorted(p.seconds.items(), key=lambda t: -t[1])[:3])
-            lines += [f"  program {n}: {p.recorded_ops} ops -> {len(p.kernels)} kernels and {len(p.calls)} calls; "
-                      f"compiled in {total:.2f} s ({slowest}); arena {size(p.arena_bytes)}"]
-            lines += [f"    broken: {p.broken}"] if p.broken else []
-            lines += [f"    guard   {g}" for g in p.guards]
-            lines += [f"    kernel  {k}" for k in p.kernels]
-            lines += [f"    call    {c}" for c in p.calls]
+            first, *rest = p.lines()
+            lines += [f"  program {n}: {first}", *(f"    {line}" for line in rest)]
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         return "\n".join(lines)
 
 
-def explain(compiled: Any) -> Report:
-    """The report of a compiled function, method or module. TypeError for anything else."""
+def explain(compiled: Any, time: bool = False) -> Report:
+    """The report of a compiled function, method or module; `time`: measure each kernel of the newest program.
+
+    TypeError for anything else.
+    """
     function = compiled_function(compiled)
-    kept = [p for p in function.programs if p.run is not None]
-    return Report(function.name, tuple(map(_program, kept)), tuple(p.reason for p in function.programs if p.run is None),
+    programs = [_program(p, time and n == 0) for n, p in enumerate(_kept(function))]
+    return Report(function.name, tuple(programs), tuple(p.reason for p in function.programs if p.run is None),
                   tuple(function.recompilations))
 
 
-def _program(p: CompiledProgram) -> ProgramReport:
+def _kept(function: CompiledFunction) -> list[CompiledProgram]:
+    """The programs that went through the pipeline."""
+    return [p for p in function.programs if p.run is not None and hasattr(p.run, "compilation")]
+
+
+def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
     compilation = p.run.compilation
-    loaded = [x.program for x in compilation.programs.values()]
-    kernels = tuple(KernelReport(k["name"], tuple(k["values"]), k["read"], k["written"]) for x in loaded for k in x.notes["kernels"])
-    calls = tuple(name for x in loaded for name in x.notes["calls"])
-    outputs = sum(_bytes(x.slots[o]) for x in loaded for o in set(x.outputs) if x.slots[o].place == "output")
-    return ProgramReport(tuple(str(p.guards).splitlines()), kernels, calls, sum(x.arena_bytes for x in loaded), outputs,
-                         dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken)
+    kernels, calls, arena, outputs = [], [], 0, 0
+    for part, loaded in compilation.programs.items():
+        program = loaded.program
+        notes = program.notes["kernels"]
+        seconds = _kernel_seconds(compilation.graphs[part]) if timed else [None] * len(notes)
+        kernels += [KernelReport(k["name"], part, tuple(k["values"]), k["read"], k["written"], k["eager"], t)
+                    for k, t in zip(notes, seconds, strict=True)]
+        calls += [" ".join(filter(None, (step.name, step.origin))) for step in program.steps if isinstance(step, Call)]
+        arena += program.arena_bytes
+        outputs += sum(_bytes(program.slots[o]) for o in set(program.outputs) if program.slots[o].place == "output")
+    return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs, dict(compilation.seconds),
+                         len(compilation.graphs["recorded"].values), p.run.broken)
+
+
+def _kernel_seconds(graph: Graph) -> list[float]:
+    """The median seconds of each kernel of a graph, in a launch of its own on made-up tensors."""
+    found = []
+    for program in single_kernels(graph, CBackend(config.isa)):
+        tensors = [_made_up(program.slots[i]) for i in program.inputs]
+        run = load(program)
+        found.append(measure({"kernel": lambda: run(*tensors)}, seconds=0.02)["kernel"])
+    return found
+
+
+def _made_up(slot: Slot) -> torch.Tensor:
+    """A tensor for a slot: random floats, and zeros of other dtypes, since an integer may be an index."""
+    tensor = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype)
+    return tensor.normal_() if slot.dtype.is_floating_point else tensor.zero_()
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines: the first two columns and the last to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(c.ljust(w) if n < 2 else c.rjust(w) if n < len(row) - 1 else c for n, (c, w) in enumerate(zip(row, widths)))
+            for row in rows]
 
 
 def _bytes(slot) -> int:
@@ -112,32 +193,45 @@ def _bytes(slot) -> int:
     return count * slot.dtype.itemsize
 
 
-def _compilation(compiled: Any, program: int):
+def _executable(compiled: Any, program: int) -> Executable:
+    """The newest program (0) or an older one. SmeltError where there is none."""
     function = compiled_function(compiled)
-    kept = [p for p in function.programs if p.run is not None]
+    kept = _kept(function)
     if not kept:
         reasons = "; ".join(p.reason for p in function.programs) or "it has not been called yet"
         raise SmeltError(f"{function.name} has no compiled program: {reasons}")
-    if not 0 <= program < len(kept):
-        raise SmeltError(f"{function.name} has {len(kept)} programs; there is no program {program}")
-    return kept[program].run.compilation
+    if program not in range(len(kept)):
+        raise SmeltError(f"{function.name} has {_count(len(kept), 'program')}, counted from 0, the newest; there is no program {program!r}")
+    return kept[program].run
 
 
 def stage_text(compiled: Any, stage: str, program: int) -> str:
     """The text of one stage: a graph by name, or "c", "host" and the same of the backward program."""
-    c = _compilation(compiled, program)
+    c = _executable(compiled, program).compilation
     texts = {name: lambda graph=graph: show(graph) for name, graph in c.graphs.items()}
     for name, loaded in c.programs.items():
         prefix = "" if name == "forward" else f"{name} "
         texts[f"{prefix}c"] = lambda loaded=loaded: loaded.program.source
         texts[f"{prefix}host"] = lambda loaded=loaded: loaded.host_source
     if stage not in texts:
-        raise SmeltError(f"there is no stage {stage!r}; there is {', '.join(texts)}")
+        raise SmeltError(f"{c.recording.graph.name} has no stage {stage!r}; it has {', '.join(texts)}")
     return texts[stage]()
 
 
 def picture(compiled: Any, path: Any, program: int) -> Path:
     """Draw the forward and backward graphs of a program with their kernels as boxes."""
-    c = _compilation(compiled, program)
-    parts = [(c.graphs[name], {k["name"]: k["values"] for k in loaded.program.notes["kernels"]}) for name, loaded in c.programs.items()]
+    executable = _executable(compiled, program)
+    parts = []
+    for part, loaded in executable.compilation.programs.items():
+        kernels = [draw.Kernel(k["name"], tuple(k["values"]), tuple(k["stored"])) for k in loaded.program.notes["kernels"]]
+        parts.append(draw.Part(loaded.program.notes["graph"], kernels, _output_labels(executable, part)))
     return draw.render(draw.dot(parts), path)
+
+
+def _output_labels(executable: Executable, part: str) -> list[str]:
+    recorded = executable.recording.graph
+    if part == "backward":
+        return [f"gradient of {recorded.inputs[k].name}" for k in executable.derivative.wrt]
+    outputs = executable.compilation.graphs[part].outputs
+    results = [f"result {n}" for n in range(len(recorded.outputs))]
+    return [*results, *(f"{o.name}, for the backward" for o in outputs[len(results):])]

@@ -26,7 +26,7 @@ from .schedule import size_of
 
 NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
 TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error
-PANEL_BYTES = 128 << 10  # of a packed panel, which lies on the stack
+PANEL_BYTES = 32 << 10   # of a packed panel, which lies on the stack and stays in the first cache
 BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8

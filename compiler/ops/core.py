@@ -108,6 +108,15 @@ def takes_random_numbers(v: Value) -> bool:
     return op.random
 
 
+def called(v: Value) -> str:
+    """A value's op for people: of a call, with the torch op that it runs."""
+    words, op, attrs = [], v.op.name, v.attrs
+    while "of" in attrs:
+        words.append(op)
+        op, attrs = attrs["of"], attrs["attrs"]
+    return " ".join([*words, attrs["target"] if op == "call" else op])
+
+
 # Differentiation by torch, of any op: `call_taped` runs an op's meaning under autograd and keeps the tape for a
 # `call_backward`. Where the gradient is itself differentiated, a `call_gradient` of the same inputs takes their place.
 # `of` names the op and `attrs` holds its attributes; `wanted` are the inputs to differentiate; `which` are the results

@@ -40,6 +40,7 @@ def _once(graph: Graph) -> Graph:
         if found is None or found in b.values[start:]:  # an emitted value takes over the layout
             return found
         if v.name in outputs or v.name in laid_out and found.type != v.type:
+            del b.values[start:]  # or the steps on the way would be simplified away, and made again, for ever
             return None
         return found
     return rewrite(graph, rule)
