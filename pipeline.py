@@ -14,6 +14,7 @@ from .compiler.ir import Graph
 from .compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
 from .compiler.evaluate import evaluate
 from .compiler.verify import verify
+from .errors import BuildError
 from .frontend import api
 from .frontend.bridge import Derivative, Executable
 from .frontend.recording import Fresh, OutputView, Recording
@@ -62,7 +63,8 @@ class Compilation:
 
 
 #: The values each option may have; the first is the default.
-OPTIONS = {"backend": ("auto", "c", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
+OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
+           "backend": ("auto", "c", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
            "verify": (None, "first", "always", "raise", "off")}
 
 
@@ -73,7 +75,14 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
     builder = partial(build, backend=options["backend"], check=options["verify"])
-    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=watch)
+    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch)
+
+
+def _watch(places) -> Callable[[], bool] | None:
+    try:
+        return watch(places)
+    except BuildError:  # no C compiler: Python looks
+        return None
 
 
 def build(recording: Recording, backend: str = "auto", check: str | None = None) -> Executable:

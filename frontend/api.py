@@ -220,7 +220,8 @@ def compiled_function(compiled: Any) -> CompiledFunction:
     pair = pair_of(compiled)
     found = pair.compiled if pair else compiled.__func__ if isinstance(compiled, types.MethodType) else compiled
     if not isinstance(found, CompiledFunction):
-        raise TypeError(f"not compiled: {compiled!r}")
+        name = getattr(compiled, "__qualname__", None) or type(compiled).__name__
+        raise TypeError(f"{name} is not compiled: this takes what smelt.compile gave")
     return found
 
 
@@ -252,7 +253,8 @@ def compile(function: Callable | None = None, *, build: Callable[[Recording], Ru
             return compiled_module(function, compiled, again or decorate)
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(decorate(function.__func__))
-        if not callable(function):
-            raise TypeError(f"smelt.compile takes a function or a module, not {type(function).__name__}")
+        if not callable(function) or isinstance(function, type):
+            what = f"the class {function.__qualname__}" if isinstance(function, type) else type(function).__name__
+            raise TypeError(f"smelt.compile takes a function or a module, not {what}")
         return made(function)
     return decorate if function is None else decorate(function)

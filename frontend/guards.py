@@ -24,8 +24,8 @@ SINGLETONS = (bool, type(None), type(Ellipsis), type(NotImplemented), Enum, torc
 
 #: A place in Python's objects, (kind, holder, key, value): the kinds are those of runtime/watch.py.
 Place = tuple[str, Any, Any, Any]
-#: Makes a function that tells whether all places hold the very objects `value` now.
-Watch = Callable[[Sequence[Place]], Callable[[], bool]]
+#: Makes a function that tells whether all places hold the very objects `value` now; None where it can't.
+Watch = Callable[[Sequence[Place]], Callable[[], bool] | None]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -159,6 +159,10 @@ class Namespace:
         """Reach an object by an expression, in every call's own terms, and don't keep it alive."""
         self._names[id(value)] = expression
 
+    def reached(self, value: Any) -> bool:
+        """Whether an object is reached by an expression, and not to be kept alive."""
+        return id(value) in self._names and self._names[id(value)] not in self.bound
+
     def literal(self, value: Any) -> str:
         """A constant's text where that is exact, else its name."""
         return repr(value) if value is None or type(value) in (bool, int, str) else self.bind(value)
@@ -237,8 +241,9 @@ def mode_conditions(names: Namespace) -> list[Condition]:
 
 def metadata(t: torch.Tensor) -> dict[str, Any]:
     """What a program is specialised to of a tensor, by name."""
-    return {"type": type(t).__name__, "dtype": t.dtype, "shape": tuple(t.shape), "strides": t.stride(), "device": t.device,
-            "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
+    strided = t.layout is torch.strided and not t.is_nested  # nested tensors have no shape, and only strided ones strides
+    return {"type": type(t).__name__, "dtype": t.dtype, "layout": t.layout, "shape": () if t.is_nested else tuple(t.shape),
+            "strides": t.stride() if strided else (), "device": t.device, "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
 
 
 def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
@@ -299,12 +304,13 @@ class _Unless:
 
 def _read_steps(names: Namespace, reads: Sequence[Read], watch: Watch | None) -> "list[Condition | _Unless]":
     """The conditions of all reads; behind one look at their places those that have one."""
-    if watch is None or not reads:
-        return [read_condition(names, r) for r in reads]
-    placed = [(r, place) for r in reads if (place := r.place()) is not None]
-    found = {id(r) for r, _ in placed}
-    together = _Unless(names.bind(watch([place for _, place in placed])), tuple(read_condition(names, r) for r, _ in placed))
-    return [together, *(read_condition(names, r) for r in reads if id(r) not in found)]
+    conditions = [read_condition(names, r) for r in reads]
+    places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]
+    holds = watch([p for p in places if p is not None]) if watch and any(places) else None
+    if holds is None:
+        return conditions
+    together = _Unless(names.bind(holds), tuple(c for c, p in zip(conditions, places) if p is not None))
+    return [together, *(c for c, p in zip(conditions, places) if p is None)]
 
 
 class Guards:

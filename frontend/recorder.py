@@ -558,5 +558,5 @@ def _check_kind(tensor: torch.Tensor) -> None:
     """Raise Unsupported for tensors other than plain dense ones on the CPU."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Unsupported(f"a tensor of the class {type(tensor).__name__}")
-    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized:
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         raise Unsupported(f"a tensor that is not dense on the CPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")

@@ -1,18 +1,13 @@
 """Every example trains compiled as it trains eagerly."""
 import importlib
-import sys
-from pathlib import Path
 
 import pytest
 
 import smelt
 
-sys.path.append(str(Path(__file__).parent.parent / "examples"))
-
 
 @pytest.fixture
-def example(request, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["example"])
+def example(request):
     return importlib.import_module(request.param)
 
 

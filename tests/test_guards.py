@@ -23,6 +23,7 @@ from smelt.errors import SmeltWarning
 from smelt.frontend import api
 from smelt.frontend.bridge import Executable
 from smelt.frontend.guards import MISSING, same
+from smelt.runtime import watch
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -76,6 +77,12 @@ class Net(nn.Module):
 
 def build(recording):
     return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
+
+
+@pytest.fixture(autouse=True, params=[None, watch], ids=["generated", "watched"])
+def looking(request, monkeypatch):
+    """Every test runs with both ways of looking at what a run read."""
+    monkeypatch.setattr(api, "compile", functools.partial(api.compile, watch=request.param))
 
 
 def compiled(function, **options):

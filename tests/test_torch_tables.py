@@ -1,13 +1,8 @@
 """PyTorch's op_db and module_db through smelt: a seeded quarter, a few samples of each (all of it: tests/torch_tables.py)."""
-import importlib.util
 import warnings
-from pathlib import Path
 
 import pytest
-
-spec = importlib.util.spec_from_file_location("torch_tables", Path(__file__).with_name("torch_tables.py"))
-torch_tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(torch_tables)
+import torch_tables
 
 
 @pytest.fixture(autouse=True)
