@@ -1,5 +1,7 @@
 """The runtime on handwritten programs: results, frames, threads, the build, and the cache."""
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
