@@ -11,13 +11,16 @@ from .tools import dump
 from .codegen.c.backend import CBackend
 from .codegen.generate import generate
 from .compiler.ir import Graph
-from .compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
+from .compiler.passes import Joint, cse, dce, decompose, drop_detach, fold, gradient, partition, restrict, simplify
 from .compiler.evaluate import evaluate
 from .compiler.verify import verify
 from .errors import BuildError
+from .errors import Unsupported
 from .frontend import api
-from .frontend.bridge import Derivative, Executable
+from .frontend.backward import Derivative
+from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
+from .frontend.torch_internals import empty_strided_cpu
 from .runtime import load, watch
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
@@ -25,6 +28,8 @@ CLEAN = (simplify, fold, cse, dce)
 #: Before the gradient: composite ops that have a gradient rule of their own stay whole.
 #: After it: everything is broken into what code generation knows.
 LOWER = (drop_detach, decompose, *CLEAN)
+
+_load = partial(load, empty=empty_strided_cpu) if empty_strided_cpu else load
 
 
 @dataclass
@@ -53,13 +58,13 @@ class Compilation:
     def program(self, stage: str, graph: Graph) -> Callable:
         """Generate, build and load one graph."""
         generated = self.step("generate", generate, graph, CBackend(config.isa))
-        loaded = self.programs[stage] = self.step("build", load, generated)
+        loaded = self.programs[stage] = self.step("build", _load, generated)
         return loaded.run
 
     @staticmethod
     def run_graph(graph: Graph, inputs) -> tuple:
         """A lowered graph generated, built and run once."""
-        return load(generate(graph, CBackend(config.isa)))(*inputs)
+        return _load(generate(graph, CBackend(config.isa)))(*inputs)
 
 
 #: The values each option may have; the first is the default.
@@ -70,7 +75,7 @@ OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
 
 def compile(function: Callable | None = None, *, fullgraph: bool = False, disable: bool = False, **options) -> Any:
     """smelt.compile: the decorator, with this pipeline behind it."""
-    for name, value in options.items():
+    for name, value in {"fullgraph": fullgraph, "disable": disable, **options}.items():
         if value not in OPTIONS[name]:
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
@@ -89,33 +94,52 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None)
     """A callable for a recording: takes its input tensors, gives its results.
 
     `check`: when to compare with the recording (config.verify if None).
-    Raises Unsupported or BuildError where it can't be compiled.
+    Raises Unsupported or BuildError where it can't be compiled, and ValueError for a setting that has no such value.
     """
+    config.check()
+    c = Compilation(replace(recording, tensors=()), {"recorded": recording.graph})
     if backend == "eager":
-        return Executable(recording, partial(_by_reference, recording.graph), verify="off")
-    c = Compilation(recording)
+        return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
-    c.graphs["recorded"] = recording.graph
     graph = c.apply("simplified", recording.graph, CLEAN)
     of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView)) and r.requires_grad))
     wrt = tuple(k for k, t in enumerate(recording.tensors) if t.requires_grad)
     derivative = None
     if of and wrt:
-        joint = c.step("gradient", gradient, graph, wrt, of)
+        if any(t.is_inference() for t in recording.tensors):
+            raise Unsupported("computes a gradient with a tensor that was made under inference mode")
+        joint = c.step("gradient", gradient, graph, wrt, of).reached()
         verify(joint.graph, "gradient")
         joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
         split = c.step("partition", partition, joint)
         forward_graph = c.apply("forward", split.forward, CLEAN)
         backward_graph = c.apply("backward", split.backward, CLEAN)
         forward = c.program("forward", forward_graph)
-        derivative = Derivative(wrt, of, split.saved, c.program("backward", backward_graph))
+        strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
+        c.program("backward", backward_graph)
+        derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
+                                partial(_backward_program, c, joint, len(split.saved)))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER))
-    executable = Executable(recording, forward, derivative, check or config.verify, partial(dump.reproducer, c))
-    executable.compilation = c
     if config.dump:
         dump.write(c, config.dump)
+    return _executable(c, forward, derivative, check or config.verify)
+
+
+def _executable(c: Compilation, forward: Callable, derivative: Derivative | None = None, check: str = "first") -> Executable:
+    executable = Executable(c.recording, forward, derivative, check, partial(dump.reproducer, c))
+    executable.compilation = c
     return executable
+
+
+def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> Callable:
+    """The backward program for the case in which gradients arrive for these of the outputs `joint.of`."""
+    if len(arriving) == len(joint.of):
+        return c.programs["backward"]
+    wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
+    stage = f"backward_from_{'_'.join(str(joint.of[i]) for i in arriving)}"
+    graph = verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
+    return c.program(stage, c.apply(stage, graph, CLEAN))
 
 
 def _by_reference(graph: Graph, *inputs) -> list:
@@ -126,4 +150,4 @@ def compile_graph(graph: Graph) -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
     for p in (*CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
-    return load(generate(graph, CBackend(config.isa)))
+    return _load(generate(graph, CBackend(config.isa)))

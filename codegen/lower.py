@@ -94,6 +94,8 @@ class _Emitter(Scalars):
             self.body.append(make(name))
             self.known[key] = Operand(name, dtype)
             self.last, self.unnamed = key, ""
+        elif self.known[key].name == self.unnamed:
+            self.unnamed = ""  # somebody else has its name
         return self.known[key]
 
     def fresh(self, hint: str) -> str:
@@ -143,6 +145,7 @@ class _Emitter(Scalars):
         if ("check", ok, code) not in self.known:
             self.known["check", ok, code] = ok
             self.body.append(loops.Check(ok.name, code))
+            self.unnamed = ""
 
     def store(self, v: Value) -> None:
         result = self.emit(v, self.group.coordinates[v])
@@ -171,7 +174,8 @@ class _Emitter(Scalars):
         return found
 
     def in_memory(self, v: Value) -> bool:
-        return v.op.kind == "input" or v in self.memory.slots and v not in self.evaluated
+        """Whether a value is loaded. The slot of a view is for calls: it has the strides of what it shows."""
+        return v.op.kind == "input" or v.op.kind != "view" and v in self.memory.slots and v not in self.evaluated
 
     def load(self, v: Value, coordinates: Coordinates, other=0) -> Operand:
         buffer, index = self.buffer(v, "in"), dot(coordinates, layout(v))

@@ -102,7 +102,7 @@ def contraction_dtype(v: Value) -> torch.dtype | None:
 
 def _reduction(b: Builder, v: Value) -> Value | None:
     """Reductions over nothing, over single elements, and of much to little."""
-    if v.op.kind == "contract" and 0 in v.inputs[0].shape and 0 not in v.shape:
+    if v.op.kind == "contract" and (0 in v.shape or 0 in v.inputs[0].shape):
         return _filled(b, v, 0)
     if v.op.kind != "reduce" or 0 in v.shape:
         return None

@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
-from .guards import Condition, Guards, Namespace, Watch
+from .guards import Condition, Guards, Namespace, Watch, has_strides
 from .modules import compiled_module, pair_of
 from .observer import Observer
 from .places import user_frame
@@ -189,7 +189,7 @@ class CompiledFunction:
         for name, t in observer.tensors.values():
             if id(t) in given:
                 steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
-            elif id(t) not in taken:
+            elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
         return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written,
                       observer.read_flags, self._watch)

@@ -239,11 +239,20 @@ def mode_conditions(names: Namespace) -> list[Condition]:
     return [Condition(f"not {f}()", f"{f}()", f"number of active {what} modes", 0) for what, f in modes.items()]
 
 
+def has_strides(t: torch.Tensor) -> bool:
+    """Whether a tensor has a shape and strides; one without them (nested, compressed sparse) ends the process in TensorGuards."""
+    try:
+        t.stride()
+    except RuntimeError:
+        return False
+    return True
+
+
 def metadata(t: torch.Tensor) -> dict[str, Any]:
     """What a program is specialised to of a tensor, by name."""
-    strided = t.layout is torch.strided and not t.is_nested  # nested tensors have no shape, and only strided ones strides
-    return {"type": type(t).__name__, "dtype": t.dtype, "layout": t.layout, "shape": () if t.is_nested else tuple(t.shape),
-            "strides": t.stride() if strided else (), "device": t.device, "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
+    plain = has_strides(t)
+    return {"type": type(t).__name__, "dtype": t.dtype, "layout": t.layout, "shape": tuple(t.shape) if plain else None,
+            "strides": t.stride() if plain else None, "device": t.device, "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
 
 
 def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:

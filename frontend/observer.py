@@ -441,8 +441,9 @@ _OURS = {"__getattribute__", "__setattr__", "__delattr__"}
 
 
 def _open(cls: type) -> bool:
-    """Whether a class allows its attributes to be set: made by Python code."""
-    return bool(cls.__flags__ & _HEAP) and not cls.__flags__ & _IMMUTABLE
+    """Whether a class allows its attributes to be set: made by Python code, and not by torch's in C++."""
+    bound = type(cls).__module__ == "pybind11_builtins" and kind_of_module(cls.__module__) == TORCH
+    return bool(cls.__flags__ & _HEAP) and not cls.__flags__ & _IMMUTABLE and not bound
 
 
 def _getattribute(observer: Observer, original: Callable) -> Callable:

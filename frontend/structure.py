@@ -13,7 +13,7 @@ from typing import Any, Callable, Sequence
 import torch
 
 from ..errors import Unsupported
-from .guards import Condition, Namespace, constant, equality, snapshot
+from .guards import Condition, Namespace, constant, equality, has_strides, snapshot
 
 #: Nested deeper than this, a structure counts as cyclic.
 DEPTH = 50
@@ -108,7 +108,10 @@ class Arguments:
         if first is not None:
             self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same tensor as an earlier one,", value))
             return
+        if not has_strides(value):
+            raise Unsupported(f"argument {name} is a tensor without strides ({'nested' if value.is_nested else value.layout})")
         variable = self._locals[id(value)] = self._local(access)
+        self.steps.append(Condition(f"not {variable}.is_nested", f"{variable}.is_nested", f"{name}.is_nested", False))
         self.places[id(value)] = place
         self.tensors.append((variable, name, value))
 

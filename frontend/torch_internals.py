@@ -12,11 +12,13 @@ from ..errors import IncompatibleTorch
 _missing: list[str] = []
 
 
-def _take(path: str, purpose: str) -> Any:
+def _take(path: str, purpose: str, needed: bool = True) -> Any:
+    """What lies at a path; None where it is missing, which counts as an error if it is needed."""
     try:
         return resolve_name(path)
     except (ImportError, AttributeError):
-        _missing.append(f"{path} ({purpose})")
+        if needed:
+            _missing.append(f"{path} ({purpose})")
 
 
 # Modes and transforms
@@ -29,6 +31,11 @@ active_transform = _take("torch._C._functorch.peek_interpreter_stack", "to leave
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
+empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)
+
+# Autograd
+Node = _take("torch.autograd.function._SingleLevelFunction", "to put a program into autograd's graph without looking for "
+             "transforms, which guards have ruled out", needed=False) or torch.autograd.Function
 
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")

@@ -49,7 +49,7 @@ def library(source: str) -> Library:
 def _from_disk(key: str, source: str, tools: Toolchain) -> Library:
     folder = Path(config.cache_dir)
     try:
-        _make_private(folder)
+        make_private(folder)
         path = folder / f"{key}.so"
         if not _whole(path, key):
             _build(folder, key, source, tools)
@@ -71,7 +71,7 @@ def _outside_cache(key: str, source: str, tools: Toolchain) -> Library:
         raise BuildError(f"the shared object could not be made or loaded: {error}") from error
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Make the folder, or raise PermissionError if others could have put entries there: entries are code to be run."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.stat(folder)

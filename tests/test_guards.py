@@ -3,15 +3,18 @@ import collections
 import dataclasses
 import enum
 import functools
+import gc
 import logging
 import math
 import os
 import random
 import re
+import shutil
 import sys
 import time
 import types
 import warnings
+import weakref
 
 import numpy
 import pytest
@@ -24,6 +27,7 @@ from smelt.frontend import api
 from smelt.frontend.bridge import Executable
 from smelt.frontend.guards import MISSING, same
 from smelt.runtime import watch
+from smelt.runtime.watch import KINDS
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -205,7 +209,7 @@ def test_builtin_hidden_by_a_global():
 
 def test_containers_in_globals():
     stale(lambda x: x * TABLE["a"], swap(TABLE, "a", 9.0), X)
-    stale(lambda x: x * TABLE["b"][0], lambda: TABLE["b"].__setitem__(0, 5.0), X)
+    stale(lambda x: x * TABLE["b"][0], lambda: TABLE["b"].__setitem__(0, TABLE["b"][0] + 3.0), X)
     stale(lambda x: x * sum(FACTORS), lambda: FACTORS.append(3.0), X)
 
 
@@ -707,3 +711,69 @@ def test_nothing_is_left_behind():
             g(X)
     assert (dict(vars(nn.Module)), dict(vars(Config)), sys.getprofile()) == before
     assert not g.programs and not torch._C._len_torch_dispatch_stack()
+
+
+def _set_hook(net):
+    net[0].register_forward_hook(lambda module, args, out: out + 1)
+
+
+def _replace_dict(net):
+    net[0].__dict__ = {**vars(net[0]), "_parameters": dict(net[1]._parameters)}
+
+
+@pytest.mark.parametrize("change", [
+    lambda net: setattr(net[0], "forward", lambda x: x * 3), _set_hook, _replace_dict,
+    lambda net: setattr(net[0], "_backward_hooks", {0: print}) or setattr(net[0], "forward", torch.neg),
+    lambda net: net.__setitem__(1, nn.Linear(3, 3)), lambda net: setattr(net[1], "weight", nn.Parameter(torch.ones(3, 3))),
+    lambda net: setattr(net[1], "bias", None), lambda net: net[2].eval(), lambda net: net.append(nn.Tanh()),
+    lambda net: net._modules.update({"0": net[1], "1": net[0]}), lambda net: setattr(net[3], "eps", 5.0),
+    lambda net: setattr(net[1], "__class__", type("Doubled", (nn.Linear,), {"forward": lambda self, x: x * 2})),
+], ids=["forward", "hook", "dict", "hooks", "module", "parameter", "no bias", "eval", "append", "swap", "attribute", "class"])
+def test_what_is_looked_at_together_is_told_apart(change):
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Dropout(0.0), nn.LayerNorm(3))
+    stale(net, lambda: change(net) and None, X)
+
+
+def test_watching_keeps_no_instance_alive():
+    class Scaled:
+        def __init__(self, k):
+            self.k = k
+
+        @api.compile(build=build)
+        def method(self, x):
+            return x * self.k
+    a = Scaled(2.0)
+    equal(a.method(X), X * 2)
+    equal(a.method(X), X * 2)
+    alive = weakref.ref(a)
+    del a
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a compiler")
+def test_every_kind_of_place():
+    class Plain:
+        pass
+    o, d, items = Plain(), {"a": X}, [X]
+    empty, space = {}, types.MappingProxyType(d)
+    places = {
+        "item": (d, "a", X), "no item": (d, "b", None), "entry": (space, "a", X), "no entry": (space, "b", None),
+        "attribute": (o, "x", X), "type": (o, None, Plain), "attributes": (o, None, vars(o)), "nothing": (empty, None, None),
+        "entries": (d, ("a",), (X,)), "elements": (items, None, (X,))}
+    assert set(places) == set(KINDS)
+    o.x = X
+    changes = {
+        "item": lambda: d.pop("a"), "no item": lambda: d.update(b=1), "entry": lambda: d.update(a=1), "no entry": lambda: d.update(b=1),
+        "attribute": lambda: delattr(o, "x"), "type": lambda: setattr(o, "__class__", type("Other", (), {})),
+        "attributes": lambda: setattr(o, "__dict__", {}), "nothing": lambda: empty.update(a=1), "entries": lambda: d.update(b=1),
+        "elements": lambda: items.append(1)}
+    for kind, place in places.items():
+        holds = watch([(kind, *place)])
+        assert holds() is True and holds() is True
+        changes[kind]()
+        assert holds() is False, kind
+        o.__class__, o.__dict__ = Plain, places["attributes"][2]
+        o.x = X
+        d.clear(), d.update(a=X), empty.clear(), items.__setitem__(slice(None), [X])
+        assert holds() is True, kind

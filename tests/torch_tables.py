@@ -17,14 +17,21 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable
 
 import torch
+from torch.testing._internal import common_methods_invocations
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 from torch.utils import _pytree as pytree
 
 import smelt
+from smelt.compiler.compare import compare
+
+# Wrapped so, an op saves and restores torch's random state, which no compiled function may; `outcome` sets the seed.
+common_methods_invocations.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)
 
 #: Ops whose result is uninitialised memory: only shapes and dtypes can agree.
 UNSET = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+#: How torch.testing.assert_close begins where numbers differ.
+NOT_CLOSE = ("Tensor-likes are not close", "Scalars are not close")
 
 
 @dataclass
@@ -48,8 +55,6 @@ def outcome(function: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
     try:
         result = function(*args, **kwargs)
     except Exception as e:
-        import os, traceback
-        if os.environ.get("TB"): traceback.print_exc()
         return type(e), []
     leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.requires_grad]
     return result, gradients(result, leaves)
@@ -99,6 +104,18 @@ def same(a: Any, b: Any, values: bool = True, strides: bool = True) -> str:
     return ""
 
 
+def as_precise(found: tuple, expected: tuple, exact: tuple) -> bool:
+    """Whether `found` is as near as `expected`, about, to the same computed in float64: they differ by rounding alone."""
+    tensors = [[t.detach() for t in pytree.tree_leaves(side) if isinstance(t, torch.Tensor)] for side in (found, expected, exact)]
+    return len({len(side) for side in tensors}) == 1 and compare(tensors[0], tensors[1], lambda: tensors[2]) is None
+
+
+def _wide(x):
+    """Arguments with their floating-point tensors in float64."""
+    return pytree.tree_map(lambda t: t.detach().double().requires_grad_(t.requires_grad) if isinstance(t, torch.Tensor)
+                           and t.is_floating_point() and t.layout == torch.strided else t, x)
+
+
 def _equal(x, y) -> bool:
     return x == y or (x != x and y != y)
 
@@ -110,7 +127,7 @@ def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally
     for call in range(3):
         expected, found = outcome(function, args, kwargs), outcome(compiled, args, kwargs)
         wrong = same(found[0], expected[0], name.split(".")[-1] not in UNSET) or same(found[1], expected[1], strides=False)
-        if wrong:
+        if wrong and not (wrong.startswith(NOT_CLOSE) and as_precise(found, expected, outcome(function, *_wide((args, kwargs))))):
             tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
             return
     report = smelt.explain(compiled)

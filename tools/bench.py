@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import statistics
+import sys
 import time
 import weakref
 from dataclasses import asdict, dataclass
@@ -140,12 +142,21 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """Bytes for people, to three digits."""
     for unit in ("B", "KB", "MB"):
-        if count < 1024:
+        if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} GB"
+
+
+def _plot_fault(path: Path) -> str:
+    """Why no chart can be written there, "" if one can."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return "--plot needs matplotlib: pip install matplotlib"
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        return f"--plot {path}: give a name that ends in one of .png, .svg, .pdf"
+    return "" if path.parent.is_dir() else f"--plot {path}: there is no folder {path.parent}"
 
 
 def plot(rows: Sequence[Row], path: str) -> None:
@@ -169,16 +180,21 @@ def main(only: str = "", as_json: bool = False, plot_path: str = "", against: Se
     if threads:
         torch.set_num_threads(threads)
     cases = [c for c in CASES if only in c.name]
-    if not cases:
-        print(f"no program has {only!r} in its name; there are: {', '.join(c.name for c in CASES)}")
+    fault = "" if cases else f"no program has {only!r} in its name; there are: {', '.join(c.name for c in CASES)}"
+    if plot_path:  # told before the minutes that the measurements take
+        fault = fault or _plot_fault(Path(plot_path))
+    if fault:
+        print(fault, file=sys.stderr)
         return 2
     rows = [run_case(c, against, seconds) for c in cases]
     if as_json:
         print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": [asdict(r) for r in rows]}, indent=2))
     else:
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() != 1 else ''}; medians, sides in turn")
+        threads = torch.get_num_threads()
+        print(f"torch {torch.__version__}, {threads} thread{'s' if threads != 1 else ''}; medians of runs in turn; "
+              "kernels, bytes read and written, and peak memory: eager -> smelt")
         print(table(rows))
     if plot_path:
         plot(rows, plot_path)
-        print(f"wrote {Path(plot_path)}")
+        print(f"wrote {plot_path}", file=sys.stderr)
     return 0

@@ -8,13 +8,17 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from .. import config
+from ..codegen.c.isa import isa_of
 from ..errors import SmeltError
+from ..runtime import toolchain
+from ..runtime.cache import make_private
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,16 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    return [_python(), _torch(), _compiler(), _openmp(), _kernel(), _cache(), _triton(), _gpu(), _drawing()]
+    """Every finding, in the order in which things depend on each other."""
+    return [_python(), _torch(), _compiler(), _vectors(), _openmp(), _kernel(), _cache(), _triton(), _gpu(), _drawing()]
 
 
 def main() -> int:
     findings = examine()
     print(*findings, sep="\n")
-    return 0 if all(f.ok is not False for f in findings) else 1
+    failed = [f.what for f in findings if f.ok is False]
+    print(f"\nto mend: {', '.join(failed)}" if failed else "\nall that smelt needs is here")
+    return 1 if failed else 0
 
 
 def _python() -> Finding:
@@ -52,11 +59,14 @@ def _torch() -> Finding:
 
 
 def _compiler() -> Finding:
-    from ..runtime.build import toolchain
     try:
         return Finding("compiler", True, toolchain().describe())
     except SmeltError as e:
         return Finding("compiler", False, f"{e}. Install gcc or clang (Debian: apt install gcc libc6-dev); until then everything runs eagerly")
+
+
+def _vectors() -> Finding:
+    return Finding("vectors", True, isa_of(config.isa).name + ("" if config.isa == "auto" else ", from config.isa (SMELT_ISA)"))
 
 
 def _openmp() -> Finding:
@@ -70,10 +80,12 @@ def _openmp() -> Finding:
 def _kernel() -> Finding:
     import smelt
     try:
-        f = smelt.compile(lambda x: x * 2 + 1, fullgraph=True)
-        x = torch.arange(8.0)
-        f(x)
-        good = torch.equal(f(x), x * 2 + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a cache that can't be used: that is a finding of its own
+            f = smelt.compile(lambda x: x * 2 + 1, fullgraph=True)
+            x = torch.arange(8.0)
+            f(x)
+            good = torch.equal(f(x), x * 2 + 1)
         return Finding("kernel", good, "a small program compiles and is right" if good else "a small program gave a wrong result: please report it")
     except SmeltError as e:
         return Finding("kernel", False, f"a small program does not compile: {e}")
@@ -82,11 +94,12 @@ def _kernel() -> Finding:
 def _cache() -> Finding:
     folder = Path(config.cache_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as e:
-        return Finding("cache", False, f"{folder}: {e.strerror}; set SMELT_CACHE_DIR to a folder that can be written")
+        return Finding("cache", False, f"can't be used: {e}. Kernels are built again in every process; "
+                       "set SMELT_CACHE_DIR to a folder that only you can write to")
     entries = list(folder.glob("*.so"))
     free = shutil.disk_usage(folder).free
     return Finding("cache", True, f"{folder}: {len(entries)} kernels, {sum(e.stat().st_size for e in entries) / 1e6:.1f} MB, {free / 1e9:.0f} GB free")

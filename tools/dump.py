@@ -6,6 +6,7 @@ import io
 import os
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -13,6 +14,7 @@ import torch
 
 from .. import config
 from ..compiler.text import show
+from ..errors import SmeltWarning
 
 INLINE_BYTES = 1 << 18  # inputs up to this size stand inside the reproducer
 
@@ -35,9 +37,19 @@ print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
 '''
 
 
-def write(compilation, folder: str | os.PathLike) -> Path:
-    """Write every stage of a compilation under `folder`, in a folder of its own; gives that folder."""
-    base = Path(folder)
+def write(compilation, folder: str | os.PathLike) -> Path | None:
+    """Write every stage of a compilation under `folder`, in a folder of its own; gives that folder.
+
+    Where nothing can be written there, a warning says so.
+    """
+    try:
+        return _write_stages(compilation, Path(folder))
+    except OSError as e:
+        warnings.warn(f"smelt cannot write its stages to {folder} (config.dump): {e}", SmeltWarning, stacklevel=2)
+        return None
+
+
+def _write_stages(compilation, base: Path) -> Path:
     base.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "_", compilation.recording.graph.name) or "program"
     number = 0

@@ -139,8 +139,7 @@ def explain(compiled: Any, time: bool = False) -> Report:
 
 
 def _kept(function: CompiledFunction) -> list[CompiledProgram]:
-    """The programs that went through the pipeline."""
-    return [p for p in function.programs if p.run is not None and hasattr(p.run, "compilation")]
+    return [p for p in function.programs if p.run is not None]
 
 
 def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
@@ -222,6 +221,8 @@ def picture(compiled: Any, path: Any, program: int) -> Path:
     """Draw the forward and backward graphs of a program with their kernels as boxes."""
     executable = _executable(compiled, program)
     parts = []
+    if not executable.compilation.programs:
+        raise SmeltError(f"{executable.recording.graph.name} was compiled with backend='eager': it has no kernels to draw")
     for part, loaded in executable.compilation.programs.items():
         kernels = [draw.Kernel(k["name"], tuple(k["values"]), tuple(k["stored"])) for k in loaded.program.notes["kernels"]]
         parts.append(draw.Part(loaded.program.notes["graph"], kernels, _output_labels(executable, part)))

@@ -198,20 +198,23 @@ _trigonometric("sin", "", "select_$T(lt_$T(abs_$T(x), splat_$T(0x1p-13f)), x, @)
 _trigonometric("cos", " + 1", "@")
 
 
+# erf x = 1 - 2**q with q = log2(1 - erf |x|), which is |x| times a polynomial. With q = t + f, t whole, this is
+# (1 - 2**t) - (2**f - 1) 2**t, as exact near 0, where t is 0, as elsewhere.
+
 @written("erf")
 def _erf(t: Vector, isa: Isa) -> str:
-    near = polynomial("square", "0.12837917f", "-0.37612626f", "0.112836f", "-0.026854444f", "0.0051895352f", "-0.00080208411f",
-                      "7.8891198e-05f")
-    far = polynomial("a", "-0.0002447133f", "-1.127475f", "-0.63751704f", "-0.10364033f", "0.022087643f", "-0.0030085377f",
-                     "0.00019242610f")
+    slope = polynomial("a", "-1.627907f", "-0.9184447f", "-0.14832158f", "0.027852288f", "-0.000265258f", "-0.0018280457f",
+                       "0.00055730925f", "-5.9748025e-05f")
+    rise = polynomial("f", "0.69314718f", "0.24022649f", "0.055503674f", "0.0096183103f", "0.0013387393f", "0.00015382428f")
     return f"""
 static inline $T erf_$T($T x)
 {{
-    // Near 0 an odd polynomial; further out 1 - e**p(|x|), which is 1 from 4.05 on.
-    const $T a = lower_$T(splat_$T(4.05f), abs_$T(x)), square = x * x;
-    const $T near = fma_$T(x, {near}, x);
-    const $T far = 1.0f - exp_$T({far});
-    return select_$T(lt_$T(a, splat_$T(0.97f)), near, ($T)(($I)far | (($I)x & (-2147483647 - 1))));
+    const $T a = lower_$T(splat_$T(4.0f), abs_$T(x)); // from 4 on the result is 1
+    const $T slope = {slope};
+    const $T t = fma_$T(slope, a, splat_$T(0x1.8p23f)) - 0x1.8p23f, f = fma_$T(slope, a, -t);
+    const $T rise = {rise} * f;
+    const $T power = scale_$T(splat_$T(1.0f), t);
+    return ($T)(($I)fma_$T(-rise, power, 1.0f - power) | (($I)x & (-2147483647 - 1)));
 }}"""
 
 

@@ -182,13 +182,13 @@ _backward("leaky_relu_backward", "g where x > 0, else slope * g", _leaky_relu_ba
 
 
 def _hardtanh_backward(s, g, x, *, min_val, max_val):
-    return s.where(_between(s, x, min_val, max_val), g, 0)
+    return s.where(s.or_(s.le(x, min_val), s.ge(x, max_val)), 0, g)
 
 
 _limits = {"min_val": -1, "max_val": 1}
 _activation("hardtanh", "a limited to min_val..max_val", lambda s, x, *, min_val, max_val: s.min(s.max(x, min_val), max_val),
             _calls("hardtanh"), attrs=tuple(_limits), defaults=_limits, samples=floats(min_val=-1.0, max_val=1.5), cost=2)
-_backward("hardtanh_backward", "g where min_val < x < max_val, else 0", _hardtanh_backward, zero, attrs=tuple(_limits),
+_backward("hardtanh_backward", "0 where x <= min_val or x >= max_val, else g", _hardtanh_backward, zero, attrs=tuple(_limits),
           samples=floats(2, min_val=-1.0, max_val=1.5), cost=2)
 
 #: a sixth in float32, which torch multiplies by in float64 too

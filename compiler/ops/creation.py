@@ -6,7 +6,7 @@ from math import ceil
 import torch
 
 from ..dims import expr, simplest
-from ..ir import TensorType, Value
+from ..ir import TensorType, Value, dense
 from ..op import Op, register
 
 
@@ -86,6 +86,7 @@ register(Op("full", "source", "A tensor filled with one number.",
                   "zero": lambda b, x: _fill(b, x, 0),
                   "empty.memory_format": _uninitialised, "empty_like": _filled_like(0), "new_empty": _new_filled(0),
                   "empty_strided": lambda b, size, stride, **options: _uninitialised(b, size, **options),
+                  "empty_permuted": lambda b, size, order, **options: _uninitialised(b, size, **options),
                   "new_empty_strided": lambda b, x, size, stride, **options: _new_filled(0)(b, x, size, **options)}))
 
 
@@ -144,8 +145,12 @@ register(Op("cast", "pointwise", "Convert to another dtype, as torch's .to(dtype
             samples=lambda: [((torch.randn(3, 4) * 3,), {"dtype": d}) for d in (
                 torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)]))
 
-register(Op("copy", "pointwise", "The same elements in memory of their own (clone, contiguous).",
-            lambda inputs, a: inputs[0].type.like(), promotion="none",
+def _copy_type(inputs, a):
+    t = inputs[0].type
+    return t if dense(t.shape, t.strides) else t.like(t.shape)
+
+
+register(Op("copy", "pointwise", "The same elements in memory of their own (clone, contiguous).", _copy_type, promotion="none",
             meaning=lambda x: x.clone(), scalar=lambda s, x: x, samples=lambda: [((torch.randn(3, 4),), {})],
             aten={"clone": lambda b, x, *, memory_format=None: b.copy(x)},
             gradient=lambda b, v, g: (g,)))

@@ -5,4 +5,5 @@ from .decompose import decompose
 from .fold import fold
 from .gradient import Joint, gradient
 from .partition import Split, partition
+from .restrict import restrict
 from .simplify import drop_detach, simplify

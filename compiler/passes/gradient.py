@@ -5,7 +5,7 @@ differentiated again. An op without a rule is decomposed if it can be, and else 
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Sequence
 
 from ...errors import InvalidGraph, Unsupported
@@ -13,7 +13,7 @@ from ..builder import Builder, Replacement, describe, rewrite, same_type
 from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value
 from ..op import Op
 from ..ops.core import takes_random_numbers, taped_type
-from .dce import dce
+from .dce import dce, needed
 from .decompose import decompose
 
 
@@ -39,6 +39,22 @@ class Joint:
     @property
     def primal_outputs(self) -> int:
         return len(self.graph.outputs) - len(self.wrt)
+
+    @property
+    def relevant(self) -> tuple[int, ...]:
+        """The primal inputs whose values the gradients depend on."""
+        gradients = self.graph.outputs[self.primal_outputs:]
+        read = {*gradients, *(i for v in needed(gradients, self.graph.values) for i in v.operands)}
+        return tuple(k for k, x in enumerate(self.graph.inputs[:self.primal_inputs]) if x in read)
+
+    def reached(self) -> Joint:
+        """Without the gradients that nothing reaches, for which torch has None in place of zeros."""
+        columns = [k for k in range(len(self.wrt)) if any(row[k] for row in self.reach)]
+        kept = [*range(self.primal_outputs), *(self.primal_outputs + k for k in columns)]
+        names = tuple(self.graph.output_names[k] for k in kept) if self.graph.output_names else ()
+        graph = replace(self.graph, outputs=tuple(self.graph.outputs[k] for k in kept), output_names=names)
+        return Joint(graph, tuple(self.wrt[k] for k in columns), self.of,
+                     tuple(tuple(row[k] for k in columns) for row in self.reach))
 
 
 def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:

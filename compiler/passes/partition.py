@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..builder import Builder
 from ..dims import Dim, Expr
-from ..ir import Graph, TensorType, TupleType, Type, Value
+from ..ir import Graph, TensorType, TupleType, Type, Value, dense
 from ..op import OPS
 from ..ops.core import takes_random_numbers
 from .dce import dce, needed
@@ -53,7 +53,7 @@ def partition(joint: Joint) -> Split:
 
     b = Builder(v.name for v in (*graph.inputs, *graph.values))
     later = [v for v in saved if v not in primal_inputs]
-    extra = [b.copy(v) if v in primal_outputs else v for v in later]
+    extra = [b.copy(v) if v in primal_outputs or not _own_layout(v.type) else v for v in later]
     values = (*forward_values, *b.values)
     kept = needed([*primal_outputs, *extra, *filter(takes_random_numbers, values)], values)
     names = (*graph.output_names[:len(primal_outputs)], *(v.name for v in extra)) if graph.output_names else ()
@@ -61,7 +61,14 @@ def partition(joint: Joint) -> Split:
     forward = Graph(f"{name}_forward", primal_inputs, kept, (*primal_outputs, *extra), names)
     places = {v: ("input", k) for k, v in enumerate(primal_inputs)}
     places |= {v: ("extra", k) for k, v in enumerate(later)}
-    return Split(forward, _backward(f"{name}_backward", graph, saved, tangents, gradients), tuple(places[v] for v in saved))
+    types = {v: x.type for v, x in zip(later, extra)}
+    backward = _backward(f"{name}_backward", graph, {v: types.get(v, v.type) for v in saved}, tangents, gradients)
+    return Split(forward, backward, tuple(places[v] for v in saved))
+
+
+def _own_layout(t: Type) -> bool:
+    """Whether a value of this type keeps its strides in memory of its own: not those of a view with gaps."""
+    return not isinstance(t, TensorType) or dense(t.shape, t.strides)
 
 
 def _dependent_on(graph: Graph, tangents: tuple[Value, ...]) -> set[Value]:
@@ -72,9 +79,10 @@ def _dependent_on(graph: Graph, tangents: tuple[Value, ...]) -> set[Value]:
     return late
 
 
-def _backward(name: str, graph: Graph, saved: list[Value], tangents: tuple[Value, ...], gradients: tuple[Value, ...]) -> Graph:
-    """The gradients from the saved values, which become inputs under their own names."""
-    new = {v: Value(v.name, OPS["input"], (), {}, v.type, v.origin) for v in saved}
+def _backward(name: str, graph: Graph, saved: dict[Value, Type], tangents: tuple[Value, ...],
+              gradients: tuple[Value, ...]) -> Graph:
+    """The gradients from the saved values, which become inputs of these types under their own names."""
+    new = {v: Value(v.name, OPS["input"], (), {}, type, v.origin) for v, type in saved.items()}
     inputs = (*new.values(), *tangents)
     values = []
     for v in needed(gradients, graph.values, saved):

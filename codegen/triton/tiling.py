@@ -1,0 +1,156 @@
+"""How a kernel is cut into the programs of a Triton grid: tiles of one or two dimensions, and warps.
+
+A dimension of a tile runs over one or more of the kernel's axes, flattened. Kernels without reduction have one dimension,
+or two where memory is contiguous along different axes (transposes). Kernels with reduction have the kept axes in the first
+dimension and the reduced ones in the last, all of them in one tile where they fit ("persistent"), else in a loop.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Sequence
+
+from ..loops import Axis, Kernel, Load, Store, symbols_of
+from ..stages import Stages, size_of
+
+#: Elements of a tile of a kernel without reduction.
+TILE = 1024
+#: Elements along each side of a tile between memory that is contiguous along different axes.
+SIDE = 32
+#: Most reduced elements that one tile holds: a row in the registers of a program.
+LONGEST_ROW = 16 * 1024
+#: Elements of a tile that short rows are joined into, and of a tile of a loop over rows or columns.
+ROWS_TILE, LOOP_TILE, COLUMNS_TILE = 1024, 2048, 2048
+#: Kept elements of a tile whose memory is contiguous along a kept axis.
+COLUMNS = 64
+#: Bytes of registers that a thread's share of a tile fits: elements of a thread, and the most warps of a program.
+ELEMENTS_PER_THREAD, MOST_WARPS = 8, 16
+#: Elements in a buffer from which on an index needs 64 bits.
+LARGE = 2 ** 31
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+@dataclass(frozen=True)
+class Span:
+    """One dimension of a tile: `block` elements (a power of two) of the `size` elements of its axes, flattened."""
+    axes: tuple[Axis, ...]
+    size: int
+    block: int
+    reduce: bool = False
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the last tile has places without an element."""
+        return self.size % self.block != 0
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.size // self.block)
+
+
+class Tiling:
+    """The shape of a kernel's programs.
+
+    outer       axes of which a program has one place
+    spans       the dimensions of its tile; a reduced one is the last
+    persistent  whether all reduced elements are in one tile
+    warps       of a program
+    """
+
+    def __init__(self, kernel: Kernel, stages: Stages):
+        self.kernel, self.stages = kernel, stages
+        self.outer: tuple[Axis, ...] = ()
+        self.spans: tuple[Span, ...] = ()
+        if kernel.reduced:
+            self._rows_or_columns()
+        elif kernel.parallel:
+            self._pointwise()
+        elements = 1
+        for s in self.spans:
+            elements *= s.block
+        self.warps = min(max(power_of_two(elements // (32 * ELEMENTS_PER_THREAD)), 1), MOST_WARPS)
+
+    @property
+    def persistent(self) -> bool:
+        return all(s.tiles == 1 for s in self.spans if s.reduce)
+
+    @property
+    def programs(self) -> int:
+        """Programs of the grid."""
+        n = self._count(self.outer)
+        for s in self.spans:
+            n *= 1 if s.reduce else s.tiles
+        return n
+
+    @property
+    def wide(self) -> bool:
+        """Whether indices need 64 bits."""
+        elements = self.programs
+        for s in self.spans:
+            elements *= s.block
+        return elements >= LARGE or any(size_of(b.numel) >= LARGE for b in self.kernel.buffers)
+
+    # Shapes
+
+    def _pointwise(self) -> None:
+        axes = self.kernel.parallel
+        inner, other = self._contiguous_axes
+        if other is None:
+            self.spans = (self._span(axes, TILE),)
+            return
+        self.outer = tuple(a for a in axes if a not in (inner, other))
+        self.spans = (self._span((other,), SIDE), self._span((inner,), SIDE))
+
+    def _rows_or_columns(self) -> None:
+        kept, reduced = self.kernel.parallel, self.kernel.reduced
+        row, inner = self._count(reduced), self._contiguous_axes[0]
+        columns = inner is not None and not inner.reduce
+        width = min(power_of_two(self._count(kept)), COLUMNS) if columns else 1
+        if power_of_two(row) * width <= (COLUMNS_TILE * 2 if columns else LONGEST_ROW):
+            length = power_of_two(row)
+            width = max(width, min(power_of_two(self._count(kept)), ROWS_TILE // length))
+        else:
+            length = max(COLUMNS_TILE // width, 1) if columns else LOOP_TILE
+        last = Span(reduced, row, length, reduce=True)
+        if width == 1:
+            self.outer, self.spans = kept, (last,)
+        else:
+            self.spans = (Span(kept, self._count(kept), width), last)
+
+    def _span(self, axes: Sequence[Axis], block: int) -> Span:
+        size = self._count(axes)
+        return Span(tuple(axes), size, min(block, power_of_two(size)))
+
+    def _count(self, axes: Sequence[Axis]) -> int:
+        return self.stages.count(a.symbol.name for a in axes)
+
+    # Memory
+
+    @cached_property
+    def _contiguous_axes(self) -> tuple[Axis | None, Axis | None]:
+        """The axis along which most elements lie next to each other in memory, and one along which others do that would be
+        read or written far apart along the first."""
+        weights: dict[Axis, int] = {}
+        steps = [self._steps(s) for s in self.kernel.body if isinstance(s, (Load, Store))]
+        for step, elements in steps:
+            for axis, c in step.items():
+                if abs(c) == 1:
+                    weights[axis] = weights.get(axis, 0) + elements
+        if not weights:
+            return None, None
+        first = max(weights, key=lambda a: (weights[a], self.kernel.axes.index(a)))
+        apart = [a for step, _ in steps if abs(step.get(first, 0)) > 1 for a, c in step.items() if abs(c) == 1]
+        return first, max(apart, key=weights.__getitem__, default=None)
+
+    def _steps(self, s: Load | Store) -> tuple[dict[Axis, int], int]:
+        """(elements in memory for a step along each axis that is alone in the index, elements read or written)."""
+        found = {}
+        for a in self.kernel.axes:
+            step = s.index.coefficient(a.symbol) if a.symbol.name in symbols_of(s) else 0
+            if step and self.stages.sizes[a.symbol.name] > 1:
+                found[a] = step
+        return found, self.stages.count(symbols_of(s) & self.stages.sizes.keys())

@@ -1,0 +1,220 @@
+"""A program with its backward programs, as one node of autograd's graph."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+import torch
+
+from ..compiler.compare import Mismatch, compare
+from ..compiler.evaluate import evaluate, widen
+from .recording import Recording
+from .torch_internals import version_of
+
+Tensors = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """What autograd needs of a program that is differentiated.
+
+    wrt         inputs that get gradients
+    of          graph outputs that gradients may arrive for
+    reach       reach[i][k]: whether output of[i] depends on input wrt[k]
+    saved       what a backward program reads of the forward: ("input", k), or ("extra", k), the k-th extra output
+    relevant    inputs whose values the gradients depend on
+    strides     those that the gradients of `of` have in a backward program, where autograd may give them in others
+    program     for the positions in `of` that gradients arrive for: (*saved, *these gradients) -> gradients of the
+                inputs that they reach. It takes some time.
+    """
+    wrt: tuple[int, ...]
+    of: tuple[int, ...]
+    reach: tuple[tuple[bool, ...], ...]
+    saved: tuple[tuple[str, int], ...]
+    relevant: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
+
+    def reached(self, arriving: Sequence[int]) -> tuple[int, ...]:
+        """The inputs that these gradients flow to; the others get None, as from torch."""
+        return tuple(k for n, k in enumerate(self.wrt) if any(self.reach[i][n] for i in arriving))
+
+
+@dataclass
+class _Backward:
+    """The backward program for one set of arriving gradients."""
+    program: Callable[..., Sequence[torch.Tensor]]
+    reached: tuple[int, ...]
+    unchecked: bool
+
+
+class Differentiable:
+    """Called with a recording's inputs, gives the graph's outputs as results of one autograd node.
+
+    forward     (*inputs) -> the graph's outputs, then the extra ones that backward programs read
+    verify      as for the Executable: when a backward program is compared with torch's gradients of the recording
+    broken      whether the programs turned out wrong: then the recording itself is differentiated
+    report      told a mismatch, and the inputs that it was found on
+    """
+
+    def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative, verify: str,
+                 broken: Callable[[], bool], report: Callable[[Mismatch, Tensors], None]):
+        self.recording, self.forward, self.derivative = recording, forward, derivative
+        self.verify, self.broken, self.report = verify, broken, report
+        self.outputs = len(recording.graph.outputs)
+        self.passive = tuple(k for k in range(self.outputs) if k not in set(derivative.of))
+        written = {w.input for w in recording.writebacks}
+        by_value = {k for kind, k in derivative.saved if kind == "input"}
+        self.cloned = tuple(sorted(written & (by_value | set(derivative.relevant))))
+        self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
+        self.versioned = tuple(k for k in self.held if k in derivative.relevant)
+        self._everything = tuple(range(len(derivative.of)))
+        self._backwards = {self._everything: self._backward(self._everything)}
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        return _Node.apply(self, *tensors)
+
+    def _backward(self, arriving: tuple[int, ...]) -> _Backward:
+        return _Backward(self.derivative.program(arriving), self.derivative.reached(arriving), self.verify != "off")
+
+    def gradients(self, ctx, arriving: tuple[int, ...], grads: Tensors) -> tuple[Sequence[int], Sequence]:
+        """The inputs that gradients reach, and these. `ctx` holds what `_Node.forward` kept."""
+        saved = ctx.saved_tensors  # raises where one was modified in place, or was freed by an earlier backward
+        saved = [s if o is None else o for s, o in zip(saved, ctx.objects)]
+        if torch.is_grad_enabled() or self.broken():
+            reached = self.derivative.reached(arriving)
+            return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
+        backward = self._backwards.get(arriving)
+        if backward is None:
+            backward = self._backwards[arriving] = self._backward(arriving)
+        given = [_laid_out(g, self.derivative.strides[i]) for i, g in zip(arriving, grads)]
+        with outside_autocast():
+            found = backward.program(*saved, *given)
+        if backward.unchecked and not self._modified(ctx):
+            found = self._checked(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads)
+        return backward.reached, found
+
+    # By the recording itself
+
+    def _modified(self, ctx) -> bool:
+        return any(version_of(ctx.primals[k]) != version for k, version in ctx.versions)
+
+    def _inputs(self, ctx, saved: Sequence) -> list[torch.Tensor]:
+        """The forward's inputs. One that no gradient depends on may have other values by now."""
+        if self._modified(ctx):
+            raise RuntimeError("smelt: an input of a compiled function, which its gradient depends on, was modified by an inplace "
+                               "operation before the backward ran")
+        inputs = dict(ctx.primals)
+        inputs.update((k, s) for (kind, k), s in zip(self.derivative.saved, saved) if kind == "input")
+        return [inputs[k] for k in range(len(inputs))]
+
+    def _by_recording(self, inputs: Tensors, generator, arriving, grads: Tensors, reached: Sequence[int], precise: bool = False):
+        """Torch's gradients of the recording evaluated again, with the same random numbers. Under grad mode
+        (create_graph=True) they are connected to the inputs, and can be differentiated in turn."""
+        again, wrt = torch.is_grad_enabled(), self.derivative.wrt
+        with torch.enable_grad(), outside_autocast(), _generator_at(generator):
+            # An alias, so that hooks of the input itself run for the outer backward alone.
+            inputs = [(t.view_as(t) if again else t.detach().requires_grad_()) if k in wrt else t.detach() for k, t in enumerate(inputs)]
+            outputs = evaluate(self.recording.graph, inputs, precise=precise)
+        return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
+
+    def _checked(self, backward: _Backward, ours: Sequence, inputs: Tensors, generator, arriving, grads: Tensors) -> Sequence:
+        """The program's gradients held against torch's: ours if they agree, else torch's."""
+        theirs = self._by_recording(inputs, generator, arriving, grads, backward.reached)
+        backward.unchecked = self.verify == "always"
+        defined = [n for n, g in enumerate(theirs) if g is not None]
+
+        def precisely():
+            found = self._by_recording(widen(list(inputs)), None, arriving, widen(list(grads)), backward.reached, precise=True)
+            return [found[n] for n in defined]
+        mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined], None if self.recording.random else precisely)
+        if mismatch is None:
+            return ours
+        self.report(mismatch, inputs)
+        return theirs
+
+
+class _Node(torch.autograd.Function):
+    """One call of a program in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx, program: Differentiable, *tensors):
+        ctx.program, ctx.generator = program, torch.get_rng_state() if program.recording.random else None
+        results = program.forward(*tensors)
+        if program.cloned:  # the run writes to them after this
+            tensors = [t.clone() if k in program.cloned else t for k, t in enumerate(tensors)]
+        outputs, extra = results[:program.outputs], results[program.outputs:]
+        saved = [tensors[k] if kind == "input" else extra[k] for kind, k in program.derivative.saved]
+        ctx.objects = [None if isinstance(s, torch.Tensor) else s for s in saved]
+        ctx.save_for_backward(*(s if isinstance(s, torch.Tensor) else None for s in saved))
+        ctx.primals = {k: tensors[k] for k in program.held}
+        ctx.versions = [(k, version_of(tensors[k])) for k in program.versioned]
+        ctx.inputs = len(tensors)
+        ctx.set_materialize_grads(False)
+        if program.passive:
+            ctx.mark_non_differentiable(*(outputs[k] for k in program.passive))
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        out: list[torch.Tensor | None] = [None] * (1 + ctx.inputs)
+        of = ctx.program.derivative.of
+        arriving = tuple(i for i, k in enumerate(of) if grads[k] is not None)
+        if arriving:
+            for k, g in zip(*ctx.program.gradients(ctx, arriving, [grads[of[i]] for i in arriving])):
+                out[1 + k] = g
+        return tuple(out)
+
+
+class _Seed(torch.autograd.Function):
+    """A scalar whose gradient with respect to each output is the one given."""
+
+    @staticmethod
+    def forward(ctx, grads, *outputs):
+        ctx.grads = grads
+        return torch.zeros((), device="cpu")
+
+    @staticmethod
+    def backward(ctx, _):
+        return None, *ctx.grads
+
+
+def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:
+    """torch.autograd.grad, None where an input is not reached. Given gradients, that imports sympy: half a second."""
+    if not inputs:
+        return ()
+    with torch.enable_grad():
+        seed = _Seed.apply(grads, *outputs)
+    return torch.autograd.grad(seed, inputs, create_graph=create_graph, allow_unused=True)
+
+
+def _laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A gradient in the memory layout that a kernel counts on; what autograd expands has strides of 0."""
+    if grad.stride() == strides:
+        return grad
+    return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+
+
+@contextmanager
+def outside_autocast():
+    """Recorded ops hold the casts that autocast made: run again, they are to make no others."""
+    if not torch.is_autocast_enabled("cpu"):
+        yield
+        return
+    with torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
+def _generator_at(state: torch.Tensor | None):
+    """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
+    if state is None:
+        yield
+        return
+    before = torch.get_rng_state()
+    torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
