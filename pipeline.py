@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
+
+import torch
 
 from . import config
 from .tools import dump
 from .codegen.c.backend import CBackend
-from .codegen.generate import generate
-from .compiler.ir import Graph
+from .codegen.generate import Backend, generate
+from .codegen.triton.backend import TritonBackend
+from .compiler.ir import Graph, TensorType
 from .compiler.passes import Joint, cse, dce, decompose, drop_detach, fold, gradient, partition, restrict, simplify
 from .compiler.evaluate import evaluate
 from .compiler.verify import verify
@@ -21,7 +25,7 @@ from .frontend.backward import Derivative
 from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
 from .frontend.torch_internals import empty_strided_cpu
-from .runtime import load, watch
+from .runtime import LoadedProgram, Program, load, watch
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
 CLEAN = (simplify, fold, cse, dce)
@@ -29,13 +33,22 @@ CLEAN = (simplify, fold, cse, dce)
 #: After it: everything is broken into what code generation knows.
 LOWER = (drop_detach, decompose, *CLEAN)
 
-_load = partial(load, empty=empty_strided_cpu) if empty_strided_cpu else load
+
+def _load(program: Program) -> LoadedProgram:
+    return load(program, empty_strided_cpu if program.device.type == "cpu" else None)
+
+
+def _load_all(programs: Sequence[Program]) -> list[LoadedProgram]:
+    """Load programs at the same time: C compilers run side by side."""
+    with ThreadPoolExecutor(len(programs)) as pool:
+        return list(pool.map(_load, programs))
 
 
 @dataclass
 class Compilation:
     """One recorded path on its way: its graphs by stage, its loaded programs, and the seconds that each step took."""
     recording: Recording
+    backend: Backend
     graphs: dict[str, Graph] = field(default_factory=dict)
     programs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -57,19 +70,22 @@ class Compilation:
 
     def program(self, stage: str, graph: Graph) -> Callable:
         """Generate, build and load one graph."""
-        generated = self.step("generate", generate, graph, CBackend(config.isa))
-        loaded = self.programs[stage] = self.step("build", _load, generated)
-        return loaded.run
+        self.load({stage: graph})
+        return self.programs[stage].run
 
-    @staticmethod
-    def run_graph(graph: Graph, inputs) -> tuple:
+    def load(self, graphs: dict[str, Graph]) -> None:
+        """Generate graphs, by stage, and load them side by side: into `programs`."""
+        generated = [self.step("generate", generate, graph, self.backend) for graph in graphs.values()]
+        self.programs.update(zip(graphs, self.step("build", _load_all, generated)))
+
+    def run_graph(self, graph: Graph, inputs) -> tuple:
         """A lowered graph generated, built and run once."""
-        return _load(generate(graph, CBackend(config.isa)))(*inputs)
+        return _load(generate(graph, self.backend))(*inputs)
 
 
 #: The values each option may have; the first is the default.
 OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
-           "backend": ("auto", "c", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
+           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
            "verify": (None, "first", "always", "raise", "off")}
 
 
@@ -97,7 +113,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None)
     Raises Unsupported or BuildError where it can't be compiled, and ValueError for a setting that has no such value.
     """
     config.check()
-    c = Compilation(replace(recording, tensors=()), {"recorded": recording.graph})
+    c = Compilation(replace(recording, tensors=()), _backend(backend, _device(recording.graph)), {"recorded": recording.graph})
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
@@ -114,9 +130,9 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None)
         split = c.step("partition", partition, joint)
         forward_graph = c.apply("forward", split.forward, CLEAN)
         backward_graph = c.apply("backward", split.backward, CLEAN)
-        forward = c.program("forward", forward_graph)
+        c.load({"forward": forward_graph, "backward": backward_graph})
+        forward = c.programs["forward"].run
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
-        c.program("backward", backward_graph)
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                                 partial(_backward_program, c, joint, len(split.saved)))
     else:
@@ -124,6 +140,27 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None)
     if config.dump:
         dump.write(c, config.dump)
     return _executable(c, forward, derivative, check or config.verify)
+
+
+def _device(graph: Graph) -> torch.device:
+    """Where all tensors of a graph are; Unsupported where they are not in one place."""
+    types = [t for v in (*graph.inputs, *graph.values) for t in getattr(v.type, "items", (v.type,))]
+    devices = {t.device for t in types if isinstance(t, TensorType)}
+    if len(devices) > 1:
+        raise Unsupported(f"uses tensors on several devices: {', '.join(sorted(map(str, devices)))}")
+    return devices.pop() if devices else torch.device("cpu")
+
+
+def _backend(name: str, device: torch.device) -> Backend:
+    """The backend of this name for a device; "auto" is C on the CPU, and Triton on a GPU.
+
+    Triton's kernels run on the CPU too, in its interpreter: to test them.
+    """
+    if name == "triton" or (name == "auto" and device.type == "cuda"):
+        return TritonBackend()
+    if device.type != "cpu":
+        raise Unsupported(f"tensors on {device} with backend={name!r}")
+    return CBackend(config.isa)
 
 
 def _executable(c: Compilation, forward: Callable, derivative: Derivative | None = None, check: str = "first") -> Executable:
@@ -146,8 +183,8 @@ def _by_reference(graph: Graph, *inputs) -> list:
     return evaluate(graph, inputs)
 
 
-def compile_graph(graph: Graph) -> Callable:
+def compile_graph(graph: Graph, backend: str = "auto") -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
     for p in (*CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
-    return _load(generate(graph, CBackend(config.isa)))
+    return _load(generate(graph, _backend(backend, _device(graph))))

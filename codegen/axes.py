@@ -1,21 +1,28 @@
 """The loop axes of a finished kernel body: ordered as memory is, and as few as the indices allow.
 
-Two neighbouring axes are one where every index steps over them as over one: i0*64 + i1 with i1 < 64.
+An axis is split where indices take it apart (i0 // 64 and i0 % 64), so that they are linear in the loops. Two
+neighbouring axes are one where every index steps over them as over one: i0*64 + i1 with i1 < 64.
 """
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Sequence
 
-from ..compiler.dims import Expr, Sym, expr_of
+from ..compiler.dims import Expr, Sym, dot, expr_of
+from ..compiler.ir import contiguous_strides
 from . import loops
-from .coordinates import linear, size
+from .coordinates import digit, linear, size
 
 Coefficients = dict[Sym, int]
+#: What the axes of kernels are called.
+AXIS_NAMES = frozenset(f"i{k}" for k in range(64))
+#: The innermost of the axes that one is split into has at least so many steps.
+SHORTEST = 8
 
 
 def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops.Statement]):
     """(the kernel's axes, the body over them): parallel axes, then reduced ones, named i0, i1, ... in that order."""
+    axes, reduced, body = _split(axes, reduced, body)
     indices = list(dict.fromkeys(s.index for s in body if isinstance(s, (loops.Load, loops.Store, loops.Index))))
     parts = [linear(e) for e in indices]
     lines = [p[0] for p in parts if p is not None]
@@ -43,6 +50,45 @@ def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops
     renamed = {e: _rewritten(e, p, merged, values) for e, p in zip(indices, parts)}
     return tuple(found), tuple(replace(s, index=renamed[s.index]) if hasattr(s, "index") else s for s in body)
 
+
+# Splitting
+
+def _split(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops.Statement]):
+    """The same loops with those axes split that indices take apart."""
+    steps: dict[Sym, set[int]] = {}
+    for e in {s.index for s in body if hasattr(s, "index")}:
+        _find_steps(e, steps)
+    pieces = {a: _pieces(a, sorted(steps[a])) for a in axes if a in steps}
+    values = {a: dot(map(expr_of, p), contiguous_strides([size(s) for s in p])) for a, p in pieces.items() if len(p) > 1}
+    if not values:
+        return axes, reduced, body
+    split = [(piece, a in reduced) for a in axes for piece in (pieces[a] if a in values else [a])]
+    body = [replace(s, index=s.index.substitute(values)) if hasattr(s, "index") else s for s in body]
+    return [s for s, _ in split], frozenset(s for s, gone in split if gone), body
+
+
+def _find_steps(e: Expr, steps: dict[Sym, set[int]]) -> None:
+    """Note at which steps divisions and remainders cut symbols: s // 6 at 6, (s // 6) % 4 at 6 and 24."""
+    for monomial, _ in e.terms:
+        for atom in monomial:
+            if not isinstance(atom, Sym):
+                cut = digit(atom.value)
+                if cut is not None:
+                    steps.setdefault(cut[0], set()).add(cut[1] * atom.by)
+                _find_steps(atom.value, steps)
+
+
+def _pieces(axis: Sym, steps: Sequence[int]) -> list[Sym]:
+    """Axes, from the outermost on, that count to the axis's size together and are cut at its steps."""
+    cuts = [1]
+    for step in steps:
+        if SHORTEST <= step < size(axis) and size(axis) % step == 0 and step % cuts[-1] == 0:
+            cuts.append(step)
+    ends = [*cuts[1:], size(axis)]
+    return [Sym(f"{axis.name}.{k}", 0, end // cut - 1) for k, (cut, end) in enumerate(zip(cuts, ends))][::-1]
+
+
+# Renaming and merging
 
 def _rewritten(e: Expr, parts, merged, values) -> Expr:
     if parts is None:

@@ -133,15 +133,15 @@ def _solve_digits(pattern: Coordinates, target: Coordinates) -> dict[Sym, Expr] 
     for p, t in zip(pattern, target):
         if p.constant is not None:
             continue
-        digit = _digit(p)
-        if digit is None:
+        cut = digit(p)
+        if cut is None:
             return None
-        s, step = digit
+        s, step = cut
         found[s] = found.get(s, ZERO) + t * step
     return found if substitute(pattern, found) == tuple(target) else None
 
 
-def _digit(e: Expr) -> tuple[Sym, int] | None:
+def digit(e: Expr) -> tuple[Sym, int] | None:
     """(s, step) of an expression s, s // step, s % n or (s // step) % n."""
     step = 1
     while len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:

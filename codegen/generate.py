@@ -4,12 +4,12 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Sequence
+from typing import Any, Iterator, Protocol, Sequence
 
 import torch
 
 from ..compiler.dims import Sym, expr_of
-from ..compiler.ir import Graph, TupleType, Value
+from ..compiler.ir import Graph, ObjectType, TupleType, Value
 from ..compiler.op import OPS
 from ..compiler.ops.core import called
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step
@@ -32,6 +32,8 @@ Segment = tuple[str, tuple[KernelCall, ...]]
 
 class Backend(Protocol):
     """What prints kernels."""
+    #: Of the source: "c" or "triton".
+    language: str
 
     def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message]) -> str:
         """The source of all segments."""
@@ -49,10 +51,7 @@ class Unprinted:
 
 def generate(graph: Graph, backend: Backend) -> Program:
     """The program of a verified, decomposed graph, with its source printed by the backend."""
-    built = build(graph, backend)
-    if not built.segments:
-        return built.program
-    return replace(built.program, source=backend.print(built.program.name, built.segments, built.program.messages))
+    return _printed(build(graph, backend), backend)
 
 
 def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
@@ -60,17 +59,22 @@ def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
 
     They share one source.
     """
-    built = build(graph, backend, joined=False)
-    source = backend.print(built.program.name, built.segments, built.program.messages)
-    return tuple(_alone(built.program, step, source) for step in built.program.steps if isinstance(step, Launch))
+    program = _printed(build(graph, backend, joined=False), backend)
+    return tuple(_alone(program, step) for step in program.steps if isinstance(step, Launch))
 
 
-def _alone(program: Program, launch: Launch, source: str) -> Program:
+def _printed(built: Unprinted, backend: Backend) -> Program:
+    program = built.program
+    source = backend.print(program.name, built.segments, program.messages) if built.segments else ""
+    return replace(program, source=source, language=backend.language)
+
+
+def _alone(program: Program, launch: Launch) -> Program:
     slots = list(program.slots)
     inputs = tuple(s for s in launch.uses if slots[s].place != "constant")
     for position, s in enumerate(inputs):
         slots[s] = replace(slots[s], place="input", position=position)
-    return replace(program, name=launch.kernels[0], slots=tuple(slots), inputs=inputs, outputs=(), steps=(launch,), source=source)
+    return replace(program, name=launch.kernels[0], slots=tuple(slots), inputs=inputs, outputs=(), steps=(launch,))
 
 
 def build(graph: Graph, backend: Backend, joined: bool = True) -> Unprinted:
@@ -115,14 +119,29 @@ class _Builder:
         return Unprinted(program, segments)
 
     def take_slots(self) -> None:
-        outputs = set(self.graph.outputs)
         for v in self.graph.values:
             if v.op.kind == "cat":
                 self.memory.parts.update((part, v) for part in v.operands)
+        leaving = {*self.graph.outputs, *self.kept_by_objects()}
+        for v in self.graph.values:
             if v.op is CONSTANT:
                 self.slots.add(v, "constant", constant=v.op.meaning(**v.attrs))
             elif v in self.placement.stored and v.op.kind not in ("part", "opaque"):
-                self.slots.add(v, "output" if v in outputs else "arena")
+                self.slots.add(v, "output" if v in leaving else "arena")
+
+    def kept_by_objects(self) -> Iterator[Value]:
+        """What lies in the memory of operands that a Python object (a tape) may hold on to after the call that makes it."""
+        for v in self.graph.values:
+            types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+            if v.op is ITEM or not any(isinstance(t, ObjectType) for t in types):
+                continue
+            for i in v.operands:
+                yield i
+                while i.op.kind == "view":
+                    i = i.inputs[0]
+                    yield i
+                if i in self.memory.parts:
+                    yield self.memory.parts[i]
 
     # Kernels
 

@@ -118,7 +118,7 @@ class _Run:
         return torch.full([1] * len(self.axes), s.value, dtype=s.dtype)
 
     def index(self, s: loops.Index) -> torch.Tensor:
-        return self.at(s.index)
+        return self.at(s.index).to(s.dtype)
 
     def apply(self, s: loops.Apply) -> torch.Tensor:
         args = [self.values[a] for a in s.args]

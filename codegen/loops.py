@@ -19,7 +19,7 @@ Example, the row softmax of a [B, N] tensor:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import Sequence, Union
 
 import torch
 
@@ -184,6 +184,18 @@ def operands_of(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Load) and statement.guard:
         return (statement.guard,)
     return ()
+
+
+def needed(body: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The statements that stores and checks depend on."""
+    names: set[str] = set()
+    kept = []
+    for statement in reversed(body):
+        if isinstance(statement, (Store, Check)) or statement.name in names:
+            kept.append(statement)
+            names.update(operands_of(statement))
+            names.update(symbols_of(statement))
+    return tuple(reversed(kept))
 
 
 def show(kernel: AnyKernel) -> str:

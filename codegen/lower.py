@@ -18,8 +18,9 @@ from ..compiler.op import operand_dtypes
 from ..compiler.scalar import SCALAR, ScalarOp, Scalars, arithmetic_dtype
 from ..runtime.program import Message
 from . import loops
-from .axes import normalize
-from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, linear, trace
+from .axes import AXIS_NAMES, normalize
+from .comparisons import coarsened
+from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, linear, substitute, trace
 from .fuse import Group
 from .prepare import matrix_strides
 
@@ -63,11 +64,12 @@ def lower(group: Group, evaluated: list[Value], stored: list[Value], memory: Mem
         emitter.emit(v, group.coordinates[v])
     for v in stored:
         emitter.store(v)
-    body = _needed(emitter.body)
+    body = loops.needed(emitter.body)
     name, values = _kernel_name(evaluated), tuple(v.name for v in evaluated)
     if group.product is not None:
         return _product_kernel(name, group, emitter, body, values)
     axes, body = normalize(group.axes, group.reduced, body)
+    body = coarsened(body)
     return loops.Kernel(name, axes, _used(emitter.buffers.values(), body), body, values)
 
 
@@ -78,10 +80,11 @@ class _Emitter(Scalars):
         self.group, self.memory, self.evaluated = group, memory, evaluated
         self.body: list[loops.Statement] = []
         self.buffers: dict[str, loops.Buffer] = {}
-        self.names = {a.name for a in group.axes} | {"acc"}
+        self.names = {a.name for a in group.axes} | AXIS_NAMES | {"acc"}
         self.known: dict[tuple, Operand] = {}  # equal statements, and values at coordinates, are there once
         self.value: Value | None = None  # whose meaning is being emitted
         self.guard: Operand | None = None  # the condition under which loads may happen
+        self.loose: dict[Sym, Expr] = {}  # an axis with the range that a guard leaves it -> the axis
         self.last: tuple = ()  # the key of the last statement
         self.unnamed = ""  # its name, while it may still take a value's
 
@@ -117,7 +120,7 @@ class _Emitter(Scalars):
         return self.define(key, "c", dtype, lambda name: loops.Const(name, value, dtype))
 
     def index(self, expression) -> Operand:
-        e = expr(expression)
+        e = expr(expression).substitute(self.loose)
         if e.constant is not None:
             return self.const(e.constant, torch.int64)
         return self.define(("index", e), "at", torch.int64, lambda name: loops.Index(name, e))
@@ -169,7 +172,7 @@ class _Emitter(Scalars):
     def unguarded(self, v: Value, coordinates: Coordinates) -> Operand:
         """What the loop computes for all of its points, whatever the condition."""
         guard, self.guard = self.guard, None
-        found = self.emit(v, coordinates)
+        found = self.emit(v, substitute(coordinates, self.loose))
         self.guard = guard
         return found
 
@@ -178,7 +181,7 @@ class _Emitter(Scalars):
         return v.op.kind == "input" or v.op.kind != "view" and v in self.memory.slots and v not in self.evaluated
 
     def load(self, v: Value, coordinates: Coordinates, other=0) -> Operand:
-        buffer, index = self.buffer(v, "in"), dot(coordinates, layout(v))
+        buffer, index = self.buffer(v, "in"), dot(coordinates, layout(v)).substitute(self.loose)
         guard = self.guard.name if self.guard else ""
         return self.define(("load", v, index, guard, repr(other)), v.name, v.dtype,
                            lambda name: loops.Load(name, buffer.name, index, v.dtype, guard, other, v.origin))
@@ -229,7 +232,7 @@ class _Emitter(Scalars):
         rules = conditions(v, coordinates)
         if not rules:
             return self.emit(x, at)
-        inside, fill = self.inside(rules), v.attrs["value"]
+        inside, fill, at = self.inside(rules), v.attrs["value"], substitute(at, self.tightened(rules))
         outer, self.guard = self.guard, inside if self.guard is None else self.and_(self.guard, inside)
         try:
             if self.in_memory(x) and outer is None:
@@ -238,6 +241,19 @@ class _Emitter(Scalars):
         finally:
             self.guard = outer
         return self.where(inside, self.cast(found, v.dtype), fill)
+
+    def tightened(self, rules: list[tuple[Expr, int]]) -> dict[Sym, Expr]:
+        """The axes with the ranges that conditions 0 <= axis + constant < size leave them: divisions by less come out then."""
+        values: dict[Sym, Expr] = {}
+        for e, n in rules:
+            coefficients, constant = linear(e) or ({}, 0)
+            if list(coefficients.values()) == [1]:
+                s, = coefficients
+                lo, hi = max(s.lo, -constant), n - 1 - constant if s.hi is None else min(s.hi, n - 1 - constant)
+                if lo <= hi and (lo, hi) != (s.lo, s.hi):
+                    values[s] = sym(s.name, lo, hi)
+                    self.loose.update((tight, self.loose.get(s, expr_of(s))) for tight in values[s].symbols())
+        return values
 
     def inside(self, rules: list[tuple[Expr, int]]) -> Operand:
         """Whether 0 <= e < size for all."""
@@ -301,18 +317,6 @@ def _stores_columns(body) -> bool:
     parts = [linear(s.index) for s in body if isinstance(s, loops.Store)]
     steps = [{x.name: c for x, c in p[0].items()} if p else {} for p in parts]
     return all(c.get("i1") == 1 and c.get("i2", 0) > 1 for c in steps)
-
-
-def _needed(body: list[loops.Statement]) -> tuple[loops.Statement, ...]:
-    """The statements that stores and checks depend on."""
-    needed: set[str] = set()
-    kept = []
-    for statement in reversed(body):
-        if isinstance(statement, (loops.Store, loops.Check)) or statement.name in needed:
-            kept.append(statement)
-            needed.update(loops.operands_of(statement))
-            needed.update(loops.symbols_of(statement))
-    return tuple(reversed(kept))
 
 
 def _used(buffers, body) -> tuple[loops.Buffer, ...]:

@@ -1,13 +1,14 @@
 """Whether two evaluations of one graph agree: the judge of the check that each new program gets.
 
 Integers and booleans must be equal and floats close in proportion to their tensor's size. Where that fails, both sides
-are held against an evaluation in float64: a result is accepted if it is about as near to it as the reference is, so that
-honest rounding differences (sums in another order, a tie that falls to the other side) are told from wrong results.
+are held against an evaluation in float64: a result is accepted if it is about as near to it as the reference is, or as the
+reference with its roundings disturbed. So honest rounding differences (sums in another order, a tie that falls to the other
+side, differences of nearly equal numbers) are told from wrong results.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 
@@ -39,9 +40,11 @@ class Mismatch:
                 f"({self.count} of {self.numel} elements differ)")
 
 
-def compare(ours: Sequence[Any], reference: Sequence[Any], precise=None) -> Mismatch | None:
-    """The first disagreement, or None. `precise()` gives the float64 results, computed only if they are needed."""
-    exact = None
+def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[], Sequence[Any]] | None = None,
+            noisy: Callable[[], Sequence[Any]] | None = None) -> Mismatch | None:
+    """The first disagreement, or None. `precise()` gives the float64 results, and `noisy()` those of the reference with
+    disturbed roundings; they are computed only if they are needed."""
+    exact = disturbed = None
     for k, (a, b) in enumerate(zip(ours, reference, strict=True)):
         if not isinstance(b, torch.Tensor):
             continue
@@ -72,11 +75,12 @@ def _differs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return ~torch.isclose(a, b, rtol=CLOSE[b.dtype], atol=CLOSE[b.dtype] * float(scale), equal_nan=True)
 
 
-def _worse(a: torch.Tensor, b: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Where `a` is wrong although `b`'s own rounding error is taken into account."""
+def _worse(a: torch.Tensor, references: Sequence[torch.Tensor], exact: torch.Tensor) -> torch.Tensor:
+    """Where `a` is wrong although the references' own rounding errors are taken into account."""
+    b = references[0]
     if not (b.is_floating_point() or b.is_complex()):
-        return (a != exact) & (b == exact)
-    ours, theirs = (a.to(exact.dtype) - exact).abs(), (b.to(exact.dtype) - exact).abs()
+        return (a != exact) & torch.stack([r == exact for r in references]).all(0)
+    ours, theirs = (a.to(exact.dtype) - exact).abs(), (torch.stack(list(references)).to(exact.dtype) - exact).abs()
     allowed = theirs[theirs.isfinite()].max() * ERROR_FACTOR if theirs.isfinite().any() else torch.zeros(())
     return ~(ours <= allowed) & ~((a == b) | (a.isnan() & b.isnan()))
 
@@ -84,3 +88,8 @@ def _worse(a: torch.Tensor, b: torch.Tensor, exact: torch.Tensor) -> torch.Tenso
 def evaluate_precisely(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
     """The graph's outputs with every floating computation done in float64 (complex128)."""
     return evaluate(graph, [widen(i) for i in inputs], precise=True)
+
+
+def evaluate_noisily(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
+    """The graph's outputs with every rounding disturbed, the same way each time."""
+    return evaluate(graph, inputs, noise=torch.Generator().manual_seed(0))

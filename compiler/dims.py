@@ -263,9 +263,10 @@ def _split(e: Expr, by: int) -> tuple[Expr, Expr]:
     return Expr(q), Expr(r)
 
 
-def _inside(e: Expr, by: int) -> bool:
+def _quotient(e: Expr, by: int) -> int | None:
+    """e // by where that is one number, else None."""
     lo, hi = e.bounds()
-    return lo is not None and hi is not None and 0 <= lo and hi < by
+    return lo // by if lo is not None and hi is not None and lo // by == hi // by else None
 
 
 def _common(e: Expr, by: int) -> int:
@@ -281,8 +282,8 @@ def _floordiv(e: Expr, by: int) -> Expr:
     if by == 1:
         return e
     q, r = _split(e, by)
-    if _inside(r, by):
-        return q
+    if (whole := _quotient(r, by)) is not None:
+        return q + whole
     k = _common(Expr({m: c for m, c in r.terms if m != ()}), by)
     if k > 1:  # (k*a + c) // (k*b) == (a + c//k) // b
         r = Expr({m: c // k for m, c in r.terms})
@@ -301,8 +302,8 @@ def _mod(e: Expr, by: int) -> Expr:
     if by == 1:
         return expr(0)
     _, r = _split(e, by)
-    if _inside(r, by):
-        return r
+    if (whole := _quotient(r, by)) is not None:
+        return r - whole * by
     k = _common(r, by)
     if k > 1:
         return (Expr({m: c // k for m, c in r.terms}) % (by // k)) * k

@@ -7,14 +7,18 @@ import torch
 
 from .dims import Expr, Sym
 from .ir import Graph, TensorType, Value
+from .ops.core import takes_random_numbers
 
 
 def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], None] | None = None,
-             precise: bool = False) -> list[Any]:
+             precise: bool = False, noise: torch.Generator | None = None) -> list[Any]:
     """The outputs for these inputs (tensors, in the order of graph.inputs). `watch(value, result)` sees every value.
 
     Runs under the caller's grad mode: on inputs that require grad, torch's autograd differentiates the evaluation.
-    `precise`: dtypes among the attributes are widened too, so that widened inputs are computed with in float64 all through.
+    `precise`: dtypes among the attributes are widened too, so that widened inputs are computed with in float64 all through;
+    random numbers are those that are drawn otherwise.
+    `noise`: every float that is computed is made larger or smaller by its last bit or so, at random, as other roundings
+    might have: the outputs then tell how far honest roundings carry (Monte Carlo arithmetic).
     """
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
@@ -24,6 +28,8 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     kept = set(graph.outputs)
     for v in graph.values:
         env[v] = run(v, [env[i] if isinstance(i, Value) else i for i in v.inputs], sizes, precise)
+        if noise is not None:
+            env[v] = _disturbed(env[v], noise)
         if watch:
             watch(v, env[v])
         for i in v.operands:
@@ -32,10 +38,22 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     return [env[o] for o in graph.outputs]
 
 
+def _disturbed(result: Any, noise: torch.Generator) -> Any:
+    if isinstance(result, (tuple, list)):
+        return type(result)(_disturbed(r, noise) for r in result)
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+        return result
+    signs = torch.randint(0, 2, result.shape, generator=noise, device=result.device) * 2 - 1
+    return result * (1 + signs * torch.finfo(result.dtype).eps).to(result.dtype)
+
+
 def run(v: Value, inputs: Sequence[Any], sizes: Mapping[str, int] | None = None, precise: bool = False) -> Any:
     """One value's result by its op's meaning. Raises the error of the torch call with the value named."""
     attrs = with_sizes(v.attrs, sizes) if sizes else v.attrs
     try:
+        if precise and takes_random_numbers(v):  # the same numbers, whatever the precision
+            given = [x.to(i.dtype) if isinstance(x, torch.Tensor) else x for i, x in zip(v.inputs, inputs)]
+            return widen(v.op.meaning(*given, **attrs))
         return v.op.meaning(*inputs, **(widen(attrs) if precise else attrs))
     except Exception as e:
         e.add_note(f"while evaluating %{v.name} = {v.op.name} ({v.origin})")

@@ -23,7 +23,7 @@ from .places import user_frame
 from .recorder import Recorder
 from .recording import Recording
 from .structure import Arguments, Rebuild
-from .torch_internals import active_dispatch_modes, active_function_modes, active_transform
+from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, saved_tensors_hooks
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
@@ -226,10 +226,11 @@ def compiled_function(compiled: Any) -> CompiledFunction:
 
 
 def _not_plain() -> bool:
-    """Whether this call runs under something that must see every op or call: a mode of torch, a transform, a tracer, or a
-    profiler, whose place the observer would take."""
+    """Whether this call runs under something that must see every op or call: a mode of torch, a transform, a tracer, a
+    profiler, whose place the observer would take, or hooks on saved tensors. Of these a checkpoint counts how often they
+    run, and a program has other tensors to save than the recorded run."""
     return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None or torch.jit.is_tracing()
-                or sys.getprofile() is not None)
+                or sys.getprofile() is not None or saved_tensors_hooks(True) is not None)
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,

@@ -10,7 +10,7 @@ import torch
 from ..compiler.compare import Mismatch, compare
 from ..compiler.evaluate import evaluate, widen
 from .recording import Recording
-from .torch_internals import version_of
+from .torch_internals import PlainFunction, version_of
 
 Tensors = Sequence[torch.Tensor]
 
@@ -43,10 +43,12 @@ class Derivative:
 
 @dataclass
 class _Backward:
-    """The backward program for one set of arriving gradients."""
+    """The backward program for one set of arriving gradients. `undefined`: those of its results for which torch, asked in
+    the check, had None: a backward of its own may leave out what is empty."""
     program: Callable[..., Sequence[torch.Tensor]]
     reached: tuple[int, ...]
     unchecked: bool
+    undefined: tuple[int, ...] = ()
 
 
 class Differentiable:
@@ -66,6 +68,8 @@ class Differentiable:
         self.passive = tuple(k for k in range(self.outputs) if k not in set(derivative.of))
         written = {w.input for w in recording.writebacks}
         by_value = {k for kind, k in derivative.saved if kind == "input"}
+        first = {"input": 0, "extra": len(recording.graph.inputs) + self.outputs}
+        self.saved = tuple(first[kind] + k for kind, k in derivative.saved)  # places in (*inputs, *outputs, *extra outputs)
         self.cloned = tuple(sorted(written & (by_value | set(derivative.relevant))))
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
@@ -80,8 +84,9 @@ class Differentiable:
 
     def gradients(self, ctx, arriving: tuple[int, ...], grads: Tensors) -> tuple[Sequence[int], Sequence]:
         """The inputs that gradients reach, and these. `ctx` holds what `_Node.forward` kept."""
-        saved = ctx.saved_tensors  # raises where one was modified in place, or was freed by an earlier backward
-        saved = [s if o is None else o for s, o in zip(saved, ctx.objects)]
+        saved = list(ctx.saved_tensors)  # raises where one was modified in place, or was freed by an earlier backward
+        for n, s in ctx.objects:
+            saved[n] = s
         if torch.is_grad_enabled() or self.broken():
             reached = self.derivative.reached(arriving)
             return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
@@ -93,6 +98,8 @@ class Differentiable:
             found = backward.program(*saved, *given)
         if backward.unchecked and not self._modified(ctx):
             found = self._checked(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads)
+        if backward.undefined:
+            found = [None if n in backward.undefined else g for n, g in enumerate(found)]
         return backward.reached, found
 
     # By the recording itself
@@ -109,14 +116,15 @@ class Differentiable:
         inputs.update((k, s) for (kind, k), s in zip(self.derivative.saved, saved) if kind == "input")
         return [inputs[k] for k in range(len(inputs))]
 
-    def _by_recording(self, inputs: Tensors, generator, arriving, grads: Tensors, reached: Sequence[int], precise: bool = False):
+    def _by_recording(self, inputs: Tensors, generator, arriving, grads: Tensors, reached: Sequence[int], **how):
         """Torch's gradients of the recording evaluated again, with the same random numbers. Under grad mode
-        (create_graph=True) they are connected to the inputs, and can be differentiated in turn."""
+        (create_graph=True) they are connected to the inputs, and can be differentiated in turn. `how` to evaluate it:
+        see `evaluate`."""
         again, wrt = torch.is_grad_enabled(), self.derivative.wrt
-        with torch.enable_grad(), outside_autocast(), _generator_at(generator):
+        with torch.enable_grad(), outside_autocast(), generator_at(generator):
             # An alias, so that hooks of the input itself run for the outer backward alone.
             inputs = [(t.view_as(t) if again else t.detach().requires_grad_()) if k in wrt else t.detach() for k, t in enumerate(inputs)]
-            outputs = evaluate(self.recording.graph, inputs, precise=precise)
+            outputs = evaluate(self.recording.graph, inputs, **how)
         return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
 
     def _checked(self, backward: _Backward, ours: Sequence, inputs: Tensors, generator, arriving, grads: Tensors) -> Sequence:
@@ -124,18 +132,21 @@ class Differentiable:
         theirs = self._by_recording(inputs, generator, arriving, grads, backward.reached)
         backward.unchecked = self.verify == "always"
         defined = [n for n, g in enumerate(theirs) if g is not None]
+        backward.undefined = tuple(n for n, g in enumerate(theirs) if g is None)
 
-        def precisely():
-            found = self._by_recording(widen(list(inputs)), None, arriving, widen(list(grads)), backward.reached, precise=True)
+        def again(inputs, grads, **how):
+            found = self._by_recording(inputs, generator, arriving, grads, backward.reached, **how)
             return [found[n] for n in defined]
-        mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined], None if self.recording.random else precisely)
+        mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined],
+                           lambda: again(widen(list(inputs)), widen(list(grads)), precise=True),
+                           lambda: again(inputs, grads, noise=torch.Generator().manual_seed(0)))
         if mismatch is None:
             return ours
         self.report(mismatch, inputs)
         return theirs
 
 
-class _Node(torch.autograd.Function):
+class _Node(PlainFunction):
     """One call of a program in autograd's graph."""
 
     @staticmethod
@@ -144,10 +155,12 @@ class _Node(torch.autograd.Function):
         results = program.forward(*tensors)
         if program.cloned:  # the run writes to them after this
             tensors = [t.clone() if k in program.cloned else t for k, t in enumerate(tensors)]
-        outputs, extra = results[:program.outputs], results[program.outputs:]
-        saved = [tensors[k] if kind == "input" else extra[k] for kind, k in program.derivative.saved]
-        ctx.objects = [None if isinstance(s, torch.Tensor) else s for s in saved]
-        ctx.save_for_backward(*(s if isinstance(s, torch.Tensor) else None for s in saved))
+        outputs, everything = results[:program.outputs], (*tensors, *results)
+        saved = [everything[k] for k in program.saved]
+        ctx.objects = [(n, s) for n, s in enumerate(saved) if not isinstance(s, torch.Tensor)]
+        for n, _ in ctx.objects:
+            saved[n] = None
+        ctx.save_for_backward(*saved)
         ctx.primals = {k: tensors[k] for k in program.held}
         ctx.versions = [(k, version_of(tensors[k])) for k in program.versioned]
         ctx.inputs = len(tensors)
@@ -207,7 +220,7 @@ def outside_autocast():
 
 
 @contextmanager
-def _generator_at(state: torch.Tensor | None):
+def generator_at(state: torch.Tensor | None):
     """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
     if state is None:
         yield

@@ -8,7 +8,8 @@ through its views, which gives the base another value; the old one stays what it
 Gradients: an operation under no_grad, or a detach, leaves the numbers alone, so the graph reads through it. What tells
 is the flag that autograd itself puts on each tensor: where a tensor that needs no gradient is read and its value would
 carry one, a `detach` goes between. Where a write hides from autograd (under no_grad, or through a detached tensor), the
-tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported.
+tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only a whole tensor
+written to under no_grad by its own name stays whole: its new numbers have the old ones' gradient (`straight_through`).
 """
 from __future__ import annotations
 
@@ -188,13 +189,21 @@ class Memory:
             self.check_gradient(tensor, alias, new)
         if grad and not flag:
             self._settle(base, alias.family)
+        kept = not grad and flag and not alias.steps and base.input is None and not alias.family.torn
+        if kept:
+            new = self._with_gradient_of(base.value, new)
         base.value = self._written(alias, new)
         base.version += 1
         alias.value, alias.version, alias.chained = new, base.version, not alias.steps
         for family in base.families:
-            family.torn |= not grad or family is not alias.family
+            family.torn |= not (grad or kept) or family is not alias.family
         if grad and not flag:
             alias.family.torn = False
+
+    def _with_gradient_of(self, old: Value, new: Value) -> Value:
+        value = self._b.straight_through(self._detached(new), old)
+        value.type = new.type
+        return value
 
     def _settle(self, base: Base, family: Family) -> None:
         """A tensor that needs no gradient is written to: what stays of its base carries none either."""

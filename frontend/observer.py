@@ -12,7 +12,7 @@ import random
 import sys
 import types
 import weakref
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Iterator
 from threading import get_ident
 from typing import Any, Callable
@@ -27,6 +27,7 @@ from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, sa
 from .modules import original_of
 from .names import attributes_named, attributes_written, code_in, globals_named, globals_written, imports_named
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
+from .profiling import unprofiled
 from .structure import Arguments
 from .torch_internals import GLOBAL_MODULE_HOOKS
 
@@ -36,7 +37,7 @@ ITEM_LIMIT = 20_000
 _CONTAINERS = (list, dict, set, frozenset, deque)
 _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
                types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
-               numpy.generic)
+               numpy.generic, type(namedtuple("_", "field").field))
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
@@ -53,6 +54,7 @@ class Observer:
         self.reads: dict[tuple, Read] = {}
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.unsupported: Unsupported | None = None
+        self.busy = False  # what the observer itself reads is not the run's doing
         self.read_flags = False  # whether the run may have read a tensor's requires_grad
         self._arguments = arguments
         self._known: dict[int, tuple[Any, str]] = {}
@@ -73,7 +75,7 @@ class Observer:
     # Before and after
 
     def __enter__(self):
-        self._thread = get_ident()
+        self.thread = get_ident()  # an access on another one is not the run's
         self.state = torch_state()
         self._random = _random_states()
         try:
@@ -340,16 +342,15 @@ class Observer:
 
     def watch(self, part: Callable, *args: Any) -> None:
         """Run a part of the observer inside the user's run, which nothing that goes wrong here may disturb."""
-        if self.unsupported is not None:
+        if self.unsupported is not None or self.busy:
             return
+        self.busy = True
         try:
             part(*args)
         except Exception as defect:
             self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", user_line())
-
-    def observes(self) -> bool:
-        """Whether an access on this thread, now, is the run's."""
-        return get_ident() == self._thread
+        finally:
+            self.busy = False
 
     # Functions entered
 
@@ -448,15 +449,16 @@ def _open(cls: type) -> bool:
 
 def _getattribute(observer: Observer, original: Callable) -> Callable:
     def __getattribute__(self, name):
-        if observer.observes():
-            observer.watch(observer.attribute_read, self, name)
+        if get_ident() == observer.thread and not observer.busy:
+            with unprofiled():
+                observer.watch(observer.attribute_read, self, name)
         return original(self, name)
     return __getattribute__
 
 
 def _setattr(observer: Observer, original: Callable) -> Callable:
     def __setattr__(self, name, value):
-        if observer.observes():
+        if get_ident() == observer.thread:
             observer.watch(observer.attribute_written, self, name, "sets")
         original(self, name, value)
     return __setattr__
@@ -464,7 +466,7 @@ def _setattr(observer: Observer, original: Callable) -> Callable:
 
 def _delattr(observer: Observer, original: Callable) -> Callable:
     def __delattr__(self, name):
-        if observer.observes():
+        if get_ident() == observer.thread:
             observer.watch(observer.attribute_written, self, name, "deletes")
         original(self, name)
     return __delattr__

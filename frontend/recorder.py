@@ -21,6 +21,7 @@ from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
 from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
+from .profiling import unprofiled
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
 from .torch_internals import TorchDispatchMode, current_backward, version_of
 
@@ -74,6 +75,7 @@ class Recorder:
         self._before: list[tuple] = []
         self._random = self._from_numbers = self._busy = False
         self._inference = torch.is_inference_mode_enabled()
+        self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._modes = (_Ops(self), _Api(self))
         self._guarded(self._take_arguments, arguments)
 
@@ -97,7 +99,8 @@ class Recorder:
             return None
         self._busy = True
         try:
-            return observe(*args)
+            with unprofiled():
+                return observe(*args)
         except Unsupported as why:
             self.stop(why)
         except Exception as defect:
@@ -184,7 +187,7 @@ class Recorder:
         return call
 
     def _refuse(self, op: Overload, args, kwargs) -> None:
-        if current_backward() != -1:
+        if current_backward() != self._within:
             raise Unsupported("runs a backward pass")
         if torch.is_inference_mode_enabled() != self._inference:
             raise Unsupported("enters or leaves inference mode")
@@ -555,8 +558,9 @@ def _is_operand(data) -> bool:
 
 
 def _check_kind(tensor: torch.Tensor) -> None:
-    """Raise Unsupported for tensors other than plain dense ones on the CPU."""
+    """Raise Unsupported for tensors other than plain dense ones on the CPU or a GPU; a backend may take fewer."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise Unsupported(f"a tensor of the class {type(tensor).__name__}")
-    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
-        raise Unsupported(f"a tensor that is not dense on the CPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")
+    known = tensor.device.type in ("cpu", "cuda") and tensor.layout is torch.strided
+    if not known or tensor.is_quantized or tensor.is_nested:
+        raise Unsupported(f"a tensor that is not dense on the CPU or a GPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")

@@ -25,6 +25,7 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
+saved_tensors_hooks = _take("torch._C._autograd._top_saved_tensors_default_hooks", "to leave calls under checkpoint alone")
 active_transform = _take("torch._C._functorch.peek_interpreter_stack", "to leave calls under vmap and grad alone")
 
 # Tensors
@@ -34,7 +35,7 @@ TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors a
 empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)
 
 # Autograd
-Node = _take("torch.autograd.function._SingleLevelFunction", "to put a program into autograd's graph without looking for "
+PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to put a program into autograd's graph without looking for "
              "transforms, which guards have ruled out", needed=False) or torch.autograd.Function
 
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones

@@ -53,7 +53,10 @@ def toolchain() -> Toolchain:
 
 def compile_shared(source: Path, target: Path, tools: Toolchain) -> None:
     """Compile a C file into a shared object. Raises BuildError with the command and the compiler's first lines."""
-    _run([*tools.command, *tools.flags, "-o", str(target), str(source), *LIBRARIES])
+    command = [*tools.command, *tools.flags, "-o", str(target), str(source), *LIBRARIES]
+    _run(command)
+    if not target.exists():
+        raise BuildError(f"{shlex.join(command)}\nsucceeded, but made no shared object")
 
 
 def _compiler(wanted: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ covers the source, the flags, the compiler and the machine's instruction sets.
 """
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -13,6 +14,7 @@ import stat
 import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from .. import config
@@ -55,11 +57,51 @@ def _from_disk(key: str, source: str, tools: Toolchain) -> Library:
             _build(folder, key, source, tools)
         return Library(ctypes.PyDLL(str(path)), folder / f"{key}.c")
     except OSError as error:
-        if folder not in _warned:
-            _warned.add(folder)
-            warnings.warn(f"smelt cannot use its cache folder, and will build again in every process: {error}",
-                          SmeltWarning, stacklevel=2)
+        _warn_once(folder, error)
         return _outside_cache(key, source, tools)
+
+
+def text_file(text: str, suffix: str) -> Path:
+    """A file with this text in the folder on disk, or in a folder of this process where that cannot be used."""
+    name = hashlib.sha256(text.encode()).hexdigest() + suffix
+    folder = Path(config.cache_dir)
+    try:
+        make_private(folder)
+        path = folder / name
+        if not path.exists() or path.read_bytes() != text.encode():
+            _write(path, text)
+        return path
+    except OSError as error:
+        _warn_once(folder, error)
+    try:
+        path = Path(_process_folder()) / name
+        _write(path, text)
+    except OSError as error:
+        raise BuildError(f"the generated source could not be written: {error}") from error
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as work:
+        made = Path(work) / path.name
+        made.write_text(text)
+        os.replace(made, path)
+
+
+@lru_cache
+def _process_folder() -> str:
+    """A folder that is gone again with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="smelt-")
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
+        warnings.warn(f"smelt cannot use its cache folder, and will build again in every process: {error}",
+                      SmeltWarning, stacklevel=3)
 
 
 def _outside_cache(key: str, source: str, tools: Toolchain) -> Library:

@@ -20,7 +20,7 @@ def make_frame(program: Program, views: tuple[int, ...]) -> tuple:
     The table has the pointers of constants and of pieces of the arena; inputs and outputs are put in by each launch.
     """
     with torch.inference_mode(False):  # a frame outlives the mode that it was made in
-        arena = torch.empty(program.arena_bytes + ALIGNMENT, dtype=torch.uint8)
+        arena = torch.empty(program.arena_bytes + ALIGNMENT, dtype=torch.uint8, device=program.device)
         start = -arena.data_ptr() % ALIGNMENT
         tensors = tuple(_view(arena[start:], program.slots[v]) for v in views)
     table = (ctypes.c_void_p * len(program.slots))()
@@ -32,10 +32,15 @@ def make_frame(program: Program, views: tuple[int, ...]) -> tuple:
     return ctypes.addressof(table), *tensors, (table, arena)
 
 
-def arena_slots_of_calls(program: Program) -> tuple[int, ...]:
-    """The arena slots that Calls are given as tensors."""
-    refs = (r.slot for step in program.steps if isinstance(step, Call) for r in refs_in((step.args, step.kwargs)))
-    return tuple(dict.fromkeys(s for s in refs if program.slots[s].place == "arena"))
+def arena_slots_as_tensors(program: Program) -> tuple[int, ...]:
+    """The arena slots that Calls are given as tensors, and in Triton's case launches."""
+    used: list[int] = []
+    for step in program.steps:
+        if isinstance(step, Call):
+            used += (r.slot for r in refs_in((step.args, step.kwargs)))
+        elif program.language == "triton":
+            used += step.uses
+    return tuple(dict.fromkeys(s for s in used if program.slots[s].place == "arena"))
 
 
 def refs_in(value) -> list[Ref]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from .frames import arena_slots_of_calls, refs_in
+from .frames import arena_slots_as_tensors, refs_in
 from .program import Call, Launch, Program, Ref
 
 #: What load.py gives the function; no slot may have such a name.
@@ -34,8 +34,8 @@ HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", 
 
 @dataclass
 class Host:
-    """`source` defines `run`, and `bound` holds its further global names. `plans`: for each launch, the name of its plan, the
-    step, and the slots whose pointers it is given."""
+    """`source` defines `run`, and `bound` holds its further global names. `plans`: for each launch, the name of its plan (in C)
+    or function (in Triton), the step, and the slots that it is given."""
     source: str
     bound: dict[str, Any] = field(default_factory=dict)
     plans: list[tuple[str, Launch, tuple[int, ...]]] = field(default_factory=list)
@@ -52,9 +52,10 @@ class _Printer:
         self.taken = set(HELPERS)
         self.names = [self.fresh(slot.name) for slot in program.slots]
         self.host = Host("", {n: s.constant for n, s in zip(self.names, program.slots) if s.place == "constant"})
-        self.views = arena_slots_of_calls(program)
+        self.views = arena_slots_as_tensors(program)
         self.launched = {i for step in program.steps if isinstance(step, Launch) for i in step.uses}
         self.framed = bool(self.views) or any(isinstance(step, Launch) for step in program.steps)
+        self.pooled = self.framed and program.language == "c"  # on a GPU the allocator pools, by stream
         self.made: set[int] = set()  # outputs that are allocated
         self.placed: set[int] = set()  # slots whose pointers are in the table
         self.lines: list[str] = []
@@ -69,7 +70,7 @@ class _Printer:
             self.print_launch(step) if isinstance(step, Launch) else self.print_call(step)
         self.allocate(program.outputs)
         results = [self.result(i) for i in program.outputs]
-        if self.framed:
+        if self.pooled:
             self.lines.append("frames.append(frame)")
         self.lines.append(f"return ({', '.join(results)}{',' if len(results) == 1 else ''})")
         parameters = ", ".join(self.names[i] for i in sorted(program.inputs, key=lambda i: program.slots[i].position))
@@ -80,20 +81,31 @@ class _Printer:
         if not self.framed:
             return
         views = "".join(f"{self.names[v]}, " for v in self.views)
-        self.lines += ["try:", "    frame = frames.pop()", "except IndexError:", "    frame = new_frame()",
-                       f"table, {views}kept = frame"]
+        if self.pooled:
+            self.lines += ["try:", "    frame = frames.pop()", "except IndexError:", "    frame = new_frame()"]
+        else:
+            self.lines.append("frame = new_frame()")
+        self.lines.append(f"table, {views}kept = frame")
 
     def print_launch(self, step: Launch):
-        slots = self.program.slots
         self.allocate(step.uses)
+        name = self.fresh(step.symbol)
+        launch = self.c_launch(name, step) if self.program.language == "c" else self.triton_launch(name, step)
+        self.lines += [f"code = {launch}", "if code:", "    raise failure(code)"]
+
+    def c_launch(self, name: str, step: Launch) -> str:
+        slots = self.program.slots
         given = tuple(i for i in dict.fromkeys(step.uses)
                       if slots[i].place in ("input", "output", "call") and i not in self.placed)
         self.placed.update(given)
-        name = self.fresh(step.symbol)
         self.host.plans.append((name, step, given))
         threads = {0: "threads()", 1: "1"}.get(step.threads, f"min({step.threads}, threads())")
         pointers = "".join(f", {self.names[i]}.data_ptr()" for i in given)
-        self.lines += [f"code = launch({name}, table, {threads}{pointers})", "if code:", "    raise failure(code)"]
+        return f"launch({name}, table, {threads}{pointers})"
+
+    def triton_launch(self, name: str, step: Launch) -> str:
+        self.host.plans.append((name, step, step.uses))
+        return f"{name}({', '.join(self.names[i] for i in step.uses)})"
 
     def print_call(self, step: Call):
         self.allocate(r.slot for r in refs_in((step.args, step.kwargs)))

@@ -12,12 +12,12 @@ import torch
 
 from ..errors import SmeltError
 from .cache import library
-from .frames import arena_slots_of_calls, make_frame
-from .host import print_host
+from .frames import arena_slots_as_tensors, make_frame
+from .host import Host, print_host
 from .launcher import launcher, make_plan
-from .program import Launch, Program
+from .program import Launch, Program, Slot
+from .triton_module import triton_functions
 
-_CPU = torch.device("cpu")
 _runs: weakref.WeakSet = weakref.WeakSet()  # the host programs of this process
 _threads: Callable[[], int] = torch.get_num_threads
 
@@ -44,63 +44,76 @@ class LoadedProgram:
 
     def __init__(self, program: Program, run: Callable[..., tuple], host_source: str, source_path: Path | None):
         self.program, self.run, self.host_source, self.source_path = program, run, host_source, source_path
-        self._used = {i for step in program.steps if isinstance(step, Launch) for i in step.uses}
+        used = {i for step in program.steps if isinstance(step, Launch) for i in step.uses}
+        slots = [program.slots[i] for i in program.inputs if i in used]
+        self._wanted = [(s, s.position, (s.dtype, s.shape, s.strides, s.device)) for s in slots]
 
     def __call__(self, *inputs) -> tuple:
-        program = self.program
-        if len(inputs) != len(program.inputs):
-            raise SmeltError(f"{program.name} takes {len(program.inputs)} inputs, not {len(inputs)}")
-        for i in program.inputs:
-            if i in self._used:
-                self._check(i, inputs[program.slots[i].position])
+        if len(inputs) != len(self.program.inputs):
+            raise SmeltError(f"{self.program.name} takes {len(self.program.inputs)} inputs, not {len(inputs)}")
+        for slot, position, wanted in self._wanted:
+            t = inputs[position]
+            if not isinstance(t, torch.Tensor) or (t.dtype, t.shape, t.stride(), t.device) != wanted:
+                raise self._misfit(slot, t)
         return self.run(*inputs)
 
-    def _check(self, i: int, given) -> None:
-        slot = self.program.slots[i]
-        wanted = (slot.device, slot.dtype, slot.shape, slot.strides)
+    def _misfit(self, slot: Slot, given) -> SmeltError:
+        """What is wrong with the input for a slot."""
         if not isinstance(given, torch.Tensor):
-            raise SmeltError(f"{self.program.name}: input {slot.name!r} is to be a tensor, not {type(given).__name__}")
-        found = (given.device, given.dtype, tuple(given.shape), given.stride())
-        for what, a, b in zip(("device", "dtype", "shape", "strides"), wanted, found):
-            if a != b:
-                raise SmeltError(f"{self.program.name}: input {slot.name!r} is to have {what} {a}, not {b}")
+            return SmeltError(f"{self.program.name}: input {slot.name!r} is to be a tensor, not {type(given).__name__}")
+        found = {"device": given.device, "dtype": given.dtype, "shape": tuple(given.shape), "strides": given.stride()}
+        what = next(k for k, value in found.items() if value != getattr(slot, k))
+        return SmeltError(f"{self.program.name}: input {slot.name!r} is to have {what} {getattr(slot, what)}, not {found[what]}")
 
     def __repr__(self):
         return f"<LoadedProgram {self.program.name}: {len(self.program.steps)} steps>"
 
 
-def empty_cpu(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of unset memory, on the CPU whatever the default device is."""
-    return torch.empty_strided(shape, strides, dtype=dtype, device=_CPU)
-
-
-def load(program: Program, empty: Callable[..., torch.Tensor] = empty_cpu) -> LoadedProgram:
-    """Build the program's C source, or take it from the cache, and make the program callable.
+def load(program: Program, empty: Callable[..., torch.Tensor] | None = None) -> LoadedProgram:
+    """Build the program's source, or take it from the cache, and make the program callable.
 
     `empty` allocates outputs: most of the cost of a small program is in there, and a caller may know a faster one.
-    Raises BuildError if there is no working C compiler, and ValueError for a program that breaks the rules of slots.
+    Raises BuildError if there is no working C compiler (no Triton), and ValueError for a program that breaks the rules of slots.
     """
     host = print_host(program)
-    built = library(program.source) if host.plans else None
-    plans = [make_plan(built.address(step.symbol), given) for _, step, given in host.plans]
-    addresses = {name: ctypes.addressof(plan) for (name, _, _), plan in zip(host.plans, plans)}
-    space = {**host.bound, **_helpers(program), **addresses, "empty": empty, "plans": plans}  # plans: to keep them alive
+    bound, path = {"c": _c_launches, "triton": _triton_launches}[program.language](program, host) if host.plans else ({}, None)
+    space = {**host.bound, **_helpers(program), **bound, "empty": empty or _empty_on(program.device)}
     run = _define(program.name, host.source, space)
     _runs.add(run)
-    return LoadedProgram(program, run, host.source, built.source_path if built else None)
+    return LoadedProgram(program, run, host.source, path)
+
+
+def _c_launches(program: Program, host: Host) -> tuple[dict[str, Any], Path | None]:
+    """What the host program launches C with, and the source's file."""
+    built = library(program.source)
+    plans = [make_plan(built.address(step.symbol), given) for _, step, given in host.plans]
+    addresses = {name: ctypes.addressof(plan) for (name, _, _), plan in zip(host.plans, plans)}
+    return {**addresses, "plans": plans, "launch": launcher()}, built.source_path  # plans: to keep them alive
+
+
+def _triton_launches(program: Program, host: Host) -> tuple[dict[str, Any], Path | None]:
+    """The functions that launch Triton kernels, and the source's file."""
+    function, path = triton_functions(program.source, program.device)
+    return {name: function(step.symbol) for name, step, _ in host.plans}, path
+
+
+def _empty_on(device: torch.device) -> Callable[..., torch.Tensor]:
+    """Makes a tensor of unset memory, on this device whatever the default device is."""
+    def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+    return empty
 
 
 def _helpers(program: Program) -> dict[str, Any]:
-    views = arena_slots_of_calls(program)
+    views = arena_slots_as_tensors(program)
     return {
         "torch": torch,
         "threads": _threads,
         "frames": [],
         "new_frame": lambda: make_frame(program, views),
         "failure": lambda code: program.messages[code - 1].error(program.messages[code - 1].text),
-        "in_layout": _in_layout,
+        "in_layout": _in_layout_on(program.device),
         "owned": _owned,
-        **({"launch": launcher()} if any(isinstance(step, Launch) for step in program.steps) else {}),
     }
 
 
@@ -112,12 +125,16 @@ def _define(name: str, source: str, space: dict[str, Any]) -> Callable[..., tupl
     return space["run"]
 
 
-def _in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """What a Call returned, as the kernels that read it index it."""
-    if tuple(value.shape) != shape or value.dtype != dtype or value.device.type != "cpu":
-        found = f"{value.dtype}{list(value.shape)} on {value.device}"
-        raise SmeltError(f"a call returned {found}, not {dtype}{list(shape)} on the CPU")
-    return value if value.stride() == strides else empty_cpu(shape, strides, dtype).copy_(value)
+def _in_layout_on(device: torch.device) -> Callable[..., torch.Tensor]:
+    """Gives what a Call returned as the kernels that read it index it."""
+    empty = _empty_on(device)
+
+    def in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        if tuple(value.shape) != shape or value.dtype != dtype or value.device != device:
+            found = f"{value.dtype}{list(value.shape)} on {value.device}"
+            raise SmeltError(f"a call returned {found}, not {dtype}{list(shape)} on {device}")
+        return value if value.stride() == strides else empty(shape, strides, dtype).copy_(value)
+    return in_layout
 
 
 def _owned(value, kept: tuple) -> Any:

@@ -39,9 +39,10 @@ class Ref:
 
 @dataclass(frozen=True)
 class Launch:
-    """Run C function `symbol(void **slots, int threads)`, which runs `kernels` (their names) one after another.
+    """Run function `symbol` of the source, which runs `kernels` (their names) one after another.
 
     It reads and writes the slots named in `uses`; returns 0, or 1 + the index in the program's messages of a failed check.
+    In C it is `symbol(void **slots, long threads)`; in Triton's Python `symbol(*tensors)`, with the tensors of `uses`.
     """
     symbol: str
     kernels: tuple[str, ...]
@@ -78,8 +79,15 @@ class Program:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     steps: tuple[Step, ...]
-    source: str  # C; "" if there is no kernel
+    source: str  # in the program's language; "" if there is no kernel
     arena_bytes: int = 0
     messages: tuple[Message, ...] = ()
     #: facts for people: kernels with bytes moved, what fused into what (codegen fills it, `explain` reads it)
     notes: dict[str, Any] = field(default_factory=dict)
+    language: str = "c"  # or "triton"
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        devices = [s.device for s in self.slots if s.place != "constant"]
+        return next((d for d in devices if d.type != "cpu"), torch.device("cpu"))

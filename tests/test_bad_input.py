@@ -111,14 +111,14 @@ def quantized():
 #: What smelt runs eagerly: what it is, the function, its arguments, and the warning (said once, at the user's line).
 EAGER = [
     ("a tensor on the meta device", f, lambda: (X.to("meta"),),
-     "f runs eagerly: a tensor that is not dense on the CPU (torch.strided, meta, torch.float32)"),
+     "f runs eagerly: a tensor that is not dense on the CPU or a GPU (torch.strided, meta, torch.float32)"),
     ("a sparse COO tensor", torch.neg, lambda: (X.to_sparse(),),
-     "neg runs eagerly: a tensor that is not dense on the CPU (torch.sparse_coo, cpu, torch.float32)"),
+     "neg runs eagerly: a tensor that is not dense on the CPU or a GPU (torch.sparse_coo, cpu, torch.float32)"),
     ("a sparse CSR tensor", torch.neg, lambda: (X.to_sparse_csr(),),
      "neg runs eagerly: argument arg0 is a tensor without strides (torch.sparse_csr)"),
     ("a nested tensor", torch.neg, lambda: (nested(),), "neg runs eagerly: argument arg0 is a tensor without strides (nested)"),
     ("a quantized tensor", torch.dequantize, lambda: (quantized(),),
-     "dequantize runs eagerly: a tensor that is not dense on the CPU (torch.strided, cpu, torch.qint8)"),
+     "dequantize runs eagerly: a tensor that is not dense on the CPU or a GPU (torch.strided, cpu, torch.qint8)"),
     ("a lazily conjugated tensor", torch.neg, lambda: (torch.ones(3, dtype=torch.complex64).conj(),),
      "neg runs eagerly: a tensor whose sign is kept aside (conj)"),
     ("a generator function", generator, lambda: (X,), "generator runs eagerly: returns an object of type generator made by the run"),

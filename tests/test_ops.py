@@ -561,10 +561,11 @@ def checks_its_arguments(name: str, kind: str) -> bool:
 def test_import_gives_what_torch_gives(overload):
     func = overload_of(overload)
     imports = 0
-    for args, kwargs in schema_calls(func) if torch.Tag.nondeterministic_seeded not in func.tags else []:
+    varies = torch.Tag.nondeterministic_seeded in func.tags or overload.startswith("empty")  # torch 2.11 has no tag on the latter
+    for args, kwargs in schema_calls(func) if not varies else []:
         try:
             result = func(*kept(args), **kwargs)
         except (RuntimeError, IndexError, TypeError, NotImplementedError):
             continue
         imports += check_import(func, args, kwargs, result)
-    assert imports or overload in met_in_meanings() or torch.Tag.nondeterministic_seeded in func.tags, "never tried"
+    assert imports or overload in met_in_meanings() or varies, "never tried"

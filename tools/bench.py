@@ -169,7 +169,7 @@ def plot(rows: Sequence[Row], path: str) -> None:
     axes.barh(names, [r.ratio for r in rows][::-1], color="#6a9a5b")
     axes.axvline(1, color="#444444", linewidth=1)
     for k, r in enumerate(rows[::-1]):
-        axes.text(r.ratio, k, f" {r.ratio:.1f}x", va="center")
+        axes.text(max(r.ratio, 1), k, f" {r.ratio:.2f}x", va="center")
     axes.set_xlabel("eager time / smelt time")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -16,7 +16,9 @@ FORMATS = ("svg", "png", "pdf", "dot")
 #: Fill colour by kind of op.
 COLOURS = {"input": "#dbe9f6", "view": "#f3f3f3", "source": "#f3f3f3", "reduce": "#fde4c8", "contract": "#f9d0d0",
            "opaque": "#e6d9f2", "composite": "#e6d9f2", "gather": "#fdf3c0"}
-GRAPH = {"fontname": "Helvetica", "fontsize": "11", "nodesep": "0.2", "ranksep": "0.35", "labeljust": "l"}
+#: newrank: dot's older ranking loses edges in large pictures of clusters. size: at most, in inches.
+GRAPH = {"fontname": "Helvetica", "fontsize": "11", "nodesep": "0.2", "ranksep": "0.35", "labeljust": "l", "newrank": "true",
+         "size": "80,120"}
 NODE = {"shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "color": "#888888", "fontname": "Helvetica",
         "fontsize": "10", "margin": "0.08,0.04"}
 EDGE = {"color": "#666666", "fontname": "Helvetica", "fontsize": "9", "arrowsize": "0.6"}

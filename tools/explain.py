@@ -7,9 +7,7 @@ from typing import Any, Sequence
 
 import torch
 
-from .. import config
-from ..codegen.c.backend import CBackend
-from ..codegen.generate import single_kernels
+from ..codegen.generate import Backend, single_kernels
 from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import SmeltError
@@ -148,7 +146,7 @@ def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
     for part, loaded in compilation.programs.items():
         program = loaded.program
         notes = program.notes["kernels"]
-        seconds = _kernel_seconds(compilation.graphs[part]) if timed else [None] * len(notes)
+        seconds = _kernel_seconds(compilation.graphs[part], compilation.backend) if timed else [None] * len(notes)
         kernels += [KernelReport(k["name"], part, tuple(k["values"]), k["read"], k["written"], k["eager"], t)
                     for k, t in zip(notes, seconds, strict=True)]
         calls += [" ".join(filter(None, (step.name, step.origin))) for step in program.steps if isinstance(step, Call)]
@@ -158,10 +156,10 @@ def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
                          len(compilation.graphs["recorded"].values), p.run.broken)
 
 
-def _kernel_seconds(graph: Graph) -> list[float]:
+def _kernel_seconds(graph: Graph, backend: Backend) -> list[float]:
     """The median seconds of each kernel of a graph, in a launch of its own on made-up tensors."""
     found = []
-    for program in single_kernels(graph, CBackend(config.isa)):
+    for program in single_kernels(graph, backend):
         tensors = [_made_up(program.slots[i]) for i in program.inputs]
         run = load(program)
         found.append(measure({"kernel": lambda: run(*tensors)}, seconds=0.02)["kernel"])
@@ -170,7 +168,7 @@ def _kernel_seconds(graph: Graph) -> list[float]:
 
 def _made_up(slot: Slot) -> torch.Tensor:
     """A tensor for a slot: random floats, and zeros of other dtypes, since an integer may be an index."""
-    tensor = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype)
+    tensor = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype, device=slot.device)
     return tensor.normal_() if slot.dtype.is_floating_point else tensor.zero_()
 
 
@@ -223,7 +221,8 @@ def picture(compiled: Any, path: Any, program: int) -> Path:
     parts = []
     if not executable.compilation.programs:
         raise SmeltError(f"{executable.recording.graph.name} was compiled with backend='eager': it has no kernels to draw")
-    for part, loaded in executable.compilation.programs.items():
+    programs = executable.compilation.programs
+    for part, loaded in ((p, programs[p]) for p in ("forward", "backward") if p in programs):
         kernels = [draw.Kernel(k["name"], tuple(k["values"]), tuple(k["stored"])) for k in loaded.program.notes["kernels"]]
         parts.append(draw.Part(loaded.program.notes["graph"], kernels, _output_labels(executable, part)))
     return draw.render(draw.dot(parts), path)

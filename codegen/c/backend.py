@@ -13,6 +13,7 @@ from .printer import print_source
 class CBackend:
     """Prints kernels as C for an instruction set ("auto": this machine's)."""
     isa: str = "auto"
+    language: str = "c"
 
     def print(self, name, segments, messages) -> str:
         return print_source(name, segments, messages, self.isa)

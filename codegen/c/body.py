@@ -106,6 +106,7 @@ class Body:
     axes      names of the axes, which are C variables of the same names (see `axis_names`)
     given     statements made elsewhere (a matrix product's "acc"): name -> (dtype, whether it varies along the lanes)
     reduced   names of the axes reduced over
+    ahead     names of loads that fetch memory for later iterations -> how many elements ahead
     """
     statements: Sequence[Statement]
     buffers: Iterable[Buffer]
@@ -115,6 +116,7 @@ class Body:
     axes: Iterable[str] = ()
     given: Mapping[str, tuple[torch.dtype, bool]] = field(default_factory=dict)
     reduced: frozenset[str] = frozenset()
+    ahead: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self):
         self.names = Names()
@@ -221,6 +223,8 @@ class Body:
             conditions = ([self.c_names[s.guard]] if varying_guard else []) + ["live"] * live
             at = f"{p} + {self.place(s.index)}"
             text = f"load_where_{raw}({at}, {' & '.join(conditions)})" if conditions else f"load_{raw}({at})"
+            if s.name in self.ahead:
+                w.line(f"__builtin_prefetch({at} + {self.ahead[s.name]});")
         else:
             text = self._gather(w, s, raw, p, live)
         if buffer.dtype in FORMS:

@@ -42,6 +42,7 @@ class Columns(Reducing):
             self._between(number)
             if number < len(self.plan.passes):
                 self._pass(self.plan.passes[number])
+                self.read_once(self.plan.passes[number])
 
     # Values by column
 

@@ -60,14 +60,14 @@ _EXP_TAIL = polynomial("r", "0.5f", "0.16666518f", "0.041666206f", "0.0083689177
 
 @helper("scale")
 def _scale(t: Vector, isa: Isa) -> str:
-    """x * 2**n for a whole number n between -280 and 250, rounded once."""
+    """x * 2**n for a whole number n up to 250, rounded once; n below -252 gives 0."""
     head = "static inline $T scale_$T($T x, $T n)"
     if isa.name == "avx512" and t.bytes == 64:
         return head + " { return __builtin_ia32_scalefps512_mask(x, n, ($T){}, -1, 4); }"
     return head + """
 {
-    const $I whole = $I_from_$T(n), half = whole >> 1;
-    return x * ($T)((half + 127) << 23) * ($T)((whole - half + 127) << 23);
+    const $I whole = $I_from_$T(n), half = whole >> 1, none = {};
+    return x * ($T)(max_$I(half + 127, none) << 23) * ($T)(max_$I(whole - half + 127, none) << 23);
 }"""
 
 
@@ -76,8 +76,9 @@ def _exp(t: Vector, isa: Isa) -> str:
     return f"""
 static inline $T exp_$T($T x)
 {{
-    // Beyond these limits the result is infinite or 0; a NaN passes.
-    x = upper_$T(splat_$T(-104.0f), lower_$T(splat_$T(89.0f), x));{_REDUCE}
+    // Beyond these limits the result is infinite or 0; a NaN passes. Underflow takes processors a hundred times as long as
+    // a result that is far from a number, so what is 0 is made that.
+    x = select_$T(lt_$T(x, splat_$T(-104.0f)), splat_$T(-400.0f), lower_$T(splat_$T(89.0f), x));{_REDUCE}
     const $T tail = {_EXP_TAIL};
     return scale_$T(fma_$T(fma_$T(tail, r, splat_$T(1.0f)), r, splat_$T(1.0f)), t);
 }}"""

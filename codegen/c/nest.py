@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from typing import Callable, Sequence
 
-from ..loops import Axis, Kernel, Reduce, Store
+from ..loops import Axis, Kernel, Load, Reduce, Store
 from .body import Body, Writer
 from .isa import Isa, memory_type
-from .schedule import Schedule
+from .schedule import Schedule, size_of
 
+#: Loads of a buffer of at least so many bytes fetch memory in advance: caches hold a smaller one.
+FETCH_FROM = 256 * 1024
+#: Bytes that they fetch in advance.
+FETCH_AHEAD = 8192
+#: Bytes that the nearest cache holds in any case: what one pass over them has read, the next finds there.
+NEAREST_CACHE = 32 * 1024
 #: Work items that the parallel loops are cut into at least, where there are as many, for threads to share.
 ITEMS = 64
 
@@ -63,6 +69,26 @@ class Nest:
         return (self.plan.stage[i] == 0 and not isinstance(self.kernel.body[i], Reduce)
                 and self.plan.varies[i] <= {a.symbol.name for a in self.outer})
 
+    # Fetching in advance
+
+    def fetch_ahead(self, around: Axis | None) -> None:
+        """Let loads of large buffers fetch what the lanes' loop, or the loop `around` it, comes to later. The processor
+        does so on its own up to the end of a page, which is often less than a row further."""
+        for s in self.kernel.body:
+            if isinstance(s, Load) and not s.guard and self.vector is not None and self.body.step(s.index) == 1:
+                buffer, line = self.body.buffer_of[s.buffer], memory_type(s.dtype, self.lanes).bytes
+                distance = self._distance(s, around)
+                if distance and line >= 32 and size_of(buffer.numel) * s.dtype.itemsize >= FETCH_FROM:
+                    self.body.ahead[s.name] = distance
+
+    def _distance(self, s: Load, around: Axis | None) -> int:
+        """Elements from where a load reads to what is read about FETCH_AHEAD bytes later; 0 where that is not known."""
+        row = self.size(self.vector) * s.dtype.itemsize
+        if row >= 4 * FETCH_AHEAD:
+            return FETCH_AHEAD // s.dtype.itemsize
+        step = s.index.coefficient(around.symbol) if around is not None else 0
+        return (step or 0) * max(1, FETCH_AHEAD // max(row, 1))
+
     # The function
 
     def text(self) -> str:
@@ -102,7 +128,8 @@ class Nest:
         self.prologue()
         self._early_statements([])
         self._open_items(leading, total, tiles)
-        self._early_statements(leading)
+        if leading:
+            self._early_statements(leading)
         for position, a in enumerate(self.outer[len(leading):], len(leading)):
             self.w.open(f"for (long {self.counter(a)} = 0; {self.counter(a)} < {self.steps(a)}; {self.counter(a)}++)")
             self._early_statements(self.outer[:position + 1], a)

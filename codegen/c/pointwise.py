@@ -19,6 +19,8 @@ class Pointwise(Nest):
     def __init__(self, kernel: Kernel, isa: Isa, plan: Schedule):
         super().__init__(kernel, isa, plan)
         self.across, self.transposed = self._transposed_loads()
+        if self.across is None:
+            self.fetch_ahead(self.outer[-1] if self.outer else None)
         if self.across is not None:  # its loop goes by tiles, and its statements stand inside
             self.axis, self.tile_number = self.name(self.across), self.body.names.fresh(self.name(self.across) + "_tile")
 

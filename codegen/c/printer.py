@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Sequence
 
+from ..comparisons import narrowed
 from ..loops import AnyKernel, Kernel
 from .body import Names
 from .columns import Columns
@@ -62,6 +63,7 @@ def _function(kernel: AnyKernel, isa: Isa) -> Function:
     if not isinstance(kernel, Kernel):
         operations = 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k)
         return Function(kernel.name, print_matmul(kernel, isa), operations / PRODUCT_SPEED)
+    kernel = replace(kernel, body=narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes)))
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
     return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan))

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Callable
 
 from ...compiler.dims import Expr, expr
-from ..loops import Axis, Kernel
+from ..loops import Axis, Kernel, Load
 from .isa import Isa, register_type
-from .nest import Nest
+from .nest import NEAREST_CACHE, Nest
 from .reductions import Accumulator
 from .schedule import Pass, Schedule
 
@@ -21,6 +21,7 @@ class Reducing(Nest):
         self.accumulators: dict[int, Accumulator] = {}
         self.scratch = {n: self.body.names.fresh(self.body.c_names[n] + "_row") for n in sorted(plan.keep)}
         self.outside = frozenset(a.symbol.name for a in self.outer)
+        self.fetch_ahead((self.inner or self.outer or [None])[-1])
 
     def scratch_length(self) -> int:
         """Elements of a kept value's scratch memory."""
@@ -45,6 +46,13 @@ class Reducing(Nest):
             if getattr(s, "name", "") in self.plan.keep and s.name not in p.reload:
                 t = self.body.type_of(s.dtype)
                 self.w.line(f"store_{t}({self.scratch[s.name]} + {place}, {self.body.c_names[s.name]});")
+
+    def read_once(self, p: Pass) -> None:
+        """Of what a pass has read, later ones find a short row in the nearest cache."""
+        for i in p.statements:
+            s = self.kernel.body[i]
+            if isinstance(s, Load) and self.plan.count(self.plan.reduced) * s.dtype.itemsize <= NEAREST_CACHE:
+                self.body.ahead.pop(s.name, None)
 
     # Indices over the reduced axes
 

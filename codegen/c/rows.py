@@ -15,6 +15,7 @@ class Rows(Reducing):
                     self.write(i)
             if number < len(self.plan.passes):
                 self._pass(self.plan.passes[number])
+                self.read_once(self.plan.passes[number])
 
     def scratch_length(self) -> int:
         return self.plan.count(a.symbol.name for a in self.inner) * self._padded()

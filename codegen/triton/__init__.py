@@ -5,5 +5,4 @@ tiling.py    one kernel: what a program of the grid computes, and with how many 
 kernel.py    one kernel's text: indices, masks, reductions in one tile or in a loop over tiles
 body.py      statements on tiles; scalars.py is the table from scalar op to Triton text
 helpers.py   small Triton functions that a source uses
-aot.py       compiles a source without a GPU, and says what its kernels use
 """

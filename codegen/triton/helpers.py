@@ -21,8 +21,6 @@ def combine_argmin(a, i, b, j):
     alike = (a == b) | ((a != a) & (b != b))
     first = better | (alike & (i < j))
     return tl.where(first, a, b), tl.where(first, i, j)""",
-    "to_bfloat16": "def to_bfloat16(x):\n    return x.to(tl.bfloat16)",
-    "from_bfloat16": "def from_bfloat16(x):\n    return x.to(tl.float32)",
     "shift_left": """\
 def shift_left(a, count, bits: tl.constexpr):
     inside = (count >= 0) & (count < bits)

@@ -19,6 +19,22 @@ register(Op("detach", "pointwise", "The same elements, with no gradient through 
             meaning=lambda x: x.detach(), scalar=lambda s, x: x, aten={"detach": lambda b, x: b.detach(x)},
             gradient=lambda b, v, g: (None,), samples=lambda: [((torch.randn(3, 4),), {})]))
 
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, source):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad
+
+
+register(Op("straight_through", "composite", "The elements of the first operand, with the gradient of the second, which is as large.",
+            lambda inputs, a: inputs[0].type.like(), meaning=_StraightThrough.apply, decompose=lambda b, v: v.inputs[0],
+            gradient=lambda b, v, g: (None, g), samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4)), {})]))
+
+
 def constant(*, data, shape, dtype, device):
     """The tensor whose elements, in row-major order, are `data`."""
     return torch.tensor(data, dtype=dtype, device=device).reshape(shape)

@@ -214,7 +214,9 @@ def _selecting(name: str, doc: str, function, values: str, indices: str):
         return TupleType((_reduced()(inputs, a), _reduced(torch.int64)(inputs, a)))
 
     def decompose(b, v):
-        return [b.emit(values, v.inputs[0], **v.attrs), b.emit(indices, v.inputs[0], **v.attrs)]
+        x = v.inputs[0]
+        comparable = b.cast(x, dtype=torch.uint8) if x.dtype == torch.bool else x  # torch has no argmax of bool
+        return [b.emit(values, x, **v.attrs), b.emit(indices, comparable, **v.attrs)]
 
     def gradient(b, v, g):
         """To the element picked."""

@@ -30,7 +30,7 @@ def _decompose_softmax(b, v):
     if 0 in v.shape:
         return b.cast(v.inputs[0], dtype=v.dtype)
     e = b.exp(_shifted(b, v))
-    return as_dtype(b, b.div(e, _row_sum(b, e, v.attrs["dim"])), v.dtype)
+    return as_dtype(b, b.mul(e, b.reciprocal(_row_sum(b, e, v.attrs["dim"]))), v.dtype)
 
 
 def _decompose_safe_softmax(b, v):

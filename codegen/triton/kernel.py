@@ -1,0 +1,248 @@
+"""One kernel as a Triton function."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import torch
+
+from ..loops import Axis, Check, Kernel, Reduce
+from ..stages import Stages
+from .body import Body, Names
+from .scalars import literal, type_text
+from .tiling import Span, Tiling
+
+#: On bool, whose reductions are done on int32.
+LOGICAL = {"any": "max", "all": "min", "sum": "max", "prod": "min"}
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel's text and how it is launched: `programs` in the grid, the dtype behind each pointer, constants and warps.
+
+    One that `checks` takes an error flag as its last pointer.
+    """
+    name: str
+    text: str
+    programs: int
+    pointers: dict[str, torch.dtype]
+    constants: dict[str, int]
+    warps: int
+    checks: bool
+
+
+def print_kernel(kernel: Kernel, name: str) -> Function:
+    """A kernel as a Triton function `name(<pointers>[, error], <block sizes>)`."""
+    return _Printer(kernel, name).print()
+
+
+def identity(op: str, dtype: torch.dtype) -> float | int | bool:
+    """What a reduction of nothing gives; for argmax and argmin what every element is at least as good as."""
+    if op in ("sum", "any", "prod", "all"):
+        return int(op in ("prod", "all"))
+    if dtype.is_floating_point:
+        return float("-inf") if op in ("max", "argmax") else float("inf")
+    return torch.iinfo(dtype).min if op in ("max", "argmax") else torch.iinfo(dtype).max
+
+
+class _Reduction:
+    """A reduction over the last dimension of the tile, of a value of `dtype`."""
+
+    def __init__(self, s: Reduce, body: Body):
+        self.s, self.body = s, body
+        self.places = s.op in ("argmax", "argmin")
+        given = body.operand(s.arg).dtype
+        self.dtype = given if self.places else s.dtype
+        self.logical = self.dtype == torch.bool
+        if self.logical:
+            self.dtype = torch.int32
+        self.op = LOGICAL.get(s.op, s.op) if self.logical else s.op
+        self.last = len(body.spans) - 1
+        arg = body.dimensions(s.arg)
+        self.dimensions = tuple(sorted({*arg, self.last}))
+        self.whole = self.last in arg
+        self.name = body.names[s.name]
+
+    @property
+    def identity(self) -> str:
+        return literal(identity(self.op, self.dtype), self.dtype)
+
+    def tile(self) -> str:
+        """The operand with the identity where there is no element."""
+        body, x = self.body, self.body.operand(self.s.arg)
+        text = f"{x.typed}.to({type_text(self.dtype)})" if self.logical else x.typed
+        if self.last in body.masks:
+            text = f"tl.where({body.masks[self.last]}, {text}, {self.identity})"
+            return text if self.whole or len(self.dimensions) == 1 or 0 in body.dimensions(self.s.arg) else self._broadcast(text)
+        return text if self.whole else self._broadcast(text)
+
+    def place(self, index: str) -> str:
+        return self._broadcast(f"{index}.to(tl.int64)")
+
+    def _broadcast(self, text: str) -> str:
+        return f"tl.broadcast_to({text}, {self.body.shape(self.dimensions)})"
+
+    def combine(self, tile: str, place: str) -> None:
+        """Reduce a tile (for argmax and argmin with the place of each element) to the result."""
+        w = self.body.w
+        kept = self.dimensions != (self.last,)
+        arguments = f"{self.last if kept else None}, combine_{self.op}{', keep_dims=True' if kept else ''}"
+        if self.places:
+            w.line(f"_, {self.name} = tl.reduce(({tile}, {place}), {arguments})")
+        else:
+            w.line(f"{self.name} = tl.reduce({tile}, {arguments}){' != 0' if self.logical else ''}")
+
+    # In a loop over tiles
+
+    def start(self) -> None:
+        shape, w = self.body.shape(self.dimensions), self.body.w
+        self.part = self.body.fresh(f"{self.name}_part")
+        w.line(f"{self.part} = tl.full({shape}, {self.identity}, {type_text(self.dtype)})")
+        if self.places:
+            self.at = self.body.fresh(f"{self.name}_at")
+            w.line(f"{self.at} = tl.full({shape}, {torch.iinfo(torch.int64).max}, tl.int64)")
+
+    def update(self, index: str) -> None:
+        w = self.body.w
+        if self.places:
+            w.line(f"{self.part}, {self.at} = combine_{self.op}({self.part}, {self.at}, {self.tile()}, {self.place(index)})")
+        elif self.op == "sum":
+            w.line(f"{self.part} += {self.tile()}")
+        else:
+            w.line(f"{self.part} = combine_{self.op}({self.part}, {self.tile()})")
+
+    def finish(self) -> None:
+        self.combine(self.part, self.at if self.places else "")
+
+
+class _Printer:
+    def __init__(self, kernel: Kernel, name: str):
+        self.kernel, self.name = kernel, name
+        self.stages = Stages(kernel)
+        self.tiling = Tiling(kernel, self.stages)
+        self.blocks = _block_names(self.tiling.spans)
+        self.body = Body(self.stages, self.tiling.spans, self.blocks, Names({name}))
+        self.w = self.body.w
+        self.indices = [index.name for index in self.body.indices]
+
+    def print(self) -> Function:
+        checks = any(isinstance(s, Check) for s in self.kernel.body)
+        constants = {b: s.block for b, s in zip(self.blocks, self.tiling.spans)}
+        pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers} | ({"error": torch.int32} if checks else {})
+        parameters = [*pointers, *(f"{b}: tl.constexpr" for b in constants)]
+        axes = ", ".join(f"{self.body.axes[a.symbol.name]} < {a.size}{' reduced' if a.reduce else ''}" for a in self.kernel.axes)
+        self.w.line(f"# {', '.join(self.kernel.values) or self.name}{': ' + axes if axes else ''}")
+        self._indices()
+        if self.tiling.persistent:
+            self._straight()
+        else:
+            self._looped()
+        head = f"@triton.jit\ndef {self.name}({', '.join(parameters)}):\n"
+        text = head + "\n".join(self.w.lines) + "\n"
+        return Function(self.name, text, self.tiling.programs, pointers, constants, self.tiling.warps, checks)
+
+    # Indices
+
+    def _indices(self) -> None:
+        """The place of the program, and the indices of its elements."""
+        parts = [(a, None) for a in self.tiling.outer] + [
+            (s, k) for k, s in enumerate(self.tiling.spans) if not s.reduce]
+        counts = [self.stages.sizes[p.symbol.name] if k is None else p.tiles for p, k in parts]
+        number = "tl.program_id(0)" + (".to(tl.int64)" if self.tiling.wide else "")
+        if len([n for n in counts if n > 1]) > 1:
+            self.w.line(f"program = {number}")
+            number = "program"
+        step = 1
+        places = []
+        for n, (part, k) in reversed(list(zip(counts, parts))):
+            place = number if step == 1 else f"{number} // {step}"
+            step *= n
+            places.append("" if n == 1 else place if step == self.tiling.programs else f"{place} % {n}")
+        for place, (part, k) in zip(reversed(places), parts):
+            if k is None:
+                self.w.line(f"{self.body.axes[part.symbol.name]} = {place or 0}")
+            else:
+                self._span(k, f"{f'({place})' if ' ' in place else place} * {self.blocks[k]} + " if place else "")
+        for k, s in enumerate(self.tiling.spans):
+            if s.reduce and self.tiling.persistent:
+                self._span(k, "")
+
+    def _span(self, k: int, start: str) -> None:
+        """The index of a span's elements from `start` (text that ends in a plus) on, that of each of its axes, and the mask."""
+        span, index = self.tiling.spans[k], self.indices[k]
+        side = "" if len(self.tiling.spans) == 1 else "[:, None]" if k == 0 else "[None, :]"
+        wide = ".to(tl.int64)" if self.tiling.wide else ""
+        self.w.line(f"{index} = {start}tl.arange(0, {self.blocks[k]}){side}{wide}")
+        if span.ragged:
+            mask = self.body.masks.setdefault(k, self.body.masks.get(k) or self.body.fresh(f"{index}_in"))
+            self.w.line(f"{mask} = {index} < {span.size}")
+        self._axes(span.axes, index)
+
+    def _axes(self, axes: Sequence[Axis], index: str) -> None:
+        step = 1
+        for n, a in reversed(list(enumerate(axes))):
+            name, size = self.body.axes[a.symbol.name], self.stages.sizes[a.symbol.name]
+            place = index if step == 1 else f"{index} // {step}"
+            if name != index and a.symbol.name in self.body.used:
+                self.w.line(f"{name} = {place if n == 0 else f'{place} % {size}'}")
+            step *= size
+
+    # Statements
+
+    def _straight(self) -> None:
+        """All statements in order: the reduced elements are in the tile."""
+        for i, s in enumerate(self.kernel.body):
+            if isinstance(s, Reduce):
+                self.w.comment(s.origin)
+                reduction = _Reduction(s, self.body)
+                reduction.combine(reduction.tile(), reduction.place(self.indices[-1]) if reduction.places else "")
+            else:
+                self.body.write(i)
+
+    def _looped(self) -> None:
+        """A loop over tiles for each pass; between them, what does not vary over the reduced axes."""
+        stages = self.stages
+        for number in range(stages.pass_count + 1):
+            for i, s in enumerate(self.kernel.body):
+                if stages.stage[i] == number and not stages.inside(i) and not isinstance(s, Reduce):
+                    self.body.write(i)
+            if number < stages.pass_count:
+                self._pass(number)
+
+    def _pass(self, number: int) -> None:
+        stages, w, k = self.stages, self.w, len(self.tiling.spans) - 1
+        roots = [i for i in range(len(self.kernel.body)) if stages.is_root(i) and stages.stage[i] == number]
+        reductions = {i: _Reduction(self.kernel.body[i], self.body) for i in roots if isinstance(self.kernel.body[i], Reduce)}
+        for r in reductions.values():
+            r.start()
+        start = self.body.fresh(f"{self.indices[k]}_start")
+        w.line(f"for {start} in range(0, {self.tiling.spans[k].size}, {self.blocks[k]}):")
+        w.depth += 1
+        self._span(k, f"{start} + ")
+        for i in self._needed(roots):
+            if i in reductions:
+                w.comment(self.kernel.body[i].origin)
+                reductions[i].update(self.indices[k])
+            else:
+                self.body.write(i)
+        w.depth -= 1
+        for r in reductions.values():
+            r.finish()
+
+    def _needed(self, roots: list[int]) -> list[int]:
+        """The statements of a pass: its roots and what they read that varies over the reduced axes, in order."""
+        wanted: set[int] = set()
+        queue = list(roots)
+        while queue:
+            i = queue.pop()
+            if i not in wanted and (i in roots or self.stages.inside(i)):
+                wanted.add(i)
+                queue += self.stages.read_by(i)
+        return sorted(wanted)
+
+
+def _block_names(spans: Sequence[Span]) -> list[str]:
+    """The constant of each span's block: RBLOCK for the reduced one, XBLOCK for the innermost of the others."""
+    kept = [s for s in spans if not s.reduce]
+    names = ["YBLOCK", "XBLOCK"][2 - len(kept):] if kept else []
+    return [*names, *["RBLOCK" for s in spans if s.reduce]]

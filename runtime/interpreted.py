@@ -1,0 +1,72 @@
+"""Triton's interpreter as smelt needs it: with the functions of libdevice, and with conversions that round.
+
+Both are done by torch on the CPU.
+"""
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+
+#: Functions of libdevice that torch has under another name, or not at all.
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "rint": torch.round, "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype)}
+#: The interpreter keeps the place of the running program in one object of the process.
+_lock = threading.RLock()
+
+
+def interpreted(segment: Callable[..., int]) -> Callable[..., int]:
+    """A segment that one thread at a time runs, and whose kernels divide by zero silently, as a GPU does."""
+    @wraps(segment)
+    def run(*tensors) -> int:
+        with _lock, _repaired(), np.errstate(all="ignore"), torch.no_grad():
+            return segment(*(t.detach() for t in tensors))
+    return run
+
+
+class Libdevice:
+    """libdevice on the interpreter's values."""
+
+    def __getattr__(self, name: str) -> Callable:
+        function = FUNCTIONS.get(name) or getattr(torch.special, name, None) or getattr(torch, name)
+
+        def call(first, *others):
+            result = function(*(torch.from_numpy(np.array(x.handle.data)) for x in (first, *others)))
+            return type(first)(type(first.handle)(result.numpy(), first.dtype), first.type)
+        return call
+
+
+@contextmanager
+def _repaired() -> Iterator[None]:
+    """With float32 to bfloat16 rounded, not cut off, and with scalar conditions that stay conditions in a tile."""
+    from triton.runtime.interpreter import interpreter_builder as builder
+    repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat)}
+    vars(builder).update(repairs)
+    try:
+        yield
+    finally:
+        for name in repairs:
+            del vars(builder)[name]
+
+
+def _cast(original: Callable, value, dtype) -> Any:
+    import triton.language as tl
+    source, to = value.dtype.scalar, dtype.scalar
+    if (source, to) == (tl.float32, tl.bfloat16):
+        rounded = torch.from_numpy(np.array(value.data)).bfloat16().view(torch.int16)
+        return type(value)(rounded.numpy().view(np.uint16), to)
+    if (source, to) == (tl.bfloat16, tl.float32):
+        wide = torch.from_numpy(np.array(value.data).view(np.int16)).view(torch.bfloat16).float()
+        return type(value)(wide.numpy(), to)
+    return original(value, dtype)
+
+
+def _splat(original: Callable, type_, value) -> Any:
+    import triton.language as tl
+    if value.data.dtype == np.bool_ and value.dtype.scalar != tl.int1:  # a comparison, which keeps its operands' dtype
+        value = type(value)(value.data, tl.int1)
+    return original(type_, value)

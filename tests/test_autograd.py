@@ -1,0 +1,449 @@
+"""Compiled functions as part of autograd's graph: everything that a backward can meet, against an eager twin."""
+import copy
+import gc
+import warnings
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+import smelt
+
+CALLS = 3  # recorded, checked, plain
+
+
+@pytest.fixture(autouse=True)
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", smelt.SmeltWarning)
+        torch.manual_seed(0)
+        yield
+
+
+def leaf(*shape):
+    return torch.randn(*shape, dtype=torch.float64).requires_grad_()
+
+
+def mlp(dtype=torch.float64):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 4), nn.Softplus(), nn.Linear(4, 2)).to(dtype)
+
+
+
+def agree(case, *functions, calls=CALLS):
+    """`case(*functions)` gives tensors (or None): the same with the functions compiled, on every call."""
+    compiled = [smelt.compile(copy.deepcopy(f) if isinstance(f, nn.Module) else f) for f in functions]
+    for call in range(calls):
+        torch.manual_seed(call)
+        expected = case(*functions)
+        torch.manual_seed(call)
+        found = case(*compiled)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            assert (a is None) == (b is None)
+            if b is not None:
+                assert_close(a, b, equal_nan=True)
+    for c in compiled:
+        assert smelt.explain(c).compiled, smelt.explain(c)
+    return compiled
+
+
+def raises_alike(case, function, calls=CALLS):
+    """The same type of exception from eager and from every compiled call."""
+    compiled = smelt.compile(function)
+    with pytest.raises(Exception) as expected:
+        case(function)
+    for _ in range(calls):
+        with pytest.raises(expected.type):
+            case(compiled)
+    assert smelt.explain(compiled).compiled
+
+
+def three_results(x, w):
+    h = x @ w
+    return h.exp().sum(), (h * h).log(), torch.sin(w)
+
+
+# Which gradients arrive, and which are asked for
+
+@pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_gradients_of_some_results(used):
+    def case(f):
+        x, w = leaf(4, 3), leaf(3, 5)
+        results = f(x, w)
+        return torch.autograd.grad([results[k].sum() for k in used], [x, w], allow_unused=True)
+    agree(case, three_results)
+
+
+def test_a_missing_gradient_is_no_zero():
+    """A zero in the place of the gradient that does not arrive would meet the infinite slope of sqrt at 0, and become NaN."""
+    def case(f):
+        x = torch.tensor([0.0, 1.0, 4.0], requires_grad=True)
+        root, square = f(x)
+        square.sum().backward()
+        return [x.grad]
+    agree(case, lambda x: (torch.sqrt(x), x * x))
+
+
+def test_the_gradients_of_some_results_come_from_a_program_of_their_own():
+    f = smelt.compile(three_results)
+    for _ in range(CALLS):
+        x, w = leaf(4, 3), leaf(3, 5)
+        f(x, w)[2].sum().backward()
+        assert x.grad is None and w.grad is not None
+    assert any(k.part == "backward_from_2" for p in smelt.explain(f).programs for k in p.kernels)
+
+
+def test_unused_inputs_have_no_gradient():
+    def case(f):
+        x, w, z = leaf(4), leaf(4), leaf(4)
+        return torch.autograd.grad(f(x, w, z).sum(), [x, w, z], allow_unused=True)
+    agree(case, lambda x, w, z: x * z.detach() + torch.floor(w))
+    raises_alike(lambda f: torch.autograd.grad(f(leaf(2), leaf(2)).sum(), [leaf(2)]), lambda x, w: x * w)
+
+
+def test_only_some_inputs_require_grad():
+    def case(f):
+        out = []
+        for a, b in ((True, False), (False, True), (True, True)):
+            x, w = torch.randn(4, 3, requires_grad=a), torch.randn(3, 2, requires_grad=b)
+            f(x, w).pow(2).sum().backward()
+            out += [x.grad, w.grad]
+        return out
+    agree(case, lambda x, w: torch.relu(x @ w))
+
+
+def test_layers_frozen_between_calls():
+    def case(net):
+        out = []
+        for frozen in (False, True, False):
+            for p in net[0].parameters():
+                p.requires_grad_(not frozen)
+            net.zero_grad()
+            net(torch.ones(5, 3, dtype=torch.float64)).sum().backward()
+            out += [p.grad for p in net.parameters()]
+        return out
+    agree(case, mlp())
+
+
+# Backward more than once
+
+def test_backward_twice():
+    def case(f):
+        x = leaf(3, 4)
+        y = f(x).sum()
+        y.backward(retain_graph=True)
+        y.backward()
+        return [x.grad]
+    agree(case, lambda x: x.exp() * x)
+
+    def again(f):
+        y = f(leaf(3, 4)).sum()
+        y.backward()
+        y.backward()
+    raises_alike(again, lambda x: x.exp() * x)
+
+
+# Gradients of gradients
+
+def test_hessian_vector_product():
+    def case(net):
+        parameters = list(net.parameters())
+        loss = net(torch.randn(6, 3, dtype=torch.float64)).pow(2).mean()
+        grads = torch.autograd.grad(loss, parameters, create_graph=True)
+        product = sum((g * torch.randn_like(g)).sum() for g in grads)
+        return [*grads, *torch.autograd.grad(product, parameters, allow_unused=True)]
+    agree(case, mlp())
+
+
+def test_gradient_penalty():
+    def case(net):
+        real, fake = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+        mixed = (0.3 * real + 0.7 * fake).requires_grad_()
+        score = net(mixed)
+        slope, = torch.autograd.grad(score.sum(), mixed, create_graph=True)
+        net.zero_grad()
+        (net(fake).mean() - net(real).mean() + 10 * (slope.norm(2, dim=1) - 1).pow(2).mean()).backward()
+        return [p.grad for p in net.parameters()]
+    agree(case, mlp())
+
+
+@pytest.mark.parametrize("function", [
+    lambda x, w: torch.softmax(x @ w, -1) * x.sum(), lambda x, w: F.layer_norm(x @ w, (5,)).exp(),
+    lambda x, w: F.conv1d(x[None], w.t()[:, :, None][:, :3]), lambda x, w: F.cross_entropy(x @ w, torch.tensor([0, 1, 2, 3])),
+], ids=["softmax", "layer norm", "convolution", "cross-entropy"])
+def test_second_and_third_derivatives(function):
+    def case(f):
+        x, w = torch.randn(4, 3, dtype=torch.float64), leaf(3, 5)
+        if f is None:
+            return []
+        x = x.requires_grad_()
+        first = torch.autograd.grad(f(x, w).pow(3).sum(), [x, w], create_graph=True)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), [x, w], create_graph=True)
+        third = torch.autograd.grad(sum(g.sum() for g in second), [x, w])
+        return [*first, *second, *third]
+    if "conv1d" in function.__code__.co_names:
+        function = lambda x, w: F.conv1d(x.t()[None], w.t()[:, :, None])  # noqa: E731
+    agree(case, function)
+
+
+def test_second_derivative_of_some_results():
+    def case(f):
+        x, w = leaf(4, 3), leaf(3, 5)
+        first = torch.autograd.grad(f(x, w)[0], [x, w], create_graph=True)
+        return torch.autograd.grad(first[0].pow(2).sum(), [x, w])
+    agree(case, three_results)
+
+
+def test_second_derivative_of_a_random_program():
+    def case(f):
+        x = leaf(20)
+        y = f(x)
+        state = torch.get_rng_state()
+        first, = torch.autograd.grad(y.sum(), x, create_graph=True)
+        assert torch.equal(torch.get_rng_state(), state)
+        return [y, first, *torch.autograd.grad(first.pow(2).sum(), x)]
+    agree(case, lambda x: F.dropout(x * x * x, 0.5))
+
+
+def test_second_derivative_after_batch_norm_wrote_its_statistics():
+    def case(net):
+        x = leaf(6, 4)
+        first, = torch.autograd.grad(net(x).pow(3).sum(), x, create_graph=True)
+        second = torch.autograd.grad(first.pow(2).sum(), [x, *net.parameters()], allow_unused=True)
+        return [first, *second, *net.buffers()]
+    agree(case, nn.Sequential(nn.BatchNorm1d(4), nn.Tanh()).double())
+
+
+# Writes between forward and backward
+
+def test_a_parameter_step_between_raises_where_eager_does():
+    def case(net):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        a, b = net(torch.ones(2, 3, dtype=torch.float64)).sum(), net(torch.zeros(2, 3, dtype=torch.float64)).sum()
+        a.backward()
+        optimizer.step()
+        b.backward()
+    raises_alike(case, mlp())
+
+
+def test_writes_to_inputs_that_the_gradient_does_not_need():
+    def case(f):
+        x, w, data = leaf(4), leaf(4), torch.randn(4, dtype=torch.float64)
+        y = f(x, w, data)
+        with torch.no_grad():
+            w.add_(1)
+        y.sum().backward()
+        return [x.grad, w.grad]
+    agree(case, lambda x, w, data: x * data + w)
+
+
+def test_writes_to_results():
+    def case(f):
+        x = leaf(4)
+        y = f(x)
+        y.add_(1).mul_(2)
+        y.sum().backward()
+        return [y, x.grad]
+    agree(case, lambda x: x * x)
+
+
+def test_a_buffer_that_the_function_writes_to():
+    def case(f):
+        x, total = leaf(3), torch.zeros(3, dtype=torch.float64)
+        a, b = f(x, total), f(x, total)
+        (a.sum() + b.sum()).backward()
+        return [x.grad, total]
+
+    def accumulate(x, total):
+        y = x * total.exp()
+        total.add_(x.detach())
+        return y * x
+    agree(case, accumulate)
+
+
+# Hooks, views, identity
+
+def test_hooks_run_once():
+    def case(f, create_graph=False):
+        x, w, seen = leaf(3), leaf(3), []
+        w.register_hook(lambda g: seen.append(g.detach().clone()) or 2 * g)
+        h = x * 2
+        h.register_hook(lambda g: seen.append(g.detach().clone()))
+        y = f(h, w)
+        y.register_hook(lambda g: seen.append(g.detach().clone()) or 3 * g)
+        y.sum().backward(create_graph=create_graph)
+        return [x.grad.detach(), w.grad.detach(), torch.tensor(len(seen)), *seen]
+    agree(case, lambda h, w: h * w * w)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch: backward(create_graph=True) makes a reference cycle
+        agree(lambda f: case(f, create_graph=True), lambda h, w: h * w * w)
+
+
+def test_results_that_are_views_of_each_other():
+    def case(f):
+        x = leaf(4, 3)
+        whole, row, turned = f(x)
+        row.mul_(2)
+        (whole.sum() + turned[0].sum()).backward()
+        assert row._base is whole and turned.data_ptr() == whole.data_ptr()
+        return [whole, row, turned, x.grad]
+
+    def views(x):
+        y = x * x
+        return y, y[1], y.t()
+    agree(case, views)
+
+
+def test_one_tensor_returned_twice_is_one_tensor():
+    def twice(x):
+        y, v = x.exp(), x.view(-1)
+        return y, v, {"again": y}, [v], x, y[0], x
+    f = smelt.compile(twice)
+    for _ in range(CALLS):
+        x = leaf(4, 3)
+        y, v, again, (w,), given, row, x2 = f(x)
+        assert again["again"] is y and w is v and given is x and x2 is x and row._base is y
+    assert smelt.explain(f).compiled
+
+
+# Who calls
+
+def test_callers_without_gradients():
+    net = mlp()
+    compiled = smelt.compile(copy.deepcopy(net))
+    x = torch.randn(5, 3, dtype=torch.float64)
+    for _ in range(CALLS):
+        for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+            with mode():
+                expected, found = net(x), compiled(x)
+            assert_close(found, expected)
+            assert (found.requires_grad, found.is_inference()) == (expected.requires_grad, expected.is_inference())
+    assert smelt.explain(compiled).compiled
+
+
+def test_compiled_modules_in_sequence_and_twice():
+    def case(first, second):
+        x = leaf(5, 3)
+        h = first(x).tanh()
+        loss = (second(h) + second(h * 2)).pow(2).sum()
+        loss.backward()
+        grads = [p.grad for m in (first, second) for p in m.parameters()]
+        out = [loss.detach(), x.grad, *(g.clone() for g in grads)]
+        for m in (first, second):
+            m.zero_grad()
+        return out
+    agree(case, nn.Linear(3, 4).double(), nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()).double())
+
+
+def test_inside_a_plain_module():
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.last = inner, nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.last(self.inner(x)).sum()
+
+    torch.manual_seed(3)
+    eager = Outer(mlp(torch.float32))
+    outer = copy.deepcopy(eager)
+    outer.inner = smelt.compile(outer.inner)
+    for _ in range(CALLS):
+        x = torch.randn(4, 3)
+        for m in (eager, outer):
+            m.zero_grad()
+            m(x).backward()
+        for p, q in zip(outer.parameters(), eager.parameters(), strict=True):
+            assert_close(p.grad, q.grad)
+    assert smelt.explain(outer.inner).compiled
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_around_a_compiled_module(reentrant):
+    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2))
+    compiled = smelt.compile(copy.deepcopy(net))
+    for call in range(2 * CALLS):
+        grads = []
+        for m in (net, compiled):
+            torch.manual_seed(call)
+            x = torch.randn(5, 3, requires_grad=True)
+            m.zero_grad()
+            (checkpoint(m, x, use_reentrant=reentrant) if call != 2 else m(x)).sum().backward()
+            grads.append([x.grad, *(p.grad for p in m.parameters())])
+        assert_close(*grads)
+
+
+def test_checkpoint_inside_a_compiled_module():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(checkpoint(lambda x: torch.tanh(self.a(x)), x, use_reentrant=False))
+
+    torch.manual_seed(0)
+    net = Net()
+    compiled = smelt.compile(copy.deepcopy(net))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether it compiles is not the question
+        for _ in range(CALLS):
+            x = torch.randn(5, 3)
+            for m in (net, compiled):
+                m.zero_grad()
+                m(x).sum().backward()
+            for p, q in zip(compiled.parameters(), net.parameters(), strict=True):
+                assert_close(p.grad, q.grad)
+
+
+def test_autocast():
+    net = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 4))
+
+    def case(m):
+        x = torch.randn(6, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = m(x)
+            loss = F.cross_entropy(y, torch.zeros(6, dtype=torch.long))
+        m.zero_grad()
+        loss.backward()
+        assert y.dtype is torch.bfloat16
+        return [y.float(), *(p.grad for p in m.parameters())]
+    compiled = smelt.compile(copy.deepcopy(net))
+    for call in range(CALLS):
+        torch.manual_seed(call)
+        expected = case(net)
+        torch.manual_seed(call)
+        for a, b in zip(case(compiled), expected, strict=True):
+            assert_close(a, b, rtol=2e-2, atol=2e-2)
+    assert smelt.explain(compiled).compiled
+
+
+def test_autocast_is_not_applied_to_what_turned_it_off():
+    def f(x, w):
+        with torch.autocast("cpu", enabled=False):
+            exact = x @ w
+        return exact, x @ w
+
+    def case(f):
+        with torch.autocast("cpu", torch.bfloat16):
+            a, b = f(torch.randn(3, 4), torch.randn(4, 5))
+        return [a, b]
+    agree(case, f)
+
+
+# What stays alive
+
+def test_the_arguments_of_the_first_call_do_not_stay_alive():
+    f = smelt.compile(lambda x, w: (x * w).exp())
+    x, w = leaf(1000), leaf(1000)
+    f(x, w)
+    assert smelt.explain(f).compiled
+    seen = [weakref.ref(x), weakref.ref(w)]
+    del x, w
+    gc.collect()
+    assert [s() for s in seen] == [None, None]

@@ -1,0 +1,156 @@
+"""README.md shows real output and true claims. `python tests/test_readme.py` writes those parts anew."""
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import smelt
+from smelt import config
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+X = torch.arange(12.0).reshape(4, 3)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2
+
+
+def training_step():
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+    return step
+
+
+def printing(x):
+    print(end="")
+    return x + 1
+
+
+#: What README.md says to work: the claim, and functions (made anew) with arguments that are to be compiled whole.
+WORKS = {
+    "Elementwise arithmetic, reductions, softmax, normalisation, losses and indexing fuse into kernels.":
+        [(lambda: lambda x: F.cross_entropy(F.layer_norm(x, (3,)).softmax(-1), torch.arange(4) % 3), (X,))],
+    "Matrix products are generated with what follows them, or left to the library where it is faster; convolutions are calls.":
+        [(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (X,)), (lambda: nn.Conv2d(3, 4, 3), (torch.ones(1, 3, 8, 8),))],
+    "Modules: linear, convolutional, recurrent, attention, dropout, batch norm with its running statistics.":
+        [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)), (lambda: nn.BatchNorm1d(3), (X,))],
+    "Autograd through a compiled function, with a derived backward program; double backward runs, eagerly.":
+        [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
+    "Random numbers: those that eager draws under the same seed.": [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
+    "Writes into arguments, attributes and buffers, and results that are views.":
+        [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
+    "Other shapes, dtypes, numbers or module attributes: guards see them, and another program is recorded.":
+        [(lambda: lambda x, k: x * k, (X, 2.0))],
+    "Ops without a record of their own (FFT, sort, linear algebra): calls of torch between the kernels, with torch's gradient.":
+        [(lambda: lambda x: torch.fft.fft(x).abs().sort()[0], (X,))],
+}
+#: What it says to run eagerly.
+DOES_NOT = {
+    "A backward pass or an optimiser's step inside the function: compile the forward (its backward is compiled too), step eagerly.":
+        [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
+    "Values read in Python: `.item()`, `if x.sum() > 0`, `.numpy()`.":
+        [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,))],
+    "Results whose size depends on values: `nonzero`, boolean masks.":
+        [(lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
+    "Effects outside tensors: printing, files, time, other libraries.": [(lambda: printing, (X,))],
+    "Custom `autograd.Function`, activation checkpointing, sparse, nested and quantised tensors.":
+        [(lambda: Doubled.apply, (X.clone().requires_grad_(),)), (lambda: torch.neg, (X.to_sparse(),))],
+}
+
+
+def state(make, args):
+    compiled = smelt.compile(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            compiled(*args)
+    report = smelt.explain(compiled)
+    return report.state, str(report)
+
+
+@pytest.mark.parametrize("claim", WORKS)
+def test_what_is_said_to_work_is_compiled(claim):
+    for make, args in WORKS[claim]:
+        found, report = state(make, args)
+        assert found == "compiled", report
+
+
+@pytest.mark.parametrize("claim", DOES_NOT)
+def test_what_is_said_not_to_work_runs_eagerly(claim):
+    """If this fails, smelt has learnt something: move the claim to WORKS and write the README anew."""
+    for make, args in DOES_NOT[claim]:
+        found, report = state(make, args)
+        assert found == "not compiled", report
+
+
+def test_sizes_are_not_symbolic():
+    """README: "a program for every shape"."""
+    f = smelt.compile(lambda x: x * 2)
+    for n in (2, 3, 4):
+        f(torch.ones(n))
+    assert len(smelt.explain(f).programs) == 3
+
+
+def program_and_output(text: str, monkeypatch) -> tuple[str, str]:
+    """The graph and the kernel of the program that the README shows."""
+    monkeypatch.setattr(config, "isa", "avx2")
+    monkeypatch.setattr(config, "verify", "first")
+    source = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    assert len(source.splitlines()) <= 12
+    space = {"__name__": "example"}
+    exec(compile(source, "example.py", "exec"), space)
+    assert smelt.explain(space["f"]).compiled
+    code = smelt.show(space["f"], "c")
+    return smelt.show(space["f"]), re.search(r"^// mul_0, .*?^}$", code, re.DOTALL | re.MULTILINE).group(0)
+
+
+def current(text: str, monkeypatch) -> str:
+    """README.md with its generated parts made anew."""
+    graph, kernel = program_and_output(text, monkeypatch)
+    parts = {"graph": f"```\n{graph}\n```", "kernel": f"```c\n{kernel}\n```",
+             "works": "\n".join(f"* {claim}" for claim in WORKS), "does not": "\n".join(f"* {claim}" for claim in DOES_NOT)}
+    for name, part in parts.items():
+        text, found = re.subn(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + part + m[2], text, flags=re.DOTALL)
+        assert found == 1, name
+    return text
+
+
+def test_the_readme_is_current(monkeypatch):
+    text = README.read_text()
+    assert text == current(text, monkeypatch), "run: python tests/test_readme.py"
+
+
+def test_the_readme_links_to_what_is_there():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_commands_are_there():
+    text = README.read_text()
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert all(t in targets for t in re.findall(r"^make (\w+)", text, re.MULTILINE))
+    assert all(os.path.exists(ROOT / b) for b in re.findall(r"^python (benchmarks/\S+)", text, re.MULTILINE))
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        README.write_text(current(README.read_text(), patch))
