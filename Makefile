@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test bench clean
+.PHONY: demo test gpu bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,6 +15,11 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest
+
+# Tests and measurements on a GPU; says so and does nothing where there is none.
+gpu: $(VENV)/.ready
+	$(RUN) -m pytest -m gpu tests/test_gpu.py
+	$(RUN) benchmarks/gpu.py --inductor
 
 bench: $(VENV)/.ready
 	$(RUN) -m smelt bench

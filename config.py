@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 #: The values of the settings that have a few.
-CHOICES = {"verify": ("first", "always", "raise", "off"), "isa": ("auto", "avx512", "avx2", "neon", "scalar"), "disable": ("0", "1")}
+CHOICES = {"verify": ("first", "always", "raise", "off"), "isa": ("auto", "avx512", "avx2", "neon", "scalar"),
+           "disable": ("0", "1")}
 
 
 def _read(name: str, default: str) -> str:
@@ -31,7 +32,8 @@ def check() -> None:
 
 
 #: Folder of the kernel cache. Private to the user; created with mode 0700.
-cache_dir: Path = Path(_read("cache_dir", os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "smelt")))
+cache_dir: Path = Path(_read("cache_dir", os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+                                                       "smelt")))
 #: Folder to write every stage, kernel and a run.py to; "" writes nothing.
 dump: str = _read("dump", "")
 #: "first": check each new program once against its recording; "off"; "always"; "raise": as "first", with an error on a mismatch.

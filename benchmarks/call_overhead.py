@@ -1,10 +1,13 @@
-"""What a call of a trivial compiled function costs beyond eager's own work. Goal: at most 5 us a call.
+"""What a call costs beyond its kernels: a trivial function (goal: at most 5 us), and the guards of modules (goal: at most 10 us).
 
     python benchmarks/call_overhead.py
 """
 import torch
+from torch import nn
 import smelt
+from smelt.frontend.api import compiled_function
 from smelt.tools.bench import measure
+from smelt.tools.programs import classifier
 
 
 def many(f, *args, count=1000):
@@ -24,7 +27,15 @@ def main():
     x = torch.randn(8)
     compiled(x)
     seconds = measure({"eager": many(trivial, x), "smelt": many(compiled, x)}, 3.0)
-    print(f"x + 1 on 8 floats, a call: eager {seconds['eager'] * 1e3:.2f} us, smelt {seconds['smelt'] * 1e3:.2f} us (goal: at most 5 us)")
+    eager, ours = seconds["eager"] * 1e3, seconds["smelt"] * 1e3
+    print(f"x + 1 on 8 floats, a call: eager {eager:.2f} us, smelt {ours:.2f} us (goal: at most 5 us)")
+    linears = nn.Sequential(*(m for _ in range(15) for m in (nn.ReLU(), nn.Linear(4, 4))))
+    for name, module, x in (("classifier", classifier(), torch.randn(64, 784)), ("30 modules", linears, torch.randn(2, 4))):
+        compiled = smelt.compile(module)
+        compiled(x)
+        guards = compiled_function(compiled).programs[0].guards
+        seconds = measure({"check": many(guards.check, (x,), {})}, 1.0)
+        print(f"guards of {name}, {len(guards.conditions)} conditions: {seconds['check'] * 1e3:.2f} us")
 
 
 if __name__ == "__main__":

@@ -36,15 +36,18 @@ class _Rewriter:
 
 def coarsened(body: Sequence[loops.Statement]) -> tuple[loops.Statement, ...]:
     """The body with conditions like 0 <= i0*64 + i1 - 128 (where i1 < 64) as 0 <= i0 - 2: they vary over fewer axes."""
-    w = _Rewriter(body)
+    w, known, zero = _Rewriter(body), {}, ""
     for s in body:
         difference = _difference(s, w.named)
         coarse = None if difference is None else _coarse(difference[0])
         if coarse is None:
             w.body.append(s)
             continue
-        at = w.add("at", lambda name: loops.Index(name, coarse))
-        zero = w.add("c", lambda name: loops.Const(name, 0, torch.int64))
+        if coarse not in known:
+            known[coarse] = w.add("at", lambda name: loops.Index(name, coarse))
+        if not zero:
+            zero = w.add("c", lambda name: loops.Const(name, 0, torch.int64))
+        at = known[coarse]
         w.body.append(replace(s, op="lt", args=(at, zero)) if difference[1] else replace(s, op="le", args=(zero, at)))
     return loops.needed(w.body)
 
@@ -111,7 +114,7 @@ def _narrows(s: loops.Statement, other: loops.Statement, varies: dict[str, froze
         return _small_index(s)
     if isinstance(s, loops.Const):
         return abs(s.value) <= LARGEST and isinstance(other, loops.Index)
-    return _small_index(other) and varies[s.name] < varies[other.name]
+    return _small_index(other) and not varies[other.name] <= varies[s.name]
 
 
 def _narrow(s: loops.Statement, w: _Rewriter) -> str:

@@ -115,7 +115,8 @@ class _Builder:
         steps, segments = self.join_kernels()
         program = Program(self.graph.name, tuple(self.slots.slots), tuple(self.slots.of[i] for i in self.graph.inputs),
                           tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", arena, tuple(self.memory.messages),
-                          {"graph": self.graph, "kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)]})
+                          {"graph": self.graph, "kernels": self.notes,
+                           "calls": [s.name for s in self.steps if isinstance(s, Call)]})
         return Unprinted(program, segments)
 
     def take_slots(self) -> None:

@@ -57,7 +57,10 @@ def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[],
             continue
         if precise is not None:
             exact = precise() if exact is None else exact
-            wrong &= _worse(a, b, exact[k].flatten())
+            wrong &= _worse(a, [b], exact[k].flatten())
+        if precise is not None and noisy is not None and wrong.any():
+            disturbed = noisy() if disturbed is None else disturbed
+            wrong &= _worse(a, [b, disturbed[k].detach().flatten()], exact[k].flatten())
         if wrong.any():
             at = int(wrong.nonzero()[0])
             return Mismatch(k, at, a[at].item(), b[at].item(), int(wrong.sum()), b.numel())

@@ -23,7 +23,7 @@ from .places import user_frame
 from .recorder import Recorder
 from .recording import Recording
 from .structure import Arguments, Rebuild
-from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, saved_tensors_hooks
+from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
@@ -146,6 +146,7 @@ class CompiledFunction:
 
     def _record(self, args: tuple, kwargs: dict) -> Any:
         """Run the function for real, give its result, and keep a program for the calls that are like this one."""
+        config.check()
         names = Namespace()
         try:
             arguments = Arguments(self._function, args, kwargs, names, self._bound)
@@ -174,7 +175,16 @@ class CompiledFunction:
         rebuild = Rebuild(result, arguments.places, observer.outside)
         recording = recorder.finish(rebuild.tensors)
         guards = self._guards(arguments, names, observer, recording)
-        return CompiledProgram(guards, self._build(recording), rebuild.make)
+        return CompiledProgram(guards, self._built(recording), rebuild.make)
+
+    def _built(self, recording: Recording) -> Run:
+        """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""
+        try:
+            return self._build(recording)
+        except (Unsupported, BuildError):
+            raise
+        except Exception as defect:
+            raise Unsupported(f"internal error while compiling: {type(defect).__name__}: {defect}") from defect
 
     def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
@@ -226,11 +236,12 @@ def compiled_function(compiled: Any) -> CompiledFunction:
 
 
 def _not_plain() -> bool:
-    """Whether this call runs under something that must see every op or call: a mode of torch, a transform, a tracer, a
-    profiler, whose place the observer would take, or hooks on saved tensors. Of these a checkpoint counts how often they
-    run, and a program has other tensors to save than the recorded run."""
-    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None or torch.jit.is_tracing()
-                or sys.getprofile() is not None or saved_tensors_hooks(True) is not None)
+    """Whether this call runs under something that must see every op or call: a mode of torch, a transform, forward-mode
+    differentiation, a tracer, a profiler, whose place the observer would take, or hooks on saved tensors: a checkpoint
+    counts how often those run, and a program saves other tensors than the recorded run."""
+    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None
+                or forward_ad._current_level >= 0 or torch.jit.is_tracing() or sys.getprofile() is not None
+                or saved_tensors_hooks(True) is not None)
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,

@@ -10,7 +10,7 @@ import torch
 from ..compiler.compare import Mismatch, compare
 from ..compiler.evaluate import evaluate, widen
 from .recording import Recording
-from .torch_internals import PlainFunction, version_of
+from .torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
 
 Tensors = Sequence[torch.Tensor]
 
@@ -87,7 +87,7 @@ class Differentiable:
         saved = list(ctx.saved_tensors)  # raises where one was modified in place, or was freed by an earlier backward
         for n, s in ctx.objects:
             saved[n] = s
-        if torch.is_grad_enabled() or self.broken():
+        if torch.is_grad_enabled() or self.broken() or any(map(_is_batched, grads)):  # a kernel sees no batch
             reached = self.derivative.reached(arriving)
             return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
         backward = self._backwards.get(arriving)
@@ -110,8 +110,8 @@ class Differentiable:
     def _inputs(self, ctx, saved: Sequence) -> list[torch.Tensor]:
         """The forward's inputs. One that no gradient depends on may have other values by now."""
         if self._modified(ctx):
-            raise RuntimeError("smelt: an input of a compiled function, which its gradient depends on, was modified by an inplace "
-                               "operation before the backward ran")
+            raise RuntimeError("smelt: an input of a compiled function, which its gradient depends on, was modified by an "
+                               "inplace operation before the backward ran")
         inputs = dict(ctx.primals)
         inputs.update((k, s) for (kind, k), s in zip(self.derivative.saved, saved) if kind == "input")
         return [inputs[k] for k in range(len(inputs))]
@@ -123,7 +123,8 @@ class Differentiable:
         again, wrt = torch.is_grad_enabled(), self.derivative.wrt
         with torch.enable_grad(), outside_autocast(), generator_at(generator):
             # An alias, so that hooks of the input itself run for the outer backward alone.
-            inputs = [(t.view_as(t) if again else t.detach().requires_grad_()) if k in wrt else t.detach() for k, t in enumerate(inputs)]
+            inputs = [t.detach() if k not in wrt else t.view_as(t) if again else t.detach().requires_grad_()
+                      for k, t in enumerate(inputs)]
             outputs = evaluate(self.recording.graph, inputs, **how)
         return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
 
@@ -197,9 +198,16 @@ def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: 
     """torch.autograd.grad, None where an input is not reached. Given gradients, that imports sympy: half a second."""
     if not inputs:
         return ()
+    if any(map(_is_batched, grads)):  # which may not enter an autograd.Function
+        return torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
     with torch.enable_grad():
         seed = _Seed.apply(grads, *outputs)
     return torch.autograd.grad(seed, inputs, create_graph=create_graph, allow_unused=True)
+
+
+def _is_batched(grad: torch.Tensor) -> bool:
+    """Whether vmap runs this backward for many gradients at once (is_grads_batched, a vectorized jacobian)."""
+    return is_batched(grad) or is_batched_by_autograd(grad)
 
 
 def _laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, Sequence
 
 import torch
 
-from ..compiler.compare import Mismatch, compare, evaluate_precisely
+from ..compiler.compare import Mismatch, compare, evaluate_noisily, evaluate_precisely
 from ..compiler.evaluate import evaluate
 from ..errors import SmeltWarning, WrongResult
 from .backward import Derivative, Differentiable, generator_at, outside_autocast
@@ -34,7 +35,8 @@ class Executable:
         if torch.is_autocast_enabled("cpu"):
             forward = _outside_autocast(forward)
         self._run = forward if derivative is None else Differentiable(
-            recording, forward, derivative, verify, lambda: bool(self.broken), lambda found, inputs: self._report(found, "backward", inputs))
+            recording, forward, derivative, verify, lambda: bool(self.broken),
+            lambda found, inputs: self._report(found, "backward", inputs))
         self._plain = not recording.writebacks and all(isinstance(r, Fresh) for r in recording.results)
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import torch
 
-from .torch_internals import TensorGuards, active_dispatch_modes, active_function_modes
+from .torch_internals import TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -228,6 +228,7 @@ def call_read(function: Callable, args: tuple = ()) -> Read:
 def torch_state() -> list[Read]:
     """torch's switches as they are now, with autocast's details where it is on."""
     state = [call_read(function, args) for function, args in STATE]
+    state.append(Read("attr", forward_ad, "_current_level", forward_ad._current_level, "the level of forward-mode differentiation"))
     if any(r.expected for r in state if r.holder is torch.is_autocast_enabled):
         state += [call_read(function, args) for function, args in AUTOCAST_DETAILS]
     return state
@@ -346,7 +347,8 @@ class Guards:
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *_read_steps(names, list(reads), watch), Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
+        steps = [*mode_conditions(names), *switches, *arguments, *_read_steps(names, list(reads), watch),
+                 Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
         if read_flags:  # under no_grad the check above looks past them
             named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
             steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",
@@ -354,7 +356,8 @@ class Guards:
         if written:
             overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
             steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))
-        self.conditions = [c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)) if isinstance(c, Condition)]
+        flat = (c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)))
+        self.conditions = [c for c in flat if isinstance(c, Condition)]
         self._steps = steps
         self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}]")
         self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")

@@ -26,7 +26,11 @@ TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to 
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
 saved_tensors_hooks = _take("torch._C._autograd._top_saved_tensors_default_hooks", "to leave calls under checkpoint alone")
+_take("torch.autograd.forward_ad._current_level", "to leave forward-mode differentiation alone")
+forward_ad = torch.autograd.forward_ad
 active_transform = _take("torch._C._functorch.peek_interpreter_stack", "to leave calls under vmap and grad alone")
+is_batched = _take("torch._C._functorch.is_batchedtensor", "to leave gradients under vmap to torch")
+is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "to leave gradients under vmap to torch")
 
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
@@ -35,8 +39,8 @@ TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors a
 empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)
 
 # Autograd
-PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to put a program into autograd's graph without looking for "
-             "transforms, which guards have ruled out", needed=False) or torch.autograd.Function
+PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for transforms, "
+                      "which guards have ruled out", needed=False) or torch.autograd.Function
 
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")

@@ -12,9 +12,10 @@ from typing import Any, Callable, Iterator
 import numpy as np
 import torch
 
-#: Functions of libdevice that torch has under another name, or not at all.
+#: Functions of libdevice that torch has under another name, not exactly, or not at all.
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "rint": torch.round, "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype)}
+    "rint": torch.round, "fmod": lambda a, b: torch.from_numpy(np.fmod(a.numpy(), b.numpy())),
+    "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype)}
 #: The interpreter keeps the place of the running program in one object of the process.
 _lock = threading.RLock()
 

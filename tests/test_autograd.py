@@ -219,6 +219,16 @@ def test_second_derivative_after_batch_norm_wrote_its_statistics():
     agree(case, nn.Sequential(nn.BatchNorm1d(4), nn.Tanh()).double())
 
 
+def test_gradcheck_and_jacobians():
+    function = lambda x, w: (F.gelu(F.layer_norm(x @ w, (5,))).sum(0), torch.logsumexp(x, 1))  # noqa: E731
+    f, x, w = smelt.compile(function), leaf(4, 3), leaf(3, 5)
+    assert torch.autograd.gradcheck(f, (x, w)) and torch.autograd.gradgradcheck(f, (x, w))
+    for vectorize in (False, True):
+        assert_close(torch.autograd.functional.jacobian(lambda x: f(x, w.detach()), x, vectorize=vectorize),
+                     torch.autograd.functional.jacobian(lambda x: function(x, w.detach()), x, vectorize=vectorize))
+    assert smelt.explain(f).compiled
+
+
 # Writes between forward and backward
 
 def test_a_parameter_step_between_raises_where_eager_does():
@@ -240,6 +250,31 @@ def test_writes_to_inputs_that_the_gradient_does_not_need():
         y.sum().backward()
         return [x.grad, w.grad]
     agree(case, lambda x, w, data: x * data + w)
+
+
+@pytest.mark.parametrize("function", [torch.exp, torch.relu, F.gelu, torch.abs, lambda h: h.softmax(-1), lambda h: h.max(1)[0],
+                                      lambda h: h.clamp(-1, 1), lambda h: h * 2, lambda h: F.mse_loss(h, torch.zeros_like(h))])
+def test_writes_to_an_input_never_give_a_wrong_gradient(function):
+    """A program may save an input where eager saves the result (exp); then torch's error comes, where eager has none."""
+    def gradient(f):
+        torch.manual_seed(0)
+        x = leaf(3, 4)
+        h = x * 1.5
+        y = f(h)
+        with torch.no_grad():
+            h.add_(1)
+        y.sum().backward()
+        return x.grad
+
+    compiled = smelt.compile(lambda h: function(h))
+    for _ in range(CALLS):
+        try:
+            found = gradient(compiled)
+        except RuntimeError as error:
+            assert "modified by an inplace operation" in str(error)
+        else:
+            assert_close(found, gradient(function))
+    assert smelt.explain(compiled).compiled
 
 
 def test_writes_to_results():
@@ -264,6 +299,24 @@ def test_a_buffer_that_the_function_writes_to():
         total.add_(x.detach())
         return y * x
     agree(case, accumulate)
+
+
+def test_a_result_written_to_under_no_grad_keeps_its_gradient():
+    """The straight-through estimator: the clamped numbers with the gradient of the unclamped ones."""
+    def case(f):
+        x, w = leaf(4, 3), leaf(4, 3)
+        y = f(x, w)
+        y.sum().backward()
+        return [y, x.grad, w.grad]
+
+    def clamped(x, w):
+        h = x + w
+        row = h[1]
+        with torch.no_grad():
+            h.clamp_(-0.5, 0.5)
+        return h * x + row
+    agree(case, clamped)
+    agree(case, lambda x, w: F.cosine_similarity(x, w) * x.sum())
 
 
 # Hooks, views, identity
@@ -434,6 +487,15 @@ def test_autocast_is_not_applied_to_what_turned_it_off():
             a, b = f(torch.randn(3, 4), torch.randn(4, 5))
         return [a, b]
     agree(case, f)
+
+
+def test_forward_mode_runs_eagerly():
+    f = smelt.compile(lambda x: (x * x).sin())
+    for _ in range(CALLS):
+        f(torch.ones(3))
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(torch.ones(3), torch.ones(3))
+        assert_close(torch.autograd.forward_ad.unpack_dual(f(x)).tangent, 2 * torch.ones(3).cos())
 
 
 # What stays alive

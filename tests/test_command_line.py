@@ -98,7 +98,8 @@ def test_another_compiler_beside_smelt():
 
 
 def test_sizes():
-    assert [bench.size(n) for n in (0, 999, 1000, 1024, 1023 * 1024, 5 << 30)] == ["0 B", "999 B", "0.977 KB", "1 KB", "0.999 MB", "5 GB"]
+    assert [bench.size(n) for n in (0, 999, 1000, 1024, 1023 * 1024, 5 << 30)] == \
+        ["0 B", "999 B", "0.977 KB", "1 KB", "0.999 MB", "5 GB"]
 
 
 def test_the_programs_have_names_of_their_own():

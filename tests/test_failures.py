@@ -88,11 +88,12 @@ def test_no_compiler_with_gradients(monkeypatch):
 
 def test_a_compiler_that_fails_on_the_kernels(monkeypatch, tmp_path):
     """It tells its macros, and fails on every source."""
-    real = build.toolchain().command[0]
-    compiler = fake_compiler(tmp_path, f'case "$*" in *-dM*) exec {real} "$@";; esac; echo "kernel.c:1: unknown word" >&2; exit 1')
+    macros = f'case "$*" in *-dM*) exec {build.toolchain().command[0]} "$@";; esac'
+    compiler = fake_compiler(tmp_path, f'{macros}; echo "kernel.c:1: unknown word" >&2; exit 1')
     monkeypatch.setattr(config, "cc", compiler)
     message = right_with_one_warning(smelt.compile(f))
-    assert message.startswith(f"f runs eagerly: {compiler} ") and message.endswith("failed with status 1:\nkernel.c:1: unknown word")
+    assert message.startswith(f"f runs eagerly: {compiler} ")
+    assert message.endswith("failed with status 1:\nkernel.c:1: unknown word")
     with pytest.raises(BuildError, match="unknown word"):
         smelt.compile(f, fullgraph=True)(X, 2.0)
 

@@ -764,7 +764,8 @@ def test_every_kind_of_place():
     assert set(places) == set(KINDS)
     o.x = X
     changes = {
-        "item": lambda: d.pop("a"), "no item": lambda: d.update(b=1), "entry": lambda: d.update(a=1), "no entry": lambda: d.update(b=1),
+        "item": lambda: d.pop("a"), "no item": lambda: d.update(b=1),
+        "entry": lambda: d.update(a=1), "no entry": lambda: d.update(b=1),
         "attribute": lambda: delattr(o, "x"), "type": lambda: setattr(o, "__class__", type("Other", (), {})),
         "attributes": lambda: setattr(o, "__dict__", {}), "nothing": lambda: empty.update(a=1), "entries": lambda: d.update(b=1),
         "elements": lambda: items.append(1)}

@@ -65,7 +65,8 @@ def test_the_report_of_a_compiled_module(model):
     report = smelt.explain(model)
     assert report.compiled and report.state == "compiled" and report.name == "Classifier"
     program, = report.programs
-    assert report.kernels == len(program.kernels) + len(program.calls) and not report.fallbacks and not report.recompilations
+    assert report.kernels == len(program.kernels) + len(program.calls)
+    assert not report.fallbacks and not report.recompilations
     assert {k.part for k in program.kernels} == {"forward", "backward"} and all(k.seconds is None for k in program.kernels)
     first = program.kernels[0]
     assert first.name == "matmul_add_relu" and first.values == ("matmul_0", "add_0", "relu_0")
@@ -80,7 +81,8 @@ def test_the_report_as_text(model):
     head, counts, moved, compiled, guards, *kernels = text.splitlines()
     assert head == "Classifier: compiled, 1 program"
     assert re.fullmatch(r"  program 0: \d+ ops -> \d+ kernels and 0 calls of torch", counts)
-    assert " read and written instead of " in moved and compiled.startswith("    compiled in ") and guards.endswith(" guards hold")
+    assert " read and written instead of " in moved
+    assert compiled.startswith("    compiled in ") and guards.endswith(" guards hold")
     assert re.fullmatch(r"    forward +matmul_add_relu +332 B read +160 B written +matmul_0 add_0 relu_0", kernels[0])
     assert max(map(len, text.splitlines())) < 160
 
@@ -150,7 +152,7 @@ def test_a_picture_as_dot(model, tmp_path):
     for k in kernels:
         assert re.search(rf'label="?{k.name}"?\b', text)
     assert len(re.findall(r"subgraph cluster_g\d_\d", text)) == len(kernels)
-    assert re.search(r'"?g0_relu_0_k0"? -> "?g0_matmul_1_k1"? \[label="160 B" .*penwidth=2\.4', text), "a thick edge between kernels"
+    assert re.search(r'"?g0_relu_0_k0"? -> "?g0_matmul_1_k1"? \[label="160 B" .*penwidth=2\.4', text), "thick between kernels"
     assert re.search(r'"?g0_matmul_0_k0"? -> "?g0_add_0_k0"?\n', text), "a thin one inside a kernel"
     for label in ("result 0", "relu_0, for the backward", "gradient of first_weight", "gradient of second_bias"):
         assert f'"{label}"' in text, label
@@ -300,7 +302,8 @@ def test_a_wrong_kernel_beside_random_numbers_is_caught(wrong_kernels, capsys):
 
 def test_rounding_noise_beside_random_numbers_is_no_wrong_result():
     """Gradients that are 0 but for rounding: of a bias before a batch norm."""
-    net = smelt.compile(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2)))
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2)
+    net = smelt.compile(nn.Sequential(*layers))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for seed in range(3):

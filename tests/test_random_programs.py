@@ -14,7 +14,7 @@ from smelt.compiler import evaluate, parse, show, verify
 from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.ir import Graph
 from smelt.compiler.op import Op
-from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
+from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, restrict, simplify
 
 from .random_programs import COUNT, random_function, random_graph
 
@@ -142,6 +142,26 @@ def test_partition(seed):
     gradients = evaluate(split.backward, [*saved, *grads])
     assert all(map(same_bits, [*outputs[:len(graph.outputs)], *gradients], expected)), f"{split.forward}\n{split.backward}"
     assert len(set(split.saved)) == len(split.saved) and not set(split.forward.outputs[len(graph.outputs):]) & set(graph.outputs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_restrict(seed):
+    """The backward graph for the gradients of every other output is what torch gives where only these have gradients."""
+    graph, inputs, wrt, of = differentiable_program(seed)
+    joint = gradient(graph, wrt, of).reached()
+    split = partition(joint)
+    arriving = range(seed % 2, len(of), 2)
+    wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
+    backward = verify(restrict(split.backward, len(split.saved), arriving, wanted), "restrict")
+    grads = [torch.randn(graph.outputs[of[i]].shape, dtype=torch.float64) for i in arriving]
+    extra = evaluate(split.forward, inputs)[len(graph.outputs):]
+    ours = evaluate(backward, [*(inputs[k] if kind == "input" else extra[k] for kind, k in split.saved), *grads])
+    theirs = dict(zip(wrt, torch_gradients(graph, inputs, wrt, [of[i] for i in arriving], grads)))
+    assert [k for k, g in theirs.items() if g is not None] == [joint.wrt[k] for k in wanted]
+    for a, k in zip(ours, wanted, strict=True):
+        b = theirs[joint.wrt[k]]
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9 * (1 + float(b.abs().max()) if b.numel() else 1),
+                                   msg=lambda m: f"{m}\n{backward}")
 
 
 @pytest.mark.parametrize("seed", range(max(1, COUNT // 5)))

@@ -52,7 +52,8 @@ WORKS = {
     "Matrix products are generated with what follows them, or left to the library where it is faster; convolutions are calls.":
         [(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (X,)), (lambda: nn.Conv2d(3, 4, 3), (torch.ones(1, 3, 8, 8),))],
     "Modules: linear, convolutional, recurrent, attention, dropout, batch norm with its running statistics.":
-        [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)), (lambda: nn.BatchNorm1d(3), (X,))],
+        [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)),
+         (lambda: nn.BatchNorm1d(3), (X,))],
     "Autograd through a compiled function, with a derived backward program; double backward runs, eagerly.":
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
     "Random numbers: those that eager draws under the same seed.": [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
@@ -65,7 +66,7 @@ WORKS = {
 }
 #: What it says to run eagerly.
 DOES_NOT = {
-    "A backward pass or an optimiser's step inside the function: compile the forward (its backward is compiled too), step eagerly.":
+    "A backward pass or an optimiser's step inside the function: compile the forward, and its backward comes with it.":
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Values read in Python: `.item()`, `if x.sum() > 0`, `.numpy()`.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,))],
@@ -102,8 +103,17 @@ def test_what_is_said_not_to_work_runs_eagerly(claim):
         assert found == "not compiled", report
 
 
+def test_a_gradient_can_be_differentiated_again():
+    f = smelt.compile(lambda x: (x ** 3).sum(), fullgraph=True)
+    for _ in range(3):
+        x = torch.full((2,), 5.0, requires_grad=True)
+        first, = torch.autograd.grad(f(x), x, create_graph=True)
+        second, = torch.autograd.grad(first.sum(), x)
+        assert first.tolist() == [75.0, 75.0] and second.tolist() == [30.0, 30.0]
+
+
 def test_sizes_are_not_symbolic():
-    """README: "a program for every shape"."""
+    """There is a program for every shape."""
     f = smelt.compile(lambda x: x * 2)
     for n in (2, 3, 4):
         f(torch.ones(n))

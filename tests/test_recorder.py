@@ -556,7 +556,7 @@ def torn(x):
 def torn_under_no_grad(x):
     y = x * 2
     with torch.no_grad():
-        y.mul_(3)
+        y[0].mul_(3)
     return y
 
 

@@ -43,6 +43,13 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     eager: collections.Counter = field(default_factory=collections.Counter)
 
+    def add(self, name: str, report) -> None:
+        """Count a function whose results were right, by what is told of it."""
+        defects = [p.broken for p in report.programs if p.broken] + [f for f in report.fallbacks if "internal error" in f]
+        self.failures += [f"{name}: {d[:300]}" for d in defects]
+        self.compiled += report.compiled
+        self.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
+
     def __str__(self):
         return (f"{self.names} entries, {self.samples} samples: {self.compiled} compiled, {self.samples - self.compiled} eager, "
                 f"{len(self.failures)} wrong or crashed")
@@ -130,11 +137,7 @@ def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally
         if wrong and not (wrong.startswith(NOT_CLOSE) and as_precise(found, expected, outcome(function, *_wide((args, kwargs))))):
             tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
             return
-    report = smelt.explain(compiled)
-    if any(p.broken for p in report.programs):
-        tally.failures.append(f"{name}: {next(p.broken for p in report.programs if p.broken)[:300]}")
-    tally.compiled += report.compiled
-    tally.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
+    tally.add(name, smelt.explain(compiled))
 
 
 def chosen(table: Iterable, share: float, only: str) -> list:
@@ -194,11 +197,7 @@ def check_module(name: str, eager, twin, compiled, args, kwargs, tally: Tally) -
         if wrong and not (wrong.startswith(NOT_CLOSE) and as_precise(found, expected, module_outcome(exact, exact, *_wide((args, kwargs))))):
             tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
             return
-    report = smelt.explain(compiled)
-    if any(p.broken for p in report.programs):
-        tally.failures.append(f"{name}: {next(p.broken for p in report.programs if p.broken)[:300]}")
-    tally.compiled += report.compiled
-    tally.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
+    tally.add(name, smelt.explain(compiled))
 
 
 def module_outcome(target, module, args, kwargs) -> tuple:

@@ -87,9 +87,9 @@ def gelu_dropout_mask(x, bias, mask):
 CASES: dict[str, Case] = {
     "fused_chain": Case(fused_chain, lambda n, w: (normal(n, w), normal(w))),
     "softmax": Case(softmax, lambda n, w: (normal(n, w, grad=True),), train=True),
-    "softmax_long": Case(softmax, lambda n, w: (normal(n, w),), rows=4, width=65536),
+    "softmax_long": Case(softmax, lambda n, w: (normal(n, w),), rows=64, width=65536),
     "layer_norm": Case(layer_norm, lambda n, w: (normal(n, w, grad=True), normal(w, grad=True), normal(w, grad=True)), train=True),
-    "cross_entropy": Case(cross_entropy, lambda n, w: (normal(n, w, grad=True), torch.arange(n) % w), train=True, rows=16,
+    "cross_entropy": Case(cross_entropy, lambda n, w: (normal(n, w, grad=True), torch.arange(n) % w), train=True, rows=64,
                           width=50257),
     "batch_norm": Case(batch_norm, lambda n, w: (normal(4, w, n, grad=True), normal(w, grad=True), normal(w, grad=True)),
                        train=True, width=32, rows=49),

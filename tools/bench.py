@@ -124,21 +124,24 @@ def run_case(case: Case, against: Sequence[str] = (), seconds: float = 1.0) -> R
     report = smelt.explain(compiled)
     sides = {"eager": eager, "smelt": ours}
     if "inductor" in against:
-        sides["inductor"] = runner(case, torch.compile(copy.deepcopy(function) if isinstance(function, torch.nn.Module) else function), args)
+        other = copy.deepcopy(function) if isinstance(function, torch.nn.Module) else function
+        sides["inductor"] = runner(case, torch.compile(other), args)
     medians = measure(sides, seconds)
-    return Row(case.name, medians["eager"], medians["smelt"], medians["eager"] / medians["smelt"], first, traffic.ops, report.kernels,
-               traffic.bytes, report.bytes, traffic.peak, report.peak_memory,
+    return Row(case.name, medians["eager"], medians["smelt"], medians["eager"] / medians["smelt"], first, traffic.ops,
+               report.kernels, traffic.bytes, report.bytes, traffic.peak, report.peak_memory,
                {k: medians[k] / medians["smelt"] for k in sides if k not in ("eager", "smelt")})
 
 
 def table(rows: Sequence[Row]) -> str:
     others = list(rows[0].against) if rows else []
-    head = ["program", "eager", "smelt", "eager/smelt", *(f"{o}/smelt" for o in others), "compile", "kernels", "bytes", "peak memory"]
-    body = [[r.name, f"{r.eager_seconds * 1e6:.0f} us", f"{r.seconds * 1e6:.0f} us", f"{r.ratio:.2f}x", *(f"{r.against[o]:.2f}x" for o in others),
-             f"{r.compile_seconds:.2f} s", f"{r.kernels_before} -> {r.kernels_after}", f"{size(r.bytes_before)} -> {size(r.bytes_after)}",
-             f"{size(r.peak_before)} -> {size(r.peak_after)}"] for r in rows]
+    head = ["program", "eager", "smelt", "eager/smelt", *(f"{o}/smelt" for o in others),
+            "compile", "kernels", "bytes", "peak memory"]
+    body = [[r.name, f"{r.eager_seconds * 1e6:.0f} us", f"{r.seconds * 1e6:.0f} us", f"{r.ratio:.2f}x",
+             *(f"{r.against[o]:.2f}x" for o in others), f"{r.compile_seconds:.2f} s", f"{r.kernels_before} -> {r.kernels_after}",
+             f"{size(r.bytes_before)} -> {size(r.bytes_after)}", f"{size(r.peak_before)} -> {size(r.peak_after)}"] for r in rows]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths))) for line in [head, *body])
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:]))])
+                     for line in [head, *body])
 
 
 def size(count: float) -> str:
@@ -176,7 +179,8 @@ def plot(rows: Sequence[Row], path: str) -> None:
     figure.savefig(path)
 
 
-def main(only: str = "", as_json: bool = False, plot_path: str = "", against: Sequence[str] = (), threads: int = 0, seconds: float = 1.0) -> int:
+def main(only: str = "", as_json: bool = False, plot_path: str = "", against: Sequence[str] = (), threads: int = 0,
+         seconds: float = 1.0) -> int:
     if threads:
         torch.set_num_threads(threads)
     cases = [c for c in CASES if only in c.name]
@@ -188,7 +192,8 @@ def main(only: str = "", as_json: bool = False, plot_path: str = "", against: Se
         return 2
     rows = [run_case(c, against, seconds) for c in cases]
     if as_json:
-        print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": [asdict(r) for r in rows]}, indent=2))
+        found = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": [asdict(r) for r in rows]}
+        print(json.dumps(found, indent=2))
     else:
         threads = torch.get_num_threads()
         print(f"torch {torch.__version__}, {threads} thread{'s' if threads != 1 else ''}; medians of runs in turn; "

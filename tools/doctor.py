@@ -62,7 +62,8 @@ def _compiler() -> Finding:
     try:
         return Finding("compiler", True, toolchain().describe())
     except SmeltError as e:
-        return Finding("compiler", False, f"{e}. Install gcc or clang (Debian: apt install gcc libc6-dev); until then everything runs eagerly")
+        return Finding("compiler", False, f"{e}. Install gcc or clang (Debian: apt install gcc libc6-dev); "
+                       "until then everything runs eagerly")
 
 
 def _vectors() -> Finding:
@@ -73,7 +74,8 @@ def _openmp() -> Finding:
     copies = sorted({line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()
                      if re.search(r"lib(g|i)?omp[-.\w]*\.so", line)}) if os.path.exists("/proc/self/maps") else []
     if len(copies) > 1:
-        return Finding("OpenMP", False, f"{len(copies)} OpenMP runtimes in one process, which slows every parallel loop: {', '.join(copies)}")
+        return Finding("OpenMP", False, f"{len(copies)} OpenMP runtimes in one process, which slows every parallel loop: "
+                       f"{', '.join(copies)}")
     return Finding("OpenMP", True if copies else None, copies[0] if copies else "none loaded: kernels run on one thread")
 
 
@@ -86,7 +88,7 @@ def _kernel() -> Finding:
             x = torch.arange(8.0)
             f(x)
             good = torch.equal(f(x), x * 2 + 1)
-        return Finding("kernel", good, "a small program compiles and is right" if good else "a small program gave a wrong result: please report it")
+        return Finding("kernel", good, "a small program compiles and is right" if good else "a small program gave a wrong result")
     except SmeltError as e:
         return Finding("kernel", False, f"a small program does not compile: {e}")
 
@@ -102,7 +104,8 @@ def _cache() -> Finding:
                        "set SMELT_CACHE_DIR to a folder that only you can write to")
     entries = list(folder.glob("*.so"))
     free = shutil.disk_usage(folder).free
-    return Finding("cache", True, f"{folder}: {len(entries)} kernels, {sum(e.stat().st_size for e in entries) / 1e6:.1f} MB, {free / 1e9:.0f} GB free")
+    used = sum(e.stat().st_size for e in entries)
+    return Finding("cache", True, f"{folder}: {len(entries)} kernels, {used / 1e6:.1f} MB, {free / 1e9:.0f} GB free")
 
 
 def _triton() -> Finding:
@@ -115,7 +118,9 @@ def _triton() -> Finding:
 def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", None, "none that torch can use; CPU programs are compiled to C")
-    return Finding("GPU", None, f"{torch.cuda.get_device_name()}: smelt does not compile for it yet; tensors on it run eagerly")
+    if importlib.util.find_spec("triton") is None:
+        return Finding("GPU", None, f"{torch.cuda.get_device_name()}: without triton, tensors on it run eagerly")
+    return Finding("GPU", True, torch.cuda.get_device_name())
 
 
 def _drawing() -> Finding:

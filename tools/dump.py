@@ -40,7 +40,8 @@ def seeded(run, *args):
 
 
 ours = seeded(pipeline.compile_graph(graph), *inputs)
-found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda: seeded(compare.evaluate_precisely, graph, inputs))
+found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda: seeded(compare.evaluate_precisely, graph, inputs),
+                        lambda: seeded(compare.evaluate_noisily, graph, inputs))
 print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
 '''
 
@@ -74,7 +75,8 @@ def _write_stages(compilation, base: Path) -> Path:
         (home / f"{stage}.c").write_text(loaded.program.source)
         (home / f"{stage}_host.py").write_text(loaded.host_source)
     graph = compilation.recording.graph
-    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.", graph='(here / "01-recorded.txt").read_text()',
+    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.",
+                                             graph='(here / "01-recorded.txt").read_text()',
                                              inputs=f"inputs = [\n{_random_inputs(graph)}]"))
     return home
 
@@ -110,7 +112,8 @@ def locate(compilation, inputs: Sequence[torch.Tensor]) -> str:
         return f" (looking for its place failed: {type(e).__name__}: {e})"
     for v, a, b in zip(shown, ours, reference):
         if (found := compare([a], [b])) is not None:
-            return f"; first wrong value: %{v.name} = {v.op.name} ({v.origin}), element {found.index}: {found.ours}, should be {found.reference}"
+            return (f"; first wrong value: %{v.name} = {v.op.name} ({v.origin}), element {found.index}: {found.ours}, "
+                    f"should be {found.reference}")
     return "; every value is right when computed on its own: the fault is in how they are fused"
 
 
@@ -135,7 +138,8 @@ def _random_inputs(graph) -> str:
     lines = []
     for v in graph.inputs:
         t = v.type
-        made = f"torch.randn({tuple(t.shape)}).to({t.dtype})" if t.dtype.is_floating_point or t.dtype.is_complex else f"torch.randint(2, {tuple(t.shape)}).to({t.dtype})"
+        inexact = t.dtype.is_floating_point or t.dtype.is_complex
+        made = f"torch.{'randn(' if inexact else 'randint(2, '}{tuple(t.shape)}).to({t.dtype})"
         if not t.contiguous:
             made = f"torch.empty_strided({tuple(t.shape)}, {tuple(t.strides)}, dtype={t.dtype}).copy_({made})"
         lines.append(f"    {made},  # {v.name}\n")

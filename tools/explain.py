@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 
@@ -14,7 +15,7 @@ from ..errors import SmeltError
 from ..frontend.api import CompiledFunction, CompiledProgram, compiled_function
 from ..frontend.bridge import Executable
 from ..runtime import load
-from ..runtime.program import Call, Slot
+from ..runtime.program import Call, Program, Slot
 from . import draw
 from .bench import measure, size
 
@@ -60,15 +61,18 @@ class ProgramReport:
     seconds: dict[str, float]
     recorded_ops: int
     broken: str = ""
+    runs: str = "as C"
 
     def lines(self) -> list[str]:
         """The report as text. The guards are counted: there are hundreds, and `guards` has them."""
         slowest = ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in sorted(self.seconds.items(), key=lambda t: -t[1])[:3])
         moved, unfused = sum(k.read + k.written for k in self.kernels), sum(k.unfused for k in self.kernels)
-        return [f"{_count(self.recorded_ops, 'op')} -> {_count(len(self.kernels), 'kernel')} and {_count(len(self.calls), 'call')} of torch",
-                f"{size(moved)} read and written instead of {size(unfused)}; {size(self.arena_bytes)} of memory for what stays inside",
+        counts = f"{_count(len(self.kernels), 'kernel')} and {_count(len(self.calls), 'call')} of torch"
+        return [f"{_count(self.recorded_ops, 'op')} -> {counts}",
+                f"{size(moved)} read and written instead of {size(unfused)}; {size(self.arena_bytes)} of memory for what stays "
+                "inside",
                 f"compiled in {sum(self.seconds.values()):.2f} s ({slowest})",
-                f"used while {_count(len(self.guards), 'guard')} hold",
+                f"runs {self.runs}, while {_count(len(self.guards), 'guard')} hold",
                 *([f"broken: {self.broken}"] if self.broken else []),
                 *_columns([k.cells() for k in self.kernels]),
                 *(f"call  {c}" for c in self.calls)]
@@ -152,8 +156,19 @@ def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
         calls += [" ".join(filter(None, (step.name, step.origin))) for step in program.steps if isinstance(step, Call)]
         arena += program.arena_bytes
         outputs += sum(_bytes(program.slots[o]) for o in set(program.outputs) if program.slots[o].place == "output")
-    return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs, dict(compilation.seconds),
-                         len(compilation.graphs["recorded"].values), p.run.broken)
+    return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
+                         dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken,
+                         _runs([loaded.program for loaded in compilation.programs.values()]))
+
+
+def _runs(programs: Sequence[Program]) -> str:
+    """How programs run; there are none under backend="eager"."""
+    if not programs:
+        return "op by op with torch"
+    language, device = programs[0].language, programs[0].device
+    if language == "c":
+        return "as C"
+    return f"as Triton on {device}" if device.type == "cuda" else "in Triton's interpreter, which is slow and for tests"
 
 
 def _kernel_seconds(graph: Graph, backend: Backend) -> list[float]:
@@ -161,9 +176,14 @@ def _kernel_seconds(graph: Graph, backend: Backend) -> list[float]:
     found = []
     for program in single_kernels(graph, backend):
         tensors = [_made_up(program.slots[i]) for i in program.inputs]
-        run = load(program)
-        found.append(measure({"kernel": lambda: run(*tensors)}, seconds=0.02)["kernel"])
+        found.append(measure({"kernel": partial(_run_to_the_end, load(program), tensors)}, seconds=0.02)["kernel"])
     return found
+
+
+def _run_to_the_end(run: Callable, tensors: Sequence[torch.Tensor]) -> None:
+    run(*tensors)
+    if any(t.is_cuda for t in tensors):
+        torch.cuda.synchronize()
 
 
 def _made_up(slot: Slot) -> torch.Tensor:
@@ -198,7 +218,8 @@ def _executable(compiled: Any, program: int) -> Executable:
         reasons = "; ".join(p.reason for p in function.programs) or "it has not been called yet"
         raise SmeltError(f"{function.name} has no compiled program: {reasons}")
     if program not in range(len(kept)):
-        raise SmeltError(f"{function.name} has {_count(len(kept), 'program')}, counted from 0, the newest; there is no program {program!r}")
+        raise SmeltError(f"{function.name} has {_count(len(kept), 'program')}, counted from 0, the newest; "
+                         f"there is no program {program!r}")
     return kept[program].run
 
 

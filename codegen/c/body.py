@@ -12,7 +12,8 @@ import torch
 
 from ...compiler.dims import Div, Expr, Sym
 from ...errors import Unsupported
-from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Statement, Store, operands_of, symbols_of
+from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Statement, Store, symbols_of
+from ..stages import dependencies
 from .isa import FORMS, Isa, Vector, memory_type, register_type
 from .scalars import Operand, constant, literal, scalar_text
 
@@ -70,11 +71,6 @@ class Names:
         return name
 
 
-def dependencies(s: Statement, named: Mapping[str, object]) -> tuple[str, ...]:
-    """Names of the statements that `s` reads, those in its index among them."""
-    return operands_of(s) + tuple(sorted(n for n in symbols_of(s) if n in named))
-
-
 def index_text(index: Expr, name_of: Callable[[str], str]) -> str:
     """An index expression in C; `name_of` gives the text of a symbol."""
     def atom(a) -> str:
@@ -107,6 +103,7 @@ class Body:
     given     statements made elsewhere (a matrix product's "acc"): name -> (dtype, whether it varies along the lanes)
     reduced   names of the axes reduced over
     ahead     names of loads that fetch memory for later iterations -> how many elements ahead
+    streamed  names of buffers that are stored past the caches
     """
     statements: Sequence[Statement]
     buffers: Iterable[Buffer]
@@ -117,6 +114,7 @@ class Body:
     given: Mapping[str, tuple[torch.dtype, bool]] = field(default_factory=dict)
     reduced: frozenset[str] = frozenset()
     ahead: dict[str, int] = field(default_factory=dict)
+    streamed: set[str] = field(default_factory=set)
 
     def __post_init__(self):
         self.names = Names()
@@ -259,7 +257,8 @@ class Body:
             w.line(f"{p}[{self.place(s.index)}] = {self._first_lane(value)};")
         elif step == 1:
             at = f"{p} + {self.place(s.index)}"
-            w.line(f"store_where_{raw}({at}, {value}, live);" if live else f"store_{raw}({at}, {value});")
+            w.line(f"store_where_{raw}({at}, {value}, live);" if live else
+                   f"{'stream' if s.buffer in self.streamed else 'store'}_{raw}({at}, {value});")
         else:
             lanes = self.names.fresh(s.value + "_lanes")
             w.line(f"const {raw} {lanes} = {value};")

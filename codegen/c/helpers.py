@@ -132,6 +132,21 @@ def _store_where(t: Vector, isa: Isa) -> str:
     return head + f"{{ {store}(($T *)p, live, x); }}"
 
 
+# Stores past the caches, for what is too large to be found there again: they spare reading what is overwritten.
+STREAMING = {("avx512", "f32x16"): "__builtin_ia32_movntps512", ("avx512", "f64x8"): "__builtin_ia32_movntpd512",
+             ("avx2", "f32x8"): "__builtin_ia32_movntps256", ("avx2", "f64x4"): "__builtin_ia32_movntpd256"}
+
+
+@helper("stream")
+def _stream(t: Vector, isa: Isa) -> str:
+    return f"""
+static inline void stream_$T($S *p, $T x)
+{{
+    if ((unsigned long)p % {t.bytes}) store_$T(p, x);
+    else {STREAMING[isa.name, str(t)]}(p, x);
+}}"""
+
+
 # Halves, and moves between lanes.
 
 def _half(first: int) -> Callable[[Vector, Isa], str]:

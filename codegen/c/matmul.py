@@ -19,10 +19,10 @@ from string import Template
 import torch
 
 from ..loops import MatMul, Store
+from ..stages import size_of
 from .body import Body, Writer
 from .helpers import HELPERS
 from .isa import Isa, isa_of, memory_type
-from .schedule import size_of
 
 NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
 TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Callable, Sequence
 
 from ..loops import Axis, Kernel, Load, Reduce, Store
+from ..stages import size_of
 from .body import Body, Writer
+from .helpers import STREAMING
 from .isa import Isa, memory_type
-from .schedule import Schedule, size_of
+from .schedule import Schedule
 
 #: Loads of a buffer of at least so many bytes fetch memory in advance: caches hold a smaller one.
 FETCH_FROM = 256 * 1024
@@ -18,6 +20,8 @@ FETCH_FROM = 256 * 1024
 FETCH_AHEAD = 8192
 #: Bytes that the nearest cache holds in any case: what one pass over them has read, the next finds there.
 NEAREST_CACHE = 32 * 1024
+#: Buffers of at least so many bytes are stored past the caches.
+STREAM_FROM = 32 * 1024 * 1024
 #: Work items that the parallel loops are cut into at least, where there are as many, for threads to share.
 ITEMS = 64
 
@@ -32,6 +36,8 @@ class Nest:
                          [a.symbol.name for a in kernel.axes], reduced=plan.reduced)
         self.w = Writer()
         self.outer = [a for a in kernel.parallel if a is not self.vector]
+        self.body.streamed.update(b.name for b in kernel.buffers if size_of(b.numel) * b.dtype.itemsize >= STREAM_FROM
+                                  and (isa.name, str(memory_type(b.dtype, self.lanes))) in STREAMING)
 
     def inside(self) -> None:
         """Print what stands inside the parallel loops; the lane axis, if it is one, is still closed."""
@@ -97,6 +103,8 @@ class Nest:
         self.w.open(self._signature())
         if all(self.size(a) for a in self.kernel.parallel):
             self._items()
+            if any(s.buffer in self.body.streamed for s in self.kernel.body if isinstance(s, Store)):
+                self.w.line("__builtin_ia32_sfence();")
         self.w.close()
         return str(self.w)
 

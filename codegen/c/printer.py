@@ -6,6 +6,7 @@ from typing import Sequence
 
 from ..comparisons import narrowed
 from ..loops import AnyKernel, Kernel
+from ..stages import size_of
 from .body import Names
 from .columns import Columns
 from .helpers import header
@@ -14,14 +15,14 @@ from .math import LIBRARY_NAMES
 from .matmul import print_matmul
 from .pointwise import Pointwise
 from .rows import Rows
-from .schedule import Schedule, size_of, work_of
+from .schedule import Schedule, work_of
 
 Call = tuple[AnyKernel, tuple[int, ...]]
 
 #: Microseconds of work that one more thread is worth.
 WORK_PER_THREAD = 40.0
 #: Floating-point operations of a matrix product in a microsecond.
-PRODUCT_SPEED = 50_000.0
+PRODUCT_SPEED = 100_000.0
 
 
 def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], messages: Sequence, isa: str = "auto") -> str:
@@ -70,7 +71,8 @@ def _function(kernel: AnyKernel, isa: Isa) -> Function:
 
 
 def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function]) -> str:
-    """The function that runs a segment's kernels, with a barrier after each where there are threads."""
+    """The function that runs a segment's kernels; where there are threads, with a barrier between kernels unless the first
+    thread runs both."""
     run = [(printed[kernel], slots) for kernel, slots in calls]
     team = max((_useful_threads(f) for f, _ in run), default=1)
     lines = [f"long {symbol}(void **slots, long threads)", "{", "    long error = 0;"]
@@ -80,7 +82,7 @@ def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Functi
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
                   "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
         for number, (f, slots) in enumerate(run):
-            if number:
+            if number and max(_useful_threads(f), _useful_threads(run[number - 1][0])) > 1:
                 lines.append("        #pragma omp barrier")
             lines.append("        " + _shared_call(f, slots, team))
         lines.append("    }")

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ...compiler.dims import Dim, Expr, simplest
 from ...compiler.scalar import SCALAR
-from ...errors import Unsupported
-from ..loops import Apply, Axis, Check, Const, Kernel, Load, Reduce, Statement, Store, symbols_of
-from .body import dependencies
+from ..loops import Apply, Axis, Const, Kernel, Load, Reduce, Statement, Store, symbols_of
+from ..stages import Stages
 from .isa import Isa
 
 #: A value that costs more than this many scalar operations is kept for later passes,
@@ -22,14 +20,6 @@ KEEP_COST = 10
 SCRATCH_BYTES = 64 * 1024
 #: Scalar operations that reading one element lane by lane costs about as much as.
 GATHER_COST = 12
-
-
-def size_of(dim: Dim) -> int:
-    """A size as an int; Unsupported where it is only known at run time."""
-    n = simplest(dim)
-    if isinstance(n, Expr):
-        raise Unsupported(f"a C kernel over the symbolic size {n}")
-    return n
 
 
 def cost_of(s: Statement) -> float:
@@ -46,11 +36,9 @@ class Pass:
     reload: frozenset[str]
 
 
-class Schedule:
-    """A kernel's order of work. Positions are those of statements in kernel.body.
+class Schedule(Stages):
+    """A kernel's order of work.
 
-    varies    position -> names of the axes that the statement varies over
-    stage     position -> passes that must be over before it can run
     vector    the axis along the lanes, or None for a kernel without axes
     lanes     elements in a vector
     passes    one for every stage; without reduction axes there is none
@@ -58,11 +46,8 @@ class Schedule:
     """
 
     def __init__(self, kernel: Kernel, isa: Isa):
-        self.kernel, self.isa = kernel, isa
-        self.sizes = {a.symbol.name: size_of(a.size) for a in kernel.axes}
-        self.position = {s.name: i for i, s in enumerate(kernel.body) if hasattr(s, "name")}
-        self.reduced = frozenset(a.symbol.name for a in kernel.reduced)
-        self._relate()
+        super().__init__(kernel)
+        self.isa = isa
         self.lanes = _lanes(kernel, isa, self.count(self.reduced))
         self.vector = self._vector_axis()
         self.keep: set[str] = set()
@@ -75,36 +60,6 @@ class Schedule:
     def row_wise(self) -> bool:
         """Whether the lanes run along a reduced axis (rows), or along one that is kept (columns, pointwise)."""
         return self.vector is not None and self.vector.reduce
-
-    def count(self, axes) -> int:
-        n = 1
-        for a in axes:
-            n *= self.sizes[a]
-        return n
-
-    def read_by(self, i: int) -> tuple[int, ...]:
-        """Positions of the statements that statement i reads."""
-        return tuple(self.position[n] for n in dependencies(self.kernel.body[i], self.position))
-
-    def inside(self, i: int) -> bool:
-        """Whether a statement varies over a reduced axis."""
-        return bool(self.varies[i] & self.reduced)
-
-    def is_root(self, i: int) -> bool:
-        """Whether a pass exists for this statement's sake: it reduces, or stores or checks inside the reduced axes."""
-        s = self.kernel.body[i]
-        return isinstance(s, Reduce) or (isinstance(s, (Store, Check)) and self.inside(i))
-
-    def _relate(self) -> None:
-        self.varies: list[frozenset[str]] = []
-        self.stage: list[int] = []
-        for i, s in enumerate(self.kernel.body):
-            axes, stage = symbols_of(s) & self.sizes.keys(), 0
-            for d in self.read_by(i):
-                axes |= self.varies[d]
-                stage = max(stage, self.stage[d] + isinstance(self.kernel.body[d], Reduce))
-            self.varies.append(axes - self.reduced if isinstance(s, Reduce) else axes)
-            self.stage.append(stage)
 
     # The axis along the lanes
 
@@ -130,10 +85,9 @@ class Schedule:
     # Passes
 
     def _passes(self, keep: bool) -> tuple[Pass, ...]:
-        last = max((self.stage[i] for i in range(len(self.kernel.body)) if self.is_root(i)), default=-1)
         computed: set[int] = set()
         passes = []
-        for p in range(last + 1 if self.reduced else 0):
+        for p in range(self.pass_count):
             passes.append(self._pass(p, computed if keep else set()))
             computed.update(passes[-1].statements)
         return tuple(passes)

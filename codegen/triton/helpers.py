@@ -28,7 +28,7 @@ def shift_left(a, count, bits: tl.constexpr):
     "shift_right": """\
 def shift_right(a, count, bits: tl.constexpr):
     inside = (count >= 0) & (count < bits)
-    return a >> tl.where(inside, count, bits - 1)""",
+    return a >> tl.where(inside, count, bits - 1) >> tl.where(inside, 0, 1)""",
 }
 
 

@@ -30,7 +30,7 @@ class _StraightThrough(torch.autograd.Function):
         return None, grad
 
 
-register(Op("straight_through", "composite", "The elements of the first operand, with the gradient of the second, which is as large.",
+register(Op("straight_through", "composite", "The elements of the first operand, with the gradient of the second.",
             lambda inputs, a: inputs[0].type.like(), meaning=_StraightThrough.apply, decompose=lambda b, v: v.inputs[0],
             gradient=lambda b, v, g: (None, g), samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4)), {})]))
 

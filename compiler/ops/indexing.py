@@ -55,7 +55,7 @@ def _gather_gradient(b, v, g):
 
 
 def _import_gather(b, x, dim, index, sparse_grad=False):
-    if not x.rank or not index.rank or sparse_grad:
+    if not x.rank or not index.rank or sparse_grad or index.dtype not in _INTEGERS:  # an empty index may be of any dtype
         return NotImplemented
     return b.gather(x, index, dim=dim % x.rank)
 

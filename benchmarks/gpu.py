@@ -1,0 +1,214 @@
+"""Eager, torch.compile and smelt on a GPU: python benchmarks/gpu.py [--only name] [--inductor] [--scale 0.1]
+
+Medians by CUDA events, each side in turn. `share` is the bytes that smelt's kernels read and write, over the time and the
+measured bandwidth of a copy. The table is also written to benchmarks/results/<device>.json.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 30
+#: Written between runs, so that no run finds its inputs in the cache.
+FLUSH_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Program:
+    """`make(scale)` gives a function and its arguments; `train`: with the backward of its sum."""
+    name: str
+    make: Callable[[float], tuple[Callable, list[torch.Tensor]]]
+    train: bool = False
+
+
+@dataclass
+class Row:
+    """Milliseconds by side, and what is known of smelt's program."""
+    name: str
+    milliseconds: dict[str, float]
+    compile_seconds: float
+    bytes: int
+    share: float
+    peak_bytes: int
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = False) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, device="cuda").requires_grad_(grad)
+
+
+def rows(scale: float, width: int, elements: int = 1 << 27) -> int:
+    return max(int(elements * scale) // width, 1)
+
+
+def programs() -> Iterator[Program]:
+    def chain(scale):
+        n = rows(scale, 4096)
+        return (lambda x, y: torch.tanh(x * y + 0.5) * torch.relu(x - y)), [random(n, 4096), random(n, 4096)]
+    yield Program("fused chain", chain)
+
+    def gelu(scale):
+        return (lambda x, b: F.gelu(x + b)), [random(rows(scale, 4096), 4096), random(4096)]
+    yield Program("bias gelu", gelu)
+
+    for train in (False, True):
+        what = " forward+backward" if train else ""
+
+        def layer_norm(scale, train=train):
+            w = 4096
+            return (lambda x, a, b: F.layer_norm(x, (w,), a, b)), [random(rows(scale, w), w, grad=train), random(w, grad=train),
+                                                                  random(w, grad=train)]
+        yield Program("layer norm" + what, layer_norm, train)
+
+        for width in (256, 1024, 4096, 16384, 65536):
+            def softmax(scale, width=width, train=train):
+                return (lambda x: torch.softmax(x, -1)), [random(rows(scale, width), width, grad=train)]
+            yield Program(f"softmax {width}" + what, softmax, train)
+
+        for classes in (50257, 128256):
+            def cross_entropy(scale, classes=classes, train=train):
+                n = max(int(8192 * scale), 8)
+                return F.cross_entropy, [random(n, classes, grad=train), torch.randint(0, classes, (n,), device="cuda")]
+            yield Program(f"cross entropy {classes}" + what, cross_entropy, train)
+
+        def swiglu(scale, train=train):
+            n = rows(scale, 8192)
+            return (lambda x, g: F.silu(g) * x), [random(n, 8192, grad=train), random(n, 8192, grad=train)]
+        yield Program("swiglu" + what, swiglu, train)
+
+        def batch_norm(scale, train=train):
+            n = max(int(256 * scale), 2)
+            return (lambda x, a, b: F.batch_norm(x, None, None, a, b, training=True)), [
+                random(n, 64, 56, 56, grad=train), random(64, grad=train), random(64, grad=train)]
+        yield Program("batch norm" + what, batch_norm, train)
+
+    for dim in (0, 1):
+        def mean(scale, dim=dim):
+            return (lambda x: x.mean(dim)), [random(rows(scale, 8192), 8192)]
+        yield Program(f"mean over axis {dim}", mean)
+
+    def transposed(scale):
+        n = max(int((1 << 27) * scale) ** 0.5, 32)
+        return (lambda x, y: x + y.t()), [random(int(n), int(n)), random(int(n), int(n))]
+    yield Program("x + y.t()", transposed)
+
+    def adam(scale):
+        count, n = 100, max(int(1_000_000 * scale), 1)
+        parameters = [random(n) for _ in range(4 * count)]
+
+        def step(*tensors):
+            made = []
+            for p, g, m, v in zip(*(tensors[k * count:(k + 1) * count] for k in range(4))):
+                m, v = m * 0.9 + g * 0.1, v * 0.999 + g * g * 0.001
+                made += [p - 1e-3 * m / (v.sqrt() + 1e-8), m, v]
+            return tuple(made)
+        return step, [p.abs() for p in parameters]
+    yield Program("Adam, 100 tensors", adam)
+
+
+def step_of(program: Program, function: Callable, arguments: list[torch.Tensor]) -> Callable[[], None]:
+    """One run: a call, or a call and its backward."""
+    if not program.train:
+        return lambda: function(*arguments)
+    leaves = [a for a in arguments if a.requires_grad]
+
+    def step():
+        for leaf in leaves:
+            leaf.grad = None
+        function(*arguments).sum().backward()
+    return step
+
+
+def measure(sides: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Median milliseconds of each side, in turn, with a cold cache."""
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    times: dict[str, list[float]] = {k: [] for k in sides}
+    for _ in range(ROUNDS):
+        for name, run in sides.items():
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flush.zero_()
+            start.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            times[name].append(start.elapsed_time(end))
+    return {k: statistics.median(t) for k, t in times.items()}
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second of a device copy of 1 GB, read and written."""
+    a = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    return 2 * a.numel() / (measure({"copy": lambda: b.copy_(a)})["copy"] / 1e3)
+
+
+def run(program: Program, scale: float, bandwidth: float, inductor: bool) -> Row:
+    import smelt
+    torch.manual_seed(0)
+    function, arguments = program.make(scale)
+    compiled = smelt.compile(function, fullgraph=True)
+    ours = step_of(program, compiled, arguments)
+    start = time.perf_counter()
+    ours(), ours()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    torch.cuda.reset_peak_memory_stats()
+    ours()
+    peak = torch.cuda.max_memory_allocated()
+    sides = {"eager": step_of(program, function, arguments), "smelt": ours}
+    if inductor:
+        for mode in ("default", "max-autotune"):
+            sides[f"inductor {mode}"] = step_of(program, torch.compile(function, mode=mode), arguments)
+    for side in sides.values():
+        side()
+    moved = smelt.explain(compiled).bytes
+    times = measure(sides)
+    return Row(program.name, times, seconds, moved, moved / (times["smelt"] / 1e3) / bandwidth, peak)
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return done.stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="programs with this in their name")
+    parser.add_argument("--inductor", action="store_true", help="also torch.compile, default and max-autotune")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the sizes: 1.0 is about 0.5 GB a tensor")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("benchmarks/gpu.py: torch sees no GPU here, so there is nothing to measure")
+        return 0
+    import triton
+    bandwidth = copy_bandwidth()
+    device = torch.cuda.get_device_name()
+    print(f"{device}, torch {torch.__version__}, triton {triton.__version__}; a copy moves {bandwidth / 1e9:.0f} GB/s")
+    found = []
+    for program in programs():
+        if options.only in program.name:
+            row = run(program, options.scale, bandwidth, options.inductor)
+            found.append(row)
+            sides = "  ".join(f"{k} {t:8.3f} ms" for k, t in row.milliseconds.items())
+            print(f"{row.name:<36} {sides}  {row.share:5.0%} of a copy  compiled in {row.compile_seconds:.1f} s", flush=True)
+            torch.cuda.empty_cache()
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{device.replace(' ', '-')}.json"
+    facts = {"device": device, "torch": torch.__version__, "triton": triton.__version__, "commit": commit(),
+             "scale": options.scale, "copy_bytes_per_second": bandwidth, "rows": [asdict(r) for r in found]}
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""What compiled calls give beyond values: named results, gradients that are None, memory layouts between programs, and the
+judgement of rounding; each call against eager."""
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import smelt
+from smelt.compiler import Builder, TensorType
+from smelt.compiler.compare import compare, evaluate_noisily, evaluate_precisely
+from smelt.compiler.evaluate import evaluate
+from smelt.compiler.passes import simplify
+
+
+def three_calls(function, make):
+    """The results of a recorded, a checked and a plain call, and the compiled function."""
+    compiled = smelt.compile(function, fullgraph=True)
+    results = [compiled(*make()) for _ in range(3)]
+    assert not any(p.run.broken for p in compiled.programs)
+    return results
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_struct_sequences_stay_what_they_are(dtype):
+    x = torch.tensor([[0, 1, 1], [0, 0, 0]]).to(dtype)
+    for found in three_calls(lambda x: x.max(1), lambda: (x,)):
+        assert type(found) is torch.return_types.max
+        assert torch.equal(found.values, x.max(1).values) and found.indices.tolist() == [1, 0]
+
+
+def test_what_no_gradient_reaches_gets_none():
+    def loss(x, target):
+        return F.hinge_embedding_loss(x, torch.where(target > 0, 1.0, -1.0))
+
+    def make():
+        return torch.linspace(-1, 2, 5, requires_grad=True), torch.tensor([1.0, -1, 1, -1, 1], requires_grad=True)
+    for result, arguments in [(r, a) for a in [make()] for r in three_calls(loss, lambda: a)]:
+        gradients = torch.autograd.grad(result, arguments, allow_unused=True)
+        assert gradients[1] is None and gradients[0] is not None
+
+
+def test_a_view_with_gaps_is_saved_for_the_backward_as_it_is_read():
+    x = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.grad(torch.linalg.cond(x.requires_grad_()).sum(), x)[0]
+    for found in three_calls(torch.linalg.cond, lambda: (x,)):
+        torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], expected)
+
+
+def test_rounding_where_the_result_is_all_cancellation():
+    """The gradient of a sum of softmax is 0 but for rounding, which is no defect."""
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x, w = torch.randn(4, 4, generator=generator), torch.randn(4, 4, generator=generator, requires_grad=True)
+        compiled = smelt.compile(lambda x, w: F.softmax(x @ w, -1).sum())
+        for _ in range(3):
+            compiled(x, w).backward()
+        assert smelt.explain(compiled).compiled, smelt.explain(compiled)
+
+
+def test_noise_accepts_roundings_and_nothing_more():
+    b = Builder()
+    x = b.input("x", TensorType((3,), torch.float32, torch.device("cpu")))
+    graph = b.graph("cancel", [b.sub(b.add(x, 1e4), 1e4)])
+    inputs = [torch.tensor([0.123, 0.456, 0.789])]
+    reference, exact = evaluate(graph, inputs), evaluate_precisely(graph, inputs)
+
+    def judge(off):
+        ours = [(exact[0] + off).float()]
+        return compare(ours, reference, lambda: exact, lambda: evaluate_noisily(graph, inputs))
+    assert judge(1e-3) is None
+    assert judge(0.1) is not None
+
+
+def test_simplify_ends_where_an_output_keeps_its_layout():
+    b = Builder()
+    x = b.input("x", TensorType((5,), torch.float32, torch.device("cpu")))
+    y = b.exp(x)
+    graph = b.graph("round_trip", [b.reshape(b.reshape(y, shape=(1, 5)), shape=(5,)), b.copy(x)])
+    assert simplify(simplify(graph)) is simplify(graph) or evaluate(graph, [torch.ones(5)])
+
+
+def test_a_defect_in_compiling_is_told_and_the_call_goes_well(monkeypatch):
+    from smelt import pipeline
+
+    def broken(*_):
+        raise KeyError("a rule that is not there")
+    monkeypatch.setattr(pipeline, "generate", broken)
+    compiled = smelt.compile(lambda x: x + 1)
+    with pytest.warns(smelt.SmeltWarning, match="internal error while compiling: KeyError"):
+        assert compiled(torch.ones(2)).tolist() == [2, 2]
+    assert compiled(torch.ones(2)).tolist() == [2, 2]

@@ -1,0 +1,78 @@
+"""The standard programs on a GPU, against eager: make gpu."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import smelt
+
+from .test_triton import results
+from .triton_programs import CASES
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+
+def on_gpu(arguments):
+    return [a.detach().cuda().requires_grad_(a.requires_grad) for a in arguments]
+
+
+def check(function, arguments) -> None:
+    compiled = smelt.compile(function, fullgraph=True, verify="raise")
+    for _ in range(3):
+        ours = results(compiled, arguments)
+    report = smelt.explain(compiled)
+    assert report.compiled and "as Triton on cuda" in str(report)
+    for a, b in zip(ours, results(function, arguments), strict=True):
+        assert a.device == b.device and a.stride() == b.stride()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_programs(name):
+    torch.manual_seed(0)
+    case = CASES[name]
+    check(case.function, on_gpu(case.arguments(case.rows, case.width)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ragged_sizes(name):
+    torch.manual_seed(0)
+    check(CASES[name].function, on_gpu(CASES[name].arguments(77, 1001)))
+
+
+def test_bfloat16_rounds_as_eager():
+    x, y = (torch.randn(99991, device="cuda").mul(10 ** torch.linspace(-20, 20, 99991, device="cuda")).bfloat16() for _ in range(2))
+    f = smelt.compile(lambda x, y: (x + y) * x - y, fullgraph=True)
+    for _ in range(3):
+        ours = f(x, y)
+    assert torch.equal(ours.view(torch.int16), ((x + y) * x - y).view(torch.int16))
+
+
+def test_the_current_stream_is_used():
+    f = smelt.compile(lambda x: (x * 2 + 1).cumsum(0) * 0.5, fullgraph=True)
+    x = torch.ones(1 << 20, device="cuda")
+    f(x), f(x)
+    busy, side = torch.randn(4096, 4096, device="cuda"), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(50):  # on another stream, the program would read x before it is filled
+            busy = busy @ busy
+        x.fill_(3.0)
+        ours = f(x)
+    side.synchronize()
+    torch.testing.assert_close(ours, (x * 2 + 1).cumsum(0) * 0.5)
+
+
+def test_a_failed_check_raises():
+    f = smelt.compile(lambda table, i: torch.nn.functional.embedding(i, table) + 1, fullgraph=True)
+    table, i = torch.randn(10, 4, device="cuda"), torch.tensor([1, 9, 3], device="cuda")
+    f(table, i), f(table, i)
+    with pytest.raises((IndexError, RuntimeError)):
+        f(table, i + 5)
+
+
+def test_tensors_on_two_devices_run_eagerly():
+    f = smelt.compile(lambda x, s: x * s)
+    x, s = torch.ones(4, device="cuda"), torch.tensor(3.0)
+    with pytest.warns(smelt.SmeltWarning, match="several devices"):
+        assert torch.equal(f(x, s), x * 3)

@@ -1,0 +1,192 @@
+"""The Triton backend: values in Triton's interpreter, golden sources, and compilation for GPUs that are not there."""
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import smelt
+from smelt import pipeline
+from smelt.codegen.loops import Axis, Buffer, Kernel, Load, Store
+from smelt.codegen.triton.printer import print_alone, print_source
+from smelt.compiler import evaluate
+from smelt.compiler.compare import compare, evaluate_precisely
+from smelt.compiler.dims import Sym, sym
+from smelt.errors import Unsupported
+from smelt.runtime import Launch, Program, Slot, load
+
+from .random_programs import random_graph
+from .test_c_printer import CASES as KERNELS
+from .triton_programs import CASES, kernels, programs
+
+pytest.importorskip("triton")
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = {"softmax_long": (2, 20000), "cross_entropy": (5, 37), "column_mean": (70, 33), "total": (9, 11)}
+
+
+#: Between torch's and numpy's mathematical functions.
+EXP_ERROR = 2e-6
+
+
+def tiny(name: str) -> tuple[int, int]:
+    """Rows and width for the interpreter: neither is a power of two."""
+    return TINY.get(name, (7, 20))
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(torch.where(a.isnan(), 0, a), torch.where(b.isnan(), 0, b)) and torch.equal(a.isnan(), b.isnan())
+
+
+def results(function, arguments) -> list[torch.Tensor]:
+    """What a call gives, and the gradients of the sum of what is differentiable in it."""
+    arguments = [a.detach().clone().requires_grad_(a.requires_grad) for a in arguments]
+    outputs = function(*arguments)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    if any(a.requires_grad for a in arguments):
+        (outputs[0] * torch.linspace(0.5, 2, outputs[0].numel()).view(outputs[0].shape)).sum().backward()
+    return outputs + [a.grad for a in arguments if a.grad is not None]
+
+
+def compiled_and_eager(function, *arguments) -> tuple[list, list]:
+    """The results of a call that runs kernels, and those of eager."""
+    compiled = smelt.compile(function, backend="triton", fullgraph=True, verify="raise")
+    for _ in range(3):
+        ours = results(compiled, arguments)
+    report = smelt.explain(compiled)
+    assert report.compiled and report.kernels, str(report)
+    return ours, results(function, arguments)
+
+
+# Values
+
+@pytest.mark.parametrize("name", CASES)
+def test_programs(name):
+    torch.manual_seed(0)
+    arguments = CASES[name].arguments(*tiny(name))
+    for a, b in zip(*compiled_and_eager(CASES[name].function, *arguments), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_programs(seed):
+    graph, inputs = random_graph(1000 + seed)
+    lowered = graph
+    for p in (*pipeline.CLEAN, *pipeline.LOWER):
+        lowered = p(lowered)
+    ours = pipeline.compile_graph(graph, "triton")(*inputs)
+    wrong = compare(list(ours), evaluate(lowered, inputs), lambda: evaluate_precisely(lowered, inputs))
+    assert wrong is None, f"{wrong}\n{lowered}"
+
+
+def small(kernel: Kernel) -> bool:
+    """Whether the interpreter, which reduces one element at a time, is done with a kernel soon."""
+    return not kernel.reduced or math.prod(a.size for a in kernel.axes) <= 2048
+
+
+@pytest.mark.parametrize("name", [name for name, case in KERNELS.items() if small(case.kernel)])
+def test_kernels(name):
+    """The C printer's kernels, by hand: every scalar op in every dtype, reductions, gathers, guards, checks."""
+    case = KERNELS[name]
+    places = tuple(range(len(case.kernel.buffers)))
+    source = print_source(name, [("go", [(case.kernel, places)])])
+    slots = tuple(Slot(f"s{n}", "input", dtype=b.dtype, position=n) for n, b in enumerate(case.kernel.buffers))
+    outputs = [torch.full_like(e, 5) for e in case.expected]
+    run = load(Program(name, slots, places, (), (Launch("go", (name,), places),), source, language="triton")).run
+    run(*case.inputs, *outputs)
+    for ours, expected in zip(outputs, case.expected):
+        torch.testing.assert_close(ours, expected, rtol=max(case.tolerance, EXP_ERROR), atol=case.tolerance, equal_nan=True)
+
+
+def test_bfloat16_rounds_op_by_op():
+    x, y = (torch.randn(999).mul(10 ** torch.linspace(-20, 20, 999)).bfloat16() for _ in range(2))
+    ours, eager = compiled_and_eager(lambda x, y: (x + y) * x - y, x, y)
+    assert same_bits(ours[0], eager[0])
+
+
+def test_nan_and_signed_zero():
+    x = torch.tensor([[1.0, math.nan, 3.0], [-0.0, -0.0, -0.0], [-math.inf, -math.inf, -1.0]])
+    ours, eager = compiled_and_eager(lambda x: (x.amax(1), x.amin(1), x.argmax(1), -x, x.clamp(min=-1)), x)
+    for a, b in zip(ours, eager, strict=True):
+        assert same_bits(a, b) and same_bits(a.float().reciprocal(), b.float().reciprocal())
+
+
+def test_integer_division_and_its_check():
+    f = smelt.compile(lambda x, y: x // y, backend="triton", fullgraph=True)
+    x, y = torch.tensor([7, -7, 9, -9] * 5), torch.tensor([2, 2, -4, 3] * 5)
+    for _ in range(3):
+        assert torch.equal(f(x, y), x // y)
+    y[13] = 0
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        f(x, y)
+
+
+# Sources
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_sources(name, request):
+    """Update with pytest tests/test_triton.py --update-golden, and read what changed."""
+    case = CASES[name]
+    found = "\n\n".join(f"# {part}\n{p.source}" for part, p in programs(case, case.rows, case.width).items() if p.source)
+    path = GOLDEN / f"{name}.py"
+    if request.config.getoption("--update-golden"):
+        path.write_text(found)
+    assert path.read_text() == found
+
+
+def test_long_rows_are_looped_and_short_ones_are_not():
+    assert "for " in print_alone(kernels(CASES["softmax_long"], 64, 65536)[0])[0]
+    assert "for " not in print_alone(kernels(CASES["softmax"], 64, 1024)[0])[0]
+
+
+def test_large_buffers_are_indexed_with_64_bits():
+    def text(n: int) -> str:
+        i = sym("i", 0, n - 1)
+        body = Load("x", "in0", i, torch.int8), Store("out0", i, "x")
+        return print_alone(Kernel("copy", (Axis(Sym("i", 0, n - 1), n),), (Buffer("in0", 0, torch.int8, n),
+                                                                          Buffer("out0", 1, torch.int8, n)), body))[0]
+    assert "tl.int64" in text(2 ** 31) and "tl.int64" not in text(2 ** 30)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+@pytest.mark.parametrize("name", ["fused_chain", "add_transposed", "largest_place"])
+def test_compiles_ahead_of_time(name, target):
+    from smelt.runtime.ahead_of_time import compile_for
+    for kernel in kernels(CASES[name], CASES[name].rows, CASES[name].width):
+        source, f = print_alone(kernel)
+        found = compile_for(target, source, f.name, f.pointers, f.constants, f.warps)
+        assert 0 < found.registers < 128 and found.spills == 0
+
+
+# Around it
+
+def test_smelt_needs_no_triton():
+    code = """
+import sys
+sys.modules["triton"] = None
+import warnings, torch, smelt
+f = smelt.compile(lambda x: x * 2 + 1)
+x = torch.arange(8.0)
+assert all(torch.equal(f(x), x * 2 + 1) for _ in range(3)) and smelt.explain(f).compiled
+g = smelt.compile(lambda x: x * 2 + 1, backend="triton")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert all(torch.equal(g(x), x * 2 + 1) for _ in range(2))
+assert "Triton is not installed" in str(said[0].message), said
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_symbolic_tensors_on_other_devices_run_eagerly():
+    with pytest.raises(Unsupported, match="meta"):
+        smelt.compile(lambda x: x + 1, backend="triton", fullgraph=True)(torch.ones(3, device="meta"))
+
+
+def test_explain_tells_of_the_interpreter():
+    f = smelt.compile(lambda x: x + 1, backend="triton")
+    f(torch.ones(3))
+    assert "Triton's interpreter" in str(smelt.explain(f))
