@@ -85,7 +85,8 @@ class Compilation:
 
 #: The values each option may have; the first is the default.
 OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
-           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch",), "mode": (None, "default"), "dynamic": (None, True, False),
+           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch",), "mode": (None, "default"),
+           "dynamic": (None, True, False),
            "verify": (None, "first", "always", "raise", "off")}
 
 

@@ -228,7 +228,8 @@ def call_read(function: Callable, args: tuple = ()) -> Read:
 def torch_state() -> list[Read]:
     """torch's switches as they are now, with autocast's details where it is on."""
     state = [call_read(function, args) for function, args in STATE]
-    state.append(Read("attr", forward_ad, "_current_level", forward_ad._current_level, "the level of forward-mode differentiation"))
+    level = forward_ad._current_level
+    state.append(Read("attr", forward_ad, "_current_level", level, "the level of forward-mode differentiation"))
     if any(r.expected for r in state if r.holder is torch.is_autocast_enabled):
         state += [call_read(function, args) for function, args in AUTOCAST_DETAILS]
     return state

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import smelt
+from smelt.frontend.backward import Differentiable
 
 CALLS = 3  # recorded, checked, plain
 
@@ -227,6 +228,28 @@ def test_gradcheck_and_jacobians():
         assert_close(torch.autograd.functional.jacobian(lambda x: f(x, w.detach()), x, vectorize=vectorize),
                      torch.autograd.functional.jacobian(lambda x: function(x, w.detach()), x, vectorize=vectorize))
     assert smelt.explain(f).compiled
+
+
+def test_a_wrong_backward_program_is_found_out_and_never_used(monkeypatch, tmp_path):
+    """Both kinds: the one for all results, and the one for some of them, made when it is needed."""
+    monkeypatch.setattr(smelt.config, "report_dir", str(tmp_path))
+    right = Differentiable._backward
+
+    def wrong(self, arriving):
+        found = right(self, arriving)
+        found.program = lambda *given: [torch.zeros(4, dtype=torch.float64) for _ in found.reached]
+        return found
+    monkeypatch.setattr(Differentiable, "_backward", wrong)
+    for used in ((0, 1), (1,)):
+        f = smelt.compile(lambda x, w: (x * w, x.sin()))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(CALLS):
+                x, w = leaf(4), leaf(4)
+                results = f(x, w)
+                sum(results[k].sum() for k in used).backward()
+                assert_close(x.grad, x.cos() + (w if 0 in used else 0))
+        assert ["backward" in str(t.message) for t in told if t.category is smelt.SmeltWarning] == [True]
 
 
 # Writes between forward and backward

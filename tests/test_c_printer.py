@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from smelt.codegen.c import printer
+from smelt.codegen.c import nest, printer
 from smelt.codegen.c.isa import host
 from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Store
 from smelt.compiler.dims import Sym, expr, sym
@@ -619,14 +619,20 @@ def call(library, symbol, tensors, threads=1):
     return function((ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)), threads)
 
 
-@pytest.fixture(scope="module", params=ISAS)
+@pytest.fixture(scope="module", params=[*ISAS, ISAS[0] + " far"])
 def library(request, tmp_path_factory):
+    """Every case's kernel; "far": as if the buffers were so large that memory is fetched ahead and stored past the caches."""
+    isa, _, far = request.param.partition(" ")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(printer, "WORK_PER_THREAD", 1e-9)  # threads for the smallest kernel
+    if far:
+        monkeypatch.setattr(nest, "FETCH_FROM", 0)
+        monkeypatch.setattr(nest, "STREAM_FROM", 0)
     segments = [("run_" + n, [(c.kernel, tuple(range(len(c.kernel.buffers))))]) for n, c in CASES.items()]
-    source = printer.print_source("cases", segments, (), request.param)
+    source = printer.print_source("cases", segments, (), isa)
     monkeypatch.undo()
-    return compile_c(source, tmp_path_factory.mktemp("c"), "cases_" + request.param)
+    assert ("sfence" in source) == bool(far and isa in ("avx512", "avx2"))
+    return compile_c(source, tmp_path_factory.mktemp("c"), "cases")
 
 
 def test_kernel_without_enough_work_runs_on_one_thread(library):
@@ -663,6 +669,18 @@ def test_kernels_of_a_segment_wait_for_each_other(tmp_path):
         out.zero_(), between.zero_()
         assert call(built, "run", [x, between, out], threads) == 0
         torch.testing.assert_close(out, want, rtol=1e-6, atol=0)
+
+
+def test_kernels_of_the_first_thread_follow_each_other_without_a_barrier():
+    small = CASES["broadcast"].kernel
+    n = 1 << 22
+    large = Kernel("large", (axis("i", n),), (Buffer("x", 0, f32, n), Buffer("o", 1, f32, n)),
+                   (Load("v", "x", at("i", n), f32), Apply("y", "exp", ("v",), f32), Store("o", at("i", n), "y")))
+    calls = [(small, (0, 1, 2, 3)), (small, (3, 1, 2, 4)), (large, (5, 6)), (small, (0, 1, 2, 3))]
+    source = printer.print_source("mixed", [("run", calls)], ())
+    lines = [line.split("(")[0].strip() for line in source[source.index("long run("):].splitlines()]
+    assert [x for x in lines if x in ("if", "large", "#pragma omp barrier")] == [
+        "if", "if", "if", "#pragma omp barrier", "large", "#pragma omp barrier", "if"]  # the first asks for fewer threads
 
 
 def test_one_function_serves_equal_kernels():

@@ -14,7 +14,7 @@ from smelt.compiler.passes import simplify
 
 
 def three_calls(function, make):
-    """The results of a recorded, a checked and a plain call, and the compiled function."""
+    """The results of a recorded, a checked and a plain call, none of which may run eagerly for a reason of ours."""
     compiled = smelt.compile(function, fullgraph=True)
     results = [compiled(*make()) for _ in range(3)]
     assert not any(p.run.broken for p in compiled.programs)
@@ -33,11 +33,10 @@ def test_what_no_gradient_reaches_gets_none():
     def loss(x, target):
         return F.hinge_embedding_loss(x, torch.where(target > 0, 1.0, -1.0))
 
-    def make():
-        return torch.linspace(-1, 2, 5, requires_grad=True), torch.tensor([1.0, -1, 1, -1, 1], requires_grad=True)
-    for result, arguments in [(r, a) for a in [make()] for r in three_calls(loss, lambda: a)]:
-        gradients = torch.autograd.grad(result, arguments, allow_unused=True)
-        assert gradients[1] is None and gradients[0] is not None
+    arguments = torch.linspace(-1, 2, 5, requires_grad=True), torch.tensor([1.0, -1, 1, -1, 1], requires_grad=True)
+    for result in three_calls(loss, lambda: arguments):
+        reached, unreached = torch.autograd.grad(result, arguments, allow_unused=True)
+        assert reached is not None and unreached is None
 
 
 def test_a_view_with_gaps_is_saved_for_the_backward_as_it_is_read():
@@ -76,8 +75,10 @@ def test_simplify_ends_where_an_output_keeps_its_layout():
     b = Builder()
     x = b.input("x", TensorType((5,), torch.float32, torch.device("cpu")))
     y = b.exp(x)
-    graph = b.graph("round_trip", [b.reshape(b.reshape(y, shape=(1, 5)), shape=(5,)), b.copy(x)])
-    assert simplify(simplify(graph)) is simplify(graph) or evaluate(graph, [torch.ones(5)])
+    graph = b.graph("round_trip", [b.reshape(b.reshape(y, shape=(1, 5)), shape=(5,))])
+    simpler = simplify(graph)
+    assert simplify(simpler) is simpler
+    assert torch.equal(*evaluate(simpler, [torch.ones(5)]), torch.ones(5).exp())
 
 
 def test_a_defect_in_compiling_is_told_and_the_call_goes_well(monkeypatch):

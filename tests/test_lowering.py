@@ -1,14 +1,18 @@
 """Lowering: the kernels of a graph, run by the interpreter of the loop IR, give what the graph means."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from smelt.codegen import loops
+from smelt.codegen.comparisons import narrowed
 from smelt.codegen.generate import build
-from smelt.codegen.interpret import interpret
+from smelt.codegen.interpret import interpret, run_kernel
 from smelt.codegen.prepare import DTYPES
 from smelt.compiler import Builder, Graph, TensorType, TupleType, evaluate
+from smelt.compiler.dims import Div, Mod
 from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.op import OPS
 from smelt.compiler.passes import decompose
@@ -156,6 +160,36 @@ def test_argmax_counts_in_the_order_of_the_dimensions():
         run(lambda b, x: b.argmax(b.permute(b.exp(x), dims=dims), dim=(1,), keepdim=True), x)
 
 
+def divisions(kernel):
+    """How many divisions and remainders there are in a kernel's indices."""
+    return sum(isinstance(a, (Div, Mod)) for s in kernel.body if hasattr(s, "index") for m, _ in s.index.terms for a in m)
+
+
+def test_an_axis_is_split_where_indices_take_it_apart():
+    """Heads joined to rows: 32 columns are 4 heads of 8."""
+    x, w = torch.randn(2, 4, 3, 8), torch.randn(32)
+    kernel, = run(lambda b, x, w: b.mul(b.reshape(b.permute(x, dims=(0, 2, 1, 3)), shape=(2, 3, 32)), w), x, w)
+    assert [a.size for a in kernel.axes] == [2, 3, 4, 8] and not divisions(kernel)
+    x = torch.randn(2, 4, 9, 8)
+    kernel, = run(lambda b, x: b.argmax(b.exp(b.reshape(b.permute(x, dims=(0, 2, 1, 3)), shape=(18, 32))), dim=(1,), keepdim=False), x)
+    assert [a.size for a in kernel.reduced] == [4, 8] and not divisions(kernel)
+    kernel, = run(lambda b, x: b.exp(b.reshape(b.permute(x, dims=(1, 0)), shape=(12,))), torch.randn(3, 4))
+    assert [a.size for a in kernel.axes] == [12]  # too short to be worth a loop
+
+
+def test_conditions_on_an_axis_simplify_the_indices_behind_them():
+    """The gradient of three slices of 24 columns, each of which was 3 heads of 8."""
+    def write(b, *parts):
+        joined = (b.reshape(b.permute(p, dims=(0, 2, 1, 3)), shape=(2, 5, 24)) for p in parts)
+        padded = [b.pad(p, low=(0, 0, 24 * k), high=(0, 0, 48 - 24 * k), interior=(0, 0, 0), value=0) for k, p in enumerate(joined)]
+        return b.add(b.add(*padded[:2]), padded[2])
+    kernel, = run(write, *(torch.randn(2, 3, 5, 8) for _ in range(3)))
+    assert not divisions(kernel)
+    lanes = kernel.axes[-1].symbol.name
+    conditions = {s.guard for s in kernel.body if isinstance(s, loops.Load)}
+    assert len(conditions) == 3 and lanes not in {n for s in kernel.body if isinstance(s, loops.Index) for n in loops.symbols_of(s)}
+
+
 # Dtypes
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -193,6 +227,22 @@ def test_large_reductions_to_little_are_done_in_two_steps():
     assert len(run(lambda b, x: sum_(b, x, 1), torch.randn(256, 300))) == 1
 
 
+def test_comparisons_of_indices_are_narrow():
+    """Labels compared with columns, whatever the labels; in C, int32."""
+    labels = torch.tensor([0, 4, -1, 2 ** 31, -2 ** 31 - 1, 2 ** 40, -2 ** 63, 2 ** 63 - 1])
+
+    def write(b, labels):
+        columns = b.iota(size=5, start=0, step=1, dtype=torch.int64, device=labels.type.device)
+        return [b.emit(op, b.reshape(labels, shape=(8, 1)), columns) for op in ("eq", "ne", "lt", "le")]
+    for kernel in run(write, labels):
+        body = narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes))
+        assert {s.dtype for s in body if isinstance(s, loops.Index)} == {torch.int32}
+        memory = [labels, *(torch.empty(40, dtype=torch.bool) for _ in kernel.buffers[1:])]
+        again = [torch.empty_like(t) for t in memory[1:]]
+        run_kernel(kernel, memory), run_kernel(replace(kernel, body=body), [labels, *again])
+        assert all(map(torch.equal, memory[1:], again))
+
+
 # Matrix products
 
 @pytest.mark.parametrize("shapes", [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (6, 4, 2)), ((3, 0), (0, 2)),
@@ -219,6 +269,10 @@ def test_a_transposed_result_is_stored_row_by_row():
     assert str(store.index) == "i2 + i1*3"
 
 
+def test_a_product_of_nothing_in_a_batch():
+    run(lambda b, x, y: b.matmul(b.exp(x), y), torch.randn(0, 0, 6), torch.randn(0, 6, 1))
+
+
 # Memory
 
 def test_the_arena_is_used_again():
@@ -239,6 +293,21 @@ def test_the_arena_is_used_again():
         assert torch.allclose(interpret(built, [x])[0], evaluate(graph, [x])[0], rtol=1e-4)
         sizes.append(built.program.arena_bytes)
     assert sizes == [2 * 1024, 2 * 1024]
+
+
+def test_a_kernel_reads_through_the_view_that_a_call_is_given():
+    """The rows that the product reads as a view of a tensor lie apart; the copy of them does not."""
+    def write(b, x, w):
+        rows = b.slice(b.exp(x), start=(0, 0), step=(2, 1), size=(2, 6))
+        return b.matmul(rows, w), rows
+    run(write, torch.randn(4, 6), torch.randn(6, 3), backend=Library)
+
+
+def test_a_cast_by_name_and_the_same_one_by_promotion():
+    """The statement is one, and keeps the name that its first reader knows."""
+    def write(b, x, y):
+        return b.maximum(b.add(x, b.cast(x, dtype=F)), y)
+    run(write, torch.randn(6).bfloat16(), torch.randn(4, 1).bfloat16())
 
 
 def test_outputs_that_are_inputs_or_repeat():

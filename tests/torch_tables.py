@@ -194,7 +194,8 @@ def check_module(name: str, eager, twin, compiled, args, kwargs, tally: Tally) -
         exact = copy.deepcopy(eager).double()
         expected, found = module_outcome(eager, eager, args, kwargs), module_outcome(compiled, twin, args, kwargs)
         wrong = same(found[0], expected[0]) or same(found[1:], expected[1:], strides=False)
-        if wrong and not (wrong.startswith(NOT_CLOSE) and as_precise(found, expected, module_outcome(exact, exact, *_wide((args, kwargs))))):
+        if wrong and not (wrong.startswith(NOT_CLOSE)
+                          and as_precise(found, expected, module_outcome(exact, exact, *_wide((args, kwargs))))):
             tally.failures.append(f"{name}, call {call}: {wrong[:300]}")
             return
     tally.add(name, smelt.explain(compiled))

@@ -34,7 +34,9 @@ def main() -> int:
     for name, kernel, target, found in table(sys.argv[1:] or tuple(CASES)):
         good = isinstance(found, Resources) and not found.spills
         failed += not good
-        text = f"{found.registers:4} registers {found.shared:6} shared {found.spills:4} spilled" if isinstance(found, Resources) else found
+        text = str(found)
+        if isinstance(found, Resources):
+            text = f"{found.registers:4} registers {found.shared:6} shared {found.spills:4} spilled"
         print(f"{'ok  ' if good else 'FAIL'}  {name:<16} {kernel:<32} {target:<7} {text}", flush=True)
     return 1 if failed else 0
 

@@ -68,4 +68,7 @@ CASES: tuple[Case, ...] = (
     Case("batch norm + relu", _batch_norm),
     Case("mean(0)", _rows(lambda x: x.mean(0))),
     Case("classifier fwd+bwd", lambda: (ClassifierLoss(), (torch.randn(64, 784), torch.randint(10, (64,)))), train=True),
+    Case("gelu(x*w+b).sum 256x1024", _rows(chain, 256, 1024, _vector(), _vector())),
+    Case("layer norm 256x1024", _rows(_layer_norm, 256, 1024, _vector(), _vector())),
+    Case("softmax 256x1024", _rows(lambda x: x.softmax(-1), 256)),
 )

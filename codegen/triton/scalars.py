@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ...errors import Unsupported
@@ -47,6 +48,8 @@ def literal(value: float | int | bool, dtype: torch.dtype) -> str:
     number = torch.tensor(value if dtype.is_floating_point or dtype == torch.bool else int(value), dtype=dtype).item()
     if dtype.is_floating_point and not math.isfinite(number):
         return f'float("{number}")'
+    if dtype == torch.float32 and torch.tensor(float(short := str(np.float32(number)))).item() == number:
+        return short
     return repr(number)
 
 
