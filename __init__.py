@@ -28,7 +28,8 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
 
     fullgraph   raise Unsupported where a call would run eagerly, instead of warning once
     dynamic     accepted for torch.compile's sake; every new size is recorded anew, whatever it says
-    backend     "auto" or "c": C for the CPU; "eager": run the recorded graph op by op with torch (to find out what is at fault)
+    backend     "auto": "c" on the CPU, "triton" on a GPU; "triton" on the CPU: in Triton's interpreter, which is slow and for
+                tests; "eager": run the recorded graph op by op with torch (to find out what is at fault)
     verify      when to check a program against its recording: "first", "always", "raise" or "off" (config.verify if None)
     rng         "torch": the random numbers that eager would draw
     mode        None or "default"
@@ -40,19 +41,22 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     return wired(function, fullgraph=fullgraph, dynamic=dynamic, backend=backend, verify=verify, rng=rng, mode=mode, disable=disable)
 
 
-def explain(compiled: Any, time: bool = False):
+def explain(compiled: Any, time: bool = False, target: str = ""):
     """What became of a compiled function or module, as a tools.explain.Report: print it, or read its fields.
 
     time: also measure each kernel of the newest program on its own, on random tensors.
+    target: of the newest program, if it is compiled with backend="triton", also say what each kernel uses of this GPU
+    ("sm_80", "sm_90" or "gfx942"), which need not be there.
     """
     from .tools.explain import explain
-    return explain(compiled, time)
+    return explain(compiled, time, target)
 
 
 def show(compiled: Any, stage: str = "forward", program: int = 0) -> str:
     """The text of a stage of a compiled function's program (0 is the newest), which is also printed.
 
-    Stages: "recorded", "simplified", "joint", "forward", "backward"; "c" and "host" (with "backward c", "backward host").
+    Stages: "recorded", "simplified", "joint", "forward", "backward"; "c" (or "triton") and "host" (with
+    "backward c", "backward host").
     Raises SmeltError naming the stages there are.
     """
     from .tools.explain import stage_text

@@ -6,6 +6,7 @@ must lie in memory (a graph output, a tensor for an opaque call) is a value that
 """
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import Callable
@@ -114,9 +115,21 @@ def _reduction(b: Builder, v: Value) -> Value | None:
     elements, results = x.type.numel, v.type.numel
     if v.op.combine not in ASSOCIATIVE or elements < LARGE or results >= FEW:
         return None
-    dim = max(dims, key=lambda d: x.shape[d])
-    chunks = _divisor(x.shape[dim], max(elements // results // 4096, 2))
-    return None if chunks == 1 else _in_two_steps(b, v, dim, chunks)
+    run = _leading_dims(x.shape, dims, max(elements // results // 4096, 2))
+    chunks = _divisor(math.prod(x.shape[d] for d in run), max(elements // results // 4096, 2))
+    return None if chunks == 1 else _in_two_steps(b, v, run, chunks)
+
+
+def _leading_dims(shape: tuple[int, ...], dims: tuple[int, ...], wanted: int) -> range:
+    """The dimensions to cut: of the longest run of neighbours that are reduced, the first ones, with `wanted` steps if it has
+    as many. A part is then one piece of memory."""
+    runs: list[range] = []
+    for d in sorted(dims):
+        runs = [*runs[:-1], range(runs[-1].start, d + 1)] if runs and runs[-1].stop == d else [*runs, range(d, d + 1)]
+    run = max(runs, key=lambda r: math.prod(shape[d] for d in r))
+    while len(run) > 1 and math.prod(shape[d] for d in run[:-1]) >= wanted:
+        run = run[:-1]
+    return run
 
 
 def _divisor(n: int, wanted: int) -> int:
@@ -124,17 +137,19 @@ def _divisor(n: int, wanted: int) -> int:
     return next(k for k in range(min(wanted, CHUNKS, n), 0, -1) if n % k == 0)
 
 
-def _in_two_steps(b: Builder, v: Value, dim: int, chunks: int) -> Value:
-    """Partial results over chunks of one dimension, in the accumulator's dtype, then their combination."""
+def _in_two_steps(b: Builder, v: Value, run: range, chunks: int) -> Value:
+    """Partial results over chunks of neighbouring dimensions, in the accumulator's dtype, then their combination."""
     x, dims = v.inputs[0], v.attrs["dim"]
     if v.op.combine in ("sum", "prod"):
         x = _cast(b, x, v.dtype)
     between = x.dtype if v.op.combine in ("max", "min") else arithmetic_dtype(v.dtype)
-    x = b.reshape(x, shape=(*x.shape[:dim], chunks, x.shape[dim] // chunks, *x.shape[dim + 1:]))
-    within = tuple(d + (d >= dim) for d in dims)
+    steps = math.prod(x.shape[d] for d in run)
+    x = b.reshape(x, shape=(*x.shape[:run.start], chunks, steps // chunks, *x.shape[run.stop:]))
+    moved = [d if d < run.start else d - len(run) + 2 for d in dims if d not in run]
+    within = tuple(sorted([*moved, run.start + 1]))
     shape = tuple(1 if d in within else n for d, n in enumerate(x.shape))
     partial = b.emit(v.op, x, type=x.type.like(shape, between), **{**v.attrs, "dim": within, "keepdim": True})
-    whole = (chunks if d == dim else 1 if d in dims else n for d, n in enumerate(v.inputs[0].shape))
+    whole = (chunks if d == run.start else 1 if d in dims else n for d, n in enumerate(v.inputs[0].shape))
     partial = b.reshape(partial, shape=tuple(whole))
     return b.emit(v.op, partial, type=v.type, **v.attrs)
 

@@ -27,13 +27,19 @@ class Resources:
     shared: int
     spills: int
 
+    def cells(self) -> tuple[str, str, str]:
+        """What a line of a table says."""
+        return f"{self.registers} registers", f"{self.shared} B shared", f"{self.spills} spilled"
+
 
 def compile_for(target: str, source: str, name: str, pointers: Mapping[str, torch.dtype], constants: Mapping[str, int],
                 warps: int) -> Resources:
     """Compile the kernel of this name for a target of TARGETS. `pointers`: the dtype behind each parameter that is one.
 
-    Raises BuildError where Triton is not installed or cannot compile it.
+    Raises BuildError for another target, and where Triton is not installed or cannot compile the kernel.
     """
+    if target not in TARGETS:
+        raise BuildError(f"no target {target!r}: there is {', '.join(TARGETS)}")
     kernel = getattr(load_module(source, interpreted=False), name)
     import triton
     from triton.backends.compiler import GPUTarget

@@ -2,6 +2,7 @@
 import ctypes
 import os
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -42,14 +43,14 @@ def run(request, tmp_path_factory):
     count = 1 << 14
     axis, index = Axis(Sym("i", 0, count - 1), count), sym("i", 0, count - 1)
 
-    def kernel(name, arity):
+    def kernel(name, arity, dtype=torch.float32):
         operands = [f"x{k}" for k in range(arity)]
-        buffers = tuple(Buffer(n, k, torch.float32, count) for k, n in enumerate([*operands, "out"]))
-        loads = [Load(f"v{k}", n, index, torch.float32) for k, n in enumerate(operands)]
-        return Kernel("apply_" + name, (axis,), buffers, (*loads, Apply("y", name, tuple(s.name for s in loads), torch.float32),
+        buffers = tuple(Buffer(n, k, dtype, count) for k, n in enumerate([*operands, "out"]))
+        loads = [Load(f"v{k}", n, index, dtype) for k, n in enumerate(operands)]
+        return Kernel("apply_" + name, (axis,), buffers, (*loads, Apply("y", name, tuple(s.name for s in loads), dtype),
                                                           Store("out", index, "y")))
 
-    kernels = [(n, kernel(n, 1)) for n in FUNCTIONS] + [("pow", kernel("pow", 2))]
+    kernels = [(n, kernel(n, 1)) for n in FUNCTIONS] + [("pow", kernel("pow", 2)), ("exp_long", kernel("exp", 1, torch.float64))]
     source = print_source("math", [(n + "_", [(k, tuple(range(len(k.buffers))))]) for n, k in kernels], (), request.param)
     path = tmp_path_factory.mktemp("math") / "math.c"
     path.write_text(source)
@@ -57,7 +58,7 @@ def run(request, tmp_path_factory):
     library = ctypes.CDLL(str(path.with_suffix(".so")))
 
     def apply(name, *operands):
-        padded = [np.concatenate([x, np.ones(-len(x) % count, np.float32)]) for x in operands]
+        padded = [np.concatenate([x, np.ones(-len(x) % count, x.dtype)]) for x in operands]
         out = np.empty_like(padded[0])
         function = getattr(library, name + "_")
         function.argtypes = (ctypes.c_void_p, ctypes.c_long)
@@ -89,6 +90,32 @@ def test_one_operand(run, name):
     error = errors_in_ulp(run(name, x), exact)
     worst = error.argmax()
     assert error[worst] <= LIMIT, f"{name}({x[worst]!r}) is off by {error[worst]} ulp"
+
+
+def test_exp_of_float64(run):
+    x = np.concatenate([np.linspace(-760, 720, 200_001), np.linspace(-1, 1, 100_000), EDGES.astype(np.float64),
+                        [709.782712893384, 709.7827128933841, -745.1332191019411, -745.1332191019412, -708.4, 5e-324]])
+    got = run("exp_long", x)
+    with np.errstate(all="ignore"):
+        exact = np.exp(x.astype(np.longdouble))
+        want = exact.astype(np.float64)
+        error = np.abs(got - exact) / np.maximum(np.spacing(want), 5e-324)
+    normal = np.isfinite(want)
+    assert np.array_equal(got[~normal], want[~normal], equal_nan=True)
+    assert error[normal].max() <= 2, f"exp({x[normal][error[normal].argmax()]!r}) is off by {error[normal].max()} ulp"
+
+
+def test_exp_with_much_underflow_is_as_fast(run):
+    """Masked scores: a result that is exactly 0 must not take the processor's slow way."""
+    def seconds(value):
+        x = np.full(1 << 18, value, np.float32)
+        times = []
+        for _ in range(7):
+            start = time.perf_counter()
+            run("exp", x)
+            times.append(time.perf_counter() - start)
+        return min(times)
+    assert seconds(-np.inf) < 5 * seconds(-1.0) and seconds(-150.0) < 5 * seconds(-1.0)
 
 
 def test_pow(run):

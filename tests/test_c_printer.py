@@ -596,6 +596,36 @@ def cross_entropy():
 
 
 @case
+def rows_computed_once():
+    """What varies along the lanes only, and costs much: values, conditions, places to read from."""
+    cases = {}
+    for n in (64, 77):
+        x, w = torch.randn(20, 50), torch.randn(n)
+        i, j = at("i", 20), at("j", n)
+        places = (torch.arange(n, dtype=f32) * 0.6).to(i64)
+        want = torch.where(w < 0, x[:, places] * torch.exp(w), 0.5)
+        cases[f"_{n}"] = make([axis("i", 20), axis("j", n)], {"x": x, "w": w}, {"out": want}, """
+            jj : i64 = index j
+            f = cast jj
+            third = const 0.6000000238418579
+            scaled = mul f third
+            p : i64 = cast scaled
+            limit : i64 = const 50
+            ok : b8 = lt p limit
+            check ok 3
+            v = load x[ip]
+            g = load w[j]
+            e = exp g
+            zero = const 0.0
+            low : b8 = lt g zero
+            t = mul v e
+            half = const 0.5
+            y = where low t half
+            store out[ij] = y""", 1e-6, ip=i * 50 + sym("p"), j=j, ij=i * n + j)
+    return cases
+
+
+@case
 def names_that_c_has_taken():
     x = torch.randn(20)
     return make([axis("int", 20)], {"float": x}, {"out": -torch.exp(-x)}, """
@@ -710,6 +740,14 @@ def test_the_text_is_the_same_each_time_and_names_the_users_line():
     assert len(texts) == 1
     text = texts.pop()
     assert "// model.py:13" in text and "const f32x8 e = exp_f32x8(d);" in text and "#include" not in text
+
+
+def test_costly_rows_are_computed_before_the_loops():
+    text = printer.print_source("s", [("run", [(CASES["rows_computed_once_77"].kernel, (0, 1, 2))])], (), "avx512")
+    lines = [line.strip() for line in text[text.index("static void rows_computed_once"):].splitlines()]
+    loop = next(k for k, line in enumerate(lines) if line.startswith("for (long i ="))
+    assert {k > loop for k, line in enumerate(lines) if "exp_f32x16(" in line} == {False}
+    assert sum(line.startswith("const f32x16 e = load_f32x16(e_row") for line in lines[loop:]) == 2  # whole vectors, the last lanes
 
 
 def test_a_symbolic_size_is_not_supported():

@@ -220,6 +220,9 @@ def test_reductions_over_nothing_give_the_identity(combine):
 def test_large_reductions_to_little_are_done_in_two_steps():
     kernels = run(lambda b, x: sum_(b, b.exp(x), 0, 1), torch.randn(512, 300))
     assert [len(k.parallel) for k in kernels] == [1, 0] and kernels[0].parallel[0].size >= 16
+    assert [a.size for a in kernels[0].reduced] == [512 * 300 // kernels[0].parallel[0].size]  # of one piece of memory
+    kernels = run(lambda b, x: sum_(b, x, 0, 2, 3), torch.randn(32, 3, 28, 32))
+    assert len(kernels) == 2 and kernels[0].reduced[-1].size >= 32
     kernels = run(lambda b, x: b.amax(x, dim=(0,), keepdim=True), torch.randn(20000, 6))
     assert len(kernels) == 2
     kernels = run(lambda b, x: sum_(b, x, 0), torch.full((100000,), 0.1, dtype=torch.bfloat16))

@@ -16,7 +16,7 @@ from smelt.compiler.ir import Graph
 from smelt.compiler.op import Op
 from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, restrict, simplify
 
-from .random_programs import COUNT, random_function, random_graph
+from random_programs import COUNT, random_function, random_graph
 
 SEEDS = range(COUNT)
 EXACT = (simplify, fold, cse, dce, drop_detach)  # passes that change no bit
@@ -76,6 +76,8 @@ def test_decompose(seed):
 @lru_cache(maxsize=None)
 def torch_differentiates(op: Op) -> bool:
     """Whether torch has a derivative for every float operand of the op's first sample (or its result is no float)."""
+    if op.name == "clamp":  # torch's own backward fails on bounds that broadcast the input
+        return False
     inputs, attrs = next(iter(op.samples()))
     leaves = [i.double().requires_grad_() if isinstance(i, torch.Tensor) and i.is_floating_point() else i for i in inputs]
     try:

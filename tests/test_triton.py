@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch_tables
 
 import smelt
 from smelt import pipeline
@@ -16,7 +17,7 @@ from smelt.codegen.triton.printer import print_alone, print_source
 from smelt.compiler import evaluate
 from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.dims import Sym, sym
-from smelt.errors import Unsupported
+from smelt.errors import BuildError, Unsupported
 from smelt.runtime import Launch, Program, Slot, load
 
 from .random_programs import random_graph
@@ -81,6 +82,14 @@ def test_random_programs(seed):
     ours = pipeline.compile_graph(graph, "triton")(*inputs)
     wrong = compare(list(ours), evaluate(lowered, inputs), lambda: evaluate_precisely(lowered, inputs))
     assert wrong is None, f"{wrong}\n{lowered}"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_part_of_op_db():
+    """All of it: python tests/torch_tables.py ops --backend triton --samples 2"""
+    tally = torch_tables.run_ops(share=0.05, samples=1, tally=torch_tables.Tally("triton"))
+    assert not tally.failures, "\n".join(tally.failures)
+    assert tally.names > 20 and tally.compiled > tally.samples * 0.7, str(tally)
 
 
 def small(kernel: Kernel) -> bool:
@@ -181,12 +190,18 @@ assert "Triton is not installed" in str(said[0].message), said
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_symbolic_tensors_on_other_devices_run_eagerly():
+def test_tensors_on_other_devices_run_eagerly():
     with pytest.raises(Unsupported, match="meta"):
         smelt.compile(lambda x: x + 1, backend="triton", fullgraph=True)(torch.ones(3, device="meta"))
 
 
-def test_explain_tells_of_the_interpreter():
-    f = smelt.compile(lambda x: x + 1, backend="triton")
-    f(torch.ones(3))
+def test_explain_tells_of_the_interpreter_and_of_gpus():
+    f = smelt.compile(lambda x: x.softmax(1), backend="triton")
+    f(torch.ones(3, 300))
     assert "Triton's interpreter" in str(smelt.explain(f))
+    report = smelt.explain(f, target="sm_90")
+    (kernel,) = report.programs[0].kernels
+    assert 0 < kernel.resources.registers < 128 and f"{kernel.resources.registers} registers" in str(report)
+    assert "tl.store" in smelt.show(f, "triton")
+    with pytest.raises(BuildError, match="there is sm_80, sm_90, gfx942"):
+        smelt.explain(f, target="sm_1")

@@ -36,7 +36,8 @@ NOT_CLOSE = ("Tensor-likes are not close", "Scalars are not close")
 
 @dataclass
 class Tally:
-    """What came of a table: names checked, samples run, samples that ran compiled, and the failures."""
+    """What came of a table under a backend: names checked, samples run, samples that ran compiled, and the failures."""
+    backend: str = "auto"
     names: int = 0
     samples: int = 0
     compiled: int = 0
@@ -130,7 +131,7 @@ def _equal(x, y) -> bool:
 def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally, compiled=None) -> None:
     """Three calls of the compiled function (recorded, checked, plain) against three of eager."""
     tally.samples += 1
-    compiled = compiled or smelt.compile(function)
+    compiled = compiled or smelt.compile(function, backend=tally.backend)
     for call in range(3):
         expected, found = outcome(function, args, kwargs), outcome(compiled, args, kwargs)
         wrong = same(found[0], expected[0], name.split(".")[-1] not in UNSET) or same(found[1], expected[1], strides=False)
@@ -142,8 +143,8 @@ def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally
 
 def chosen(table: Iterable, share: float, only: str) -> list:
     """A seeded part of a table, in order."""
-    picked = random.Random(0)
-    return [info for info in table if (only in info.name) and (picked.random() < share or bool(only))]
+    named = [info for info in table if only in info.name]
+    return [named[k] for k in sorted(random.Random(0).sample(range(len(named)), max(1, round(share * len(named)))))]
 
 
 def run_ops(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
@@ -182,7 +183,7 @@ def run_modules(share: float = 1.0, only: str = "", samples: int = 0, tally: Tal
                     continue
                 made = info.module_cls(*m.constructor_input.args, **m.constructor_input.kwargs).train(training)
                 twin = copy.deepcopy(made)
-                net = smelt.compile(twin)
+                net = smelt.compile(twin, backend=tally.backend)
                 check_module(f"{info.name}[{n}] {'train' if training else 'eval'}", made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
     return tally
 
@@ -219,13 +220,15 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", default=["ops", "modules"])
     parser.add_argument("--only", default="")
+    parser.add_argument("--backend", default="auto", help="c, triton (on the CPU in its interpreter) or eager")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=0, help="samples of each entry at most (default: all)")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     failed = 0
     for name in args.tables:
-        tally = {"ops": run_ops, "modules": run_modules}[name](args.share, args.only, args.samples)
+        run = {"ops": run_ops, "modules": run_modules}[name]
+        tally = run(args.share, args.only, args.samples, Tally(args.backend))
         for f in tally.failures:
             print("  " + f)
         for reason, count in tally.eager.most_common(12):

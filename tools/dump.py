@@ -18,6 +18,9 @@ from ..errors import SmeltWarning
 
 INLINE_BYTES = 1 << 18  # inputs up to this size stand inside the reproducer
 
+#: Of the files that sources are written to, by language.
+SUFFIXES = {"c": ".c", "triton": "_triton.py"}
+
 _RUN = '''"""Run this dump: the recording through today's smelt, against the reference evaluator.
 
 {about}
@@ -39,7 +42,7 @@ def seeded(run, *args):
     return run(*args)
 
 
-ours = seeded(pipeline.compile_graph(graph), *inputs)
+ours = seeded(pipeline.compile_graph(graph, {backend!r}), *inputs)
 found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda: seeded(compare.evaluate_precisely, graph, inputs),
                         lambda: seeded(compare.evaluate_noisily, graph, inputs))
 print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
@@ -72,10 +75,10 @@ def _write_stages(compilation, base: Path) -> Path:
     for n, (stage, graph) in enumerate(compilation.graphs.items(), 1):
         (home / f"{n:02}-{stage}.txt").write_text(show(graph) + "\n")
     for stage, loaded in compilation.programs.items():
-        (home / f"{stage}.c").write_text(loaded.program.source)
+        (home / f"{stage}{SUFFIXES[loaded.program.language]}").write_text(loaded.program.source)
         (home / f"{stage}_host.py").write_text(loaded.host_source)
     graph = compilation.recording.graph
-    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.",
+    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.", backend=compilation.backend.language,
                                              graph='(here / "01-recorded.txt").read_text()',
                                              inputs=f"inputs = [\n{_random_inputs(graph)}]"))
     return home
@@ -87,7 +90,7 @@ def reproducer(compilation, mismatch, stage: str, inputs: Sequence[torch.Tensor]
     where = locate(compilation, inputs) if stage == "forward" else ""
     about = f"{graph.name}, {stage}: {mismatch}{where}"
     try:
-        path = _write_reproducer(graph, about, inputs)
+        path = _write_reproducer(graph, compilation.backend.language, about, inputs)
         seen = f"a reproducer is in {path}"
     except OSError as e:
         seen = f"no reproducer could be written: {e}"
@@ -117,7 +120,7 @@ def locate(compilation, inputs: Sequence[torch.Tensor]) -> str:
     return "; every value is right when computed on its own: the fault is in how they are fused"
 
 
-def _write_reproducer(graph, about: str, inputs: Sequence[torch.Tensor]) -> Path:
+def _write_reproducer(graph, backend: str, about: str, inputs: Sequence[torch.Tensor]) -> Path:
     folder = Path(config.report_dir)
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix=f"{graph.name}-", dir=folder))
@@ -130,7 +133,7 @@ def _write_reproducer(graph, about: str, inputs: Sequence[torch.Tensor]) -> Path
         (home / "inputs.pt").write_bytes(packed.getvalue())
         load = 'inputs = torch.load(here / "inputs.pt")'
     path = home / "run.py"
-    path.write_text(_RUN.format(about=about, graph=f"r'''{show(graph)}'''", inputs=load))
+    path.write_text(_RUN.format(about=about, backend=backend, graph=f"r'''{show(graph)}'''", inputs=load))
     return path
 
 

@@ -8,13 +8,15 @@ from typing import Any, Callable, Sequence
 
 import torch
 
-from ..codegen.generate import Backend, single_kernels
+from ..codegen.generate import Backend, build, single_kernels
+from ..codegen.triton.printer import print_alone
 from ..compiler.ir import Graph
 from ..compiler.text import show
-from ..errors import SmeltError
+from ..errors import BuildError, SmeltError
 from ..frontend.api import CompiledFunction, CompiledProgram, compiled_function
 from ..frontend.bridge import Executable
 from ..runtime import load
+from ..runtime.ahead_of_time import Resources, compile_for
 from ..runtime.program import Call, Program, Slot
 from . import draw
 from .bench import measure, size
@@ -25,6 +27,7 @@ class KernelReport:
     """One fused kernel: the graph values it computes, the bytes it reads and writes, and those its ops would move one by one.
 
     `part` is "forward" or "backward". `seconds` is the median of a launch of its own, None where it was not measured.
+    `resources` is what it uses of a GPU that was asked for.
     """
     name: str
     part: str
@@ -33,6 +36,7 @@ class KernelReport:
     written: int
     unfused: int
     seconds: float | None = None
+    resources: Resources | None = None
 
     @property
     def rate(self) -> float | None:
@@ -42,7 +46,8 @@ class KernelReport:
     def cells(self) -> tuple[str, ...]:
         """What a line of the report says, in columns."""
         timed = () if self.seconds is None else (f"{self.seconds * 1e6:.1f} us", f"{self.rate / 1e9:.1f} GB/s")
-        return self.part, self.name, f"{size(self.read)} read", f"{size(self.written)} written", *timed, self._values()
+        used = () if self.resources is None else self.resources.cells()
+        return self.part, self.name, f"{size(self.read)} read", f"{size(self.written)} written", *timed, *used, self._values()
 
     def _values(self) -> str:
         if len(self.values) <= 5:
@@ -129,13 +134,14 @@ class Report:
         return "\n".join(lines)
 
 
-def explain(compiled: Any, time: bool = False) -> Report:
-    """The report of a compiled function, method or module; `time`: measure each kernel of the newest program.
+def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
+    """The report of a compiled function, method or module. Of the newest program, `time` measures each kernel, and with a
+    `target` ("sm_80", "sm_90", "gfx942") Triton's kernels are compiled for that GPU, to say what they use of it.
 
-    TypeError for anything else.
+    TypeError for anything else; BuildError where the kernels are not Triton's or do not compile.
     """
     function = compiled_function(compiled)
-    programs = [_program(p, time and n == 0) for n, p in enumerate(_kept(function))]
+    programs = [_program(p, time and n == 0, target if n == 0 else "") for n, p in enumerate(_kept(function))]
     return Report(function.name, tuple(programs), tuple(p.reason for p in function.programs if p.run is None),
                   tuple(function.recompilations))
 
@@ -144,15 +150,16 @@ def _kept(function: CompiledFunction) -> list[CompiledProgram]:
     return [p for p in function.programs if p.run is not None]
 
 
-def _program(p: CompiledProgram, timed: bool) -> ProgramReport:
+def _program(p: CompiledProgram, timed: bool, target: str) -> ProgramReport:
     compilation = p.run.compilation
     kernels, calls, arena, outputs = [], [], 0, 0
     for part, loaded in compilation.programs.items():
         program = loaded.program
         notes = program.notes["kernels"]
         seconds = _kernel_seconds(compilation.graphs[part], compilation.backend) if timed else [None] * len(notes)
-        kernels += [KernelReport(k["name"], part, tuple(k["values"]), k["read"], k["written"], k["eager"], t)
-                    for k, t in zip(notes, seconds, strict=True)]
+        used = _kernel_resources(compilation.graphs[part], compilation.backend, target) if target else [None] * len(notes)
+        kernels += [KernelReport(k["name"], part, tuple(k["values"]), k["read"], k["written"], k["eager"], t, r)
+                    for k, t, r in zip(notes, seconds, used, strict=True)]
         calls += [" ".join(filter(None, (step.name, step.origin))) for step in program.steps if isinstance(step, Call)]
         arena += program.arena_bytes
         outputs += sum(_bytes(program.slots[o]) for o in set(program.outputs) if program.slots[o].place == "output")
@@ -177,6 +184,17 @@ def _kernel_seconds(graph: Graph, backend: Backend) -> list[float]:
     for program in single_kernels(graph, backend):
         tensors = [_made_up(program.slots[i]) for i in program.inputs]
         found.append(measure({"kernel": partial(_run_to_the_end, load(program), tensors)}, seconds=0.02)["kernel"])
+    return found
+
+
+def _kernel_resources(graph: Graph, backend: Backend, target: str) -> list[Resources]:
+    """What each kernel of a graph uses of a GPU that need not be there."""
+    if backend.language != "triton":
+        raise BuildError(f"the program is not compiled with Triton, so not for {target} either: backend=\"triton\" does that")
+    found = []
+    for _, ((kernel, _),) in build(graph, backend, joined=False).segments:
+        source, f = print_alone(kernel)
+        found.append(compile_for(target, source, f.name, f.pointers, f.constants, f.warps))
     return found
 
 
@@ -224,12 +242,12 @@ def _executable(compiled: Any, program: int) -> Executable:
 
 
 def stage_text(compiled: Any, stage: str, program: int) -> str:
-    """The text of one stage: a graph by name, or "c", "host" and the same of the backward program."""
+    """The text of one stage: a graph by name, or "c" ("triton"), "host" and the same of the backward program."""
     c = _executable(compiled, program).compilation
     texts = {name: lambda graph=graph: show(graph) for name, graph in c.graphs.items()}
     for name, loaded in c.programs.items():
         prefix = "" if name == "forward" else f"{name} "
-        texts[f"{prefix}c"] = lambda loaded=loaded: loaded.program.source
+        texts[f"{prefix}{loaded.program.language}"] = lambda loaded=loaded: loaded.program.source
         texts[f"{prefix}host"] = lambda loaded=loaded: loaded.host_source
     if stage not in texts:
         raise SmeltError(f"{c.recording.graph.name} has no stage {stage!r}; it has {', '.join(texts)}")

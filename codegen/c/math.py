@@ -1,10 +1,12 @@
 """Mathematical functions on vectors, as helpers.
 
 float32 functions are written out: polynomials fitted at Chebyshev nodes, at most 4 units in the last place from the exact
-value, with NaN, infinities, signed zeros and denormals as IEEE has them. What is not written out, and float64, calls
-C's math library lane by lane.
+value, with NaN, infinities, signed zeros and denormals as IEEE has them; so is float64's exp. What is not written out, and
+the rest of float64, calls C's math library lane by lane.
 """
 from __future__ import annotations
+
+import math
 
 from .helpers import HELPERS, by_halves, helper
 from .isa import Isa, Vector
@@ -60,27 +62,41 @@ _EXP_TAIL = polynomial("r", "0.5f", "0.16666518f", "0.041666206f", "0.0083689177
 
 @helper("scale")
 def _scale(t: Vector, isa: Isa) -> str:
-    """x * 2**n for a whole number n up to 250, rounded once; n below -252 gives 0."""
+    """x * 2**n for a whole number n up to 250, rounded once; n far below the smallest exponent gives 0."""
     head = "static inline $T scale_$T($T x, $T n)"
     if isa.name == "avx512" and t.bytes == 64:
-        return head + " { return __builtin_ia32_scalefps512_mask(x, n, ($T){}, -1, 4); }"
-    return head + """
-{
-    const $I whole = $I_from_$T(n), half = whole >> 1, none = {};
-    return x * ($T)(max_$I(half + 127, none) << 23) * ($T)(max_$I(whole - half + 127, none) << 23);
-}"""
+        return head + f" {{ return __builtin_ia32_scalef{'ps' if t.bits == 32 else 'pd'}512_mask(x, n, ($T){{}}, -1, 4); }}"
+    bias, digits = (127, 23) if t.bits == 32 else (1023, 52)
+    return head + f"""
+{{
+    const $I whole = $I_from_$T(n), half = whole >> 1, none = {{}};
+    return x * ($T)(max_$I(half + {bias}, none) << {digits}) * ($T)(max_$I(whole - half + {bias}, none) << {digits});
+}}"""
 
 
-@written("exp")
+#: (e**r - 1 - r) / r**2 in float64: 1/2!, 1/3!, ...
+_LONG_EXP_TAIL = polynomial("r", *(repr(1 / math.factorial(n)) for n in range(2, 14)))
+
+
+@helper("exp")
 def _exp(t: Vector, isa: Isa) -> str:
+    if t.bits == 64:
+        lowest, far, highest = "-746.0", "-3000.0", "710.0"
+        parts = """
+    const $T t = fma_$T(x, splat_$T(1.4426950408889634), splat_$T(0x1.8p52)) - 0x1.8p52;
+    const $T r = fma_$T(t, splat_$T(-2.3190468138462996e-17), fma_$T(t, splat_$T(-0.6931471805599453), x));"""
+        tail, one = _LONG_EXP_TAIL, "1.0"
+    else:
+        lowest, far, highest = "-104.0f", "-400.0f", "89.0f"
+        parts, tail, one = _REDUCE, _EXP_TAIL, "1.0f"
     return f"""
 static inline $T exp_$T($T x)
 {{
     // Beyond these limits the result is infinite or 0; a NaN passes. Underflow takes processors a hundred times as long as
     // a result that is far from a number, so what is 0 is made that.
-    x = select_$T(lt_$T(x, splat_$T(-104.0f)), splat_$T(-400.0f), lower_$T(splat_$T(89.0f), x));{_REDUCE}
-    const $T tail = {_EXP_TAIL};
-    return scale_$T(fma_$T(fma_$T(tail, r, splat_$T(1.0f)), r, splat_$T(1.0f)), t);
+    x = select_$T(lt_$T(x, splat_$T({lowest})), splat_$T({far}), lower_$T(splat_$T({highest}), x));{parts}
+    const $T tail = {tail};
+    return scale_$T(fma_$T(fma_$T(tail, r, splat_$T({one})), r, splat_$T({one})), t);
 }}"""
 
 

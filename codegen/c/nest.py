@@ -109,7 +109,7 @@ class Nest:
         return str(self.w)
 
     def prologue(self) -> None:
-        """Declarations at the top of the function."""
+        """Print what stands before the loops."""
 
     def _signature(self) -> str:
         stored = {s.buffer for s in self.kernel.body if isinstance(s, Store)}
@@ -133,8 +133,8 @@ class Nest:
         depth = self.w.depth
         if total * tiles == 1:
             self.w.line("if (tid) return;")
-        self.prologue()
         self._early_statements([])
+        self.prologue()
         self._open_items(leading, total, tiles)
         if leading:
             self._early_statements(leading)

@@ -1,26 +1,33 @@
 """Kernels without reductions: one loop along the lanes.
 
+Costly values that vary along the lanes only (the places that an interpolation reads) are computed once, before all loops.
+
 A load that is contiguous along another axis than the lanes' (x + y.T) is read by square tiles, which are transposed in
 registers.
 """
 from __future__ import annotations
 
 from ...compiler.dims import Expr
-from ..loops import Axis, Kernel, Load
+from ..loops import Axis, Kernel, Load, Store
 from .isa import Isa, memory_type
 from .nest import Nest
-from .schedule import Schedule
+from .schedule import KEEP_COST, Schedule, cost_of
 
 #: Elements of a work item along the lanes.
 CHUNK = 4096
+#: A row is computed before the loops if they would compute it so often.
+LEAST_AGAIN = 8
 
 
 class Pointwise(Nest):
     def __init__(self, kernel: Kernel, isa: Isa, plan: Schedule):
         super().__init__(kernel, isa, plan)
         self.across, self.transposed = self._transposed_loads()
+        self.once: list[int] = []  # positions of what is computed before the loops
+        self.rows: dict[int, str] = {}  # of those, what the loops read: position -> C name of the array
         if self.across is None:
             self.fetch_ahead(self.outer[-1] if self.outer else None)
+            self._choose_rows()
         if self.across is not None:  # its loop goes by tiles, and its statements stand inside
             self.axis, self.tile_number = self.name(self.across), self.body.names.fresh(self.name(self.across) + "_tile")
 
@@ -28,14 +35,51 @@ class Pointwise(Nest):
         return min(-(-self.size(self.vector) // self.lanes) * self.lanes, CHUNK)
 
     def inside(self) -> None:
-        rest = [i for i in range(len(self.kernel.body)) if not self.early(i)]
+        rest = [i for i in range(len(self.kernel.body)) if not self.early(i) and i not in self.once]
         if not rest:
             return
         if self.across is None:
-            self.along_lanes(lambda live: [self.write(i, live) for i in rest])
+            self.along_lanes(lambda live: self._vector(rest, live))
         else:
             self._open_square()
             self.along_lanes(lambda live: self._square(rest, live))
+
+    def _vector(self, rest: list[int], live: bool) -> None:
+        for i, row in self.rows.items():
+            s = self.kernel.body[i]
+            t = self.body.type_of(s.dtype)
+            self.w.line(f"const {t} {self.body.c_names[s.name]} = load_{t}({row} + {self.name(self.vector)});")
+        for i in rest:
+            self.write(i, live)
+
+    # Rows computed once
+
+    def _choose_rows(self) -> None:
+        """Choose what varies along the lanes only, if it costs much, is done often and is little to keep."""
+        body, lanes = self.kernel.body, frozenset([self.vector.symbol.name]) if self.vector else frozenset()
+        once = [i for i in range(len(body)) if lanes and self.plan.varies[i] == lanes and not isinstance(body[i], Store)]
+        again = self.plan.count(a.symbol.name for a in self.outer)
+        if again < LEAST_AGAIN or sum(cost_of(body[i]) for i in once) <= KEEP_COST or self.size(self.vector) > CHUNK:
+            return
+        read = {d for i in range(len(body)) if i not in once for d in self.plan.read_by(i)}
+        self.once = once
+        self.rows = {i: self.body.names.fresh(self.body.c_names[body[i].name] + "_row") for i in once if i in read}
+
+    def prologue(self) -> None:
+        if not self.once:
+            return
+        length = -(-self.size(self.vector) // self.lanes) * self.lanes
+        for i, row in self.rows.items():
+            self.w.line(f"{self.body.type_of(self.kernel.body[i].dtype).scalar} {row}[{length}] __attribute__((aligned(64)));")
+        self.first, self.last = "0", str(self.size(self.vector))
+        self.along_lanes(self._rows_vector)
+
+    def _rows_vector(self, live: bool) -> None:
+        for i in self.once:
+            self.write(i, live)
+        for i, row in self.rows.items():
+            s = self.kernel.body[i]
+            self.w.line(f"store_{self.body.type_of(s.dtype)}({row} + {self.name(self.vector)}, {self.body.c_names[s.name]});")
 
     # Transposed tiles
 

@@ -25,7 +25,7 @@ def sum_div_add_rsqrt(in_x, in_weight, in_bias, out_sum_0, out_sum_1, out_item_0
     mul_0 = sub_0 * sub_0
     sum_1 = tl.reduce(tl.where(r_index_in, mul_0, 0.0), 1, combine_sum, keep_dims=True)
     div_1 = tl.div_rn(sum_1, tl.full((), 196.0, tl.float32))
-    add_1 = div_1 + 9.999999747378752e-06
+    add_1 = div_1 + 1e-05
     rsqrt_1_sqrt = tl.sqrt_rn(add_1)
     rsqrt_1 = tl.div_rn(tl.full((), 1.0, tl.float32), rsqrt_1_sqrt)
     mul_1 = sub_0 * rsqrt_1
@@ -76,7 +76,7 @@ def div_add_mul_sum(in_sum_1, in_x, in_div_0, in_grad_item_0_0, in_weight, out_i
     sum_1 = tl.load(in_sum_1 + i0)
     div_1 = tl.div_rn(sum_1, tl.full((), 196.0, tl.float32))
     # triton_programs.py:52 grad of batch_norm
-    add_0 = div_1 + 9.999999747378752e-06
+    add_0 = div_1 + 1e-05
     rsqrt_0_sqrt = tl.sqrt_rn(add_0)
     rsqrt_0 = tl.div_rn(tl.full((), 1.0, tl.float32), rsqrt_0_sqrt)
     x = tl.load(in_x + i1 * 1568 + i0 * 49 + i2, r_index_in)

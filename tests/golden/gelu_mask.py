@@ -15,14 +15,14 @@ def add_gelu_mul(in_x, in_bias, in_mask, out_mul_1, XBLOCK: tl.constexpr):
     # triton_programs.py:84
     add_0 = x + bias
     gelu_0_mul = add_0 * 0.5
-    gelu_0_mul_1 = add_0 * 0.7071067690849304
+    gelu_0_mul_1 = add_0 * 0.70710677
     gelu_0_erf = libdevice.erf(gelu_0_mul_1)
     gelu_0_add = gelu_0_erf + 1.0
     gelu_0 = gelu_0_mul * gelu_0_add
     mask = tl.load(in_mask + x_index)
     mul_0_cast = mask.to(tl.float32)
     mul_0 = gelu_0 * mul_0_cast
-    mul_1 = mul_0 * 1.1111111640930176
+    mul_1 = mul_0 * 1.1111112
     tl.store(out_mul_1 + x_index, mul_1)
 
 

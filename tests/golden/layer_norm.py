@@ -22,7 +22,7 @@ def sum_div_add_rsqrt(in_x, in_weight, in_bias, out_sum_0, out_sum_1, out_item_0
     mul_0 = sub_0 * sub_0
     sum_1 = tl.reduce(mul_0, None, combine_sum)
     div_1 = tl.div_rn(sum_1, tl.full((), 1024.0, tl.float32))
-    add_0 = div_1 + 9.999999747378752e-06
+    add_0 = div_1 + 1e-05
     item_3_sqrt = tl.sqrt_rn(add_0)
     item_3 = tl.div_rn(tl.full((), 1.0, tl.float32), item_3_sqrt)
     mul_1 = sub_0 * item_3
@@ -72,7 +72,7 @@ def sub_div_mul_sum(in_x, in_item_2, in_sum_1, in_grad_item_0_0, in_weight, out_
     sub_0 = x - item_2
     sum_1 = tl.load(in_sum_1 + i0)
     div_1 = tl.div_rn(sum_1, tl.full((), 1024.0, tl.float32))
-    add_0 = div_1 + 9.999999747378752e-06
+    add_0 = div_1 + 1e-05
     item_3_sqrt = tl.sqrt_rn(add_0)
     item_3 = tl.div_rn(tl.full((), 1.0, tl.float32), item_3_sqrt)
     mul_1 = sub_0 * item_3
