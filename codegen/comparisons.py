@@ -121,7 +121,8 @@ def _narrow(s: loops.Statement, w: _Rewriter) -> str:
     """The name of an int32 that compares as s does with every index."""
     if isinstance(s, (loops.Index, loops.Const)):
         return w.add(s.name, lambda name: replace(s, name=name, dtype=torch.int32))
-    limits = [w.add("c", lambda name, value=value: loops.Const(name, value, torch.int64)) for value in (-LARGEST - 1, LARGEST + 1)]
-    above = w.add(f"{s.name}_above", lambda name: loops.Apply(name, "max", (s.name, limits[0]), torch.int64))
-    within = w.add(f"{s.name}_within", lambda name: loops.Apply(name, "min", (above, limits[1]), torch.int64))
+    lowest = w.add("c", lambda name: loops.Const(name, -LARGEST - 1, torch.int64))
+    highest = w.add("c", lambda name: loops.Const(name, LARGEST + 1, torch.int64))
+    above = w.add(f"{s.name}_above", lambda name: loops.Apply(name, "max", (s.name, lowest), torch.int64))
+    within = w.add(f"{s.name}_within", lambda name: loops.Apply(name, "min", (above, highest), torch.int64))
     return w.add(f"{s.name}_narrow", lambda name: loops.Apply(name, "cast", (within,), torch.int32))

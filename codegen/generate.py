@@ -41,6 +41,9 @@ class Backend(Protocol):
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         """Whether a matrix product of [m, k] and [k, n] is better left to a library call."""
 
+    def parts(self, elements: int, results: int, rows: bool) -> int:
+        """Into how many parts a reduction is split (prepare.Parts)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Unprinted:
@@ -79,7 +82,7 @@ def _alone(program: Program, launch: Launch) -> Program:
 
 def build(graph: Graph, backend: Backend, joined: bool = True) -> Unprinted:
     """Everything but the printing. `joined`: kernels that follow each other are one launch."""
-    prepared = prepare(graph, backend.use_library)
+    prepared = prepare(graph, backend.use_library, backend.parts)
     fusion = fuse(prepared)
     placement = place(prepared, fusion)
     join_siblings(prepared, fusion, placement)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Callable
 
 import torch
@@ -35,16 +35,24 @@ CONSTANT = OPS["constant"]
 EMPTY = {"sum": 0, "prod": 1, "any": False, "all": True}
 #: Reductions that may be done in two steps, their results being operands again.
 ASSOCIATIVE = frozenset({"sum", "prod", "max", "min", "any", "all"})
-#: A reduction of at least LARGE elements to fewer than FEW results is split, so that all threads have a share.
+#: Into how many parts a reduction is split so that all processors have a share, 1 for none: of (elements, results, whether
+#: it is over rows: the dimension that is contiguous in memory is reduced).
+Parts = Callable[[int, int, bool], int]
+#: A reduction of at least LARGE elements to fewer than FEW results is split for a CPU.
 LARGE, FEW = 1 << 16, 32
 #: Results of the first step of a split reduction, at most.
 CHUNKS = 256
 
 
-def prepare(graph: Graph, use_library: UseLibrary) -> Graph:
+def parts_for_threads(elements: int, results: int, rows: bool) -> int:
+    """The Parts of a CPU, of at least 4096 elements each."""
+    return 1 if elements < LARGE or results >= FEW else max(elements // results // 4096, 2)
+
+
+def prepare(graph: Graph, use_library: UseLibrary, parts: Parts = parts_for_threads) -> Graph:
     """The same computation without dead values, in the kinds above."""
     graph = _live(graph)
-    for rule in (_opaque_rule(use_library), _reduction, _cat, _in_memory_rule()):
+    for rule in (_opaque_rule(use_library), partial(_reduction, parts), _cat, _in_memory_rule()):
         graph = rewrite(graph, rule)
     return _live(_outputs_in_memory(graph))
 
@@ -101,7 +109,7 @@ def contraction_dtype(v: Value) -> torch.dtype | None:
 
 # Reductions
 
-def _reduction(b: Builder, v: Value) -> Value | None:
+def _reduction(parts: Parts, b: Builder, v: Value) -> Value | None:
     """Reductions over nothing, over single elements, and of much to little."""
     if v.op.kind == "contract" and (0 in v.shape or 0 in v.inputs[0].shape):
         return _filled(b, v, 0)
@@ -112,11 +120,13 @@ def _reduction(b: Builder, v: Value) -> Value | None:
         return _filled(b, v, EMPTY[v.op.combine])
     if all(x.shape[d] == 1 for d in dims):
         return _filled(b, v, 0) if v.op.combine.startswith("arg") else b.reshape(_cast(b, x, v.dtype), shape=v.shape)
-    elements, results = x.type.numel, v.type.numel
-    if v.op.combine not in ASSOCIATIVE or elements < LARGE or results >= FEW:
+    if v.op.combine not in ASSOCIATIVE:
         return None
-    run = _leading_dims(x.shape, dims, max(elements // results // 4096, 2))
-    chunks = _divisor(math.prod(x.shape[d] for d in run), max(elements // results // 4096, 2))
+    wanted = parts(x.type.numel, v.type.numel, max(d for d, n in enumerate(x.shape) if n > 1) in dims)
+    if wanted == 1:
+        return None
+    run = _leading_dims(x.shape, dims, wanted)
+    chunks = _divisor(math.prod(x.shape[d] for d in run), wanted)
     return None if chunks == 1 else _in_two_steps(b, v, run, chunks)
 
 

@@ -747,7 +747,7 @@ def test_costly_rows_are_computed_before_the_loops():
     lines = [line.strip() for line in text[text.index("static void rows_computed_once"):].splitlines()]
     loop = next(k for k, line in enumerate(lines) if line.startswith("for (long i ="))
     assert {k > loop for k, line in enumerate(lines) if "exp_f32x16(" in line} == {False}
-    assert sum(line.startswith("const f32x16 e = load_f32x16(e_row") for line in lines[loop:]) == 2  # whole vectors, the last lanes
+    assert sum(line.startswith("const f32x16 e = load_f32x16(e_row") for line in lines[loop:]) == 2  # with the last lanes
 
 
 def test_a_symbolic_size_is_not_supported():

@@ -22,7 +22,7 @@ from smelt.runtime import Launch, Program, Slot, load
 
 from .random_programs import random_graph
 from .test_c_printer import CASES as KERNELS
-from .triton_programs import CASES, kernels, programs
+from .triton_programs import CASES, Case, kernels, normal, programs
 
 pytest.importorskip("triton")
 
@@ -148,8 +148,13 @@ def test_golden_sources(name, request):
 
 
 def test_long_rows_are_looped_and_short_ones_are_not():
-    assert "for " in print_alone(kernels(CASES["softmax_long"], 64, 65536)[0])[0]
+    assert "for " in print_alone(kernels(CASES["softmax_long"], 512, 20000)[0])[0]
     assert "for " not in print_alone(kernels(CASES["softmax"], 64, 1024)[0])[0]
+
+
+def test_tall_columns_are_split_over_programs():
+    split = kernels(Case(lambda x: x.amax(0), lambda n, w: (normal(n, w),)), 2048, 33)
+    assert [math.prod(a.size for a in k.reduced) for k in split] == [32, 64]
 
 
 def test_large_buffers_are_indexed_with_64_bits():

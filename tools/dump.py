@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Sequence
 
 import torch
 
@@ -78,7 +78,8 @@ def _write_stages(compilation, base: Path) -> Path:
         (home / f"{stage}{SUFFIXES[loaded.program.language]}").write_text(loaded.program.source)
         (home / f"{stage}_host.py").write_text(loaded.host_source)
     graph = compilation.recording.graph
-    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.", backend=compilation.backend.language,
+    (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.",
+                                             backend=compilation.backend.language,
                                              graph='(here / "01-recorded.txt").read_text()',
                                              inputs=f"inputs = [\n{_random_inputs(graph)}]"))
     return home

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..prepare import parts_for_threads
 from .matmul import use_library
 from .printer import print_source
 
@@ -20,3 +21,6 @@ class CBackend:
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)
+
+    def parts(self, elements: int, results: int, rows: bool) -> int:
+        return parts_for_threads(elements, results, rows)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .printer import print_source
+from .tiling import parts_for_programs
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,6 @@ class TritonBackend:
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return True
+
+    def parts(self, elements: int, results: int, rows: bool) -> int:
+        return parts_for_programs(elements, results, rows)

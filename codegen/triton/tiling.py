@@ -29,6 +29,21 @@ ELEMENTS_PER_THREAD, MOST_WARPS = 8, 16
 LARGE = 2 ** 31
 
 
+#: Programs of a grid that keep a large GPU busy, and the least elements of a row, or rows of columns, that one is worth.
+PROGRAMS, PIECE_OF_ROW, PIECE_OF_COLUMNS = 1024, 4096, 32
+#: Elements of a reduction that is worth a second launch.
+WORTH_SPLITTING = 1 << 16
+
+
+def parts_for_programs(elements: int, results: int, rows: bool) -> int:
+    """Into how many parts a reduction is split so that all processors have a share (prepare.Parts); rows that fit a tile are
+    not, since what follows is fused with them."""
+    length, programs = elements // results, results if rows else -(-results // COLUMNS)
+    if elements < WORTH_SPLITTING or programs >= PROGRAMS // 2 or (rows and length <= LONGEST_ROW):
+        return 1
+    return max(min(PROGRAMS // programs, length // (PIECE_OF_ROW if rows else PIECE_OF_COLUMNS)), 1)
+
+
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()

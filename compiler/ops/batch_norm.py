@@ -11,7 +11,7 @@ import torch
 from ..ir import TupleType, Value
 from ..op import WRITES, Op, register
 from ..scalar import arithmetic_dtype
-from .normalization import (added, filled, input_gradient, items, masked_items, moments, per_channel, statistics_dtype,
+from .normalization import (added, average, filled, items, masked_items, moments, per_channel, statistics_dtype,
                             through_statistics, total, typed)
 from .views import as_dtype, widened
 
@@ -57,12 +57,14 @@ def _batch_norm_gradient(b, v, g):
 
 
 def _decompose_batch_norm_backward(b, v):
+    """The weight comes last, as in torch: an infinite one stays out of the sums."""
     g, x, mean, rstd, weight = v.inputs
     axes, (mean, rstd, weight) = _batch_axes(x), (per_channel(b, p, x.rank) for p in (mean, rstd, weight))
-    g = widened(b, g)
-    normal = b.mul(b.sub(widened(b, x), mean), rstd)
-    dx = input_gradient(b, b.mul(g, weight), normal, rstd, axes)
-    return typed(b, (dx, total(b, b.mul(g, normal), axes, keepdim=False), total(b, g, axes, keepdim=False)), v)
+    g, difference = widened(b, g), b.sub(widened(b, x), mean)
+    projection = b.mul(total(b, b.mul(g, difference), axes), rstd)
+    slope = b.div(b.mul(projection, rstd), x.type.numel // x.shape[1])
+    dx = b.mul(b.mul(b.sub(b.sub(g, average(b, g, axes)), b.mul(difference, slope)), rstd), weight)
+    return typed(b, (dx, b.reshape(projection, shape=v.type.items[1].shape), total(b, g, axes, keepdim=False)), v)
 
 
 def _batch_norm_backward_meaning(g, x, mean, rstd, weight):

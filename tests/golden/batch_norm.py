@@ -65,8 +65,8 @@ def div(in_sum_0, out_div_0, XBLOCK: tl.constexpr):
 
 
 @triton.jit
-def div_add_mul_sum(in_sum_1, in_x, in_div_0, in_grad_item_0_0, in_weight, out_item_4, out_item_5, out_item_6, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
-    # div_1, add_0, rsqrt_0, sub_1, mul_3, mul_4, sum_2, div_2, sub_2, mul_5, sum_3, div_3, mul_6, sub_3, item_4, mul_8, item_5, item_6: i0 < 32, i1 < 4 reduced, i2 < 49 reduced
+def div_add_mul_sum(in_sum_1, in_x, in_div_0, in_grad_item_0_0, in_weight, out_item_4, out_item_6, out_item_5_copy, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
+    # div_1, add_0, rsqrt_0, sub_1, mul_3, sum_2, mul_4, mul_5, div_2, sum_3, div_3, sub_2, mul_6, sub_3, mul_7, item_4, item_6, item_5.copy: i0 < 32, i1 < 4 reduced, i2 < 49 reduced
     i0 = tl.program_id(0) * XBLOCK + tl.arange(0, XBLOCK)[:, None]
     r_index = tl.arange(0, RBLOCK)[None, :]
     r_index_in = r_index < 196
@@ -84,27 +84,25 @@ def div_add_mul_sum(in_sum_1, in_x, in_div_0, in_grad_item_0_0, in_weight, out_i
     div_0 = tl.load(in_div_0 + i0)
     # triton_programs.py:52 grad of batch_norm
     sub_1 = x - div_0
-    mul_3 = sub_1 * rsqrt_0
     # triton_programs.py:52
     grad_item_0_0 = tl.load(in_grad_item_0_0 + i1 * 1568 + i0 * 49 + i2, r_index_in)
-    weight = tl.load(in_weight + i0)
     # triton_programs.py:52 grad of batch_norm
-    mul_4 = grad_item_0_0 * weight
-    sum_2 = tl.reduce(tl.where(r_index_in, mul_4, 0.0), 1, combine_sum, keep_dims=True)
-    div_2 = tl.div_rn(sum_2, tl.full((), 196.0, tl.float32))
-    sub_2 = mul_4 - div_2
-    mul_5 = mul_4 * mul_3
-    sum_3 = tl.reduce(tl.where(r_index_in, mul_5, 0.0), 1, combine_sum, keep_dims=True)
+    mul_3 = grad_item_0_0 * sub_1
+    sum_2 = tl.reduce(tl.where(r_index_in, mul_3, 0.0), 1, combine_sum, keep_dims=True)
+    mul_4 = sum_2 * rsqrt_0
+    mul_5 = mul_4 * rsqrt_0
+    div_2 = tl.div_rn(mul_5, tl.full((), 196.0, tl.float32))
+    sum_3 = tl.reduce(tl.where(r_index_in, grad_item_0_0, 0.0), 1, combine_sum, keep_dims=True)
     div_3 = tl.div_rn(sum_3, tl.full((), 196.0, tl.float32))
-    mul_6 = mul_3 * div_3
+    sub_2 = grad_item_0_0 - div_3
+    mul_6 = sub_1 * div_2
     sub_3 = sub_2 - mul_6
-    item_4 = sub_3 * rsqrt_0
-    mul_8 = grad_item_0_0 * mul_3
-    item_5 = tl.reduce(tl.where(r_index_in, mul_8, 0.0), 1, combine_sum, keep_dims=True)
-    item_6 = tl.reduce(tl.where(r_index_in, grad_item_0_0, 0.0), 1, combine_sum, keep_dims=True)
+    mul_7 = sub_3 * rsqrt_0
+    weight = tl.load(in_weight + i0)
+    item_4 = mul_7 * weight
     tl.store(out_item_4 + i1 * 1568 + i0 * 49 + i2, item_4, r_index_in)
-    tl.store(out_item_5 + i0, item_5)
-    tl.store(out_item_6 + i0, item_6)
+    tl.store(out_item_6 + i0, sum_3)
+    tl.store(out_item_5_copy + i0, mul_4)
 
 
 def batch_norm_backward_0(slot_2, slot_5, slot_3, slot_0, slot_4, slot_1, slot_6, slot_7, slot_8, **options):

@@ -18,7 +18,7 @@ def combine_max(a, b):
 
 @triton.jit
 def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where_2, error, RBLOCK: tl.constexpr):
-    # amax_0, sub_0, exp_0, sum_0, log_0, log_softmax_0, eq_0, where_0, where_1, pick_0, mul_0, neg_0, where_2: i0 < 64, i1 < 50257 reduced
+    # amax_0, sub_0, exp_0, sum_0, log_0, log_softmax_0, eq_0, where_0, where_1, pick_0, mul_0, neg_0, where_2: i0 < 512, i1 < 20003 reduced
     i0 = tl.program_id(0)
     target = tl.load(in_target + i0)
     # triton_programs.py:48 part of nll_loss
@@ -26,27 +26,27 @@ def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where
     where_0 = tl.where(eq_0, 0, target)
     where_1 = tl.where(eq_0, tl.full((), 0.0, tl.float32), 1.0)
     pick_0_le = 0 <= where_0
-    pick_0_lt = where_0 < 50257
+    pick_0_lt = where_0 < 20003
     pick_0_and = pick_0_le & pick_0_lt
     tl.store(error, 1, ~pick_0_and)
     pick_0_where = tl.where(pick_0_and, where_0, 0)
-    x_1 = tl.load(in_x + i0 * 50257 + pick_0_where)
+    x_1 = tl.load(in_x + i0 * 20003 + pick_0_where)
     tl.store(out_eq_0 + i0, eq_0)
     amax_0_part = tl.full((RBLOCK,), float("-inf"), tl.float32)
-    for i1_start in range(0, 50257, RBLOCK):
+    for i1_start in range(0, 20003, RBLOCK):
         i1 = i1_start + tl.arange(0, RBLOCK)
-        i1_in = i1 < 50257
-        x = tl.load(in_x + i0 * 50257 + i1, i1_in)
+        i1_in = i1 < 20003
+        x = tl.load(in_x + i0 * 20003 + i1, i1_in)
         # triton_programs.py:48 part of log_softmax
         amax_0_part = combine_max(amax_0_part, tl.where(i1_in, x, float("-inf")))
     amax_0 = tl.reduce(amax_0_part, None, combine_max)
     sub_0_1 = x_1 - amax_0
     tl.store(out_amax_0 + i0, amax_0)
     sum_0_part = tl.full((RBLOCK,), 0.0, tl.float32)
-    for i1_start_2 in range(0, 50257, RBLOCK):
+    for i1_start_2 in range(0, 20003, RBLOCK):
         i1 = i1_start_2 + tl.arange(0, RBLOCK)
-        i1_in = i1 < 50257
-        x = tl.load(in_x + i0 * 50257 + i1, i1_in)
+        i1_in = i1 < 20003
+        x = tl.load(in_x + i0 * 20003 + i1, i1_in)
         sub_0 = x - amax_0
         exp_0 = libdevice.exp(sub_0)
         sum_0_part += tl.where(i1_in, exp_0, 0.0)
@@ -65,7 +65,7 @@ def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where
 
 @triton.jit
 def sum_div(in_eq_0, in_where_2, out_item_1, out_item_0, RBLOCK: tl.constexpr):
-    # item_1, sum_2, item_0: i0 < 64 reduced
+    # item_1, sum_2, item_0: i0 < 512 reduced
     i0 = tl.arange(0, RBLOCK)
     # triton_programs.py:48 part of nll_loss
     eq_0 = tl.load(in_eq_0 + i0)
@@ -80,8 +80,8 @@ def sum_div(in_eq_0, in_where_2, out_item_1, out_item_0, RBLOCK: tl.constexpr):
 
 def cross_entropy_forward_0(slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, slot_6, slot_7, **options):
     error = torch.zeros(1, dtype=torch.int32, device=slot_0.device)
-    amax_sub_mul_neg[(64,)](slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, error, RBLOCK=2048, num_warps=8, **options)
-    sum_div[(1,)](slot_4, slot_5, slot_6, slot_7, RBLOCK=64, num_warps=1, **options)
+    amax_sub_mul_neg[(512,)](slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, error, RBLOCK=2048, num_warps=8, **options)
+    sum_div[(1,)](slot_4, slot_5, slot_6, slot_7, RBLOCK=512, num_warps=2, **options)
     return int(error)
 
 
@@ -99,7 +99,7 @@ def combine_sum(a, b):
 
 @triton.jit
 def log(in_sum_0, out_log_0, XBLOCK: tl.constexpr):
-    # log_0: i0 < 64
+    # log_0: i0 < 512
     i0 = tl.arange(0, XBLOCK)
     # triton_programs.py:48 part of log_softmax
     sum_0 = tl.load(in_sum_0 + i0)
@@ -109,7 +109,7 @@ def log(in_sum_0, out_log_0, XBLOCK: tl.constexpr):
 
 @triton.jit
 def eq_where_mul_neg(in_target, in_grad_item_0_0, in_item_1, out_eq_0, out_where_5, XBLOCK: tl.constexpr):
-    # eq_0, where_1, mul_1, neg_1, where_5: i0 < 64
+    # eq_0, where_1, mul_1, neg_1, where_5: i0 < 512
     i0 = tl.arange(0, XBLOCK)
     target = tl.load(in_target + i0)
     # triton_programs.py:48 part of nll_loss
@@ -132,7 +132,7 @@ def eq_where_mul_neg(in_target, in_grad_item_0_0, in_item_1, out_eq_0, out_where
 
 @triton.jit
 def sub_eq_sum_mul(in_x, in_amax_0, in_log_0, in_eq_0, in_target, in_where_5, out_log_softmax_backward_0, RBLOCK: tl.constexpr):
-    # sub_0, log_softmax_0, eq_2, nll_loss_backward_0, exp_1, sum_3, mul_2, log_softmax_backward_0: i0 < 64, i1 < 50257 reduced
+    # sub_0, log_softmax_0, eq_2, nll_loss_backward_0, exp_1, sum_3, mul_2, log_softmax_backward_0: i0 < 512, i1 < 20003 reduced
     i0 = tl.program_id(0)
     # triton_programs.py:48 part of log_softmax
     amax_0 = tl.load(in_amax_0 + i0)
@@ -144,19 +144,19 @@ def sub_eq_sum_mul(in_x, in_amax_0, in_log_0, in_eq_0, in_target, in_where_5, ou
     # triton_programs.py:48 grad of nll_loss
     where_5 = tl.load(in_where_5 + i0)
     sum_3_part = tl.full((RBLOCK,), 0.0, tl.float32)
-    for i1_start in range(0, 50257, RBLOCK):
+    for i1_start in range(0, 20003, RBLOCK):
         i1 = i1_start + tl.arange(0, RBLOCK)
-        i1_in = i1 < 50257
+        i1_in = i1 < 20003
         at = (i1).to(tl.int64)
         eq_2 = where_0 == at
         nll_loss_backward_0 = tl.where(eq_2, where_5, 0.0)
         # triton_programs.py:48 grad of log_softmax
         sum_3_part += tl.where(i1_in, nll_loss_backward_0, 0.0)
     sum_3 = tl.reduce(sum_3_part, None, combine_sum)
-    for i1_start_2 in range(0, 50257, RBLOCK):
+    for i1_start_2 in range(0, 20003, RBLOCK):
         i1 = i1_start_2 + tl.arange(0, RBLOCK)
-        i1_in = i1 < 50257
-        x = tl.load(in_x + i0 * 50257 + i1, i1_in)
+        i1_in = i1 < 20003
+        x = tl.load(in_x + i0 * 20003 + i1, i1_in)
         # triton_programs.py:48 part of log_softmax
         sub_0 = x - amax_0
         log_softmax_0 = sub_0 - log_0
@@ -168,11 +168,11 @@ def sub_eq_sum_mul(in_x, in_amax_0, in_log_0, in_eq_0, in_target, in_where_5, ou
         exp_1 = libdevice.exp(log_softmax_0)
         mul_2 = exp_1 * sum_3
         log_softmax_backward_0 = nll_loss_backward_0 - mul_2
-        tl.store(out_log_softmax_backward_0 + i0 * 50257 + i1, log_softmax_backward_0, i1_in)
+        tl.store(out_log_softmax_backward_0 + i0 * 20003 + i1, log_softmax_backward_0, i1_in)
 
 
 def cross_entropy_backward_0(slot_3, slot_6, slot_1, slot_5, slot_4, slot_7, slot_8, slot_0, slot_2, slot_9, **options):
-    log[(1,)](slot_3, slot_6, XBLOCK=64, num_warps=1, **options)
-    eq_where_mul_neg[(1,)](slot_1, slot_5, slot_4, slot_7, slot_8, XBLOCK=64, num_warps=1, **options)
-    sub_eq_sum_mul[(64,)](slot_0, slot_2, slot_6, slot_7, slot_1, slot_8, slot_9, RBLOCK=2048, num_warps=8, **options)
+    log[(1,)](slot_3, slot_6, XBLOCK=512, num_warps=2, **options)
+    eq_where_mul_neg[(1,)](slot_1, slot_5, slot_4, slot_7, slot_8, XBLOCK=512, num_warps=2, **options)
+    sub_eq_sum_mul[(512,)](slot_0, slot_2, slot_6, slot_7, slot_1, slot_8, slot_9, RBLOCK=2048, num_warps=8, **options)
     return 0

@@ -97,28 +97,43 @@ def sub_div_mul_sum(in_x, in_item_2, in_sum_1, in_grad_item_0_0, in_weight, out_
 
 
 @triton.jit
-def sum(in_grad_item_0_0, in_x, in_item_2, in_item_3, out_item_5, out_item_6, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
-    # item_5, item_6: i0 < 1024, i1 < 64 reduced
-    i0 = tl.program_id(0) * XBLOCK + tl.arange(0, XBLOCK)[:, None]
-    i1 = tl.arange(0, RBLOCK)[None, :]
+def sum(in_grad_item_0_0, in_x, in_item_2, in_item_3, out_sum_4, out_sum_6, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
+    # sum_4, sum_6: i0 < 2, i1 < 1024, i2 < 32 reduced
+    x_index = tl.program_id(0) * XBLOCK + tl.arange(0, XBLOCK)[:, None]
+    i1 = x_index % 1024
+    i0 = x_index // 1024
+    i2 = tl.arange(0, RBLOCK)[None, :]
     # triton_programs.py:44
-    grad_item_0_0 = tl.load(in_grad_item_0_0 + i1 * 1024 + i0)
-    x = tl.load(in_x + i1 * 1024 + i0)
+    grad_item_0_0 = tl.load(in_grad_item_0_0 + i0 * 32768 + i2 * 1024 + i1)
+    x = tl.load(in_x + i0 * 32768 + i2 * 1024 + i1)
     # triton_programs.py:44 part of layer_norm
-    item_2 = tl.load(in_item_2 + i1)
+    item_2 = tl.load(in_item_2 + i0 * 32 + i2)
     sub_0 = x - item_2
-    item_3 = tl.load(in_item_3 + i1)
+    item_3 = tl.load(in_item_3 + i0 * 32 + i2)
     mul_1 = sub_0 * item_3
     # triton_programs.py:44 grad of layer_norm
     mul_8 = grad_item_0_0 * mul_1
-    item_5 = tl.reduce(mul_8, 1, combine_sum, keep_dims=True)
-    item_6 = tl.reduce(grad_item_0_0, 1, combine_sum, keep_dims=True)
+    sum_4 = tl.reduce(mul_8, 1, combine_sum, keep_dims=True)
+    sum_6 = tl.reduce(grad_item_0_0, 1, combine_sum, keep_dims=True)
+    tl.store(out_sum_4 + x_index, sum_4)
+    tl.store(out_sum_6 + x_index, sum_6)
+
+
+@triton.jit
+def sum_1(in_sum_4, out_item_5, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
+    # item_5: i0 < 1024, i1 < 2 reduced
+    i0 = tl.program_id(0) * XBLOCK + tl.arange(0, XBLOCK)[:, None]
+    i1 = tl.arange(0, RBLOCK)[None, :]
+    # triton_programs.py:44 grad of layer_norm
+    sum_4 = tl.load(in_sum_4 + i1 * 1024 + i0)
+    item_5 = tl.reduce(sum_4, 1, combine_sum, keep_dims=True)
     tl.store(out_item_5 + i0, item_5)
-    tl.store(out_item_6 + i0, item_6)
 
 
-def layer_norm_backward_0(slot_2, slot_5, slot_0, slot_3, slot_4, slot_1, slot_6, slot_7, slot_8, slot_9, **options):
+def layer_norm_backward_0(slot_2, slot_5, slot_0, slot_3, slot_4, slot_1, slot_6, slot_7, slot_8, slot_10, slot_9, slot_11, **options):
     div[(1,)](slot_2, slot_5, XBLOCK=64, num_warps=1, **options)
     sub_div_mul_sum[(64,)](slot_0, slot_5, slot_3, slot_4, slot_1, slot_6, slot_7, RBLOCK=1024, num_warps=4, **options)
-    sum[(16,)](slot_4, slot_0, slot_5, slot_6, slot_8, slot_9, XBLOCK=64, RBLOCK=64, num_warps=16, **options)
+    sum[(32,)](slot_4, slot_0, slot_5, slot_6, slot_8, slot_10, XBLOCK=64, RBLOCK=32, num_warps=8, **options)
+    sum_1[(2,)](slot_8, slot_9, XBLOCK=512, RBLOCK=2, num_warps=4, **options)
+    sum_1[(2,)](slot_10, slot_11, XBLOCK=512, RBLOCK=2, num_warps=4, **options)
     return 0
