@@ -275,6 +275,8 @@ def _coherent(a: Group, b: Group) -> bool:
     def place(v: Value) -> Coordinates | None:
         return a.coordinates.get(v) or b.coordinates.get(v)
     for reader, other in ((a, b), (b, a)):
+        if reader.product and any(base in other.coordinates for base in operand_bases(reader.product)):
+            return False  # a product reads its operands whole, before its epilogue
         for found in reader.reads.values():
             for r in found:
                 if r.value in other.coordinates and not _computable(r, place, [MOST_AGAIN]):

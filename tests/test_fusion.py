@@ -135,6 +135,11 @@ def test_a_value_behind_a_third_kernel_does_not_join():
         return b.mul(y, b.relu(b.matmul(y, w)))
     assert [len(values) for values in fused(graph_of(write, x=(6, 6), w=(6, 6)))] == [1, 3]
 
+    def the_product_first(b, x, w):
+        y = b.exp(x)
+        return b.mul(b.matmul(y, w), y)
+    assert [len(values) for values in fused(graph_of(the_product_first, x=(6, 6), w=(6, 6)))] == [1, 2]
+
     def again(b, x):
         y = b.exp(x)
         return b.add(y, b.expand(b.reshape(sum_(b, sum_(b, y, 1), 0), shape=(1, 1)), shape=(6, 8)))
