@@ -29,7 +29,7 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     for v in graph.values:
         env[v] = run(v, [env[i] if isinstance(i, Value) else i for i in v.inputs], sizes, precise)
         if noise is not None:
-            env[v] = _disturbed(env[v], noise)
+            env[v] = disturbed(env[v], noise)
         if watch:
             watch(v, env[v])
         for i in v.operands:
@@ -38,9 +38,10 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     return [env[o] for o in graph.outputs]
 
 
-def _disturbed(result: Any, noise: torch.Generator) -> Any:
+def disturbed(result: Any, noise: torch.Generator) -> Any:
+    """A result, or several, with every float made larger or smaller by its last bit or so."""
     if isinstance(result, (tuple, list)):
-        return type(result)(_disturbed(r, noise) for r in result)
+        return type(result)(disturbed(r, noise) for r in result)
     if not isinstance(result, torch.Tensor) or not result.is_floating_point():
         return result
     signs = torch.randint(0, 2, result.shape, generator=noise, device=result.device) * 2 - 1

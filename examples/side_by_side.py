@@ -14,7 +14,7 @@ import smelt
 
 @dataclass
 class Run:
-    """Losses of both trainings, seconds a step (medians), and the two trained models."""
+    """Losses of both trainings, seconds a step (medians), the two trained models, and the compiled objective."""
     name: str
     eager_losses: list[float]
     losses: list[float]
@@ -22,6 +22,7 @@ class Run:
     seconds: float
     eager_model: torch.nn.Module
     model: torch.nn.Module
+    objective: Callable
 
     @property
     def difference(self) -> float:
@@ -38,10 +39,10 @@ class Run:
 
 
 class Trainer:
-    """A model, its optimiser and its own random state."""
+    """An objective (x, y) -> loss, its optimiser and its own random state."""
 
-    def __init__(self, model, step_model, optimizer, loss):
-        self.model, self.step_model, self.optimizer, self.loss = model, step_model, optimizer, loss
+    def __init__(self, objective, optimizer):
+        self.objective, self.optimizer = objective, optimizer
         self.random_state = torch.get_rng_state()
         self.losses: list[float] = []
         self.seconds: list[float] = []
@@ -49,7 +50,7 @@ class Trainer:
     def step(self, x, y):
         torch.set_rng_state(self.random_state)
         start = time.perf_counter()
-        loss = self.loss(self.step_model(x), y)
+        loss = self.objective(x, y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -61,10 +62,15 @@ class Trainer:
 def side_by_side(name: str, model: torch.nn.Module, optimizer: Callable, loss: Callable, batches: Iterable, warmup: int = 5) -> Run:
     """Train `model` on the batches `(x, y)`; `optimizer(parameters)` makes an optimiser."""
     twin = copy.deepcopy(model)
-    eager = Trainer(model, model, optimizer(model.parameters()), loss)
-    compiled = Trainer(twin, smelt.compile(twin), optimizer(twin.parameters()), loss)
+
+    @smelt.compile
+    def objective(x, y):
+        return loss(twin(x), y)
+
+    eager = Trainer(lambda x, y: loss(model(x), y), optimizer(model.parameters()))
+    compiled = Trainer(objective, optimizer(twin.parameters()))
     for x, y in batches:
         eager.step(x, y)
         compiled.step(x, y)
     return Run(name, eager.losses, compiled.losses, statistics.median(eager.seconds[warmup:]),
-               statistics.median(compiled.seconds[warmup:]), eager.model, compiled.step_model)
+               statistics.median(compiled.seconds[warmup:]), model, twin, objective)

@@ -189,7 +189,7 @@ class _GraphMaker:
         a = self.pick(lambda v: v.rank >= 2 and v.dtype.is_floating_point)
         b = a and self.pick(lambda v: v.rank >= 2 and v.dtype == a.dtype and v.shape[-2] == a.shape[-1])
         if a and "matmul" in self.named:
-            self.emit(OPS["matmul"], [a, b or self.input((a.shape[-1], 5), a.dtype)], {})
+            self.emit(OPS["matmul"], [a, b or self.input((a.shape[-1], self.dice.choice((5, a.shape[-1]))), a.dtype)], {})
 
     def joined(self) -> None:
         a = self.pick(lambda v: v.rank >= 1)
@@ -299,7 +299,8 @@ STATEMENTS = (
     "{new} = {a}.sum(-1, keepdim=True)", "{new} = {a}.mean()", "{new} = {a}.amax(0)", "{new} = {a} - {a}.mean(-1, keepdim=True)",
     "{new} = F.softmax({a}, -1)", "{new} = F.layer_norm({a}, ({a}.shape[-1],))", "{new} = {a}.var(0)",
     "{new} = {a} @ {b}", "{new} = {a} @ {a}.transpose(-1, -2)", "{new} = F.linear({a}, {b})", "{new} = torch.cat([{a}, {b}], 0)",
-    "{new} = torch.stack([{a}, {a} * 2], -1)", "{new} = {a}.to(torch.float64)", "{new} = {a}.to(torch.bfloat16).to({a}.dtype)",
+    "{new} = torch.stack([{a}, {a} * 2], -1)", "{new} = {a}.to(torch.bfloat16).to({a}.dtype)", "{new} = {a}.to({a}.dtype)",
+    "{new} = {a}.to(torch.float64, copy=True)",  # the copy so that it shares no memory in float64 either, where the judge runs it
     "{new} = ({a} > {b}).to({a}.dtype)", "{new} = {a}.clone()", "{new} = {a}.detach()",
     "{new} = {a}.t()", "{new} = {a}[1:]", "{new} = {a}[..., ::2]", "{new} = {a}.reshape(-1)", "{new} = {a}.unsqueeze(0)",
     "{new} = {a}[0]",
