@@ -38,7 +38,8 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     Raises ValueError for an option that has no such value, TypeError for something that cannot be called.
     """
     from .pipeline import compile as wired
-    return wired(function, fullgraph=fullgraph, dynamic=dynamic, backend=backend, verify=verify, rng=rng, mode=mode, disable=disable)
+    return wired(function, fullgraph=fullgraph, disable=disable, dynamic=dynamic, backend=backend, verify=verify, rng=rng,
+                 mode=mode)
 
 
 def explain(compiled: Any, time: bool = False, target: str = ""):

@@ -8,7 +8,8 @@ import torch
 from smelt.tools.bench import run_case, table
 from smelt.tools.programs import CASES
 
-GOALS = {"gelu(x*w+b).sum": 5.0, "layer norm": 1.2, "softmax": 1.2, "cross-entropy fwd+bwd": 1.2, "batch norm + relu": 1.2, "mean(0)": 1.2}
+GOALS = {"gelu(x*w+b).sum": 5.0, "layer norm": 1.2, "softmax": 1.2, "cross-entropy fwd+bwd": 1.2,
+         "batch norm + relu": 1.2, "mean(0)": 1.2}
 
 
 def main():

@@ -84,7 +84,8 @@ class Value:
     """One value of a graph, equal only to itself. `inputs` are Values, or Python numbers as immediate operands."""
     __slots__ = ("name", "op", "inputs", "attrs", "type", "origin")
 
-    def __init__(self, name: str, op: "Op", inputs: Sequence["Value | Number"], attrs: Mapping[str, Any], type: Type, origin: Origin):
+    def __init__(self, name: str, op: "Op", inputs: Sequence["Value | Number"], attrs: Mapping[str, Any], type: Type,
+                 origin: Origin):
         self.name, self.op, self.inputs, self.attrs, self.type, self.origin = name, op, tuple(inputs), dict(attrs), type, origin
 
     @property

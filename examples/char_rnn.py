@@ -32,7 +32,8 @@ def encode(line: str) -> list[int]:
 def load_lines():
     """int64 [N, LENGTH] characters and int64 [N] labels (1: code) out of the standard library."""
     code = [line for line in inspect.getsource(argparse).splitlines() if len(line.strip()) >= 8]
-    prose = [line for text in pydoc_data.topics.topics.values() for line in text.splitlines() if len(line.strip()) >= 40][:len(code)]
+    topics = pydoc_data.topics.topics.values()
+    prose = [line for text in topics for line in text.splitlines() if len(line.strip()) >= 40][:len(code)]
     data = [(encode(line), 1) for line in code] + [(encode(line), 0) for line in prose]
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     return torch.tensor([data[i][0] for i in order]), torch.tensor([data[i][1] for i in order])
@@ -42,7 +43,7 @@ def main(steps: int = 60, batch: int = 32):
     torch.manual_seed(0)
     x, y = load_lines()
     rows = torch.arange(len(x)).split(batch)[:steps]
-    run = side_by_side("character LSTM", CharacterLSTM(), lambda p: torch.optim.RMSprop(p, lr=2e-3),
+    run = side_by_side("character LSTM", CharacterLSTM(), lambda p: torch.optim.RMSprop(p, lr=1e-3),
                        nn.functional.cross_entropy, [(x[r], y[r]) for r in rows if len(r) == batch])
     print(run)
     return run

@@ -39,7 +39,8 @@ def main(count: int = 20):
     run = side_by_side("digit classifier", classifier(), lambda p: torch.optim.SGD(p, lr=0.05),
                        nn.functional.cross_entropy, epochs(x, y, count))
     print(run)
-    print(f"  test accuracy: {accuracy(run.eager_model, x_test, y_test):.1%} eager, {accuracy(run.model, x_test, y_test):.1%} compiled")
+    eager, compiled = (accuracy(model, x_test, y_test) for model in (run.eager_model, run.model))
+    print(f"  test accuracy: {eager:.1%} eager, {compiled:.1%} compiled")
     return run
 
 

@@ -34,7 +34,8 @@ class Run:
         return self.eager_seconds / self.seconds
 
     def __str__(self):
-        return (f"{self.name}: loss {self.losses[0]:.4f} -> {self.losses[-1]:.4f}, largest difference from eager {self.difference:.1e}; "
+        return (f"{self.name}: loss {self.losses[0]:.4f} -> {self.losses[-1]:.4f}, "
+                f"largest difference from eager {self.difference:.1e}; "
                 f"a step takes {self.eager_seconds * 1e6:.0f} us eager, {self.seconds * 1e6:.0f} us compiled: {self.ratio:.2f}x")
 
 
@@ -59,7 +60,8 @@ class Trainer:
         self.losses.append(loss.item())
 
 
-def side_by_side(name: str, model: torch.nn.Module, optimizer: Callable, loss: Callable, batches: Iterable, warmup: int = 5) -> Run:
+def side_by_side(name: str, model: torch.nn.Module, optimizer: Callable, loss: Callable, batches: Iterable,
+                 warmup: int = 5) -> Run:
     """Train `model` on the batches `(x, y)`; `optimizer(parameters)` makes an optimiser."""
     twin = copy.deepcopy(model)
 

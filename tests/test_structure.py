@@ -58,7 +58,8 @@ def test_private_torch_is_named_in_one_file():
         if parts[0] in ("tests", "benchmarks", "examples", ".venv", "build") or path.name == "torch_internals.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__") and isinstance(node.value, ast.Attribute | ast.Name):
+            private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+            if private and isinstance(node.value, ast.Attribute | ast.Name):
                 text = ast.unparse(node)
                 if text.startswith("torch._") or text.startswith("torch.") and not text.startswith("torch.ops.") and "._" in text:
                     found.append(f"{'/'.join(parts)}:{node.lineno} {text}")

@@ -184,7 +184,8 @@ def run_modules(share: float = 1.0, only: str = "", samples: int = 0, tally: Tal
                 made = info.module_cls(*m.constructor_input.args, **m.constructor_input.kwargs).train(training)
                 twin = copy.deepcopy(made)
                 net = smelt.compile(twin, backend=tally.backend)
-                check_module(f"{info.name}[{n}] {'train' if training else 'eval'}", made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
+                label = f"{info.name}[{n}] {'train' if training else 'eval'}"
+                check_module(label, made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
     return tally
 
 
