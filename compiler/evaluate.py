@@ -87,7 +87,7 @@ def widen(part: Any) -> Any:
     if isinstance(part, torch.dtype):
         return torch.float64 if part.is_floating_point else torch.complex128 if part.is_complex else part
     if isinstance(part, torch.Tensor) and (part.is_floating_point() or part.is_complex()):
-        return part.detach().to(widen(part.dtype))
+        return part.to(widen(part.dtype))
     if isinstance(part, (tuple, list)):
         return type(part)(map(widen, part))
     if isinstance(part, dict):

@@ -7,6 +7,7 @@ the run `Unsupported`. It observes one thread, and is undone whatever happens.
 from __future__ import annotations
 
 import functools
+import os
 import gc
 import random
 import sys
@@ -14,6 +15,7 @@ import types
 import weakref
 from collections import deque, namedtuple
 from collections.abc import Iterator
+from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, Callable
 
@@ -178,6 +180,8 @@ class Observer:
                 self._follow(function, name)
         elif isinstance(value, weakref.ref):
             self._read("call", value, (), value(), name)
+        elif isinstance(value, ContextVar):
+            self._read("call", value.get, (None,), value.get(None), name)
         elif isinstance(value, functools._lru_cache_wrapper):
             self._follow(value.__wrapped__, name)
         elif isinstance(value, tuple):
@@ -375,6 +379,9 @@ class Observer:
         switch = _PYTHON_SWITCHES.get(code)
         if switch is not None:
             self._read_switch(switch)
+        if code in _READS_ENVIRONMENT:
+            self._follow(os.environ._data, "os.environ")
+            return
         what = python_effect(frame)
         if what:
             self._effect(what, user_line(frame))
@@ -399,7 +406,7 @@ class Observer:
         for name in globals_named(code):
             self._read("item", names, name, names.get(name, MISSING), f"global {name}")
         self._inner.update(code_in(code))
-        named = attributes_named(code)
+        named = attributes_named(code) - _OURS  # which stand in for the class's own during the run
         self.read_flags |= "requires_grad" in named
         for module in imports_named(code, frame.f_globals):
             self._follow(sys.modules[module], module)
@@ -438,6 +445,10 @@ _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.Funct
 _C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_IMMUTABLETYPE
 _TABLES = ("_parameters", "_buffers", "_modules")  # where a module keeps what its __getattr__ finds
+#: Functions that only read environment variables: all of these are guarded then.
+_READS_ENVIRONMENT = {function.__code__ for function in (
+    os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,
+    os.environ.decodekey, os.environ.decodevalue)}
 _OURS = {"__getattribute__", "__setattr__", "__delattr__"}
 
 

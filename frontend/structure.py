@@ -11,12 +11,14 @@ from collections import OrderedDict
 from typing import Any, Callable, Sequence
 
 import torch
+from torch import nn
 
 from ..errors import Unsupported
 from .guards import Condition, Namespace, constant, equality, has_strides, snapshot
 
 #: Nested deeper than this, a structure counts as cyclic.
 DEPTH = 50
+_HEAP_TYPE = 1 << 9  # of type.__flags__: not one of those made in C
 
 
 def is_namedtuple(value: Any) -> bool:
@@ -27,6 +29,13 @@ def is_namedtuple(value: Any) -> bool:
 
 def is_dataclass_instance(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def is_plain_instance(value: Any) -> bool:
+    """Whether a value is all in its `__dict__`: an instance of classes written in Python over nothing but `object`."""
+    classes = type(value).__mro__[:-1]
+    return not isinstance(value, (nn.Module, type)) and hasattr(value, "__dict__") and all(
+        c.__new__ is object.__new__ and c.__flags__ & _HEAP_TYPE and not vars(c).get("__slots__") for c in classes)
 
 
 def argument_names(function: Callable, args: tuple, kwargs: dict) -> tuple[list[str], list[str]]:
@@ -207,12 +216,13 @@ class Rebuild:
             return "{" + self._items(value.items()) + "}"
         if kind is OrderedDict:
             return f"{self._names.bind(OrderedDict)}({{{self._items(value.items())}}})"
-        if is_dataclass_instance(value):
-            return self._dataclass(value)
+        if is_dataclass_instance(value) or is_plain_instance(value):
+            return self._instance(value)
         raise Unsupported(f"returns an object of type {kind.__qualname__} made by the run")
 
-    def _dataclass(self, value: Any) -> str:
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if hasattr(value, f.name)}
+    def _instance(self, value: Any) -> str:
+        named = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+        fields = {f.name: getattr(value, f.name) for f in named if hasattr(value, f.name)}
         attributes = {**fields, **getattr(value, "__dict__", {})}
         items = self._items(value.items()) if isinstance(value, dict) else ""
         restore, kind = self._names.bind(restored), self._names.bind(type(value))

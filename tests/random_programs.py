@@ -28,9 +28,9 @@ SHAPES = ((4, 6), (4, 6), (6, 4), (4, 1), (6,), (1, 6), (), (2, 4, 6), (3, 1, 6)
 NUMBERS = (2, -1, 0.5, 3.0, -0.0, 1, 1.0, True)
 #: Pointwise ops that programs are mostly made of, which take half of the draws.
 EVERYDAY = ("add", "sub", "mul", "div", "neg", "exp", "relu", "maximum", "where", "lt", "ge")
-#: Ops that get no infinite or huge operands: there torch, which sums these up in another order of operations (the moments
-#: in a running way, the gradient as g * a + x * b + c), gives NaN for what is finite, or infinity for what is NaN.
-FRAGILE = ("layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward")
+#: Ops that get no infinite or huge operands: torch takes their formulas apart otherwise (the moments in a running way, a
+#: result as x * a + b), so that there it gives NaN for what is finite or infinite, or the other way round.
+FRAGILE = ("layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward", "batch_norm")
 #: Largest absolute value in a tame program: keeps it away from where rounding is all there is.
 TAME = 50.0
 

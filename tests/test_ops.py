@@ -376,6 +376,14 @@ def test_decomposition_is_torchs(name):
             close(ours, r, what=label, slack=32)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_standard_deviation_of_what_has_no_square(scale):
+    x = torch.randn(4, 6) * scale
+    b, v = emitted("std", (x,), {"dim": (1,), "keepdim": False, "correction": 1})
+    ours, = evaluate(b.graph("decomposed", [v.op.decompose(b, v)]), [x])
+    torch.testing.assert_close(ours, x.std(1), rtol=1e-6, atol=0)
+
+
 # Views
 
 @of_kind("view")

@@ -52,16 +52,19 @@ def _detached(tensors):
 
 
 class Disturbance(TorchDispatchMode):
-    """Disturbs the roundings of every op that computes, and so of the gradients too."""
+    """Disturbs, by a rounding's worth, what every op that computes reads, and what every op in place has written."""
 
     def __init__(self):
         super().__init__()
         self.noise = torch.Generator().manual_seed(0)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        computes = all(r.alias_info is None for r in func._schema.returns)
-        return disturbed(result, self.noise) if computes else result
+        returned = func._schema.returns
+        computes = all(r.alias_info is None for r in returned)
+        result = func(*(disturbed(args, self.noise) if computes else args), **(kwargs or {}))
+        if len(returned) == 1 and not computes and returned[0].alias_info.is_write:
+            result.copy_(disturbed(result, self.noise))
+        return result
 
 
 def noisily(function, arguments) -> list:

@@ -306,7 +306,9 @@ def _var(b, v):
 
 
 def _std(b, v):
-    return _rounded(b, v, b.sqrt(_variance(b, v, _widened(b, v.inputs[0], v.dtype))))
+    """On the CPU in float64, as torch: the square of a float32 may be too large or too small for one, its root is not."""
+    wide = torch.float64 if v.type.device.type == "cpu" else v.dtype
+    return _rounded(b, v, b.sqrt(_variance(b, v, _widened(b, v.inputs[0], wide))))
 
 
 def _var_gradient(b, v, g):

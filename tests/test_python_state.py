@@ -1,0 +1,73 @@
+"""State of Python's own that library models read: context variables, the environment, and result objects of their own."""
+import os
+from contextvars import ContextVar
+
+import pytest
+import torch
+
+import smelt
+from smelt.compiler.evaluate import evaluate
+from smelt.frontend.api import compiled_function
+
+scale = ContextVar("scale", default=None)
+
+
+class Layer:
+    def __init__(self, keys):
+        self.keys, self.count = keys, 1
+
+
+class Cache:
+    def __init__(self):
+        self.layers = []
+
+    def total(self):
+        return sum(layer.count for layer in self.layers)
+
+
+def test_a_context_variable_is_guarded():
+    @smelt.compile(fullgraph=True)
+    def f(x):
+        factor = scale.get()
+        return x * (1.0 if factor is None else factor)
+
+    x = torch.arange(3.0)
+    assert torch.equal(f(x), x) and torch.equal(f(x), x)
+    token = scale.set(3.0)
+    assert torch.equal(f(x), 3 * x) and torch.equal(f(x), 3 * x)
+    scale.reset(token)
+    assert torch.equal(f(x), x) and len(f.programs) == 2
+
+
+@pytest.mark.parametrize("read", [lambda: os.environ.get("SMELT_TEST_SCALE", "1"), lambda: os.getenv("SMELT_TEST_SCALE", "1")])
+def test_the_environment_is_guarded(read, monkeypatch):
+    f = smelt.compile(lambda x: x * float(read()), fullgraph=True)
+    x = torch.arange(3.0)
+    for _ in range(2):
+        assert torch.equal(f(x), x)
+    monkeypatch.setenv("SMELT_TEST_SCALE", "4")
+    for _ in range(2):
+        assert torch.equal(f(x), 4 * x)
+
+
+def test_objects_made_by_the_run_are_made_again():
+    @smelt.compile(fullgraph=True)
+    def f(x):
+        cache = Cache()
+        cache.layers.append(Layer(x * 2))
+        return x + 1, cache
+
+    made = [f(torch.full((3,), float(k)))[1] for k in range(3)]
+    assert [c.layers[0].keys[0].item() for c in made] == [0.0, 2.0, 4.0]
+    assert len({id(c) for c in made}) == len({id(c.layers) for c in made}) == 3
+    assert all(type(c) is Cache and type(c.layers[0]) is Layer and c.total() == 1 for c in made)
+
+
+def test_gradients_in_float64_pass_ops_that_may_draw_random_numbers():
+    """The attention call has a dropout: the judge of a first backward evaluates it in float64, and differentiates that."""
+    f = smelt.compile(lambda q: torch.nn.functional.scaled_dot_product_attention(q, q, q))
+    q = torch.randn(1, 2, 5, 8, requires_grad=True)
+    f(q)
+    graph = compiled_function(f).programs[0].run.compilation.graphs["recorded"]
+    out, = evaluate(graph, [q.detach().double().requires_grad_()], precise=True)
+    assert out.dtype == torch.float64 and out.requires_grad
