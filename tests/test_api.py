@@ -217,7 +217,7 @@ def test_objects_from_outside_keep_their_identity():
 
 
 @pytest.mark.parametrize("make, reason", [
-    (lambda x: Holder(x), "returns an object of type Holder"),
+    (lambda x: Exception(x), "returns an object of type Exception"),
     (lambda x: (y for y in [x]), "generator"),
     (lambda x: (lambda: x), "function"),
     (lambda x: (lambda r: (r.append(r), r)[1])([x]), "holds itself"),

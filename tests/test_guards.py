@@ -631,7 +631,7 @@ EFFECTS = {
     "seed": (lambda: lambda x: (torch.manual_seed(0), x + 1)[1], "manual_seed"),
     "threads": (lambda: lambda x: (torch.set_num_threads(torch.get_num_threads()), x + 1)[1], "set_num_threads"),
     "grad mode": (lambda: lambda x: (torch._C._set_grad_enabled(not torch.is_grad_enabled()), x + 1)[1], "grad_enabled"),
-    "environment": (lambda: lambda x: x + len(os.environ.get("HOME", "")), "os"),
+    "environment": (lambda: lambda x: (os.environ.update(SMELT_TEST="1"), x + 1)[1], "os"),
 }
 
 
