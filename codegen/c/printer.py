@@ -20,7 +20,7 @@ from .schedule import Schedule, work_of
 Call = tuple[AnyKernel, tuple[int, ...]]
 
 #: Microseconds of work that one more thread is worth.
-WORK_PER_THREAD = 40.0
+WORK_PER_THREAD = 15.0
 #: Floating-point operations of a matrix product in a microsecond.
 PRODUCT_SPEED = 100_000.0
 
