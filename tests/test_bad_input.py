@@ -105,7 +105,7 @@ async def coroutine(x):
 
 
 def made_object(x):
-    return Model()
+    return ValueError(x)
 
 
 def quantized():
@@ -129,8 +129,8 @@ EAGER = [
      "generator runs eagerly: returns an object of type generator made by the run"),
     ("a coroutine function", coroutine, lambda: (X,),
      "coroutine runs eagerly: returns an object of type coroutine made by the run"),
-    ("a function that returns an object it makes", made_object, lambda: (X,),
-     "made_object runs eagerly: returns an object of type Model made by the run"),
+    ("a function that returns an object it makes, of a class in C", made_object, lambda: (X,),
+     "made_object runs eagerly: returns an object of type ValueError made by the run"),
 ]
 
 #: What is wrong in eager too, after calls that were right: function, arguments of the first calls, wrong arguments.
