@@ -380,7 +380,8 @@ class Observer:
         if switch is not None:
             self._read_switch(switch)
         if code in _READS_ENVIRONMENT:
-            self._follow(os.environ._data, "os.environ")
+            if on_behalf_of_user(frame.f_back, trust_torch=True):
+                self._follow(os.environ._data, "os.environ")
             return
         what = python_effect(frame)
         if what:
