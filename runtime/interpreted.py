@@ -43,9 +43,11 @@ class Libdevice:
 
 @contextmanager
 def _repaired() -> Iterator[None]:
-    """With float32 to bfloat16 rounded, not cut off, and with scalar conditions that stay conditions in a tile."""
+    """With float32 to bfloat16 rounded, not cut off, with scalar conditions that stay conditions in a tile, and with the
+    complement of unsigned numbers, for which NumPy 2.5 takes no -1."""
     from triton.runtime.interpreter import interpreter_builder as builder
-    repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat)}
+    repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat),
+               "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value)}
     vars(builder).update(repairs)
     try:
         yield
@@ -71,3 +73,12 @@ def _splat(original: Callable, type_, value) -> Any:
     if value.data.dtype == np.bool_ and value.dtype.scalar != tl.int1:  # a comparison, which keeps its operands' dtype
         value = type(value)(value.data, tl.int1)
     return original(type_, value)
+
+
+def _all_ones(original: Callable, type_) -> Any:
+    import triton.language as tl
+    scalar = type_.scalar
+    if not scalar.is_int_unsigned() or scalar.int_bitwidth == 1:
+        return original(type_)
+    ones = original(tl.dtype(f"int{scalar.int_bitwidth}"))
+    return type(ones)(ones.data.view(f"uint{scalar.int_bitwidth}"), scalar)
