@@ -10,6 +10,7 @@ import torch
 import smelt.config as config
 from smelt.errors import BuildError, SmeltError, SmeltWarning
 from smelt.runtime import Call, Launch, Message, Program, Ref, Slot, build, cache, load, toolchain
+from smelt.runtime.cache import library
 
 ADD_ONE = """
 long go(void **s, long threads)
@@ -355,7 +356,7 @@ def test_a_killed_build_leaves_nothing_that_is_trusted(empty_cache, monkeypatch)
 
     monkeypatch.setattr(cache, "_sealed", killed)
     with pytest.raises(KeyboardInterrupt):
-        cache.library(ADD_ONE)
+        library(ADD_ONE)
     assert not list(empty_cache.glob("*.so"))
 
 
