@@ -68,6 +68,8 @@ def literal_text(a: Any) -> str:
         return "[" + ", ".join(map(literal_text, a)) + "]"
     if isinstance(a, dict):
         return "{" + ", ".join(f"{literal_text(k)}: {literal_text(x)}" for k, x in a.items()) + "}"
+    if isinstance(a, type):
+        return f"{a.__module__}.{a.__qualname__}"
     return str(a) if isinstance(a, torch.device) else repr(a)
 
 

@@ -154,7 +154,7 @@ class CompiledFunction:
             self._say(e)
             return self._function(*args, **kwargs)
         observer = Observer(self._function, arguments)
-        recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name)
+        recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name)
         with observer, recorder:
             result = self._function(*args, **kwargs)
         self._attempts += 1

@@ -57,6 +57,11 @@ class Sources:
     def __init__(self):
         self._leaves: dict[int, int] = {}
         self._edges: dict[tuple, int] = {}
+        self._allowed: set = set()
+
+    def allow(self, node) -> None:
+        """A custom function's node that the graph holds as an op."""
+        self._allowed.add(node)
 
     def add(self, tensor: torch.Tensor, bits: int) -> None:
         node = node_of(tensor)
@@ -82,7 +87,7 @@ class Sources:
                 bits |= self._edges[edge]
             elif node not in seen:
                 seen.add(node)
-                if isinstance(node, torch.autograd.function.BackwardCFunction):
+                if isinstance(node, torch.autograd.function.BackwardCFunction) and node not in self._allowed:
                     raise Unsupported(f"custom autograd.Function ({node.name().removesuffix('Backward')})")
                 if hasattr(node, "variable"):
                     bits |= self._leaf(node.variable)

@@ -53,6 +53,8 @@ class Observer:
     """
 
     def __init__(self, function: Callable, arguments: Arguments):
+        self.recorder: Any = None  # told of custom autograd.Functions called: has enter_function and leave_function
+        self._applying: list[types.FrameType] = []
         self.reads: dict[tuple, Read] = {}
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.unsupported: Unsupported | None = None
@@ -362,6 +364,10 @@ class Observer:
         if event == "c_call":
             if kind_of_file(frame.f_code.co_filename) != SMELT:
                 self.watch(self._enter_c, frame, arg)
+        elif event == "return":
+            if frame.f_code is _APPLY and frame in self._applying:
+                self._applying.remove(frame)
+                self.watch(self.recorder.leave_function, arg)
         elif event == "call":
             kind = kind_of_file(frame.f_code.co_filename)
             if kind == USER:
@@ -383,9 +389,19 @@ class Observer:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
                 self._follow(os.environ._data, "os.environ")
             return
+        if code is _APPLY and self.recorder is not None:
+            self._enter_apply(frame, frame.f_locals)
         what = python_effect(frame)
         if what:
             self._effect(what, user_line(frame))
+
+    def _enter_apply(self, frame: types.FrameType, called: dict[str, Any]) -> None:
+        """A custom autograd.Function is called, perhaps one of the user's."""
+        cls = called["cls"]
+        if kind_of_module(cls.__module__) == USER:
+            self._follow(cls, cls.__qualname__)
+            self._applying.append(frame)
+            self.recorder.enter_function(cls, called["args"], called["kwargs"])
 
     def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
         if function in _C_SWITCHES:
@@ -442,6 +458,7 @@ class Observer:
         return [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType)]
 
 
+_APPLY = torch.autograd.Function.apply.__func__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
 _C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_IMMUTABLETYPE

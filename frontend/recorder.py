@@ -17,6 +17,7 @@ from ..compiler.builder import Builder
 from ..compiler.ir import Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
 from .bridge import replay
+from .custom import CustomCalls
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
@@ -76,6 +77,7 @@ class Recorder:
         self._random = self._from_numbers = self._busy = False
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
+        self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
         self._modes = (_Ops(self), _Api(self))
         self._guarded(self._take_arguments, arguments)
 
@@ -107,6 +109,17 @@ class Recorder:
             self.stop(Unsupported(f"internal error while recording: {type(defect).__name__}: {defect}"))
         finally:
             self._busy = False
+
+    # Custom autograd.Functions
+
+    def enter_function(self, function: type, args: tuple, kwargs: dict) -> None:
+        """A custom autograd.Function is called."""
+        self._b.origin = here()
+        self._guarded(self._custom.enter, function, args, kwargs)
+
+    def leave_function(self, result: Any) -> None:
+        """It gave this result."""
+        self._guarded(self._custom.leave, result)
 
     # Tensors that the run did not make
 
@@ -163,9 +176,12 @@ class Recorder:
         """Import an op that has run."""
         self._guarded(self._record, call, result)
 
-    def _prepare(self, function, args, kwargs) -> "_Call":
+    def _prepare(self, function, args, kwargs) -> "_Call | None":
         self._b.origin = here()
         op = overload(function)
+        if self._custom.inside:
+            self._custom.check((*args, *kwargs.values()))
+            return None
         self._refuse(op, args, kwargs)
         call = _Call(op, args, kwargs)
         if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
@@ -490,7 +506,7 @@ class _Ops(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
-        if recorder.unsupported is not None:
+        if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
         if overload(function).composite:
             with self:

@@ -56,6 +56,8 @@ WORKS = {
          (lambda: nn.BatchNorm1d(3), (X,))],
     "Autograd through a compiled function, with a derived backward program; double backward runs, eagerly.":
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
+    "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
+        [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],
     "Random numbers: those that eager draws under the same seed.": [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
     "Writes into arguments, attributes and buffers, and results that are views.":
         [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
@@ -73,8 +75,7 @@ DOES_NOT = {
     "Results whose size depends on values: `nonzero`, boolean masks.":
         [(lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
     "Effects outside tensors: printing, files, time, other libraries.": [(lambda: printing, (X,))],
-    "Custom `autograd.Function`, activation checkpointing, sparse, nested and quantised tensors.":
-        [(lambda: Doubled.apply, (X.clone().requires_grad_(),)), (lambda: torch.neg, (X.to_sparse(),))],
+    "Activation checkpointing, sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
 

@@ -105,6 +105,11 @@ def laid_out(t, strides):
     return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=t.device).copy_(t)
 
 
+def function(*inputs, function, args):
+    """Run a custom autograd.Function: its forward here, its backward when torch differentiates the call."""
+    return _owned(function.apply(*fill(args, inputs)), inputs)
+
+
 def _owned(result, inputs):
     memory = {i.untyped_storage().data_ptr() for i in inputs if isinstance(i, torch.Tensor) and i.layout == torch.strided}
 
@@ -130,7 +135,8 @@ def called(v: Value) -> str:
     while "of" in attrs:
         words.append(op)
         op, attrs = attrs["of"], attrs["attrs"]
-    return " ".join([*words, attrs["target"] if op == "call" else op])
+    told = {"call": "target", "function": "function"}.get(op)
+    return " ".join([*words, getattr(attrs[told], "__name__", attrs[told]) if told else op])
 
 
 # Differentiation by torch, of any op: `call_taped` runs an op's meaning under autograd and keeps the tape for a
@@ -192,6 +198,7 @@ def _call_gradient(b, v, g):
 
 
 register(Op("call", "opaque", "One torch op that smelt has no record of, run by torch.", given_type, meaning=call))
+register(Op("function", "opaque", "A custom autograd.Function, run by torch.", given_type, meaning=function))
 register(Op("call_taped", "opaque", "An op run under torch's autograd, keeping its tape.", given_type, meaning=call_taped,
             gradient=_call_gradient))
 register(Op("call_backward", "opaque", "torch's gradient of a taped op.", given_type, meaning=call_backward))
