@@ -52,6 +52,7 @@ class Compilation:
     graphs: dict[str, Graph] = field(default_factory=dict)
     programs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    eager: list[str] = field(default_factory=list)  # what of it runs by torch after all, and why
 
     def step(self, name: str, work: Callable, *args):
         """Run one step and note its time."""
@@ -134,7 +135,8 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None)
         forward = c.programs["forward"].run
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
-                                partial(_backward_program, c, joint, len(split.saved)))
+                                partial(_backward_program, c, joint, len(split.saved)),
+                                partial(_backward_again, c, graph, wrt, of, backend, check))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER))
     if config.dump:
@@ -177,6 +179,26 @@ def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[
     stage = f"backward_from_{'_'.join(str(joint.of[i]) for i in arriving)}"
     graph = verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
     return c.program(stage, c.apply(stage, graph, CLEAN))
+
+
+def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequence[int], backend: str, check: str | None,
+                    arriving: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> Executable | None:
+    """The gradients of inputs `wrt`, for those of the outputs `of` that gradients arrive for, as a program of its own with
+    a backward program. `tensors`: the graph's inputs, then the arriving gradients. None, and a note, where it can't be."""
+    try:
+        graph = decompose(graph)  # some composite ops give what later derivatives take for independent of their operands
+        derivative = gradient(graph, wrt, [of[i] for i in arriving]).reached().derivative
+        results = range(len(derivative.outputs))
+        flows = gradient(derivative, [k for k, t in enumerate(tensors) if t.requires_grad], results).reach
+        recording = Recording(derivative, tuple(tensors), tuple(Fresh(k, any(flows[k])) for k in results),
+                              random=c.recording.random)
+        executable = build(recording, backend, check)
+    except (Unsupported, BuildError) as e:
+        c.eager.append(f"the gradients that are differentiated in turn: {e}")
+        return None
+    for stage, loaded in executable.compilation.programs.items():
+        c.graphs[f"gradient {stage}"], c.programs[f"gradient {stage}"] = executable.compilation.graphs[stage], loaded
+    return executable
 
 
 def _by_reference(graph: Graph, *inputs) -> list:

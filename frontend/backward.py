@@ -27,6 +27,8 @@ class Derivative:
     strides     those that the gradients of `of` have in a backward program, where autograd may give them in others
     program     for the positions in `of` that gradients arrive for: (*saved, *these gradients) -> gradients of the
                 inputs that they reach. It takes some time.
+    again       the same where the gradients are to be differentiated in turn: for these positions and one call's
+                (*inputs, *these gradients), a callable of such, or None where there is no program for it
     """
     wrt: tuple[int, ...]
     of: tuple[int, ...]
@@ -35,6 +37,7 @@ class Derivative:
     relevant: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
     program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
+    again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
 
     def reached(self, arriving: Sequence[int]) -> tuple[int, ...]:
         """The inputs that these gradients flow to; the others get None, as from torch."""
@@ -45,7 +48,7 @@ class Derivative:
 class _Backward:
     """The backward program for one set of arriving gradients. `undefined`: those of its results for which torch, asked in
     the check, had None: a backward of its own may leave out what is empty."""
-    program: Callable[..., Sequence[torch.Tensor]]
+    program: Callable[[Tensors], Sequence[torch.Tensor]]
     reached: tuple[int, ...]
     unchecked: bool
     undefined: tuple[int, ...] = ()
@@ -73,34 +76,46 @@ class Differentiable:
         self.cloned = tuple(sorted(written & (by_value | set(derivative.relevant))))
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
-        self._everything = tuple(range(len(derivative.of)))
-        self._backwards = {self._everything: self._backward(self._everything)}
+        everything = tuple(range(len(derivative.of)))
+        self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         return _Node.apply(self, *tensors)
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:
-        return _Backward(self.derivative.program(arriving), self.derivative.reached(arriving), self.verify != "off")
+        program = self.derivative.program(arriving)
+        return _Backward(lambda operands: program(*operands), self.derivative.reached(arriving), self.verify != "off")
+
+    def _backward_again(self, arriving: tuple[int, ...], operands: Tensors) -> _Backward | None:
+        """A backward program that can be differentiated; None where there can't be one."""
+        program = self.derivative.again(arriving, operands)
+        return program and _Backward(program, self.derivative.reached(arriving), self.verify != "off")
+
+    def _chosen(self, arriving: tuple[int, ...], live: Tensors | None) -> _Backward | None:
+        """The backward program for these gradients; `live`: what it is called with, where it is to be differentiated."""
+        key = arriving, None if live is None else tuple(t.requires_grad for t in live)
+        if key not in self._backwards:
+            self._backwards[key] = self._backward(arriving) if live is None else self._backward_again(arriving, live)
+        return self._backwards[key]
 
     def gradients(self, ctx, arriving: tuple[int, ...], grads: Tensors) -> tuple[Sequence[int], Sequence]:
         """The inputs that gradients reach, and these. `ctx` holds what `_Node.forward` kept."""
         saved = list(ctx.saved_tensors)  # raises where one was modified in place, or was freed by an earlier backward
         for n, s in ctx.objects:
             saved[n] = s
-        if torch.is_grad_enabled() or self.broken() or any(map(_is_batched, grads)):  # a kernel sees no batch
-            reached = self.derivative.reached(arriving)
-            return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
-        backward = self._backwards.get(arriving)
-        if backward is None:
-            backward = self._backwards[arriving] = self._backward(arriving)
-        given = [_laid_out(g, self.derivative.strides[i]) for i, g in zip(arriving, grads)]
-        with outside_autocast():
-            found = backward.program(*saved, *given)
-        if backward.unchecked and not self._modified(ctx):
-            found = self._checked(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads)
-        if backward.undefined:
-            found = [None if n in backward.undefined else g for n, g in enumerate(found)]
-        return backward.reached, found
+        again = torch.is_grad_enabled()
+        operands = self._inputs(ctx, saved) if again else saved
+        operands += [_laid_out(g, self.derivative.strides[i]) for i, g in zip(arriving, grads)]
+        by_program = not self.broken() and not any(map(_is_batched, grads))  # a kernel sees no batch
+        backward = self._chosen(arriving, operands if again else None) if by_program else None
+        if backward is not None:
+            with outside_autocast(), generator_at(ctx.generator if again else None):
+                found = backward.program(operands)
+            if not backward.unchecked or self._modified(ctx) \
+                    or self._holds(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads):
+                return backward.reached, [None if n in backward.undefined else g for n, g in enumerate(found)]
+        reached = self.derivative.reached(arriving)
+        return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
 
     # By the recording itself
 
@@ -128,8 +143,9 @@ class Differentiable:
             outputs = evaluate(self.recording.graph, inputs, **how)
         return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
 
-    def _checked(self, backward: _Backward, ours: Sequence, inputs: Tensors, generator, arriving, grads: Tensors) -> Sequence:
-        """The program's gradients held against torch's: ours if they agree, else torch's."""
+    @torch.no_grad()
+    def _holds(self, backward: _Backward, ours: Sequence, inputs: Tensors, generator, arriving, grads: Tensors) -> bool:
+        """Whether the program's gradients are torch's; a mismatch is reported."""
         theirs = self._by_recording(inputs, generator, arriving, grads, backward.reached)
         backward.unchecked = self.verify == "always"
         defined = [n for n, g in enumerate(theirs) if g is not None]
@@ -141,10 +157,9 @@ class Differentiable:
         mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined],
                            lambda: again(widen(list(inputs)), widen(list(grads)), precise=True),
                            lambda: again(inputs, grads, noise=torch.Generator().manual_seed(0)))
-        if mismatch is None:
-            return ours
-        self.report(mismatch, inputs)
-        return theirs
+        if mismatch is not None:
+            self.report(mismatch, inputs)
+        return mismatch is None
 
 
 class _Node(PlainFunction):

@@ -54,7 +54,7 @@ WORKS = {
     "Modules: linear, convolutional, recurrent, attention, dropout, batch norm with its running statistics.":
         [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)),
          (lambda: nn.BatchNorm1d(3), (X,))],
-    "Autograd through a compiled function, with a derived backward program; double backward runs, eagerly.":
+    "Autograd through a compiled function, with a derived backward program, which can be differentiated again.":
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
     "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
         [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],

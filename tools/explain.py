@@ -57,7 +57,8 @@ class KernelReport:
 
 @dataclass(frozen=True)
 class ProgramReport:
-    """One recorded path: its guards, its kernels, the torch calls that stay, and the compile seconds by step."""
+    """One recorded path: its guards, its kernels, the torch calls that stay, and the compile seconds by step. `eager`: the
+    parts of it that torch runs all the same, and why."""
     guards: tuple[str, ...]
     kernels: tuple[KernelReport, ...]
     calls: tuple[str, ...]
@@ -67,6 +68,7 @@ class ProgramReport:
     recorded_ops: int
     broken: str = ""
     runs: str = "as C"
+    eager: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as text. The guards are counted: there are hundreds, and `guards` has them."""
@@ -79,6 +81,7 @@ class ProgramReport:
                 f"compiled in {sum(self.seconds.values()):.2f} s ({slowest})",
                 f"runs {self.runs}, while {_count(len(self.guards), 'guard')} hold",
                 *([f"broken: {self.broken}"] if self.broken else []),
+                *(f"eager: {reason}" for reason in self.eager),
                 *_columns([k.cells() for k in self.kernels]),
                 *(f"call  {c}" for c in self.calls)]
 
@@ -165,7 +168,7 @@ def _program(p: CompiledProgram, timed: bool, target: str) -> ProgramReport:
         outputs += sum(_bytes(program.slots[o]) for o in set(program.outputs) if program.slots[o].place == "output")
     return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
                          dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken,
-                         _runs([loaded.program for loaded in compilation.programs.values()]))
+                         _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager))
 
 
 def _runs(programs: Sequence[Program]) -> str:

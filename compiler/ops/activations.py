@@ -10,7 +10,7 @@ import torch
 
 from ..op import pointwise
 from ..scalar import arithmetic_dtype
-from .rules import attributes, floats, masked, partials, zero
+from .rules import attributes, floats, masked, partials, sum_to, zero
 from .slices import slice_dim
 
 _pairs = floats(2)
@@ -42,6 +42,16 @@ def _calls(name: str):
 
 def _one(s, x):
     return s.const(1, x.dtype)
+
+
+def _differentiable(name: str, formula):
+    """The meaning of an aten op of which torch has no derivative: where autograd is to see through it, a formula."""
+    kernel = getattr(aten, name)
+
+    def meaning(*inputs, **attrs):
+        seen = torch.is_grad_enabled() and any(i.requires_grad for i in inputs)
+        return (formula if seen else kernel)(*inputs, **attrs)
+    return meaning
 
 
 # Sigmoid and tanh, whose derivatives are taken from the result
@@ -94,18 +104,28 @@ def _logit_backward(s, g, x, *, eps):
 
 
 def _logit_second(b, v, g):
-    """y'' = (2x - 1) / (x * (1 - x)) ** 2."""
-    x = v.inputs[1]
-    once = b.logit_backward(b.mul(g, v.inputs[0]), x, eps=v.attrs["eps"])
-    return b.mul(b.logit_backward(once, x, eps=v.attrs["eps"]), b.sub(b.mul(x, 2), 1))
+    """The gradient of g / (x * (1 - x)) inside the bounds, step by step as torch takes it: NaN at the poles."""
+    (given, x), low = v.inputs, v.attrs["eps"] or 0
+    kept = masked(b, b.logical_and(b.ge(x, low), b.le(x, 1 - low)), g)
+    rest = b.sub(1, x)
+    below = b.mul(x, rest)
+    twice = b.mul(kept, b.div(b.div(given, below), below))
+    return sum_to(b, b.div(kept, below), given), sum_to(b, b.sub(b.mul(twice, x), b.mul(twice, rest)), x)
+
+
+def _logit_slope(g, x, *, eps):
+    low, outside = (0, nan) if eps is None else (eps, 0)
+    return torch.where((x >= low) & (x <= 1 - low), g / (x * (1 - x)), outside)
 
 
 _unit_samples = [{"eps": None}, {"eps": 0.2}]
 
 _activation("logit", "log(a / (1 - a)), a limited to eps..1-eps", _logit, _calls("logit"), promotion="float", cost=17,
             attrs=("eps",), defaults={"eps": None}, samples=lambda: [((torch.rand(3, 4),), a) for a in _unit_samples])
-_backward("logit_backward", "the derivative of logit at x times g", _logit_backward, _logit_second, cost=6,
-          attrs=("eps",), defaults={"eps": None},
+pointwise("logit_backward", "the derivative of logit at x times g", scalar=_logit_backward, cost=6,
+          meaning=_differentiable("logit_backward", _logit_slope),
+          gradient=_logit_second,
+          aten={"logit_backward": attributes("logit_backward", "eps", operands=2, eps=None)},
           samples=lambda: [((torch.randn(3, 4), torch.rand(3, 4) * 0.8 + 0.1), a) for a in _unit_samples])
 
 def _log_sigmoid(s, x):
@@ -135,7 +155,7 @@ def _log_sigmoid_second(b, v, g):
 
 
 pointwise("log_sigmoid_backward", "the derivative of log_sigmoid at x times g, given exp(-|x|)", cost=8,
-          meaning=aten.log_sigmoid_backward, scalar=_log_sigmoid_backward, aten=("log_sigmoid_backward",),
+          meaning=lambda g, x, decay: aten.log_sigmoid_backward(g, x, decay.detach()), scalar=_log_sigmoid_backward, aten=("log_sigmoid_backward",),
           gradient=partials(_linear_backward, _log_sigmoid_second, None),
           samples=lambda: [((torch.randn(3, 4), x, x.abs().neg().exp()), {}) for x in [torch.randn(3, 4)]])
 
@@ -325,7 +345,8 @@ def _silu_backward(s, g, x):
 
 
 _activation("silu", "a / (1 + exp(-a))", lambda s, x: s.div(x, s.add(s.exp(s.neg(x)), 1)), _calls("silu"), cost=17)
-_backward("silu_backward", "the derivative of silu at x times g", _silu_backward, _silu_second, cost=20)
+_backward("silu_backward", "the derivative of silu at x times g", _silu_backward, _silu_second, cost=20,
+          meaning=_differentiable("silu_backward", lambda g, x: g * x.sigmoid() * (1 + x * (1 - x.sigmoid()))))
 
 
 def _mish_backward(s, g, x):
@@ -342,7 +363,13 @@ def _mish_second(b, v, g):
 
 
 _activation("mish", "a * tanh(log(1 + exp(a)))", lambda s, x: s.mul(x, s.tanh(s.log1p(s.exp(x)))), _calls("mish"), cost=45)
-_backward("mish_backward", "the derivative of mish at x times g", _mish_backward, _mish_second, cost=65)
+def _mish_slope(g, x):
+    t = torch.nn.functional.softplus(x).tanh()
+    return g * (t + x * x.sigmoid() * (1 - t * t))
+
+
+_backward("mish_backward", "the derivative of mish at x times g", _mish_backward, _mish_second, cost=65,
+          meaning=_differentiable("mish_backward", _mish_slope))
 
 
 # GELU: exact, or its approximation by tanh

@@ -47,6 +47,16 @@ class Joint:
         read = {*gradients, *(i for v in needed(gradients, self.graph.values) for i in v.operands)}
         return tuple(k for k, x in enumerate(self.graph.inputs[:self.primal_inputs]) if x in read)
 
+    @property
+    def derivative(self) -> Graph:
+        """The gradients alone, of all inputs; each in memory of its own."""
+        b = Builder(v.name for v in (*self.graph.inputs, *self.graph.values))
+        b.inputs, b.values = list(self.graph.inputs), list(self.graph.values)
+        outputs: list[Value] = []
+        for g in self.graph.outputs[self.primal_outputs:]:
+            outputs.append(b.copy(g) if g in outputs or g in b.inputs else g)
+        return dce(b.graph(f"{self.graph.name.removesuffix('_joint')}_gradient", outputs))
+
     def reached(self) -> Joint:
         """Without the gradients that nothing reaches, for which torch has None in place of zeros."""
         columns = [k for k in range(len(self.wrt)) if any(row[k] for row in self.reach)]
