@@ -31,7 +31,9 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     backend     "auto": "c" on the CPU, "triton" on a GPU; "triton" on the CPU: in Triton's interpreter, which is slow and for
                 tests; "eager": run the recorded graph op by op with torch (to find out what is at fault)
     verify      when to check a program against its recording: "first", "always", "raise" or "off" (config.verify if None)
-    rng         "torch": the random numbers that eager would draw
+    rng         "torch": the random numbers that eager would draw, also of dropout; "fast": others of the same distributions,
+                computed inside the kernels from one seed that each call takes from torch's generator, so that
+                torch.manual_seed makes them reproducible (the recorded call itself draws eager's)
     mode        None or "default"
     disable     give back the function as it is
 

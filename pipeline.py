@@ -15,7 +15,7 @@ from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
 from .codegen.triton.backend import TritonBackend
 from .compiler.ir import Graph, TensorType
-from .compiler.passes import Joint, cse, dce, decompose, drop_detach, fold, gradient, partition, restrict, simplify
+from .compiler.passes import Joint, cse, dce, decompose, drop_detach, fast_random, fold, gradient, partition, restrict, simplify
 from .compiler.evaluate import evaluate
 from .compiler.verify import verify
 from .errors import BuildError
@@ -86,7 +86,7 @@ class Compilation:
 
 #: The values each option may have; the first is the default.
 OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
-           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch",), "mode": (None, "default"),
+           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch", "fast"), "mode": (None, "default"),
            "dynamic": (None, True, False),
            "verify": (None, "first", "always", "raise", "off")}
 
@@ -97,7 +97,7 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
         if value not in OPTIONS[name]:
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
-    builder = partial(build, backend=options["backend"], check=options["verify"])
+    builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"])
     return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch)
 
 
@@ -108,12 +108,15 @@ def _watch(places) -> Callable[[], bool] | None:
         return None
 
 
-def build(recording: Recording, backend: str = "auto", check: str | None = None) -> Executable:
+def build(recording: Recording, backend: str = "auto", check: str | None = None, rng: str = "torch") -> Executable:
     """A callable for a recording: takes its input tensors, gives its results.
 
-    `check`: when to compare with the recording (config.verify if None).
+    `check`: when to compare with the recording (config.verify if None). `rng`: "torch" for the random numbers that eager
+    draws, "fast" for others, which are computed in the kernels.
     Raises Unsupported or BuildError where it can't be compiled.
     """
+    if rng == "fast":
+        recording = replace(recording, graph=fast_random(recording.graph))
     c = Compilation(replace(recording, tensors=()), _backend(backend, _device(recording.graph)), {"recorded": recording.graph})
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")

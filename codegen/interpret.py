@@ -10,6 +10,7 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from ..compiler.dims import Expr, Sym
+from ..compiler.ops.random import philox
 from ..runtime.program import Call, Launch, Ref
 from . import loops
 from .generate import Unprinted
@@ -171,6 +172,7 @@ SCALARS: dict[str, Callable[..., torch.Tensor]] = {
     "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "rint": torch.round, "sqrt": torch.sqrt,
     "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos,
     "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2,
+    "philox": philox,
 }
 
 #: Reduction -> what it means along the last dimension.

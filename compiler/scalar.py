@@ -58,6 +58,7 @@ SCALAR: dict[str, ScalarOp] = {s.name: s for s in (
     ScalarOp("erf", 1, "error function", cost=15),
     ScalarOp("pow", 2, "a**b on floats, all IEEE special cases", cost=30),
     ScalarOp("atan2", 2, "angle of (b, a)", cost=30),
+    ScalarOp("philox", 2, "32 random bits for (key, counter), both int64: the first word of Philox-4x32-10", cost=40),
     ScalarOp("libm", 1, "a function of C's math library by name: tan asin acos atan sinh cosh asinh acosh atanh exp2 log2 log10"
              " erfc lgamma", cost=40),
 )}

@@ -37,6 +37,20 @@ def _square_root(x):
     return torch.from_numpy(np.sqrt(x.numpy()))
 
 
+def _philox(key, counter):
+    """By Python's own integers."""
+    def word(key, counter):
+        low = 2 ** 32 - 1
+        k, c = [key & low, key >> 32 & low], [counter & low, counter >> 32 & low, 0, 0]
+        for _ in range(10):
+            a, b = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+            c = [b >> 32 ^ c[1] ^ k[0], b & low, a >> 32 ^ c[3] ^ k[1], a & low]
+            k = [k[0] + 0x9E3779B9 & low, k[1] + 0xBB67AE85 & low]
+        return c[0]
+    keys, counters = torch.broadcast_tensors(key, counter)
+    return torch.tensor([*map(word, keys.flatten().tolist(), counters.flatten().tolist())]).reshape(keys.shape)
+
+
 FUNCTIONS = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": _quotient, "fmod": _remainder, "fma": _fused, "neg": torch.neg,
     "abs": torch.abs, "min": torch.minimum, "max": torch.maximum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le,
@@ -44,11 +58,11 @@ FUNCTIONS = {
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "floor": torch.floor, "ceil": torch.ceil,
     "trunc": torch.trunc,
     "rint": torch.round, "sqrt": _square_root, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
-    "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2}
+    "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2, "philox": _philox}
 
 #: ops that every backend computes to the last bit; the others are approximations
 EXACT = {"add", "sub", "mul", "div", "fmod", "fma", "neg", "abs", "eq", "ne", "lt", "le", "where", "and", "or", "xor", "not",
-         "shl", "shr", "floor", "ceil", "trunc", "rint", "sqrt", "cast"}
+         "shl", "shr", "floor", "ceil", "trunc", "rint", "sqrt", "cast", "philox"}
 
 
 class TorchScalars(Scalars):

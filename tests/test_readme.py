@@ -58,7 +58,8 @@ WORKS = {
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
     "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
         [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],
-    "Random numbers: those that eager draws under the same seed.": [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
+    "Random numbers: those that eager draws under the same seed; with `rng=\"fast\"`, others that are computed in the kernels.":
+        [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
     "Writes into arguments, attributes and buffers, and results that are views.":
         [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
     "Other shapes, dtypes, numbers or module attributes: guards see them, and another program is recorded.":

@@ -460,3 +460,29 @@ static inline $T shr_$T($T a, $T b)
     const $U n = ($U)b, inside = ($U)(n < $B);
     return {shifted};
 }}"""
+
+
+@helper("philox")
+def _philox(t: Vector, isa: Isa) -> str:
+    """The first word of Philox-4x32-10, in lanes of 64 bits."""
+    if isa.wide(t):
+        return by_halves("philox", "ab", t)
+    product = {64: "__builtin_ia32_pmuludq512_mask((@)a, (@)b, ($I){}, -1)", 32: "__builtin_ia32_pmuludq256((@)a, (@)b)"}
+    words = f"($U){product[t.bytes].replace('@', str(t.like('i', 32, 2 * t.lanes)))}" if t.bytes in product else "a * b"
+    return f"""
+static inline $U words_product_$T($U a, $U b) {{ return {words}; }}
+static inline $T philox_$T($T key, $T counter)
+{{
+    const $U low = ($U){{}} + 0xffffffff;
+    $U k0 = ($U)key & low, k1 = ($U)key >> 32, c0 = ($U)counter & low, c1 = ($U)counter >> 32, c2 = {{}}, c3 = {{}};
+    for (long round = 0; round < 10; round++) {{
+        const $U a = words_product_$T(c0, ($U){{}} + 0xD2511F53), b = words_product_$T(c2, ($U){{}} + 0xCD9E8D57);
+        c0 = (b >> 32) ^ c1 ^ k0;
+        c1 = b & low;
+        c2 = (a >> 32) ^ c3 ^ k1;
+        c3 = a & low;
+        k0 = k0 + 0x9E3779B9 & low;
+        k1 = k1 + 0xBB67AE85 & low;
+    }}
+    return ($T)c0;
+}}"""

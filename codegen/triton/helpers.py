@@ -29,6 +29,17 @@ def shift_left(a, count, bits: tl.constexpr):
 def shift_right(a, count, bits: tl.constexpr):
     inside = (count >= 0) & (count < bits)
     return a >> tl.where(inside, count, bits - 1) >> tl.where(inside, 0, 1)""",
+    "philox": """\
+def philox(key, counter):
+    k0, k1 = key.to(tl.uint32), (key >> 32).to(tl.uint32)
+    c0, c1 = counter.to(tl.uint32), (counter >> 32).to(tl.uint32)
+    c2, c3 = c0 ^ c0, c0 ^ c0
+    for _ in tl.static_range(10):
+        a, b = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
+        c0, c1 = (b >> 32).to(tl.uint32) ^ c1 ^ k0, b.to(tl.uint32)
+        c2, c3 = (a >> 32).to(tl.uint32) ^ c3 ^ k1, a.to(tl.uint32)
+        k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+    return c0.to(tl.int64)""",
 }
 
 

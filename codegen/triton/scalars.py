@@ -89,6 +89,8 @@ def _arithmetic(op: str, operands: list[Operand], attr: str) -> str:
         return f"shift_{'left' if op == 'shl' else 'right'}({', '.join(typed)}, {torch.iinfo(dtype).bits})"
     if op == "abs":
         return typed[0] if dtype == torch.uint8 else f"tl.abs({typed[0]})"
+    if op == "philox":
+        return f"philox({', '.join(typed)})"
     if not dtype.is_floating_point:
         if op in ROUNDING:
             return typed[0]

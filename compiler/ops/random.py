@@ -1,14 +1,16 @@
-"""Random numbers: torch's own, so that they equal eager's under the same seed.
+"""Random numbers: torch's own, so that they equal eager's under the same seed; and those of a counter, for rng="fast".
 
-Each record consumes torch's default generator exactly as the eager call that it stands for. A call with a generator of
-its own is not imported.
+Each record consumes torch's default generator exactly as the eager call that it stands for; but `philox`, which computes
+numbers from a `seed` that is drawn once. A call with a generator of its own is not imported.
 """
 from __future__ import annotations
+
+import math
 
 import torch
 
 from ..ir import TensorType, TupleType, contiguous_strides
-from ..op import Op, register
+from ..op import Op, broadcast, pointwise, register
 from .core import overload
 from .normalization import items
 
@@ -120,3 +122,69 @@ register(Op("native_dropout", "opaque", "(the input with elements dropped, the o
             lambda inputs, a: TupleType((inputs[0].type.like(inputs[0].shape), inputs[0].type.like(inputs[0].shape, torch.bool))),
             meaning=lambda x, *, p: torch.native_dropout(x, p, True), random=True, gradient=_dropout_gradient,
             aten={"native_dropout": _import_dropout}, samples=lambda: [((torch.randn(3, 4),), {"p": 0.3})]))
+
+
+# Numbers computed from a counter: they fuse with what reads them (passes/fast_random.py)
+
+def seed(*, device):
+    """A number that torch's default generator draws."""
+    return torch.empty((), dtype=torch.int64).random_().to(device)
+
+
+def philox(key, counter):
+    """The first word of Philox-4x32 after ten rounds, as int64 (Salmon, Moraes, Dror and Shaw: "Parallel random numbers: as
+    easy as 1, 2, 3", 2011). Both operands are int64; key and counter are their low and high words, and two words of 0."""
+    low = 0xFFFFFFFF
+    k0, k1, c0, c1 = key & low, key >> 32 & low, counter & low, counter >> 32 & low
+    c2, c3 = torch.zeros_like(counter), torch.zeros_like(counter)
+    for _ in range(10):
+        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (b >> 32 & low) ^ c1 ^ k0, b & low, (a >> 32 & low) ^ c3 ^ k1, a & low
+        k0, k1 = k0 + 0x9E3779B9 & low, k1 + 0xBB67AE85 & low
+    return c0
+
+
+register(Op("seed", "opaque", "A number from torch's generator, from which others are computed.",
+            lambda inputs, a: TensorType((), torch.int64, a["device"]), meaning=seed, random=True,
+            gradient=lambda b, v, g: (), samples=lambda: [((), {"device": _CPU})]))
+
+
+def digits(dtype: torch.dtype) -> int:
+    """How many bits the dtype's numbers just below 1 have."""
+    return round(1 - math.log2(torch.finfo(dtype).eps))
+
+
+def uniform(key, counter, *, dtype):
+    """Numbers in [0, 1) from the leading bits for (key, counter). TypeError where these are not int64."""
+    if key.dtype != torch.int64 or counter.dtype != torch.int64:
+        raise TypeError("key and counter are int64")
+    bits, count = philox(key, counter), digits(dtype)
+    if count > 32:
+        bits = (bits << count - 32) + (philox(key, counter ^ _FURTHER) >> 64 - count)
+    else:
+        bits = bits >> 32 - count
+    return bits.to(dtype) * 2.0 ** -count
+
+
+_FURTHER = 1 << 62  # where a counter's further bits are
+
+
+def _uniform_element(s, key, counter, *, dtype):
+    bits, count = s.philox(key, counter), digits(dtype)
+    if count > 32:
+        bits = s.add(s.shl(bits, count - 32), s.shr(s.philox(key, s.xor(counter, _FURTHER)), 64 - count))
+    else:
+        bits = s.shr(bits, 32 - count)
+    return s.mul(s.cast(bits, dtype), 2.0 ** -count)
+
+
+def _uniform_type(inputs, a):
+    if any(i.dtype != torch.int64 for i in inputs):
+        raise ValueError("key and counter are int64")
+    return TensorType(broadcast([i.shape for i in inputs]), a["dtype"], inputs[0].type.device)
+
+
+pointwise("uniform", "a number in [0, 1) for (key, counter)", type=_uniform_type, meaning=uniform, scalar=_uniform_element, cost=45,
+          gradient=lambda b, v, g: (None, None),
+          samples=lambda: [((torch.tensor(7 << 40), torch.arange(12).reshape(3, 4) << 30), {"dtype": d})
+                           for d in (torch.float32, torch.float64, torch.bfloat16)])
