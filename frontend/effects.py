@@ -37,6 +37,8 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
 def python_effect(frame: types.FrameType) -> str:
     """The same for a Python function of the standard library or of torch that is being entered."""
     module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+    if frame.f_back is not None and frame.f_back.f_globals.get("__name__") == "torch.utils.checkpoint":
+        return ""  # it notes the random numbers' state, to compute once more what the program's gradient has of its own
     listed = module in _PYTHON_MODULES or module.startswith(_PYTHON_PACKAGES) or module in _ALWAYS - {"warnings"}
     switch = module == "torch" and name.startswith(_SETTERS)
     if not (listed or switch or (module, name) in _PYTHON_FUNCTIONS):

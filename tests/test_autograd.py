@@ -149,6 +149,27 @@ def test_backward_twice():
     raises_alike(again, lambda x: x.exp() * x)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_checkpoint_inside(p):
+    layers = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Dropout(p), nn.Linear(6, 3)).double()
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x):
+            return checkpoint(self.layers, x, use_reentrant=False).sin()
+
+    def case(net):
+        net.zero_grad()
+        x = leaf(5, 4)
+        y = net(x)
+        y.pow(2).sum().backward()
+        return [y, x.grad, *(p.grad for p in net.parameters())]
+    agree(case, Checkpointed())
+
+
 # Gradients of gradients
 
 def test_hessian_vector_product():

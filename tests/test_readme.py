@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.nn import functional as F
 
 import smelt
@@ -58,6 +59,8 @@ WORKS = {
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
     "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
         [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],
+    "Checkpoints (not reentrant) inside the function: what a backward computes again is smelt's choice.":
+        [(lambda: lambda x: checkpoint(lambda x: x.exp().sin(), x, use_reentrant=False), (X.clone().requires_grad_(),))],
     "Random numbers: those that eager draws under the same seed; with `rng=\"fast\"`, others that are computed in the kernels.":
         [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
     "Writes into arguments, attributes and buffers, and results that are views.":
@@ -76,7 +79,7 @@ DOES_NOT = {
     "Results whose size depends on values: `nonzero`, boolean masks.":
         [(lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
     "Effects outside tensors: printing, files, time, other libraries.": [(lambda: printing, (X,))],
-    "Activation checkpointing, sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
+    "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
 
