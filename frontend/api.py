@@ -16,6 +16,7 @@ from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
+from .fetched import Fetched
 from .guards import Condition, Guards, Namespace, Watch, has_strides
 from .modules import compiled_module, pair_of
 from .observer import Observer
@@ -160,19 +161,20 @@ class CompiledFunction:
         self._attempts += 1
         try:
             program = self._program(arguments, names, observer, recorder, result)
-            if program.check(args, kwargs) is None:
+            if not observer.writes and program.check(args, kwargs) is None:
                 raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
             self._say(e)
             program = CompiledProgram(self._guards(arguments, names, observer), None, None, str(e))
-        if program.check(args, kwargs) is not None:
+        if observer.writes or program.check(args, kwargs) is not None:  # what is written, the next call may find changed
             self.programs = (program, *self.programs)
         return result
 
     def _program(self, arguments: Arguments, names: Namespace, observer: Observer, recorder: Recorder,
                  result: Any) -> CompiledProgram:
         observer.finish()
-        rebuild = Rebuild(result, arguments.places, observer.outside)
+        fetched = self._fetched(arguments, observer)
+        rebuild = Rebuild(result, arguments.places, observer.outside, observer.writes, fetched.at)
         recording = recorder.finish(rebuild.tensors)
         guards = self._guards(arguments, names, observer, recording)
         return CompiledProgram(guards, self._built(recording), rebuild.make)
@@ -196,13 +198,19 @@ class CompiledFunction:
             written = tuple(sorted({w.input for w in recording.writebacks}))
         taken = {id(t) for _, t in captured}
         watched = []
+        fetched = self._fetched(arguments, observer)
         for name, t in observer.tensors.values():
-            if id(t) in given:
+            if id(t) in given and id(t) in fetched.objects:
+                names.place(t, given[id(t)])
+            elif id(t) in given:
                 steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
             elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
-        return Guards(names, steps, observer.reads.values(), observer.state, arguments.tensors, captured, watched, written,
-                      observer.read_flags, self._watch)
+        return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
+                      observer.read_flags, self._watch, fetched.at)
+
+    def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
+        return Fetched(observer.reads.values(), observer.changing, {id(t) for _, _, t in arguments.tensors})
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 from math import copysign
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -80,8 +80,9 @@ def _same_items(a: tuple | frozenset, b: tuple | frozenset) -> bool:
 class Read:
     """A piece of state that the run read.
 
-    kind      "item" `holder[key]` | "attr" `holder.key` | "type" `type(holder)` | "call" `holder(*key)` |
-              "contents" what the container `holder` holds
+    kind      "item" `holder[key]` of a mapping | "element" `holder[key]` of a sequence | "attr" `holder.key` |
+              "type" `type(holder)` | "call" `holder(*key)` | "has" `key in holder` | "keys" `tuple(holder)` |
+              "size" `len(holder)` | "contents" what the container `holder` holds
     expected  the value found, MISSING if there was none; for "contents" a snapshot
     subject   its name for people; `where` the user's line that read it first
     """
@@ -103,9 +104,18 @@ class Read:
             return self.holder[self.key] if self.key in self.holder else MISSING
         if self.kind == "attr":
             return getattr(self.holder, self.key, MISSING)
+        if self.kind == "element":
+            return self.holder[self.key] if self.key < len(self.holder) else MISSING
         if self.kind == "call":
             return self.holder(*self.key)
-        return type(self.holder) if self.kind == "type" else snapshot(self.holder)
+        if self.kind == "has":
+            return self.key in self.holder
+        return _OF_HOLDER[self.kind](self.holder)
+
+    @property
+    def found_at(self) -> tuple:
+        """What is read, to compare with other reads and with what is written."""
+        return self.kind, id(self.holder), self.key
 
     def place(self) -> Place | None:
         """A place that holds the very object it holds now only if this read holds; None if there is no such."""
@@ -126,6 +136,9 @@ class Read:
             if kind in (OrderedDict, set) and not holder:
                 return "nothing", holder, None, None
         return None
+
+
+_OF_HOLDER: dict[str, Callable[[Any], Any]] = {"type": type, "keys": tuple, "size": len, "contents": snapshot}
 
 
 @dataclass(frozen=True)
@@ -183,13 +196,25 @@ def equality(names: Namespace, expression: str, expected: Any) -> str:
     return f"{expression} is {constant}"
 
 
+def access(kind: str, holder: str, key: str) -> str:
+    """The expression that reads a place."""
+    return f"{holder}.{key}" if kind == "attr" else f"{holder}[{key}]"
+
+
 def read_condition(names: Namespace, read: Read) -> Condition:
     holder = names.bind(read.holder, "h")
+    if read.kind in ("keys", "size"):
+        now = f"{'tuple' if read.kind == 'keys' else 'len'}({holder})"
+        return Condition(equality(names, now, read.expected), now, f"what {read.subject} holds", read.expected)
     if read.kind == "contents":
         before = names.bind(read.expected)
         empty = not len(read.holder)
         test = f"not {holder}" if empty else f"same_contents({holder}, {before})"
         return Condition(test, f"snapshot({holder})", f"what {read.subject} holds", read.expected)
+    if read.kind == "has":
+        key = names.literal(read.key)
+        return Condition(f"{key} {'in' if read.expected else 'not in'} {holder}", f"{key} in {holder}",
+                         f"whether there is {read.subject}", read.expected)
     if read.kind == "type":
         now = f"type({holder})"
         return Condition(f"{now} is {names.bind(read.expected)}", now, f"type of {read.subject}", read.expected)
@@ -201,6 +226,8 @@ def read_condition(names: Namespace, read: Read) -> Condition:
         access = now if read.expected is MISSING else f"{holder}.{read.key}"
         return Condition(equality(names, access, read.expected), now, read.subject, read.expected)
     key = names.literal(read.key)
+    if read.kind == "element":
+        return Condition(equality(names, f"{holder}[{key}]", read.expected), f"{holder}[{key}]", read.subject, read.expected)
     now = f"{holder}[{key}] if {key} in {holder} else MISSING"
     test = f"{key} not in {holder}" if read.expected is MISSING else equality(names, f"{holder}[{key}]", read.expected)
     return Condition(test, now, read.subject, read.expected)
@@ -313,15 +340,51 @@ class _Unless:
     conditions: tuple[Condition, ...]
 
 
-def _read_steps(names: Namespace, reads: Sequence[Read], watch: Watch | None) -> "list[Condition | _Unless]":
-    """The conditions of all reads; behind one look at their places those that have one."""
-    conditions = [read_condition(names, r) for r in reads]
+def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, Read],
+                watch: Watch | None) -> "list[str | Condition | _Unless]":
+    """The conditions of all reads; behind one look at their places those that have one. What is fetched gets a local each."""
+    for n, read in enumerate(fetched.values()):
+        names.place(read.expected, f"s{n}")
+    steps = [_fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
     places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]
     holds = watch([p for p in places if p is not None]) if watch and any(places) else None
     if holds is None:
-        return conditions
-    together = _Unless(names.bind(holds), tuple(c for c, p in zip(conditions, places) if p is not None))
-    return [together, *(c for c, p in zip(conditions, places) if p is None)]
+        return [s for group in steps for s in group]
+    together = _Unless(names.bind(holds), tuple(s for group, p in zip(steps, places) if p is not None for s in group))
+    return [together, *(s for group, p in zip(steps, places) if p is None for s in group)]
+
+
+def _condition(names: Namespace, read: Read, fetched: Mapping[int, Read]) -> Condition:
+    condition = read_condition(names, read)
+    if id(read.expected) not in fetched:
+        return condition
+    return Condition(condition.test, condition.now, f"{read.subject}, the same object as an earlier one,", None)
+
+
+def _fetch_steps(names: Namespace, read: Read) -> "list[str | Condition]":
+    """Fetch what is in a place now, and see that it is of the type of what was there."""
+    local, holder = names.bind(read.expected), names.bind(read.holder, "h")
+    line = f"{local} = {access(read.kind, holder, str(read.key) if read.kind == 'attr' else names.literal(read.key))}"
+    if isinstance(read.expected, torch.Tensor):  # its type is compared with its metadata
+        return [line, Condition(f"not {local}.is_nested", f"{local}.is_nested", f"{read.subject}.is_nested", False)]
+    kind = type(read.expected)
+    return [line, Condition(f"type({local}) is {names.bind(kind)}", f"type({local})", f"type of {read.subject}", kind)]
+
+
+def _distinct_step(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, Read]) -> list[Condition]:
+    """What is fetched from several places is several objects, none of which another guard names."""
+    objects = [r.expected for r in fetched.values() if not isinstance(r.expected, (torch.Tensor, tuple))]
+    if not objects:
+        return []
+    others = frozenset(id(r.holder) for r in reads if not names.reached(r.holder))
+    local = "".join(f"{names.bind(v)}, " for v in objects)
+    return [Condition(f"{names.bind(distinct)}(({local}), {names.bind(others)})", "False", "objects being different ones", True)]
+
+
+def distinct(found: tuple, others: frozenset) -> bool:
+    """Whether these are different objects, and none of the others (ids)."""
+    ids = set(map(id, found))
+    return len(ids) == len(found) and ids.isdisjoint(others)
 
 
 class Guards:
@@ -334,11 +397,13 @@ class Guards:
     def __init__(self, names: Namespace, arguments: Sequence["Condition | str"], reads: Iterable[Read], state: Sequence[Read],
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
-                 watch: Watch | None = None):
+                 watch: Watch | None = None, fetched: Mapping[int, Read] = {}):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
-        else the program takes as input; watched: tensors that the run came by without using them as inputs. Where
+        else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
+        id of the object, the reads whose place has another object on every call (see fetched.py). Where
         `watch` tells that no place read has another object in it, the conditions on what is there are not looked at."""
-        self._names = names
+        self._names, reads = names, list(reads)
+        looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched))
         fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
         local = [variable for variable, _, _ in given]
@@ -348,7 +413,7 @@ class Guards:
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *_read_steps(names, list(reads), watch),
+        steps = [*mode_conditions(names), *switches, *arguments, *looks,
                  Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
         if read_flags:  # under no_grad the check above looks past them
             named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))

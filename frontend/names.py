@@ -5,10 +5,11 @@ import dis
 import sys
 import types
 from functools import lru_cache
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
 @lru_cache(maxsize=4096)
@@ -30,10 +31,37 @@ def attributes_written(code: types.CodeType) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=4096)
+def attributes_loaded(code: types.CodeType) -> frozenset[str]:
+    """The attributes that this code may read: those named, but for names that are only ever set."""
+    stored = {i.argval for i in dis.get_instructions(code) if i.opname in _STORES}
+    used = {i.argval for i in dis.get_instructions(code) if i.opname not in _STORES and isinstance(i.argval, str)}
+    return attributes_named(code) - (stored - used)
+
+
+@lru_cache(maxsize=4096)
+def cells_loaded(code: types.CodeType) -> frozenset[str]:
+    """The variables of outer functions that this code, or a function that it defines, may read."""
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname != "STORE_DEREF" and i.argval in code.co_freevars)
+
+
+@lru_cache(maxsize=4096)
 def attributes_named(code: types.CodeType) -> frozenset[str]:
     """The attributes that this code may read or write: every name in it, and every text that could be one (getattr)."""
-    texts = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
-    return frozenset({*code.co_names, *texts})
+    return texts_named(code).union(code.co_names)
+
+
+@lru_cache(maxsize=4096)
+def texts_named(code: types.CodeType) -> frozenset[str]:
+    """Every text in this code that could be an attribute's name."""
+    return frozenset(filter(str.isidentifier, _texts(code.co_consts)))
+
+
+def _texts(constants: Iterable) -> Iterator[str]:
+    for c in constants:
+        if isinstance(c, str):
+            yield c
+        elif isinstance(c, (tuple, frozenset)):
+            yield from _texts(c)
 
 
 def imports_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The Python observer: what one run of the user's function read of the state around it, and what it wrote.
 
 It sees attribute accesses (`__getattribute__`, `__setattr__`, `__delattr__` of the classes reached are swapped for the
-run), and Python and C functions entered (`sys.setprofile`). Reads become guards; writes that can't be replayed make
-the run `Unsupported`. It observes one thread, and is undone whatever happens.
+run), and Python and C functions entered (`sys.setprofile`). Reads become guards; what the state is after the run, where
+that differs, becomes writes, replayed on every call; effects that can't be replayed make the run `Unsupported`. It
+observes one thread, and is undone whatever happens.
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import weakref
 from collections import deque, namedtuple
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from threading import get_ident
 from typing import Any, Callable
 
@@ -25,13 +27,15 @@ from torch import nn
 
 from ..errors import Unsupported
 from .effects import c_effect, python_effect
-from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, same_contents, snapshot, torch_state
+from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
 from .modules import original_of
-from .names import attributes_named, attributes_written, code_in, globals_named, globals_written, imports_named
+from .names import (attributes_loaded, attributes_named, attributes_written, cells_loaded, code_in, globals_named,
+                    globals_written, imports_named, texts_named)
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .profiling import unprofiled
 from .structure import Arguments
 from .torch_internals import GLOBAL_MODULE_HOOKS
+from .writes import Write, container_writes, put, writes_of
 
 #: A run may read containers of this many items in all; what holds more can't be guarded in reasonable time.
 ITEM_LIMIT = 20_000
@@ -48,7 +52,8 @@ _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime
 class Observer:
     """Observes one run of `function`; a context manager around the call.
 
-    After the run, `finish()` gives the reads (in the order found) or raises Unsupported for the first effect, and
+    After the run, `finish()` raises Unsupported for the first effect that can't be replayed; `reads` (in the order found)
+    is what to guard, `writes` what to replay, `changing` the places that were read and written (see fetched.py), and
     `tensors` has every tensor that the run came by, with its name.
     """
 
@@ -56,6 +61,8 @@ class Observer:
         self.recorder: Any = None  # told of custom autograd.Functions called: has enter_function and leave_function
         self._applying: list[types.FrameType] = []
         self.reads: dict[tuple, Read] = {}
+        self.writes: tuple[Write, ...] = ()
+        self.changing: set[tuple] = set()
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.unsupported: Unsupported | None = None
         self.busy = False  # what the observer itself reads is not the run's doing
@@ -66,11 +73,19 @@ class Observer:
         #: functions, classes and modules of the user, with their attributes before the run
         self._holders: list[tuple[Any, str, dict]] = []
         self._attributes: set[str] = set()
+        self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr, or to set them
+        #: places where the run wrote, or may have, as they were before -> whether it surely did
+        self._touched: dict[tuple, tuple[Read, bool]] = {}
+        self._loaded: set[str] = set()  # attributes that the code entered may read
+        self._surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
+        self._named: set[int] = set()  # these dicts, of functions, classes and modules
+        self._cells: set[int] = set()  # cells that the code entered may read
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._written: dict[str, str] = {}  # attributes that the code entered may set -> where
         self._where = ""  # the first of the user's functions to be entered
         self._inner: set[types.CodeType] = set()
         self._mappings: dict[int, Any] = {}
+        self._owners: dict[int, type] = {}  # the classes that these mappings are of
         self._patches: list[tuple[type, str, Any]] = []
         self._patched: set[type] = set()
         self._items = 0
@@ -112,8 +127,8 @@ class Observer:
                 type.__setattr__(cls, name, before)
         self._patches.clear()
 
-    def finish(self) -> list[Read]:
-        """The reads, if nothing that the run did stands in the way of replaying it; else raises Unsupported."""
+    def finish(self) -> None:
+        """Raises Unsupported if something that the run did stands in the way of replaying it."""
         if self.unsupported:
             raise self.unsupported
         if _random_states() != self._random:
@@ -121,17 +136,55 @@ class Observer:
         for switch in self.state:
             if not switch.holds():
                 raise Unsupported(f"leaves {switch.subject} changed", self._where)
-        for name, container, before in self._arguments.containers:
-            if not same_contents(container, before):
-                raise Unsupported(f"changes its argument {name}", self._where)
+        self._compare()
+
+    def _compare(self) -> None:
+        """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
+        found: dict[tuple, Write] = {}
+        for read in list(self.reads.values()):
+            for write in self._writes_of(read):
+                found.setdefault(write.place, write)
+                whole = read.kind == "contents" and write.kind in ("item", "no item")
+                self.changing.add(write.place if whole else read.found_at)
+            if read.found_at in self.changing and self._only_written(read):
+                del self.reads[read.found_at]
+        for place, (read, surely) in self._touched.items():
+            if place in self.reads:
+                continue
+            write = put(read, read.now())
+            if surely or not read.holds():
+                found.setdefault(write.place, write)
+            else:
+                self.reads[place] = read
         for holder, name, before in self._holders:
-            for key, value in vars(holder).items():
-                if value is not before.get(key, MISSING) and not key.startswith("__"):
-                    raise Unsupported(f"sets {name}.{key}", self._written.get(key, self._where))
-        for read in self.reads.values():
-            if not read.holds():
-                raise Unsupported(f"changes {read.subject}", read.where)
-        return list(self.reads.values())
+            for write in self._holder_writes(holder, name, before):
+                found.setdefault(write.place, write)
+        for name, container, before in self._arguments.containers:
+            for write in container_writes(container, before, name, self._where):
+                found.setdefault(write.place, write)
+        self.writes = tuple(found.values())
+
+    def _writes_of(self, read: Read) -> Iterator[Write]:
+        owner = self._owners.get(id(read.holder))
+        if owner is None:
+            yield from writes_of(read)
+        elif not read.holds():
+            yield put(replace(read, kind="attr", holder=owner), read.now())
+
+    def _only_written(self, read: Read) -> bool:
+        """Whether a guard of what is in a place was made in case it is read, and it was not."""
+        if read.kind == "attr" and isinstance(read.holder, types.CellType):
+            return id(read.holder) not in self._cells
+        return id(read.holder) in self._named and read.found_at not in self._surely and read.key not in self._loaded
+
+    def _holder_writes(self, holder: Any, name: str, before: dict) -> Iterator[Write]:
+        """What was set on a function, class or module."""
+        now = vars(holder)
+        for key in (*now, *(k for k in before if k not in now)):
+            value = now.get(key, MISSING)
+            if value is not before.get(key, MISSING) and not key.startswith("__"):
+                kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
+                yield put(Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where)), value)
 
     def name_of(self, t: torch.Tensor) -> str | None:
         """The readable source of a tensor that came from outside the run: "fc1.weight", "global w"; None if unknown."""
@@ -148,11 +201,17 @@ class Observer:
 
     # Values that the run came by
 
+    def _touch(self, kind: str, holder: Any, key: Any, before: Any, subject: str, where: str = "", surely: bool = True) -> None:
+        """The run is about to write to a place, surely or perhaps."""
+        read = Read(kind, holder, key, before, subject, where or user_line())
+        known, sure = self._touched.get(read.found_at, (read, False))
+        self._touched[read.found_at] = known, sure or surely
+
     def _read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
         """Guard one piece of state, and follow the value found there."""
         where = (kind, id(holder), key)
-        if where in self.reads:
-            return
+        if where in self.reads or where in self._touched and not self._touched[where][0].holds():
+            return  # known, or the run's own
         self.reads[where] = Read(kind, holder, key, expected, subject, user_line())
         if follow and expected is not MISSING:
             self._follow(expected, subject)
@@ -207,23 +266,39 @@ class Observer:
 
     def _follow_holder(self, holder: Any, name: str) -> None:
         """A function, class or module of the user: guard the attributes that the code entered so far names."""
-        module = holder.__name__ if isinstance(holder, types.ModuleType) else holder.__module__
-        if kind_of_module(module) != USER:
+        if kind_of_module(self._module_of(holder)) != USER:
             return
         self._holders.append((holder, name, dict(vars(holder))))
         for attribute in self._attributes:
             self._read_named(holder, name, attribute)
 
     def _read_named(self, holder: Any, name: str, attribute: str) -> None:
+        """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that."""
+        missing = []
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
             entries = self._vars(place)
+            self._named.add(id(entries))
             if attribute in entries:
                 self._read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
+                break
+            if kind_of_module(self._module_of(place)) == USER:
+                missing.append(entries)
+        else:
+            if attribute not in self._perhaps_missing:
                 return
+        for entries in missing:
+            self._read("item", entries, attribute, MISSING, f"{name}.{attribute}")
+
+    @staticmethod
+    def _module_of(holder: Any) -> str | None:
+        return holder.__name__ if isinstance(holder, types.ModuleType) else holder.__module__
 
     def _vars(self, holder: Any) -> Any:
         """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
-        return self._mappings.setdefault(id(holder), vars(holder))
+        entries = self._mappings.setdefault(id(holder), vars(holder))
+        if isinstance(holder, type):
+            self._owners[id(entries)] = holder
+        return entries
 
     def _follow_object(self, value: Any, name: str) -> None:
         cls = type(value)
@@ -336,15 +411,57 @@ class Observer:
                 break
             if found is not MISSING or kind_of_module(place.__module__) == USER:
                 if name not in _OURS:
+                    self._surely.add(("item", id(self._vars(place)), name))
                     self._read("item", self._vars(place), name, found, f"{place.__qualname__}.{name}")
                 if found is not MISSING:
                     return found
         return MISSING
 
-    def attribute_written(self, obj: Any, name: str, how: str) -> None:
+    def attribute_written(self, obj: Any, name: str, deletes: bool) -> None:
+        """The run is about to set or delete an attribute of any object of a watched class."""
         known = self._known.get(id(obj))
-        if known is not None:
-            self._effect(f"{how} {_join(known[1], name)}", user_line())
+        if known is None:
+            return
+        subject, own = _join(known[1], name), _dict_of(obj)
+        found = self._class_attribute(type(obj), name)
+        if isinstance(found, types.MemberDescriptorType):
+            before = getattr(obj, name, MISSING)
+            if deletes:
+                self._read("attr", obj, name, before, subject)
+            self._touch("attr", obj, name, before, subject)
+        elif hasattr(type(found), "__set__"):  # a property or the like: what it writes is seen when it does
+            if not isinstance(found, property) and not isinstance(type(found).__set__, types.FunctionType):
+                self._effect(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
+        elif own is None:
+            self._effect(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
+        elif self._sets_plainly(type(obj)):
+            self._touch_attribute(obj, own, name, subject, deletes)
+        else:  # by code of the user's, which may set any
+            self._follow_contents(own, _join(known[1], "__dict__"))
+
+    def _touch_attribute(self, obj: Any, own: dict, name: str, subject: str, deletes: bool) -> None:
+        tables = [own]
+        if isinstance(obj, nn.Module):  # where a module puts an attribute depends on where it has one
+            for table in _TABLES:
+                entries = own.get(table, MISSING)
+                self._read("item", own, table, entries, _join(subject, table), follow=False)
+                if entries is not MISSING:
+                    tables.append(entries)
+        for entries in tables:
+            if ("item", id(entries), name) not in self._touched and (deletes or entries is not own):
+                found = ("has", True) if name in entries else ("item", MISSING)
+                self._read(found[0], entries, name, found[1], subject, follow=False)
+            self._touch("item", entries, name, entries.get(name, MISSING), subject)
+
+    def _sets_plainly(self, cls: type) -> bool:
+        """Whether attributes of a class are set by no code of the user's."""
+        originals = {(c, name): before for c, name, before in reversed(self._patches)}
+        for place in cls.__mro__:
+            for name in ("__setattr__", "__delattr__"):
+                found = originals.get((place, name), vars(place).get(name, MISSING))
+                if found is not MISSING and place not in (object, nn.Module):
+                    return False
+        return True
 
     def watch(self, part: Callable, *args: Any) -> None:
         """Run a part of the observer inside the user's run, which nothing that goes wrong here may disturb."""
@@ -416,19 +533,22 @@ class Observer:
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
         """The user's code is entered: guard the globals and cells it names, at the values they have now."""
         line = user_line(frame)
-        written = globals_written(code)
-        if written:
-            self._effect(f"sets global {written[0][0]}", f"{code.co_filename}:{written[0][1]}")
         names = frame.f_globals
+        for name, number in globals_written(code):
+            where = f"{code.co_filename}:{number}"
+            self._touch("item", names, name, names.get(name, MISSING), f"global {name}", where, surely=False)
         for name in globals_named(code):
+            self._surely.add(("item", id(names), name))
             self._read("item", names, name, names.get(name, MISSING), f"global {name}")
         self._inner.update(code_in(code))
         named = attributes_named(code) - _OURS  # which stand in for the class's own during the run
         self.read_flags |= "requires_grad" in named
+        self._loaded |= attributes_loaded(code)
         for module in imports_named(code, frame.f_globals):
             self._follow(sys.modules[module], module)
         new = named - self._attributes
         self._attributes |= named
+        self._perhaps_missing |= texts_named(code).union(name for name, _ in attributes_written(code))
         for attribute in new:
             for holder, name, _ in list(self._holders):
                 self._read_named(holder, name, attribute)
@@ -445,6 +565,8 @@ class Observer:
             contents = {name: _content(cell) for name, cell in cells.items()}
             if all(contents[name] is values.get(name, MISSING) for name in cells):
                 for name, cell in cells.items():
+                    if name in cells_loaded(code):
+                        self._cells.add(id(cell))
                     if name != "__class__":
                         self._read("attr", cell, "cell_contents", contents[name], f"closure {name}")
                 return
@@ -488,7 +610,8 @@ def _getattribute(observer: Observer, original: Callable) -> Callable:
 def _setattr(observer: Observer, original: Callable) -> Callable:
     def __setattr__(self, name, value):
         if get_ident() == observer.thread:
-            observer.watch(observer.attribute_written, self, name, "sets")
+            with unprofiled():
+                observer.watch(observer.attribute_written, self, name, False)
         original(self, name, value)
     return __setattr__
 
@@ -496,7 +619,8 @@ def _setattr(observer: Observer, original: Callable) -> Callable:
 def _delattr(observer: Observer, original: Callable) -> Callable:
     def __delattr__(self, name):
         if get_ident() == observer.thread:
-            observer.watch(observer.attribute_written, self, name, "deletes")
+            with unprofiled():
+                observer.watch(observer.attribute_written, self, name, True)
         original(self, name)
     return __delattr__
 

@@ -1,20 +1,21 @@
 """Arguments taken apart into tensors and guarded leaves, and results put together again.
 
 Both become generated code: `Arguments` gives the lines that a guard runs to reach every leaf of a call's arguments,
-`Rebuild` a function that makes a result of the recorded structure from new tensors.
+`Rebuild` a function that makes a result of the recorded structure from new tensors, and writes the state that the run wrote.
 """
 from __future__ import annotations
 
 import dataclasses
 import inspect
 from collections import OrderedDict
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from ..errors import Unsupported
-from .guards import Condition, Namespace, constant, equality, has_strides, snapshot
+from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, snapshot
+from .writes import STATEMENTS, Write
 
 #: Nested deeper than this, a structure counts as cyclic.
 DEPTH = 50
@@ -60,7 +61,7 @@ class Arguments:
     tensors     (local name in the generated code, name for people, tensor), each tensor object once
     steps       lines and conditions that reach every leaf and check the structure around it
     objects     (name, object) of every leaf that is no value: guarded by identity
-    containers  (name, container, contents before the run): what the run must not change
+    containers  (name, container, contents before the run), to see what the run changes
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
     """
 
@@ -138,6 +139,7 @@ class Arguments:
             self.objects.append((kind.__qualname__, kind))
         if is_dataclass_instance(value):
             self.containers.append((name, vars(value), snapshot(vars(value))))
+            self.places[id(vars(value))] = f"vars({place})"
             items = [(f".{field}", f"{name}.{field}", v) for field, v in vars(value).items()]
             shape, now = f"tuple(vars({variable})) == {tuple(vars(value))!r}", f"tuple(vars({variable}))"
         elif isinstance(value, dict):
@@ -159,23 +161,34 @@ class Arguments:
 
 
 class Rebuild:
-    """How a recorded result is made again from new tensors.
+    """How a recorded result, and the state that the run wrote, are made again from new tensors.
 
-    `tensors` are the result's tensors in order, each object once. `make(tensors, args, kwargs)` gives the result: the same
-    containers around the given tensors; arguments, and objects from outside the run, stay the same objects.
+    `tensors` are the tensors of the result and of what was written, in order, each object once. `make(tensors, args,
+    kwargs)` performs the writes and gives the result: the same containers around the given tensors; arguments, and
+    objects from outside the run, stay the same objects.
     """
 
-    def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool]):
-        """places: expressions for the arguments' containers by id; outside(object): whether it was there before the run."""
+    def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool], writes: Sequence[Write] = (),
+                 fetched: Mapping[int, Read] = {}):
+        """places: expressions for the arguments' containers by id; outside(object): whether it was there before the run;
+        fetched: the reads that find what is another object on every call, by id."""
         self.tensors: list[torch.Tensor] = []
-        self._names, self._places, self._outside = Namespace(), places, outside
+        self._names, self._places, self._outside, self._fetched = Namespace(), places, outside, fetched
         self._lines: list[str] = []
         self._done: dict[int, str] = {}
         self._open: set[int] = set()
+        self._what, self._where = "returns", ""
         expression = self._expression(result)
-        body = "\n".join(f"    {line}" for line in (*self._lines, f"return {expression}"))
+        statements = [self._statement(w) for w in writes]  # after all values: they change what these are found in
+        body = "\n".join(f"    {line}" for line in (*self._lines, *statements, f"return {expression}"))
         self.source = f"def make(tensors, args, kwargs):\n{body}\n"
         self.make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] = self._names.function(self.source, "make")
+
+    def _statement(self, w: Write) -> str:
+        """The text of a write."""
+        self._what, self._where = f"sets {w.subject} to", w.where
+        key = self._names.literal(w.key) if constant(w.key) else self._expression(w.key)
+        return STATEMENTS[w.kind](self._names, w, self._found(w.holder), key, self._expression(w.value))
 
     def _expression(self, value: Any) -> str:
         if constant(value):
@@ -183,22 +196,38 @@ class Rebuild:
         if id(value) in self._done:
             return self._done[id(value)]
         if id(value) in self._open or len(self._open) > DEPTH:
-            raise Unsupported("returns a container that holds itself, or is nested too deeply")
+            raise Unsupported(f"{self._what} a container that holds itself, or is nested too deeply", self._where)
         self._open.add(id(value))
         if isinstance(value, torch.Tensor):
             self.tensors.append(value)
             expression = f"tensors[{len(self.tensors) - 1}]"
-        elif id(value) in self._places:
-            expression = self._places[id(value)]
-        elif self._outside(value) or isinstance(value, type) and "<locals>" not in value.__qualname__:
-            expression = self._names.bind(value)
+        elif (id(value) in self._places or id(value) in self._fetched or self._outside(value)
+              or isinstance(value, type) and "<locals>" not in value.__qualname__):
+            expression = self._found(value)
         else:
-            text = self._container(value)
-            expression = f"r{len(self._lines)}"
-            self._lines.append(f"{expression} = {text}")
+            expression = self._local(self._container(value))
         self._open.remove(id(value))
         self._done[id(value)] = expression
         return expression
+
+    def _found(self, value: Any) -> str:
+        """The expression for an object that was there before the run."""
+        if id(value) in self._done:
+            return self._done[id(value)]
+        read = self._fetched.get(id(value))
+        if id(value) in self._places:
+            expression = self._local(self._places[id(value)])
+        elif read is not None:
+            key = str(read.key) if read.kind == "attr" else self._names.literal(read.key)
+            expression = self._local(access(read.kind, self._found(read.holder), key))
+        else:
+            expression = self._names.bind(value)
+        self._done[id(value)] = expression
+        return expression
+
+    def _local(self, text: str) -> str:
+        self._lines.append(f"r{len(self._lines)} = {text}")
+        return f"r{len(self._lines) - 1}"
 
     def _container(self, value: Any) -> str:
         """The text that makes a container like the one that the run made."""
@@ -218,7 +247,7 @@ class Rebuild:
             return f"{self._names.bind(OrderedDict)}({{{self._items(value.items())}}})"
         if is_dataclass_instance(value) or is_plain_instance(value):
             return self._instance(value)
-        raise Unsupported(f"returns an object of type {kind.__qualname__} made by the run")
+        raise Unsupported(f"{self._what} an object of type {kind.__qualname__} made by the run", self._where)
 
     def _instance(self, value: Any) -> str:
         named = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()

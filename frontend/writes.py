@@ -1,0 +1,165 @@
+"""State that a run wrote, as steps that bring it there again.
+
+A `Write` is one such step. Attributes, globals and cells are set to what the run left there; a container stays the same
+object, and gets the fewest steps that lead from what it held before the run to what it held after.
+"""
+from __future__ import annotations
+
+import types
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+from ..errors import Unsupported
+from .guards import MISSING, Namespace, Read, same, snapshot
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """One step.
+
+    kind     one of STATEMENTS
+    holder   the object that is changed
+    key      where in it: a key, an attribute's name; for "slice" (first, behind the last), for "turn" how many leave
+    value    what is put there: anything that a result may be; None where nothing is
+    subject  its name for people; `where` the user's line
+    """
+    kind: str
+    holder: Any
+    key: Any
+    value: Any
+    subject: str
+    where: str = ""
+
+    @property
+    def place(self) -> tuple:
+        """What is changed, to compare with `Read.found_at`."""
+        return self.kind.removeprefix("no "), id(self.holder), self.key
+
+
+#: Whole containers, by the class whose methods change them.
+_BASES = (OrderedDict, dict, list, set, deque)
+
+
+def _method(names: Namespace, holder: Any, name: str) -> str:
+    """A method of the container's own, past any that a subclass puts in its place."""
+    base = next(b for b in _BASES if isinstance(holder, b))
+    return names.bind(getattr(base, name))
+
+
+def _setter(names: Namespace, holder: Any, name: str) -> str:
+    return names.bind(getattr(type if isinstance(holder, type) else object, name))
+
+
+def _item(names: Namespace, w: Write, holder: str, key: str, value: str) -> str:
+    plain = type(w.holder) in _BASES
+    return f"{holder}[{key}] = {value}" if plain else f"{_method(names, w.holder, '__setitem__')}({holder}, {key}, {value})"
+
+
+#: The statement that performs a write of each kind: (names, write, and the texts of its holder, key and value) -> text.
+STATEMENTS: dict[str, Callable[[Namespace, Write, str, str, str], str]] = {
+    "item": _item,
+    "no item": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'pop')}({holder}, {key}, None)",
+    "attr": lambda names, w, holder, key, value: f"{_setter(names, w.holder, '__setattr__')}({holder}, {key}, {value})",
+    "no attr": lambda names, w, holder, key, value: f"{_setter(names, w.holder, '__delattr__')}({holder}, {key})",
+    "slice": lambda names, w, holder, key, value:
+        f"{_method(names, w.holder, '__setitem__')}({holder}, slice(*{key}), {value})",
+    "extend": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'extend')}({holder}, {value})",
+    "turn": lambda names, w, holder, key, value:
+        f"for _ in range({w.key}): {_method(names, w.holder, 'popleft')}({holder})",
+    "clear": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'clear')}({holder})",
+    "add": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'update')}({holder}, {value})",
+    "discard": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'difference_update')}({holder}, {value})",
+}
+
+
+def writes_of(read: Read) -> Iterator[Write]:
+    """The steps from the state that a read found to the state as it is now; Unsupported where there are none."""
+    if read.kind == "contents":
+        yield from container_writes(read.holder, read.expected, read.subject, read.where)
+        return
+    now = read.now()
+    if same(now, read.expected):
+        return
+    if read.kind not in ("item", "attr") or read.key == "__dict__":
+        raise Unsupported(f"changes {read.subject}", read.where)
+    yield put(read, now)
+
+
+def put(read: Read, now: Any) -> Write:
+    """The write that leaves `now`, which may be nothing (MISSING), in the place of an item or attribute that was read."""
+    if now is MISSING:
+        return Write(f"no {read.kind}", read.holder, read.key, None, read.subject, read.where)
+    return Write(read.kind, read.holder, read.key, now, read.subject, read.where)
+
+
+def container_writes(container: Any, before: tuple, subject: str, where: str) -> Iterator[Write]:
+    """The steps that make a container with the contents `before`, a snapshot, hold what it holds now."""
+    if isinstance(container, dict):
+        steps = _dict_steps(container, before)
+    elif isinstance(container, list):
+        steps = _list_steps(list(container), before[0])
+    elif isinstance(container, deque):
+        steps = _deque_steps(list(container), before[0])
+    else:
+        steps = _set_steps(container, before)
+    for kind, key, value in steps:
+        yield Write(kind, container, key, value, subject, where)
+
+
+def _list_steps(now: list, before: tuple) -> Iterator[tuple]:
+    first = _common(now, before)
+    if first == len(before):
+        if len(now) > first:
+            yield "extend", None, now[first:]
+        return
+    rest = slice(None, first - 1 if first else None, -1)  # from the end back to where they differ
+    last = _common(now[rest], before[rest])
+    yield "slice", (first, len(before) - last), now[first:len(now) - last]
+
+
+def _common(a: Any, b: Any) -> int:
+    """How many items the two begin with are the same."""
+    count = 0
+    for x, y in zip(a, b):
+        if not same(x, y):
+            break
+        count += 1
+    return count
+
+
+def _deque_steps(now: list, before: tuple) -> Iterator[tuple]:
+    """Items leave on the left and enter on the right, where that is what happened; else it is filled anew."""
+    gone = next((n for n in range(len(before)) if _common(before[n:], now) == len(before) - n), None)
+    if gone is None:
+        yield "clear", None, None
+        yield "extend", None, now
+        return
+    if gone:
+        yield "turn", gone, None
+    if len(now) > len(before) - gone:
+        yield "extend", None, now[len(before) - gone:]
+
+
+def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
+    """Keys that stay in order stay; those behind the first that does not are put in again."""
+    keys, values = before
+    old, now = dict(zip(keys, values)), list(dict.items(container))
+    kept = [k for k in keys if k in container]
+    stay = _common(kept, [k for k, _ in now])
+    moved = dict.fromkeys(kept[stay:])
+    for key in keys:
+        if key not in container or key in moved:
+            yield "no item", key, None
+    for n, (key, value) in enumerate(now):
+        if n >= stay or not same(value, old[key]):
+            yield "item", key, value
+
+
+def _set_steps(container: Any, before: tuple) -> Iterator[tuple]:
+    now, = snapshot(container)
+    gone, new = before[0] - now, now - before[0]
+    if gone:
+        yield "discard", None, [v for _, v in gone]
+    if new:
+        yield "add", None, [v for _, v in new]
