@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Callable, Iterable, Sequence, Union
 
 from ..errors import InvalidGraph
+from .dims import Dim, Expr, Sym, at_least, expr, known
 from .ir import Graph, Origin, TensorType, TupleType, Type, Value
 from .op import OPS, Op
 
@@ -17,10 +18,13 @@ Replacement = Union[Value, Sequence[Value], None]
 class Builder:
     """Appends values in program order. `b.mul(x, 2.0)` emits the op `mul`; attributes go by keyword."""
 
-    def __init__(self, names: Iterable[str] = ()):
+    def __init__(self, names: Iterable[str] = (), ask: Callable[[Expr], bool] | None = None):
+        """`ask(e)` answers whether e >= 0 where the symbols' bounds leave that open, and keeps note of the answer; without
+        it such a question raises Unsupported."""
         self.values: list[Value] = []
         self.inputs: list[Value] = []
         self.origin = Origin()
+        self.ask = ask
         self._used = set(names)
         self._next: dict[str, int] = {}
 
@@ -37,8 +41,9 @@ class Builder:
         self._used.add(name)
         return name
 
-    def input(self, name: str, type: Type, origin: Origin = Origin()) -> Value:
-        v = Value(self.name(name), OPS["input"], (), {}, type, origin)
+    def input(self, name: str, type: Type, origin: Origin = Origin(), symbol: Sym | None = None) -> Value:
+        """One more input. With a `symbol`, a 0-dim int64 tensor that holds the symbol's value."""
+        v = Value(self.name(name), OPS["input"], (), {} if symbol is None else {"symbol": symbol}, type, origin)
         self.inputs.append(v)
         return v
 
@@ -53,6 +58,13 @@ class Builder:
         v = Value(self.name(name or record.name), record, inputs, attrs, type, self.origin)
         self.values.append(v)
         return v
+
+    def at_least(self, a: Dim, b: Dim) -> bool:
+        """Whether a >= b, for rules that turn on the answer: by the symbols' bounds, else as `ask` says."""
+        found = known(a, b)
+        if found is None:
+            found = at_least(a, b) if self.ask is None else self.ask(expr(a) - b)
+        return found
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         if op not in OPS:

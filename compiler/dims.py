@@ -3,6 +3,9 @@
 One class serves symbolic sizes (`s0`) and loop indices (`i0*64 + i1`). An `Expr` is a sum of integer multiples of
 products of atoms; an atom is a `Sym`, a floor division or a remainder. Equal expressions built in different ways
 compare equal wherever the rules below find it, and every rule is exact for Python's `//` and `%`.
+
+`==` asks whether two are the same expression; `<`, `<=`, `>` and `>=` hold for every value of the symbols, or for none:
+what the symbols' bounds leave open raises Unsupported.
 """
 from __future__ import annotations
 
@@ -10,13 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Iterable, Mapping, Union
 
+from ..errors import Unsupported
+
 
 @dataclass(frozen=True)
 class Sym:
-    """A named integer between `lo` and `hi` (both included; `hi=None`: no upper bound)."""
+    """A named integer between `lo` and `hi` (both included; `hi=None`: no upper bound).
+
+    `hint` is a typical value, by which costs are weighed. Two symbols are one only if all of this is equal.
+    """
     name: str
     lo: int = 0
     hi: int | None = None
+    hint: int | None = None
 
     def __str__(self):
         return self.name
@@ -89,11 +98,46 @@ class Expr:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, by: int):
-        return _floordiv(self, by)
+    def __floordiv__(self, by: "Dim"):
+        by = simplest(by)
+        if isinstance(by, Expr):
+            return exact_quotient(self, by)
+        return _floordiv(self, by) if by > 0 else _floordiv(-self, -by)
 
-    def __mod__(self, by: int):
-        return _mod(self, by)
+    def __rfloordiv__(self, other: int):
+        return expr(other) // self
+
+    def __mod__(self, by: "Dim"):
+        by = simplest(by)
+        if isinstance(by, int) and by > 0:
+            return _mod(self, by)
+        return self - self // by * by
+
+    def __ge__(self, other):
+        return at_least(self, other)
+
+    def __le__(self, other):
+        return at_least(other, self)
+
+    def __gt__(self, other):
+        return not at_least(other, self)
+
+    def __lt__(self, other):
+        return not at_least(self, other)
+
+    def __index__(self):
+        """The value of a constant; Unsupported for what is not one, as where Python wants an int."""
+        if self.constant is None:
+            raise Unsupported(f"the size {self} is needed as a number")
+        return self.constant
+
+    @property
+    def symbol(self) -> Sym | None:
+        """The symbol that this is, if it is nothing more."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            atom = self.terms[0][0][0]
+            return atom if isinstance(atom, Sym) else None
+        return None
 
     @property
     def constant(self) -> int | None:
@@ -191,9 +235,9 @@ def expr_of(atom: Atom) -> Expr:
     return Expr({(atom,): 1})
 
 
-def sym(name: str, lo: int = 0, hi: int | None = None) -> Expr:
+def sym(name: str, lo: int = 0, hi: int | None = None, hint: int | None = None) -> Expr:
     """The symbol `name` as an expression. A symbol with lo == hi is that integer."""
-    return expr(lo) if lo == hi else expr_of(Sym(name, lo, hi))
+    return expr(lo) if lo == hi else expr_of(Sym(name, lo, hi, hint))
 
 
 def simplest(e: "Dim") -> Dim:
@@ -207,6 +251,77 @@ def product(sizes: Iterable[Dim]) -> Dim:
     for s in sizes:
         total = total * s
     return simplest(total) if isinstance(total, Expr) else total
+
+
+#: Value taken for a symbol without a hint when costs are weighed.
+TYPICAL_SIZE = 64
+
+
+def typical(size: Dim) -> int:
+    """About how large a size is: its value where every symbol has its hint."""
+    if not isinstance(size, Expr):
+        return size
+    return size.evaluate({s.name: s.hint or min(max(TYPICAL_SIZE, s.lo), s.hi or TYPICAL_SIZE) for s in size.symbols()})
+
+
+def known(a: Dim, b: Dim) -> bool | None:
+    """Whether a >= b: True or False where it is so for all values of the symbols, else None."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a >= b
+    difference = expr(a) - b
+    if _least(difference) >= 0:
+        return True
+    return False if _least(-difference) > 0 else None
+
+
+def at_least(a: Dim, b: Dim) -> bool:
+    """Whether a >= b; Unsupported where that depends on the symbols."""
+    found = known(a, b)
+    if found is None:
+        raise Unsupported(f"whether {a} >= {b} depends on the sizes")
+    return found
+
+
+def larger(a: Dim, b: Dim) -> Dim:
+    """The larger of two sizes; Unsupported where that depends on the symbols."""
+    return b if known(b, a) else a if at_least(a, b) else b
+
+
+def _least(e: Expr) -> float:
+    """A number that `e` is never less than; -inf if none is found.
+
+    With every symbol written as its lower bound plus something >= 0, no term but the constant may be negative.
+    """
+    lo, _ = e.bounds()
+    if lo is not None:
+        return lo
+    above = e.substitute({s: expr_of(Sym(s.name, 0, None if s.hi is None else s.hi - s.lo)) + s.lo for s in e.symbols()})
+    lo, _ = above.bounds()
+    return float("-inf") if lo is None else lo
+
+
+def exact_quotient(e: Expr, by: Expr) -> Expr:
+    """e / by, where `by` is known to divide it: long division of polynomials. Unsupported where a remainder is left."""
+    left, quotient = e, expr(0)
+    lead, factor = by.terms[-1]
+    while left.terms:
+        m, c = left.terms[-1]
+        other = _without(m, lead)
+        if other is None or c % factor:
+            raise Unsupported(f"whether {by} divides {e} depends on the sizes")
+        part = Expr({other: c // factor})
+        quotient, left = quotient + part, left - part * by
+    return quotient
+
+
+def _without(m: Monomial, factors: Monomial) -> Monomial | None:
+    """The product that is left of `m` without these factors; None if it has not all of them."""
+    left = list(m)
+    for a in factors:
+        if a not in left:
+            return None
+        left.remove(a)
+    return tuple(left)
 
 
 def dot(values: Iterable["Dim"], weights: Iterable["Dim"]) -> Expr:

@@ -5,8 +5,9 @@ from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
-from .dims import Expr, Sym
-from .ir import Graph, TensorType, Value
+from .dims import Sym
+from .instantiate import with_sizes
+from .ir import Graph, Value
 from .ops.core import takes_random_numbers
 
 
@@ -48,7 +49,7 @@ def disturbed(result: Any, noise: torch.Generator) -> Any:
     return result * (1 + signs * torch.finfo(result.dtype).eps).to(result.dtype)
 
 
-def run(v: Value, inputs: Sequence[Any], sizes: Mapping[str, int] | None = None, precise: bool = False) -> Any:
+def run(v: Value, inputs: Sequence[Any], sizes: Mapping[Sym, int] | None = None, precise: bool = False) -> Any:
     """One value's result by its op's meaning. Raises the error of the torch call with the value named."""
     attrs = with_sizes(v.attrs, sizes) if sizes else v.attrs
     try:
@@ -61,25 +62,9 @@ def run(v: Value, inputs: Sequence[Any], sizes: Mapping[str, int] | None = None,
         raise
 
 
-def symbol_values(graph: Graph, inputs: Sequence[Any]) -> dict[str, int]:
-    """The size symbols by name, read off the inputs' sizes."""
-    found: dict[str, int] = {}
-    for i, x in zip(graph.inputs, inputs):
-        for d, size in zip(i.shape, x.shape) if isinstance(i.type, TensorType) else ():
-            if isinstance(d, Expr) and isinstance(atom := d.terms[0][0][0], Sym) and d == Expr({(atom,): 1}):
-                found[atom.name] = size
-    return found
-
-
-def with_sizes(part: Any, sizes: Mapping[str, int]) -> Any:
-    """Attributes with every symbolic size as a number."""
-    if isinstance(part, Expr):
-        return part.evaluate(sizes)
-    if isinstance(part, (tuple, list)):
-        return type(part)(with_sizes(p, sizes) for p in part)
-    if isinstance(part, dict):
-        return {k: with_sizes(p, sizes) for k, p in part.items()}
-    return part
+def symbol_values(graph: Graph, inputs: Sequence[Any]) -> dict[Sym, int]:
+    """The symbols' values, read off the inputs."""
+    return {s: int(inputs[k]) if d is None else inputs[k].shape[d] for s, (k, d) in graph.bindings().items()}
 
 
 def widen(part: Any) -> Any:

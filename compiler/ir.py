@@ -6,11 +6,11 @@ Nothing here changes once built. A pass is a function `Graph -> Graph` that buil
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
 import torch
 
-from .dims import Dim, Expr, product
+from .dims import Dim, Expr, Sym, expr_of, product, simplest
 
 if TYPE_CHECKING:
     from .op import Op
@@ -27,6 +27,8 @@ class TensorType:
     strides: tuple[Dim, ...] = None  # type: ignore[assignment]
 
     def __post_init__(self):
+        if Expr in map(type, self.shape):
+            object.__setattr__(self, "shape", tuple(map(simplest, self.shape)))
         if self.strides is None:
             object.__setattr__(self, "strides", contiguous_strides(self.shape))
 
@@ -112,7 +114,11 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """`values` holds every value but the inputs, each after what it reads. Outputs may repeat and may be inputs."""
+    """`values` holds every value but the inputs, each after what it reads. Outputs may repeat and may be inputs.
+
+    Sizes may be expressions over symbols. Every symbol is bound by an input: it is one of the input's sizes by itself, or
+    the input is a 0-dim int64 tensor with `symbol` among its attributes, and holds the symbol's value.
+    """
     name: str
     inputs: tuple[Value, ...]
     values: tuple[Value, ...]
@@ -128,9 +134,57 @@ class Graph:
                 found[i].append(v)
         return found
 
+    def bindings(self) -> dict[Sym, tuple[int, int | None]]:
+        """Where each symbol's value is read: (place among the inputs, dimension), the dimension None for an input that
+        holds the value itself. The first place counts."""
+        found: dict[Sym, tuple[int, int | None]] = {}
+        for k, v in enumerate(self.inputs):
+            if "symbol" in v.attrs:
+                found.setdefault(v.attrs["symbol"], (k, None))
+            for d, size in enumerate(v.shape if isinstance(v.type, TensorType) else ()):
+                if isinstance(size, Expr) and size.symbol:
+                    found.setdefault(size.symbol, (k, d))
+        return found
+
+    def symbols(self) -> set[Sym]:
+        """Every symbol in a type or an attribute."""
+        found: set[Sym] = set()
+        for v in (*self.inputs, *self.values):
+            for part in (v.type, *v.attrs.values()):
+                if not _plain(part):
+                    found.update(s for e in expressions(part) for s in e.symbols())
+        return found
+
     def __str__(self):
         from .text import show
         return show(self)
+
+
+_WITHOUT_SIZES = frozenset({int, bool, float, str, type(None), torch.dtype, torch.device})
+
+
+def _plain(part: Any) -> bool:
+    """Whether a type or an attribute is seen at a glance to hold no symbolic size."""
+    if type(part) is TensorType:
+        return Expr not in map(type, part.shape + part.strides)
+    return type(part) in _WITHOUT_SIZES or type(part) is tuple and _WITHOUT_SIZES.issuperset(map(type, part))
+
+
+def expressions(part: Any) -> Iterator[Expr]:
+    """Every symbolic size in a type or an attribute."""
+    if isinstance(part, Expr):
+        yield part
+    elif isinstance(part, Sym):
+        yield expr_of(part)
+    elif isinstance(part, TensorType):
+        yield from expressions(part.shape + part.strides)
+    elif isinstance(part, TupleType):
+        yield from expressions(part.items)
+    elif isinstance(part, (tuple, list)):
+        for p in part:
+            yield from expressions(p)
+    elif isinstance(part, dict):
+        yield from expressions(tuple(part.values()))
 
 
 def contiguous_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:

@@ -1,15 +1,16 @@
 """The text form of a graph. `parse(show(g))` gives `g` back.
 
-    graph f[s0 >= 2](%x: f32[s0,8], %w: bf16[8,4]{1,8}@cuda:0) {
+    graph f[s0 >= 2, n in 2..64 as 20](%x: f32[s0,8], %w: bf16[8,4]{1,8}@cuda:0, %n: i64[] = n) {
       %mul_0 = mul(%x, 2.0)                         : f32[s0,8]  # model.py:14
       %sum_0 = sum(%mul_0, dim=(1,), keepdim=False) : f32[s0]    # model.py:15 grad of expand
       return loss=%sum_0
     }
 
 A type is dtype[sizes]{strides}@device; strides stand where they are not the contiguous ones, the device where it is not
-the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name. `$0` is
-an opaque call's first input. An origin keeps the last part of the file's path. The elements of a large tensor among the
-attributes are not in the text.
+the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name, with
+their bounds and perhaps a typical value; `= n` after an input's type says that the input holds that symbol's value. `$0`
+is an opaque call's first input. An origin keeps the last part of the file's path. The elements of a large tensor among
+the attributes are not in the text.
 """
 from __future__ import annotations
 
@@ -99,8 +100,8 @@ def show(graph: Graph) -> str:
 
 
 def _header(graph: Graph) -> str:
-    inputs = [f"%{i.name}: {type_text(i.type)}" for i in graph.inputs]
-    bounds = [f"{s} >= {s.lo}" if s.hi is None else f"{s} in {s.lo}..{s.hi}" for s in _symbols(graph)]
+    inputs = [f"%{i.name}: {type_text(i.type)}" + (f" = {i.attrs['symbol']}" if "symbol" in i.attrs else "") for i in graph.inputs]
+    bounds = [_bound(s) for s in sorted(graph.symbols(), key=lambda s: s.name)]
     start = f"graph {_word(graph.name)}[{', '.join(bounds)}](" if bounds else f"graph {_word(graph.name)}("
     line = f"{start}{', '.join(inputs)}) {{"
     if len(line) <= _WIDTH and not any(str(i.origin) for i in graph.inputs):
@@ -110,32 +111,13 @@ def _header(graph: Graph) -> str:
     return "\n".join([start, *rows, ") {"])
 
 
+def _bound(s: Sym) -> str:
+    bounds = f"{s} >= {s.lo}" if s.hi is None else f"{s} in {s.lo}..{s.hi}"
+    return bounds if s.hint is None else f"{bounds} as {s.hint}"
+
+
 def _word(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z_][\w.]*", name) else repr(name)
-
-
-def _symbols(graph: Graph) -> list[Sym]:
-    """The size symbols of a graph, by name."""
-    found: set[Sym] = set()
-    for v in (*graph.inputs, *graph.values):
-        for e in expressions((v.type, v.attrs)):
-            found |= e.symbols()
-    return sorted(found, key=lambda s: s.name)
-
-
-def expressions(part: Any) -> Iterator[Expr]:
-    """Every symbolic size in a type or in attributes."""
-    if isinstance(part, Expr):
-        yield part
-    elif isinstance(part, TensorType):
-        yield from expressions(part.shape + part.strides)
-    elif isinstance(part, TupleType):
-        yield from expressions(part.items)
-    elif isinstance(part, (tuple, list)):
-        for p in part:
-            yield from expressions(p)
-    elif isinstance(part, dict):
-        yield from expressions(tuple(part.values()))
 
 
 # Reading
@@ -242,12 +224,15 @@ class _Reader:
 
     def bound(self) -> tuple[str, Expr]:
         name = self.take("word", "a size symbol")
+        hi = None
         if self.accept(">="):
-            return name, sym(name, self.integer())
-        self.expect("in")
-        lo = self.integer()
-        self.expect("..")
-        return name, sym(name, lo, self.integer())
+            lo = self.integer()
+        else:
+            self.expect("in")
+            lo = self.integer()
+            self.expect("..")
+            hi = self.integer()
+        return name, sym(name, lo, hi, self.integer() if self.accept("as") else None)
 
     def integer(self) -> int:
         sign = -1 if self.accept("-") else 1
@@ -260,13 +245,21 @@ class _Reader:
             name = self.take("value", "an input such as %x, or ')'")[1:]
             self.expect(":")
             type = self.type()
+            attrs = {"symbol": self.symbol()} if self.accept("=") else {}
             more = self.accept(",")
-            found.append(self.define(Value(name, OPS["input"], (), {}, type, self.origin())))
+            found.append(self.define(Value(name, OPS["input"], (), attrs, type, self.origin())))
             self.lines()
             if not more:
                 self.expect(")")
                 break
         return tuple(found)
+
+    def symbol(self) -> Sym:
+        name = self.take("word", "a size symbol")
+        if name not in self.symbols:
+            self.at -= 1
+            self.fail("a size symbol")
+        return self.symbols[name].symbol
 
     def assignment(self) -> Value:
         name = self.take("value", "a value such as %x, or 'return'")[1:]

@@ -11,7 +11,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
     """Check the graph and return it; InvalidGraph names the value, the rule and the pass before.
 
     Names are unique; every value is defined before it is read; operands are values or numbers, and several results are
-    read through `item` alone; every op's type rule gives the recorded type (strides aside).
+    read through `item` alone; every op's type rule gives the recorded type (strides aside); every size symbol is bound by an
+    input.
     """
     defined: set[Value] = set()
     names: set[str] = set()
@@ -45,6 +46,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
             fail(v, f"is not well typed: {e}")
         if not same_type(expected, v.type):
             fail(v, f"has type {type_text(v.type)}, its op gives {type_text(expected)}")
+    for s in graph.symbols() - graph.bindings().keys():
+        raise InvalidGraph(f"{place}: no input gives the size {s}")
     for o in graph.outputs:
         if o not in defined:
             raise InvalidGraph(f"{place}: output %{o.name} is not in the graph")

@@ -221,7 +221,7 @@ def test_source_is_torchs(name):
     for inputs, attrs in OPS[name].samples():
         _, v = emitted(name, inputs, attrs)
         symbols = [Sym(f"i{k}", 0, n - 1) for k, n in enumerate(v.shape)]
-        grid = torch.meshgrid([torch.arange(n) for n in v.shape], indexing="ij")
+        grid = torch.meshgrid([torch.arange(n) for n in v.shape], indexing="ij") if v.shape else ()
         ours = v.op.scalar(TorchScalars(dict(zip(symbols, grid))), [expr_of(i) for i in symbols], **v.attrs)
         close(ours.to(v.dtype).expand(v.shape), v.op.meaning(**attrs), exact=True)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 
+from ..dims import expr
 from ..ir import ObjectType, TensorType, TupleType, Value
 from ..op import OPS, Op, register
 
@@ -13,6 +14,12 @@ def given_type(inputs, attrs):
 
 
 register(Op("input", "input", "A graph input.", given_type))
+
+register(Op("size", "source", "A size as a 0-dim integer tensor: the value of `dim`.",
+            lambda inputs, a: TensorType((), torch.int64, a["device"]),
+            meaning=lambda *, dim, device: torch.tensor(dim, device=device),
+            scalar=lambda s, coordinates, *, dim, device: s.index(expr(dim)), gradient=lambda b, v, g: (), cost=0,
+            samples=lambda: [((), {"dim": 5, "device": torch.device("cpu")})]))
 
 register(Op("detach", "pointwise", "The same elements, with no gradient through it.",
             lambda inputs, a: inputs[0].type.like(), promotion="none",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..builder import Builder
-from ..dims import Dim, Expr
+from ..dims import typical
 from ..ir import Graph, TensorType, TupleType, Type, Value, dense
 from ..op import OPS
 from ..ops.core import takes_random_numbers
@@ -21,8 +21,6 @@ from .mincut import INFINITE, Network
 
 #: Bytes of memory traffic that take as long as one scalar operation: an exp counts 12 and takes as long as about 2 bytes.
 BYTES_PER_OPERATION = 0.15
-#: Size taken for a symbolic dimension when costs are weighed.
-TYPICAL_SIZE = 64
 #: Kinds of op that the backward may run again; everything else is saved.
 REPEATABLE = ("pointwise", "view", "source", "reduce", "cat")
 
@@ -147,15 +145,9 @@ class _Costs:
             return 0
         if v.op.kind == "reduce":
             return nbytes(v.inputs[0].type)  # another pass over its input
-        return int(_number(v.type.numel) * v.op.cost * BYTES_PER_OPERATION)
+        return int(typical(v.type.numel) * v.op.cost * BYTES_PER_OPERATION)
 
 
 def nbytes(t: Type) -> int:
     """The size in memory, roughly where it is symbolic; a Python object counts as a word."""
-    return _number(t.nbytes) if isinstance(t, TensorType) else 8
-
-
-def _number(size: Dim) -> int:
-    if isinstance(size, Expr):
-        return size.evaluate({s.name: min(max(TYPICAL_SIZE, s.lo), s.hi or TYPICAL_SIZE) for s in size.symbols()})
-    return size
+    return typical(t.nbytes) if isinstance(t, TensorType) else 8
