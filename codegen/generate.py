@@ -9,7 +9,7 @@ from typing import Any, Iterator, Protocol, Sequence
 import torch
 
 from ..compiler.dims import Sym, expr_of
-from ..compiler.ir import Graph, ObjectType, TupleType, Value
+from ..compiler.ir import Graph, NumberType, ObjectType, TupleType, Value
 from ..compiler.op import OPS
 from ..compiler.ops.core import called
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step
@@ -196,7 +196,8 @@ class _Builder:
 
     def add_call(self, v: Value) -> None:
         """An opaque value as a call of its meaning; its results, if several, in the slots of its items."""
-        args = tuple(self.argument(i) if isinstance(i, Value) else i for i in v.inputs)
+        args = tuple(i if not isinstance(i, Value) else self.number(i) if isinstance(i.type, NumberType) else self.argument(i)
+                     for i in v.inputs)
         place = (str(v.origin),)
         if not isinstance(v.type, TupleType):
             self.steps.append(Call(v.op.meaning, args, v.attrs, (self.slots.add(v, "call"),), called(v), *place))
@@ -209,6 +210,12 @@ class _Builder:
                            Call(operator.getitem, (Ref(whole), 0), {}, results, "item", *place)]
         else:
             self.steps.append(Call(v.op.meaning, args, v.attrs, results, called(v), *place))
+
+    def number(self, v: Value) -> Ref:
+        """A value that stands for a Python number, as that number."""
+        slot = self.slots.add_number(v)
+        self.steps.append(Call(torch.Tensor.item, (self.argument(v),), {}, (slot,), v.name, str(v.origin)))
+        return Ref(slot)
 
     def argument(self, v: Value) -> Ref:
         """A value as a tensor for a call: its slot; a view is made by the view's own meaning, on the tensor it shows."""

@@ -31,6 +31,11 @@ class Slots:
         self.slots.append(Slot(v.name, place, **more))
         return self.of[v]
 
+    def add_number(self, v: Value) -> int:
+        """A slot for the Python number that a call gives for a value."""
+        self.slots.append(Slot(f"{v.name}_value", "call"))
+        return len(self.slots) - 1
+
     def add_view(self, v: Value, shown: int) -> int:
         """A slot for a view that a call gives of another slot."""
         slot = self.add(v, "call")

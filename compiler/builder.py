@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Sequence, Union
 
 from ..errors import InvalidGraph
 from .dims import Dim, Expr, Sym, at_least, expr, known
-from .ir import Graph, Origin, TensorType, TupleType, Type, Value
+from .ir import Graph, NumberType, Origin, TensorType, TupleType, Type, Value
 from .op import OPS, Op
 
 #: What a rewriting rule gives: nothing (keep the value), a value, or one value per result of a tuple.
@@ -160,7 +160,8 @@ def same_type(a: Type, b: Type) -> bool:
     if isinstance(a, TupleType) and isinstance(b, TupleType):
         return len(a.items) == len(b.items) and all(map(same_type, a.items, b.items))
     if isinstance(a, TensorType) and isinstance(b, TensorType):
-        return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+        alike = isinstance(a, NumberType) == isinstance(b, NumberType)
+        return alike and a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
     return a == b
 
 

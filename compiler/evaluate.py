@@ -7,7 +7,7 @@ import torch
 
 from .dims import Sym
 from .instantiate import with_sizes
-from .ir import Graph, Value
+from .ir import Graph, NumberType, Value
 from .ops.core import takes_random_numbers
 
 
@@ -23,7 +23,7 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     """
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
-    env: dict[Value, Any] = dict(zip(graph.inputs, inputs))
+    env: dict[Value, Any] = {i: x.item() if isinstance(i.type, NumberType) else x for i, x in zip(graph.inputs, inputs)}
     sizes = symbol_values(graph, inputs)
     last = {i: v for v in graph.values for i in v.operands}
     kept = set(graph.outputs)

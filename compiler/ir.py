@@ -56,6 +56,15 @@ class TensorType:
 
 
 @dataclass(frozen=True)
+class NumberType(TensorType):
+    """A Python float (dtype float64) or int (int64) that each call brings along. It lies in memory as a 0-dim tensor, and
+    counts in torch's type promotion as the Python number that it is."""
+
+    def like(self, shape: Sequence[Dim] | None = None, dtype: torch.dtype | None = None) -> TensorType:
+        return TensorType(tuple(shape or ()), dtype or self.dtype, self.device)
+
+
+@dataclass(frozen=True)
 class TupleType:
     """What an op with several results gives; `item` takes one out."""
     items: tuple["Type", ...]

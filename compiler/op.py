@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from .dims import Dim, Expr
-from .ir import TensorType, Type, Value
+from .ir import NumberType, TensorType, Type, Value
 from .scalar import arithmetic_dtype
 
 
@@ -134,7 +134,14 @@ def _category(d: torch.dtype) -> int:
     return 3 if d.is_complex else 2 if d.is_floating_point else 0 if d == torch.bool else 1
 
 
+def is_number(operand) -> bool:
+    """Whether an operand counts as a Python number: one, or a value that is one on every call."""
+    return not isinstance(operand, Value) or isinstance(operand.type, NumberType)
+
+
 def _number_dtype(n) -> torch.dtype:
+    if isinstance(n, Value):
+        return torch.get_default_dtype() if n.dtype.is_floating_point else n.dtype
     if isinstance(n, bool):
         return torch.bool
     if isinstance(n, int):
@@ -147,10 +154,10 @@ def common_dtype(inputs: Sequence) -> torch.dtype:
     group counting only if its category (bool < integer < float < complex) is higher."""
     groups: list[list[torch.dtype]] = [[], [], []]
     for i in inputs:
-        if isinstance(i, Value):
-            groups[0 if i.rank else 1].append(i.dtype)
-        else:
+        if is_number(i):
             groups[2].append(_number_dtype(i))
+        else:
+            groups[0 if i.rank else 1].append(i.dtype)
     result: torch.dtype | None = None
     for group in groups:
         if not group:
@@ -168,6 +175,9 @@ def common_dtype(inputs: Sequence) -> torch.dtype:
 
 def compute_dtype(op: Op, inputs: Sequence) -> torch.dtype:
     """The dtype a pointwise op's operands are converted to (before float16/bfloat16 widen to float32 for the arithmetic)."""
+    if all(map(is_number, inputs)):  # Python's own arithmetic
+        floats = op.promotion == "float" or any(_number_dtype(i).is_floating_point for i in inputs)
+        return torch.float64 if floats else torch.int64
     d = common_dtype(inputs[1:] if op.promotion == "select" else inputs)
     if op.promotion == "float" and not d.is_floating_point and not d.is_complex:
         return torch.get_default_dtype()
@@ -179,7 +189,7 @@ def operand_dtypes(v: Value) -> tuple[torch.dtype, ...]:
     then in `arithmetic_dtype` of it (compiler/scalar.py)."""
     op, inputs = v.op, v.inputs
     if op.promotion == "none":
-        return tuple(i.dtype if isinstance(i, Value) else inputs[0].dtype for i in inputs)
+        return tuple(inputs[0].dtype if is_number(i) else i.dtype for i in inputs)
     d = compute_dtype(op, inputs)
     if op.promotion == "select":
         return (torch.bool, *(d for _ in inputs[1:]))
@@ -199,7 +209,7 @@ def pointwise_type(op_name: str):
         op = OPS[op_name]
         shape = broadcast([i.shape for i in inputs if isinstance(i, Value)])
         dtype = torch.bool if op.promotion in ("compare", "bool") else compute_dtype(op, inputs)
-        return TensorType(shape, dtype, device_of(inputs))
+        return (NumberType if all(map(is_number, inputs)) else TensorType)(shape, dtype, device_of(inputs))
     return rule
 
 

@@ -6,8 +6,8 @@
       return loss=%sum_0
     }
 
-A type is dtype[sizes]{strides}@device; strides stand where they are not the contiguous ones, the device where it is not
-the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name, with
+A type is dtype[sizes]{strides}@device, or float or int for a Python number that comes with each call; strides stand where
+they are not the contiguous ones, the device where it is not the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name, with
 their bounds and perhaps a typical value; `= n` after an input's type says that the input holds that symbol's value. `$0`
 is an opaque call's first input. An origin keeps the last part of the file's path. The elements of a large tensor among
 the attributes are not in the text.
@@ -24,7 +24,7 @@ import torch
 
 from ..errors import InvalidText
 from .dims import Dim, Expr, Sym, simplest, sym
-from .ir import Graph, Number, ObjectType, Origin, TensorType, TupleType, Type, Value
+from .ir import Graph, Number, NumberType, ObjectType, Origin, TensorType, TupleType, Type, Value
 from .op import OPS
 from .ops.core import Operand
 
@@ -32,6 +32,7 @@ _SHORT = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torc
           torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "bool",
           torch.complex64: "c64", torch.complex128: "c128"}
 _LONG = {short: dtype for dtype, short in _SHORT.items()}
+_NUMBERS = {torch.float64: "float", torch.int64: "int"}
 _WORDS = {"None": None, "True": True, "False": False, "nan": float("nan"), "inf": float("inf")}
 _PRODUCTS = {"*": operator.mul, "//": operator.floordiv, "%": operator.mod}
 _WIDTH = 110           # of a header line, before it is broken up
@@ -49,6 +50,9 @@ def type_text(t: Type) -> str:
         return "(" + ", ".join(map(type_text, t.items)) + ")"
     if isinstance(t, ObjectType):
         return t.what
+    if isinstance(t, NumberType):
+        text = _NUMBERS[t.dtype]
+        return text if t.device.type == "cpu" else f"{text}@{t.device}"
     text = f"{dtype_text(t.dtype)}[{','.join(map(str, t.shape))}]"
     if not t.contiguous:
         text += "{" + ",".join(map(str, t.strides)) + "}"
@@ -330,6 +334,9 @@ class _Reader:
         if self.accept("("):
             return TupleType(tuple(self.listed(")", self.type)))
         word = self.take("word", "a type such as f32[2,3]")
+        for dtype, name in _NUMBERS.items():
+            if word == name and not self.next_is("["):
+                return NumberType((), dtype, self.on_device())
         if not self.accept("["):
             return ObjectType(word)
         dtype = _dtype(word)
@@ -338,8 +345,10 @@ class _Reader:
             self.fail("a dtype")
         shape = tuple(self.listed("]", self.literal))
         strides = tuple(self.listed("}", self.literal)) if self.accept("{") else None
-        device = self.device(self.take("word", "a device")) if self.accept("@") else torch.device("cpu")
-        return TensorType(shape, dtype, device, strides)
+        return TensorType(shape, dtype, self.on_device(), strides)
+
+    def on_device(self) -> torch.device:
+        return self.device(self.take("word", "a device")) if self.accept("@") else torch.device("cpu")
 
     def device(self, word: str) -> torch.device:
         try:

@@ -90,6 +90,17 @@ register(Op("full", "source", "A tensor filled with one number.",
                   "new_empty_strided": lambda b, x, size, stride, **options: _new_filled(0)(b, x, size, **options)}))
 
 
+def _scalar(n, *, dtype, device):
+    return n.to(dtype) if isinstance(n, torch.Tensor) else torch.scalar_tensor(n, dtype=dtype, device=device)
+
+
+register(Op("scalar", "pointwise", "A Python number that comes with each call, as a 0-dim tensor.", promotion="none",
+            type=lambda inputs, a: TensorType((), a["dtype"], a["device"]), meaning=_scalar,
+            scalar=lambda s, n, *, dtype, device: s.cast(n, dtype), gradient=lambda b, v, g: (None,), cost=0,
+            samples=lambda: [((torch.tensor(0.3, dtype=torch.float64),), {"dtype": dtype, "device": torch.device("cpu")})
+                             for dtype in (torch.float32, torch.bfloat16, torch.int64)]))
+
+
 def _arange(b, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None):
     """Integer bounds only, and a dtype that holds every element exactly: on floats torch rounds in a way of its own."""
     if not _plain(layout, pin_memory) or any(isinstance(n, float) for n in (start, end, step)):

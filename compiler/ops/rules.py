@@ -6,6 +6,7 @@ from typing import Callable, Iterable
 import torch
 
 from ..ir import Value
+from ..op import is_number
 from .views import sum_to, zeros
 
 Rule = Callable  # (builder, value, gradient of the value) -> gradient of one operand, before it is summed to the operand's shape
@@ -19,7 +20,7 @@ def partials(*rules: Rule | None) -> Callable:
 
 
 def differentiable(x) -> bool:
-    return isinstance(x, Value) and x.dtype.is_floating_point
+    return not is_number(x) and x.dtype.is_floating_point
 
 
 def passed(b, v, g):
