@@ -17,6 +17,7 @@ from ..compiler.builder import Builder
 from ..compiler.ir import Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
 from .bridge import replay
+from .building import NumberBuilder
 from .custom import CustomCalls
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
@@ -24,6 +25,7 @@ from .origins import here
 from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
 from .profiling import unprofiled
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
+from .symbols import Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
 from .torch_internals import TorchDispatchMode, current_backward, version_of
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
@@ -62,15 +64,18 @@ class Recorder:
     arguments   the tensors given to the run, with names for people, each tensor once: the graph's first inputs
     name_of     tells the name of a tensor that the run reads and did not make ("fc1.weight"), None if it has none
     name        of the graph
+    numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
 
-    def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str):
+    def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
+                 numbers: Numbers | None = None):
         self.unsupported: Unsupported | None = None
         self._name, self._name_of = name, name_of
-        self._b = Builder()
+        self._b = Builder() if numbers is None else NumberBuilder(numbers, lambda v: self._reach.add_input(v, 0))
         self._reach, self._sources = Reach(self._b), Sources()
+        self.numbers = numbers
         self._memory = Memory(self._b, self._reach)
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
@@ -82,6 +87,9 @@ class Recorder:
         self._guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
+        if self.numbers is not None:
+            self._filled = wrapped_numbers_filled()
+            self._filled.__enter__()
         for mode in self._modes:
             mode.__enter__()
         return self
@@ -89,6 +97,8 @@ class Recorder:
     def __exit__(self, *error) -> None:
         for mode in reversed(self._modes):
             mode.__exit__(*error)
+        if self.numbers is not None:
+            self._filled.__exit__(*error)
 
     def stop(self, why: Unsupported) -> None:
         """Record nothing more."""
@@ -182,6 +192,8 @@ class Recorder:
         if self._custom.inside:
             self._custom.check((*args, *kwargs.values()))
             return None
+        if self.numbers is not None:
+            args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
         self._refuse(op, args, kwargs)
         call = _Call(op, args, kwargs)
         if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
@@ -407,8 +419,14 @@ class Recorder:
                 siblings = [t for t, a in zip(results, aliases) if a.base is alias.base]
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
         writebacks = tuple(WriteBack(i.input, outputs.add(i.value)) for i in self._memory.inputs if i.version)
+        tensors = list(self._tensors)
+        given = self._b.given if isinstance(self._b, NumberBuilder) else ()
+        for value, node in given:
+            self._b.inputs.append(value)
+            tensors.append(torch.tensor(node.value, dtype=value.dtype, device=value.type.device))
         graph = self._b.graph(self._name, outputs.values)
-        return Recording(graph, tuple(self._tensors), tuple(entries[id(t)] for t in results), writebacks, self._random)
+        return Recording(graph, tuple(tensors), tuple(entries[id(t)] for t in results), writebacks, self._random,
+                         tuple(node for _, node in given))
 
     def _check_inputs(self) -> None:
         for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
@@ -507,11 +525,13 @@ class _Ops(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
         if recorder.unsupported is not None or recorder._busy:
-            return function(*args, **kwargs)
+            return function(*args, **kwargs) if recorder.numbers is None else function(*plain(args), **plain(kwargs))
         if overload(function).composite:
             with self:
                 return function.decompose(*args, **kwargs)
         call = recorder.before(function, args, kwargs)
+        if recorder.numbers is not None:
+            args, kwargs = plain((args, kwargs))
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
@@ -563,7 +583,8 @@ def _place(origin: Origin) -> str:
 
 def _is_numbers(data) -> bool:
     """Whether data is a plain Python number, or lists of them."""
-    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else type(data) in (bool, int, float, complex)
+    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else (
+        type(data) in (bool, int, float, complex) or is_symbolic(data))
 
 
 def _is_operand(data) -> bool:

@@ -65,12 +65,13 @@ class Recording:
     """One run. `tensors[k]` is the very tensor that was graph input k: the arguments first, in the order given to the
     recorder (those the run never read included), then whatever else the run read (parameters, buffers, globals).
     `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
-    unoptimised recording: pure, no in-place ops."""
+    unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
     writebacks: tuple[WriteBack, ...] = ()
     random: bool = False
+    numbers: tuple[Any, ...] = ()
 
     @property
     def disjoint(self) -> tuple[int, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import operator
+from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, Callable, Iterable, Union
+from typing import Any, Callable, Iterable, Iterator, Union
 
 import numpy
 import torch
 
 from ..compiler.dims import Dim, Expr, simplest
 from .guards import Condition
+from .torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
 #: Characters of an expression shown to people; a longer one is shown by its name.
@@ -97,6 +99,23 @@ class Numbers:
         names = frozenset(o.name for o in operands if o.name)
         if self.listening and names:
             self.conditions.setdefault(test, (Condition(test, now, subject, expected), names))
+
+    def convertible(self, node: "Node", dtype: torch.dtype) -> None:
+        """Let the program hold for the numbers that this dtype has room for: where it has not, torch raises or wraps."""
+        n = node.text
+        if dtype == torch.bool or dtype == torch.float64:
+            return
+        limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+        test = f"{limits.min} <= {n} <= {limits.max}"
+        fits = limits.min <= node.value <= limits.max
+        if dtype.is_floating_point:
+            if node.is_int() and limits.max > 1 << 64:
+                return
+            test, fits = f"({test} or {n} - {n} != 0)", fits or not math.isfinite(node.value)
+        if fits:
+            self._note(test, n, f"{node.shown} as {dtype}", node.value, node)
+        else:
+            self.fix(node)
 
     def fix(self, node: "Node") -> None:
         """Let the program hold for the node's present value alone."""
@@ -237,6 +256,30 @@ def fixed(value: Any) -> Any:
     if type(value) is dict:
         return {k: fixed(v) for k, v in value.items()}
     return value
+
+
+def own(value: Any) -> Any:
+    """A value in which torch's wrappings of symbolic numbers, in lists and dicts too, are ours again."""
+    if is_symbolic(value):
+        return value.node.wrapped()
+    if type(value) in (list, tuple):
+        return type(value)(map(own, value))
+    return {k: own(v) for k, v in value.items()} if type(value) is dict else value
+
+
+@contextmanager
+def wrapped_numbers_filled() -> Iterator[None]:
+    """Tensors that torch makes of symbolic numbers hold their values: of itself it leaves NaN in them, for autograd to save."""
+    def put(tensor: torch.Tensor, number: Any) -> None:
+        vars(tensor)[WRAPPED_NUMBER] = number
+        if is_symbolic(number):
+            with without_modes():
+                tensor.fill_(number.node.value)
+    setattr(torch.Tensor, WRAPPED_NUMBER, property(lambda tensor: vars(tensor)[WRAPPED_NUMBER], put))
+    try:
+        yield
+    finally:
+        delattr(torch.Tensor, WRAPPED_NUMBER)
 
 
 # Arithmetic. A size stays one under +, -, *, and under // and % by a positive constant.

@@ -2,6 +2,7 @@
 
 Checked at import: what the installed torch lacks is named, with what it serves, in one IncompatibleTorch.
 """
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import Any
 
@@ -38,6 +39,12 @@ current_backward = _take("torch._C._current_graph_task_id", "to notice a backwar
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
 empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)
 
+# Numbers
+#: The attribute under which a 0-dim tensor that stands for a SymFloat or SymInt keeps it (set by torch's argument parser).
+WRAPPED_NUMBER = "_wrapped_number"
+_no_dispatch = _take("torch._C._DisableTorchDispatch", "to fill tensors made of symbolic numbers")
+_no_function = _take("torch._C.DisableTorchFunction", "to fill tensors made of symbolic numbers")
+
 # Autograd
 PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for transforms, "
                       "which guards have ruled out", needed=False) or torch.autograd.Function
@@ -53,6 +60,13 @@ GLOBAL_MODULE_HOOKS = {name: _take(f"torch.nn.modules.module.{name}", "to notice
 
 if _missing:
     raise IncompatibleTorch(f"torch {torch.__version__} lacks interfaces that smelt needs: {'; '.join(_missing)}")
+
+
+@contextmanager
+def without_modes():
+    """Inside, no mode of torch sees what runs."""
+    with _no_dispatch(), _no_function():
+        yield
 
 
 def schema_of(overload):
