@@ -8,22 +8,25 @@ import threading
 import types
 import warnings
 import weakref
-from dataclasses import dataclass
-from typing import Any, Callable, Protocol, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import torch
 from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
+from .changing import Changing, StandIns, number_reads, without_symbols
 from .fetched import Fetched
-from .guards import Condition, Guards, Namespace, Watch, has_strides
+from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
+from .host import host_of
 from .modules import compiled_module, pair_of
 from .observer import Observer
 from .places import user_frame
 from .recorder import Recorder
 from .recording import Recording
 from .structure import Arguments, Rebuild
+from .symbols import Node, Numbers
 from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
@@ -39,17 +42,40 @@ class Run(Protocol):
 
 @dataclass(eq=False, repr=False)
 class CompiledProgram:
-    """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`."""
+    """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
+
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
+    leaves: Mapping[str, int | float] = field(default_factory=dict)
+    reads: Sequence[Read] = ()
 
     def __post_init__(self):
         self.check = self.guards.check
 
     def __str__(self):
         return f"{'eager: ' + self.reason if self.run is None else 'compiled'}\n{self.guards}"
+
+
+class Passing:
+    """A program whose guards also give `count` numbers for the result: passed by it."""
+
+    def __init__(self, run: Run, count: int):
+        self.run, self.count = run, count
+
+    def __call__(self, given: Sequence[Any]) -> Sequence[Any]:
+        return [*self.run(given[:-self.count]), *given[-self.count:]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.run, name)
+
+
+def _called(function: Callable, arguments: Arguments) -> Any:
+    """The function's result for a call taken apart, which is not needed any more."""
+    (args, kwargs), arguments.call = arguments.call, ((), {})
+    return function(*args, **kwargs)
 
 
 class CompiledFunction:
@@ -75,6 +101,7 @@ class CompiledFunction:
         self._watch = watch
         self._attempts = 0
         self._warned: set[str] = set()
+        self._changing = Changing()
         self._methods: dict[int, tuple[weakref.ref, CompiledFunction]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -150,22 +177,27 @@ class CompiledFunction:
         config.check()
         names = Namespace()
         try:
-            arguments = Arguments(self._function, args, kwargs, names, self._bound)
+            arguments = self._arguments(args, kwargs, names)
         except Unsupported as e:
             self._say(e)
             return self._function(*args, **kwargs)
         observer = Observer(self._function, arguments)
-        recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name)
-        with observer, recorder:
-            result = self._function(*args, **kwargs)
+        recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name,
+                                                arguments.given)
+        with StandIns(self._changing, arguments), observer, recorder:
+            result = _called(self._function, arguments)
         self._attempts += 1
         try:
-            program = self._program(arguments, names, observer, recorder, result)
+            try:
+                program = self._program(arguments, names, observer, recorder, result)
+            finally:
+                if arguments.given is not None:
+                    result = without_symbols(result, arguments.given)
             if not observer.writes and program.check(args, kwargs) is None:
                 raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
             self._say(e)
-            program = CompiledProgram(self._guards(arguments, names, observer), None, None, str(e))
+            program = self._case(arguments, observer, self._guards(arguments, names, observer), None, None, str(e))
         if observer.writes or program.check(args, kwargs) is not None:  # what is written, the next call may find changed
             self.programs = (program, *self.programs)
         return result
@@ -176,8 +208,21 @@ class CompiledFunction:
         fetched = self._fetched(arguments, observer)
         rebuild = Rebuild(result, arguments.places, observer.outside, observer.writes, fetched.at)
         recording = recorder.finish(rebuild.tensors)
-        guards = self._guards(arguments, names, observer, recording)
-        return CompiledProgram(guards, self._built(recording), rebuild.make)
+        guards = self._guards(arguments, names, observer, recording, rebuild.numbers)
+        run = self._built(recording)
+        return self._case(arguments, observer, guards, Passing(run, len(rebuild.numbers)) if rebuild.numbers else run, rebuild.make)
+
+    def _arguments(self, args: tuple, kwargs: dict, names: Namespace) -> Arguments:
+        """The call taken apart, with symbolic numbers where numbers were seen to change."""
+        arguments = Arguments(self._function, args, kwargs, Namespace(), self._bound) if self.programs else None
+        for program in self.programs:
+            self._changing.compare(program.leaves, program.reads, arguments)
+        return Arguments(self._function, args, kwargs, names, self._bound, Numbers() if self._changing else None,
+                         self._changing.arguments)
+
+    def _case(self, arguments: Arguments, observer: Observer, *program) -> CompiledProgram:
+        reads = number_reads(observer.reads.values())
+        return CompiledProgram(*program, leaves=arguments.leaves, reads=reads)
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""
@@ -188,13 +233,15 @@ class CompiledFunction:
         except Exception as defect:
             raise Unsupported(f"internal error while compiling: {type(defect).__name__}: {defect}") from defect
 
-    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None) -> Guards:
+    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None,
+                returned: Sequence[str] = ()) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
         captured, written = [], ()
         given = {id(t): variable for variable, _, t in arguments.tensors}
         steps = list(arguments.steps)
         if recording is not None:
-            captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):]]
+            end = len(recording.tensors) - len(recording.numbers)
+            captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):end]]
             written = tuple(sorted({w.input for w in recording.writebacks}))
         taken = {id(t) for _, t in captured}
         watched = []
@@ -206,8 +253,12 @@ class CompiledFunction:
                 steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
             elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
+        host = None
+        if arguments.given is not None:
+            read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
+            host = host_of(arguments.given, names, read, recording, returned)
         return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
-                      observer.read_flags, self._watch, fetched.at)
+                      observer.read_flags, self._watch, fetched.at, host)
 
     def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
         return Fetched(observer.reads.values(), observer.changing, {id(t) for _, _, t in arguments.tensors})

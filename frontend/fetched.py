@@ -13,6 +13,7 @@ import torch
 
 from .guards import MISSING, Read, constant, has_strides
 from .structure import is_plain_instance
+from .symbols import Node
 
 #: Changing places are told as a read tells them: see Read.place.
 Places = Container[tuple]
@@ -32,7 +33,7 @@ class Fetched:
         self.objects: dict[int, Any] = {}
         if changing:
             self._find(changing)
-        if self.objects:
+        if self.objects or any(map(_has_numbers, self.reads)):
             self._given, reads, self.reads = given, self.reads, []
             for read in reads:
                 self._take(read)
@@ -60,7 +61,7 @@ class Fetched:
 
     def _take(self, read: Read) -> None:
         if read.kind == "contents" and not isinstance(read.holder, (set, frozenset)) and (
-                id(read.holder) in self.objects or any(id(p.expected) in self.objects for p in parts(read))):
+                id(read.holder) in self.objects or _has_numbers(read) or any(id(p.expected) in self.objects for p in parts(read))):
             self._take_apart(read.holder, read)
             return
         self.reads.append(read)
@@ -90,6 +91,11 @@ def parts(read: Read) -> Iterator[Read]:
             yield Read("element", read.holder, index, value, f"{read.subject}[{index}]", read.where)
 
 
+def _has_numbers(read: Read) -> bool:
+    """Whether there is a symbolic number in a container."""
+    return read.kind == "contents" and any(isinstance(v, Node) for v in read.expected[-1])
+
+
 def _named(key: Any) -> str:
     return repr(key) if constant(key) else "..."
 
@@ -100,4 +106,4 @@ def _fetchable(value: Any) -> bool:
         return type(value) in (torch.Tensor, torch.nn.Parameter) and has_strides(value)
     if isinstance(value, tuple):
         return not constant(value)
-    return value is not MISSING and (type(value) in (list, dict, OrderedDict, deque) or is_plain_instance(value))
+    return value is not MISSING and not isinstance(value, Node) and (type(value) in (list, dict, OrderedDict, deque) or is_plain_instance(value))

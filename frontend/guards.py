@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
 
+from .symbols import Node, is_symbolic, noted
 from .torch_internals import TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
@@ -30,12 +31,12 @@ Watch = Callable[[Sequence[Place]], Callable[[], bool] | None]
 
 def same(a: Any, b: Any) -> bool:
     """Whether no program can tell the values apart: the same object, or equal immutable values of one type
-    (-0.0 differs from 0.0, True from 1; NaN equals NaN)."""
+    (-0.0 differs from 0.0, True from 1; NaN equals NaN). A node of a symbolic number is the number's value in the run."""
     if a is b:
         return True
     kind = type(a)
     if kind is not type(b):
-        return False
+        return isinstance(b, Node) and (same(a, b.value) if not is_symbolic(a) else a.node is b)
     if kind is float:
         return (a == b and copysign(1.0, a) == copysign(1.0, b)) or (a != a and b != b)
     if kind is complex:
@@ -55,16 +56,18 @@ def constant(value: Any) -> bool:
     """Whether a value never changes, whatever a program does: numbers, text, dtypes, and tuples of such."""
     if isinstance(value, tuple):
         return all(map(constant, value))
-    return isinstance(value, (*SINGLETONS, *VALUE_TYPES)) and not isinstance(value, types.MethodType)
+    if isinstance(value, slice):
+        return all(map(constant, (value.start, value.stop, value.step)))
+    return not is_symbolic(value) and isinstance(value, (*SINGLETONS, *VALUE_TYPES)) and not isinstance(value, types.MethodType)
 
 
 def snapshot(container: Any) -> tuple:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
-        return tuple(dict.keys(container)), tuple(dict.values(container))
+        return tuple(dict.keys(container)), tuple(map(noted, dict.values(container)))
     if isinstance(container, (set, frozenset)):
         return (frozenset((type(v), v) for v in container),)
-    return (tuple(container),)
+    return (tuple(map(noted, container)),)
 
 
 def same_contents(container: Any, before: tuple) -> bool:
@@ -83,7 +86,7 @@ class Read:
     kind      "item" `holder[key]` of a mapping | "element" `holder[key]` of a sequence | "attr" `holder.key` |
               "type" `type(holder)` | "call" `holder(*key)` | "has" `key in holder` | "keys" `tuple(holder)` |
               "size" `len(holder)` | "contents" what the container `holder` holds
-    expected  the value found, MISSING if there was none; for "contents" a snapshot
+    expected  the value found, MISSING if there was none; for "contents" a snapshot. A node stands for any number of its type
     subject   its name for people; `where` the user's line that read it first
     """
     kind: str
@@ -120,6 +123,8 @@ class Read:
     def place(self) -> Place | None:
         """A place that holds the very object it holds now only if this read holds; None if there is no such."""
         holder, kind, missing = self.holder, type(self.holder), self.expected is MISSING
+        if isinstance(self.expected, Node):
+            return None
         if self.kind == "item":
             place = "item" if kind in (dict, OrderedDict) else "entry"
             return (f"no {place}", holder, self.key, None) if missing else (place, holder, self.key, self.expected)
@@ -345,7 +350,8 @@ def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, R
     """The conditions of all reads; behind one look at their places those that have one. What is fetched gets a local each."""
     for n, read in enumerate(fetched.values()):
         names.place(read.expected, f"s{n}")
-    steps = [_fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
+    steps = [_number_steps(names, r) if isinstance(r.expected, Node) else
+             _fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
     places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]
     holds = watch([p for p in places if p is not None]) if watch and any(places) else None
     if holds is None:
@@ -361,10 +367,27 @@ def _condition(names: Namespace, read: Read, fetched: Mapping[int, Read]) -> Con
     return Condition(condition.test, condition.now, f"{read.subject}, the same object as an earlier one,", None)
 
 
+def _fetched_into(names: Namespace, local: str, read: Read) -> str:
+    """The line that fetches what is in a place now."""
+    holder = names.bind(read.holder, "h")
+    return f"{local} = {access(read.kind, holder, str(read.key) if read.kind == 'attr' else names.literal(read.key))}"
+
+
+def number_condition(node: Node, local: str) -> Condition:
+    """The condition that a local holds a number such as a node stands for."""
+    kind = type(node.value)
+    return Condition(f"type({local}) is {kind.__name__}", f"type({local})", f"type of {node.shown}", kind)
+
+
+def _number_steps(names: Namespace, read: Read) -> "list[str | Condition]":
+    """Fetch the number in a place, whatever it is."""
+    return [_fetched_into(names, read.expected.name, read), number_condition(read.expected, read.expected.name)]
+
+
 def _fetch_steps(names: Namespace, read: Read) -> "list[str | Condition]":
     """Fetch what is in a place now, and see that it is of the type of what was there."""
-    local, holder = names.bind(read.expected), names.bind(read.holder, "h")
-    line = f"{local} = {access(read.kind, holder, str(read.key) if read.kind == 'attr' else names.literal(read.key))}"
+    local = names.bind(read.expected)
+    line = _fetched_into(names, local, read)
     if isinstance(read.expected, torch.Tensor):  # its type is compared with its metadata
         return [line, Condition(f"not {local}.is_nested", f"{local}.is_nested", f"{read.subject}.is_nested", False)]
     kind = type(read.expected)
@@ -387,20 +410,28 @@ def distinct(found: tuple, others: frozenset) -> bool:
     return len(ids) == len(found) and ids.isdisjoint(others)
 
 
+@dataclass(frozen=True)
+class Host:
+    """What the guards compute of a program's numbers: `steps`, and `passed`, the texts of what follows the input tensors."""
+    steps: Sequence[Condition | str] = ()
+    passed: Sequence[str] = ()
+
+
 class Guards:
     """The conditions of one program, compiled.
 
-    `check(args, kwargs)` gives the program's input tensors (arguments, then `captured`), or None where a condition
-    fails; `why(args, kwargs)` says which one. `source` is the text of `check`.
+    `check(args, kwargs)` gives the program's input tensors (arguments, then `captured`, then numbers), or None where a
+    condition fails; `why(args, kwargs)` says which one. `source` is the text of `check`.
     """
 
     def __init__(self, names: Namespace, arguments: Sequence["Condition | str"], reads: Iterable[Read], state: Sequence[Read],
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
-                 watch: Watch | None = None, fetched: Mapping[int, Read] = {}):
+                 watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
-        id of the object, the reads whose place has another object on every call (see fetched.py). Where
+        id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
+        of the numbers read. Where
         `watch` tells that no place read has another object in it, the conditions on what is there are not looked at."""
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
@@ -408,12 +439,14 @@ class Guards:
         fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
         local = [variable for variable, _, _ in given]
         inputs = ", ".join([*local, *fixed[:len(captured)]])
+        host = host or Host()
+        passed = "".join(f", {text}" for text in host.passed)
         everything = ", ".join([*local, *fixed, *(names.bind(s) for s in self._tensors.sentinel)])
         checker, differ = names.bind(self._tensors.check), names.bind(self._tensors.difference)
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *looks,
+        steps = [*mode_conditions(names), *switches, *arguments, *looks, *host.steps,
                  Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
         if read_flags:  # under no_grad the check above looks past them
             named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
@@ -425,7 +458,7 @@ class Guards:
         flat = (c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)))
         self.conditions = [c for c in flat if isinstance(c, Condition)]
         self._steps = steps
-        self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}]")
+        self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}{passed}]")
         self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")
 
     def why(self, args: tuple, kwargs: dict) -> str:
@@ -456,7 +489,7 @@ class Guards:
                 lines += [f"{inside}if not ({condition.test}):", f"{inside}    {fail(index, condition)}"]
                 index += 1
         body = "\n".join(f"        {line}" for line in (*lines, success))
-        # A key, attribute or cell that is gone fails the condition that reads it.
+        # A key, attribute or cell that is gone fails the condition that reads it; so do numbers that Python can't compute with.
         lost = "return None" if name == "check" else "return -1, None"
         return (f"def {name}(args, kwargs):\n    try:\n{body}\n"
-                f"    except (KeyError, AttributeError, IndexError, ValueError):\n        {lost}\n")
+                f"    except (KeyError, AttributeError, IndexError, ValueError, ArithmeticError):\n        {lost}\n")

@@ -34,6 +34,7 @@ from .names import (attributes_loaded, attributes_named, attributes_written, cel
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .profiling import unprofiled
 from .structure import Arguments
+from .symbols import is_symbolic, noted, plain
 from .torch_internals import GLOBAL_MODULE_HOOKS
 from .writes import Write, container_writes, put, writes_of
 
@@ -182,7 +183,7 @@ class Observer:
         now = vars(holder)
         for key in (*now, *(k for k in before if k not in now)):
             value = now.get(key, MISSING)
-            if value is not before.get(key, MISSING) and not key.startswith("__"):
+            if value is not plain(before.get(key, MISSING)) and not key.startswith("__"):
                 kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
                 yield put(Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where)), value)
 
@@ -203,7 +204,7 @@ class Observer:
 
     def _touch(self, kind: str, holder: Any, key: Any, before: Any, subject: str, where: str = "", surely: bool = True) -> None:
         """The run is about to write to a place, surely or perhaps."""
-        read = Read(kind, holder, key, before, subject, where or user_line())
+        read = Read(kind, holder, key, noted(before), subject, where or user_line())
         known, sure = self._touched.get(read.found_at, (read, False))
         self._touched[read.found_at] = known, sure or surely
 
@@ -212,7 +213,7 @@ class Observer:
         where = (kind, id(holder), key)
         if where in self.reads or where in self._touched and not self._touched[where][0].holds():
             return  # known, or the run's own
-        self.reads[where] = Read(kind, holder, key, expected, subject, user_line())
+        self.reads[where] = Read(kind, holder, key, noted(expected), subject, user_line())
         if follow and expected is not MISSING:
             self._follow(expected, subject)
 
@@ -221,7 +222,7 @@ class Observer:
         if isinstance(value, torch.Tensor):
             self.tensors.setdefault(id(value), (name, value))
             return
-        if id(value) in self._known or constant(value):
+        if id(value) in self._known or constant(value) or is_symbolic(value):
             return
         self._known[id(value)] = value, name
         if isinstance(value, types.FunctionType):

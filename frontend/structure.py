@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections import OrderedDict
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from ..errors import Unsupported
-from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, snapshot
+from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition, snapshot
+from .symbols import Numbers, is_symbolic
 from .writes import STATEMENTS, Write
 
 #: Nested deeper than this, a structure counts as cyclic.
@@ -63,29 +64,38 @@ class Arguments:
     objects     (name, object) of every leaf that is no value: guarded by identity
     containers  (name, container, contents before the run), to see what the run changes
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
+    leaves      the same expressions of all numbers -> their values
+    call        (args, kwargs) as they are to be recorded, with symbolic numbers in place of some
+    standins    those that stand in lists, dicts and dataclasses as (container, key, number), to be put there for the run
+    given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
 
-    def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0):
-        """bound: how many leading arguments are known to be the same objects on every call, and need no guard."""
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0,
+                 numbers: Numbers | None = None, symbolic: Container[str] = ()):
+        """bound: how many leading arguments are known to be the same objects on every call, and need no guard; symbolic: the
+        places of the numbers for which `numbers` is to have a stand-in."""
         self.tensors: list[tuple[str, str, torch.Tensor]] = []
         self.objects: list[tuple[str, Any]] = []
         self.containers: list[tuple[str, Any, tuple]] = []
         self.places: dict[int, str] = {}
+        self.leaves: dict[str, int | float] = {}
+        self.standins: list[tuple[Any, Any, Any]] = []
+        self.numbers: set[str] = set()
+        self.given, self._symbolic, self._taken = numbers, symbolic, {}
         self._names, self._count, self._locals = names, 0, {}
         positional, keywords = argument_names(function, args, kwargs)
         self.steps: list[Condition | str] = [
             Condition(f"len(args) == {len(args)}", "len(args)", "number of positional arguments", len(args)),
             Condition(f"tuple(kwargs) == {tuple(kwargs)!r}" if kwargs else "not kwargs", "tuple(kwargs)", "keyword arguments",
                       tuple(kwargs))]
-        for i, (name, value) in enumerate(zip(positional, args)):
-            if i < bound:
-                self.objects.append((name, value))
-                self.places[id(value)] = f"args[{i}]"
-                names.place(value, f"args[{i}]")
-            else:
-                self._take(value, f"args[{i}]", f"args[{i}]", name, 0)
-        for name in keywords:
-            self._take(kwargs[name], f"kwargs[{name!r}]", f"kwargs[{name!r}]", name, 0)
+        for i, (name, value) in enumerate(zip(positional, args[:bound])):
+            self.objects.append((name, value))
+            self.places[id(value)] = f"args[{i}]"
+            names.place(value, f"args[{i}]")
+        rest = ((f"args[{i}]", name, args[i]) for i, name in enumerate(positional) if i >= bound)
+        taken = (*args[:bound], *(self._take(value, place, place, name, 0) for place, name, value in rest))
+        self.call = taken, {k: self._take(kwargs[k], f"kwargs[{k!r}]", f"kwargs[{k!r}]", k, 0) for k in keywords}
+        self._taken.clear()
 
     def _local(self, access: str) -> str:
         variable = f"a{self._count}"
@@ -93,18 +103,30 @@ class Arguments:
         self.steps.append(f"{variable} = {access}")
         return variable
 
-    def _take(self, value: Any, access: str, place: str, name: str, depth: int) -> None:
-        """Reach one value. `access` is its expression from a local of the guard, `place` from args and kwargs."""
+    def _take(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
+        """Reach one value, and give what stands for it in the recording. `access` is its expression from a local of the
+        guard, `place` from args and kwargs."""
         if depth > DEPTH:
             raise Unsupported(f"argument {name} is nested too deeply")
         if isinstance(value, torch.Tensor):
             self._tensor(value, access, place, name)
-        elif type(value) in (list, tuple, dict, OrderedDict) or is_namedtuple(value) or self._flat_dataclass(value):
-            self._container(value, access, place, name, depth)
-        else:
-            if not constant(value):
-                self.objects.append((name, value))
-            self.steps.append(Condition(equality(self._names, access, value), access, name, value))
+            return value
+        if type(value) in (list, tuple, dict, OrderedDict) or is_namedtuple(value) or self._flat_dataclass(value):
+            return self._container(value, access, place, name, depth)
+        if type(value) in (int, float):
+            self.leaves[place] = value
+            if place in self._symbolic:
+                return self._number(value, access, name)
+        if not constant(value):
+            self.objects.append((name, value))
+        self.steps.append(Condition(equality(self._names, access, value), access, name, value))
+        return value
+
+    def _number(self, value: int | float, access: str, name: str) -> Any:
+        number = self.given.given(value, name)
+        self.numbers.add(number.node.name)
+        self.steps += [f"{number.node.name} = {access}", number_condition(number.node, number.node.name)]
+        return number
 
     @staticmethod
     def _flat_dataclass(value: Any) -> bool:
@@ -125,11 +147,11 @@ class Arguments:
         self.places[id(value)] = place
         self.tensors.append((variable, name, value))
 
-    def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> None:
+    def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
         first = self._locals.get(id(value))
         if first is not None:
             self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
-            return
+            return self._taken.get(id(value), value)
         variable = self._locals[id(value)] = self._local(access)
         self.places[id(value)] = place
         kind = type(value)
@@ -156,8 +178,20 @@ class Arguments:
             shape, now = f"len({variable}) == {len(value)}", f"len({variable})"
         held = len(value) if isinstance(value, (list, tuple)) else tuple(value if isinstance(value, dict) else vars(value))
         self.steps.append(Condition(shape, now, f"what {name} holds", held))
-        for suffix, item, v in items:
-            self._take(v, variable + suffix, place + suffix, item, depth + 1)
+        return self._filled(value, place, [self._take(v, variable + suffix, place + suffix, item, depth + 1)
+                                           for suffix, item, v in items])
+
+    def _filled(self, value: Any, place: str, items: list) -> Any:
+        """A container with these items, which may be symbolic numbers, in place of its own."""
+        holder = vars(value) if is_dataclass_instance(value) else value
+        keys, held = (holder.keys(), holder.values()) if isinstance(holder, dict) else (range(len(value)), value)
+        other = [(key, item) for key, item, was in zip(keys, items, held) if item is not was]
+        if other and isinstance(holder, tuple):
+            self._taken[id(value)] = value = tuple.__new__(type(value), items)
+            self.places[id(value)] = place
+        else:
+            self.standins += [(holder, key, item) for key, item in other]
+        return value
 
 
 class Rebuild:
@@ -165,7 +199,8 @@ class Rebuild:
 
     `tensors` are the tensors of the result and of what was written, in order, each object once. `make(tensors, args,
     kwargs)` performs the writes and gives the result: the same containers around the given tensors; arguments, and
-    objects from outside the run, stay the same objects.
+    objects from outside the run, stay the same objects. `numbers` are the names of the symbolic numbers among them: `make`
+    expects their values behind the tensors, in reverse order.
     """
 
     def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool], writes: Sequence[Write] = (),
@@ -178,6 +213,7 @@ class Rebuild:
         self._done: dict[int, str] = {}
         self._open: set[int] = set()
         self._what, self._where = "returns", ""
+        self.numbers: list[str] = []
         expression = self._expression(result)
         statements = [self._statement(w) for w in writes]  # after all values: they change what these are found in
         body = "\n".join(f"    {line}" for line in (*self._lines, *statements, f"return {expression}"))
@@ -191,6 +227,8 @@ class Rebuild:
         return STATEMENTS[w.kind](self._names, w, self._found(w.holder), key, self._expression(w.value))
 
     def _expression(self, value: Any) -> str:
+        if is_symbolic(value):
+            return self._number(value.node.name)
         if constant(value):
             return self._names.literal(value)
         if id(value) in self._done:
@@ -224,6 +262,12 @@ class Rebuild:
             expression = self._names.bind(value)
         self._done[id(value)] = expression
         return expression
+
+    def _number(self, name: str) -> str:
+        """A number that the guards compute; they stand behind the tensors, the first one last."""
+        if name not in self.numbers:
+            self.numbers.append(name)
+        return f"tensors[-{self.numbers.index(name) + 1}]"
 
     def _local(self, text: str) -> str:
         self._lines.append(f"r{len(self._lines)} = {text}")

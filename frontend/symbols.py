@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
+import weakref
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, Callable, Iterable, Iterator, Union
 
@@ -17,7 +19,6 @@ import numpy
 import torch
 
 from ..compiler.dims import Dim, Expr, simplest
-from .guards import Condition
 from .torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
@@ -25,45 +26,65 @@ Plain = Union[bool, int, float]
 _SHOWN = 60
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Something asked of a run's numbers that decides what it does: on a later call, the Python expression `test` is to be true.
+
+    `now` gives what was asked about, which was `expected` in the run; `subject` is its name for people."""
+    test: str
+    now: str
+    subject: str
+    expected: Any
+    names: frozenset[str]
+
+
 class Numbers:
     """What one recording computes of its symbolic numbers, and what it asks of them.
 
     lines       name -> (text, the names in it), in the order computed; every text is Python over earlier names
-    conditions  what is to hold of them on a later call, each with the names in it
+    asked       by their tests
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
     """
 
     def __init__(self):
         self.lines: dict[str, tuple[str, frozenset[str]]] = {}
-        self.conditions: dict[str, tuple[Condition, frozenset[str]]] = {}
+        self.asked: dict[str, Asked] = {}
         self.alive = True
         self._thread = get_ident()
         self._known: dict[str, Node] = {}
+        self._count = 0
+        self._made: dict[int, weakref.ref] = {}
 
     @property
     def listening(self) -> bool:
         return self.alive and get_ident() == self._thread
 
-    def number(self, text: str, value: Plain, subject: str, size: Dim | None = None) -> "Float | Int":
-        """The number that the Python expression `text`, over names that the guards define, reads on every call.
+    def given(self, value: Plain, subject: str) -> "Float | Int":
+        """The number in a place that the guards read, into a local of its node's name; `subject` names it for people."""
+        return Node(self, self._name(), value, subject).wrapped()
 
-        subject: its name for people. size: the same as a size of the IR, for an int that may be one."""
+    def number(self, text: str, value: Plain, subject: str, size: Dim | None = None) -> "Float | Int":
+        """The number that the Python expression `text`, over names that the guards define, gives on every call.
+
+        size: the same as a size of the IR, for an int that may be one."""
         return self._node(text, frozenset(), value, subject, size).wrapped()
 
-    def typed(self, text: str, value: Plain, subject: str) -> "Float | Int":
-        """The same for a place that may hold anything: only numbers of this type fit."""
-        number = self.number(text, value, subject)
-        node, kind = number.node, type(value)
-        self._note(f"type({node.name}) is {kind.__name__}", f"type({node.name})", f"type of {subject}", kind, node)
+    def made(self, number: "Float | Int") -> "Float | Int":
+        """Note a stand-in that was made, for `surviving`."""
+        self._made[id(number)] = weakref.ref(number)
         return number
 
-    def needed(self, names: Iterable[str]) -> list[str]:
+    def surviving(self) -> list["Float | Int"]:
+        """The stand-ins that something still holds."""
+        return [n for n in (r() for r in self._made.values()) if n is not None]
+
+    def needed(self, names: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
         """The lines that define these names, in order."""
         wanted = set(names)
         for name in reversed(self.lines):
             if name in wanted:
                 wanted |= self.lines[name][1]
-        return [f"{name} = {text}" for name, (text, _) in self.lines.items() if name in wanted]
+        return {name: line for name, line in self.lines.items() if name in wanted}
 
     def compute(self, text: str, function: Callable, *operands: "Node", size: Dim | None = None) -> "Node":
         """The node of `function(*operands)`; `text` has a {} for each operand. Where Python raises, the operands are fixed."""
@@ -82,9 +103,13 @@ class Numbers:
         shown = text.format(*(o.shown for o in operands))
         return self._node(text.format(*(o.text for o in operands)), names, value, f"({shown})", size)
 
+    def _name(self) -> str:
+        self._count += 1
+        return f"n{self._count - 1}"
+
     def _node(self, text: str, names: frozenset[str], value: Plain, shown: str, size: Dim | None) -> "Node":
         if text not in self._known:
-            name = f"n{len(self.lines)}"
+            name = self._name()
             self.lines[name] = text, names
             self._known[text] = Node(self, name, value, shown if len(shown) <= _SHOWN else name, size)
         return self._known[text]
@@ -94,11 +119,6 @@ class Numbers:
         test, shown = (text.format(*(getattr(o, part) for o in operands)) for part in ("text", "shown"))
         self._note(test if truth else f"not ({test})", f"bool({test})", shown, truth, *operands)
         return truth
-
-    def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
-        names = frozenset(o.name for o in operands if o.name)
-        if self.listening and names:
-            self.conditions.setdefault(test, (Condition(test, now, subject, expected), names))
 
     def convertible(self, node: "Node", dtype: torch.dtype) -> None:
         """Let the program hold for the numbers that this dtype has room for: where it has not, torch raises or wraps."""
@@ -120,6 +140,11 @@ class Numbers:
     def fix(self, node: "Node") -> None:
         """Let the program hold for the node's present value alone."""
         self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
+
+    def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
+        names = frozenset(o.name for o in operands if o.name)
+        if self.listening and names:
+            self.asked.setdefault(test, Asked(test, now, subject, expected, names))
 
 
 class Node:
@@ -148,7 +173,7 @@ class Node:
 
     def wrapped(self) -> Any:
         """The number-like object of this node; a constant is the plain number."""
-        return self.value if not self.name else Int(self) if isinstance(self.value, int) else Float(self)
+        return self.numbers.made((Int if isinstance(self.value, int) else Float)(self)) if self.name else self.value
 
     # What torch asks
 
@@ -230,6 +255,11 @@ def literal(value: Plain) -> str:
 def is_symbolic(value: Any) -> bool:
     """Whether a value is one of these numbers, or torch's own wrapping of one."""
     return isinstance(value, (torch.SymFloat, torch.SymInt, torch.SymBool)) and isinstance(value.node, Node)
+
+
+def noted(value: Any) -> Any:
+    """What a guard keeps of a value: of a symbolic number its node."""
+    return value.node if is_symbolic(value) else value
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,166 @@
+"""Numbers that differ from call to call: found by comparing a call with the programs that it does not fit, and for the next
+recording replaced in their places by symbolic ones.
+
+The places are numbers among the arguments, also nested, and numbers that a run read: attributes, globals, closure cells, and
+entries of dicts and lists.
+"""
+from __future__ import annotations
+
+import gc
+import types
+from collections import deque
+from typing import Any, Iterable, Mapping
+
+from .fetched import parts
+from .guards import MISSING, Read, same
+from .structure import Arguments, is_dataclass_instance, is_namedtuple
+from .symbols import Numbers, is_symbolic, plain
+
+
+class Changing:
+    """The places of numbers that were seen to change between calls of one function.
+
+    arguments   expressions in terms of `args` and `kwargs`
+    reads       by the place, a read of it
+    """
+
+    def __init__(self):
+        self.arguments: set[str] = set()
+        self.reads: dict[tuple, Read] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.arguments or self.reads)
+
+    def compare(self, leaves: Mapping[str, Any], reads: Iterable[Read], arguments: Arguments) -> None:
+        """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
+        self.arguments.update(p for p, value in arguments.leaves.items() if p in leaves and changed(leaves[p], value))
+        for read in reads:
+            if read.found_at not in self.reads and changed(read.expected, _now(read)):
+                self.reads[read.found_at] = read
+
+
+def changed(before: Any, now: Any) -> bool:
+    """Whether a number is now another one of its type."""
+    return type(before) in (int, float) and type(now) is type(before) and not same(now, before)
+
+
+def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
+    """The reads of numbers in places where another one can be put; none of a run that may look at a number's type.
+
+    A symbolic number is none of Python's own, and `type(n) is float` would tell."""
+    reads = list(reads)
+    if any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads):
+        return ()
+    places = (part for read in reads for part in parts(read))
+    return tuple(p for p in places if type(p.expected) in (int, float) and _settable(p))
+
+
+def _settable(read: Read) -> bool:
+    if read.kind == "attr":
+        return isinstance(read.holder, types.CellType)
+    return isinstance(read.holder, dict) if read.kind == "item" else read.kind == "element" and isinstance(read.holder, list)
+
+
+def _now(read: Read) -> Any:
+    """What is in the place now, MISSING if it is gone."""
+    try:
+        return read.now()
+    except (LookupError, AttributeError, ValueError):
+        return MISSING
+
+
+def _put(holder: Any, key: Any, value: Any) -> None:
+    if isinstance(holder, dict):
+        dict.__setitem__(holder, key, value)
+    elif isinstance(holder, list):
+        list.__setitem__(holder, key, value)
+    else:
+        holder.cell_contents = value
+
+
+class StandIns:
+    """Symbolic numbers in the places of plain ones, while a run is recorded; a context manager around it.
+
+    Where the run writes to such a place, what it wrote stays."""
+
+    def __init__(self, changing: Changing, arguments: Arguments):
+        self._numbers = numbers = arguments.given
+        self._places = list(arguments.standins)
+        self._reads = changing.reads.values() if numbers is not None else ()
+
+    def __enter__(self) -> None:
+        for read in self._reads:
+            value = _now(read)
+            if type(value) is type(plain(read.expected)):
+                self._places.append((read.holder, read.key, self._numbers.given(value, read.subject)))
+        for holder, key, number in self._places:
+            _put(holder, key, number)
+
+    def __exit__(self, *error) -> None:
+        for holder, key, number in self._places:
+            if _held(holder, key) is number:
+                _put(holder, key, number.node.value)
+        self._places.clear()
+        if self._numbers is not None:
+            self._numbers.alive = False
+
+
+def _held(holder: Any, key: Any) -> Any:
+    if isinstance(holder, types.CellType):
+        return holder.cell_contents
+    return dict.get(holder, key, MISSING) if isinstance(holder, dict) else list.__getitem__(holder, key)
+
+
+# After the run
+
+def without_symbols(result: Any, numbers: Numbers) -> Any:
+    """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
+    result = _plain_result(result, {})
+    left = numbers.surviving()
+    if left:
+        _replace(left, {id(left)}, DEPTH)
+    return result
+
+
+#: How many tuples deep a number is looked for.
+DEPTH = 4
+
+
+def _plain_result(value: Any, done: dict[int, Any]) -> Any:
+    """What stands for a value: itself, unless it is a number or a tuple with one in it."""
+    if is_symbolic(value):
+        return plain(value)
+    if id(value) in done:
+        return done[id(value)]
+    done[id(value)] = value
+    if isinstance(value, tuple):
+        items = [_plain_result(v, done) for v in value]
+        if any(new is not v for new, v in zip(items, value)):
+            done[id(value)] = tuple.__new__(type(value), items)
+        return done[id(value)]
+    holder = value if isinstance(value, (dict, list)) else vars(value) if is_dataclass_instance(value) else None
+    for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder or ())):
+        if (new := _plain_result(item, done)) is not item:
+            _put(holder, key, new)
+    return value
+
+
+def _replace(found: list, ours: set[int], depth: int) -> None:
+    """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
+    new = {id(v): _plain_result(v, {}) for v in found}
+    tuples = []
+    for holder in gc.get_referrers(*found):
+        if id(holder) in ours:
+            continue
+        if isinstance(holder, dict):
+            for key in [k for k, v in holder.items() if id(v) in new]:
+                dict.__setitem__(holder, key, new[id(holder[key])])
+        elif isinstance(holder, (list, deque)):
+            for k in [k for k, v in enumerate(holder) if id(v) in new]:
+                holder[k] = new[id(holder[k])]
+        elif isinstance(holder, types.CellType):
+            holder.cell_contents = new[id(holder.cell_contents)]
+        elif type(holder) is tuple or is_namedtuple(holder):
+            tuples.append(holder)
+    if tuples and depth:
+        _replace(tuples, {*ours, id(tuples), id(found)}, depth - 1)
