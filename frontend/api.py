@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
-from .changing import Changing, StandIns, number_reads, without_symbols
+from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .fetched import Fetched
 from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .host import host_of
@@ -172,27 +172,43 @@ class CompiledFunction:
     def _change(self, args: tuple, kwargs: dict) -> str:
         return self.programs[0].guards.why(args, kwargs) if self.programs else ""
 
-    def _record(self, args: tuple, kwargs: dict) -> Any:
-        """Run the function for real, give its result, and keep a program for the calls that are like this one."""
+    def _record(self, args: tuple, kwargs: dict, symbolic: bool = True) -> Any:
+        """Run the function for real, give its result, and keep a program for the calls that are like this one.
+
+        symbolic: with symbolic numbers in place of those that change. Where such a run raises before it has changed anything,
+        the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones."""
         config.check()
         names = Namespace()
         try:
-            arguments = self._arguments(args, kwargs, names)
+            arguments = self._arguments(args, kwargs, names, symbolic)
         except Unsupported as e:
             self._say(e)
             return self._function(*args, **kwargs)
         observer = Observer(self._function, arguments)
         recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name,
                                                 arguments.given)
-        with StandIns(self._changing, arguments), observer, recorder:
-            result = _called(self._function, arguments)
+        again = False
+        try:
+            with StandIns(self._changing, arguments), observer, recorder:
+                result = _called(self._function, arguments)
+        except Exception as error:
+            if arguments.given is None:
+                raise
+            error.args = without_symbols(error.args, arguments)
+            again = observer.untouched and recorder.untouched
+            if not again:
+                raise
+        if again:
+            result = self._record(args, kwargs, symbolic=False)
+            self._changing.barred = True
+            return result
         self._attempts += 1
         try:
             try:
                 program = self._program(arguments, names, observer, recorder, result)
             finally:
                 if arguments.given is not None:
-                    result = without_symbols(result, arguments.given)
+                    result = without_symbols(result, arguments)
             if not observer.writes and program.check(args, kwargs) is None:
                 raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
@@ -212,17 +228,19 @@ class CompiledFunction:
         run = self._built(recording)
         return self._case(arguments, observer, guards, Passing(run, len(rebuild.numbers)) if rebuild.numbers else run, rebuild.make)
 
-    def _arguments(self, args: tuple, kwargs: dict, names: Namespace) -> Arguments:
+    def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
         arguments = Arguments(self._function, args, kwargs, Namespace(), self._bound) if self.programs else None
         for program in self.programs:
             self._changing.compare(program.leaves, program.reads, arguments)
-        return Arguments(self._function, args, kwargs, names, self._bound, Numbers() if self._changing else None,
-                         self._changing.arguments)
+        given = Numbers() if symbolic and self._changing else None
+        return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
     def _case(self, arguments: Arguments, observer: Observer, *program) -> CompiledProgram:
-        reads = number_reads(observer.reads.values())
-        return CompiledProgram(*program, leaves=arguments.leaves, reads=reads)
+        reads = observer.reads.values()
+        if looks_at_types(reads):
+            return CompiledProgram(*program)
+        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads))
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""

@@ -14,7 +14,7 @@ from typing import Any, Iterable, Mapping
 from .fetched import parts
 from .guards import MISSING, Read, same
 from .structure import Arguments, is_dataclass_instance, is_namedtuple
-from .symbols import Numbers, is_symbolic, plain
+from .symbols import is_symbolic, plain
 
 
 class Changing:
@@ -22,14 +22,16 @@ class Changing:
 
     arguments   expressions in terms of `args` and `kwargs`
     reads       by the place, a read of it
+    barred      whether a recording with symbolic numbers failed where one with plain numbers did not
     """
 
     def __init__(self):
         self.arguments: set[str] = set()
         self.reads: dict[tuple, Read] = {}
+        self.barred = False
 
     def __bool__(self) -> bool:
-        return bool(self.arguments or self.reads)
+        return not self.barred and bool(self.arguments or self.reads)
 
     def compare(self, leaves: Mapping[str, Any], reads: Iterable[Read], arguments: Arguments) -> None:
         """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
@@ -44,13 +46,13 @@ def changed(before: Any, now: Any) -> bool:
     return type(before) in (int, float) and type(now) is type(before) and not same(now, before)
 
 
-def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
-    """The reads of numbers in places where another one can be put; none of a run that may look at a number's type.
+def looks_at_types(reads: Iterable[Read]) -> bool:
+    """Whether a run's code names the builtin `type`: it could tell a symbolic number from Python's own."""
+    return any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads)
 
-    A symbolic number is none of Python's own, and `type(n) is float` would tell."""
-    reads = list(reads)
-    if any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads):
-        return ()
+
+def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
+    """The reads of numbers in places where another one can be put."""
     places = (part for read in reads for part in parts(read))
     return tuple(p for p in places if type(p.expected) in (int, float) and _settable(p))
 
@@ -92,14 +94,14 @@ class StandIns:
         for read in self._reads:
             value = _now(read)
             if type(value) is type(plain(read.expected)):
-                self._places.append((read.holder, read.key, self._numbers.given(value, read.subject)))
-        for holder, key, number in self._places:
+                self._places.append((read.holder, read.key, value, self._numbers.given(value, read.subject)))
+        for holder, key, _, number in self._places:
             _put(holder, key, number)
 
     def __exit__(self, *error) -> None:
-        for holder, key, number in self._places:
+        for holder, key, before, number in self._places:
             if _held(holder, key) is number:
-                _put(holder, key, number.node.value)
+                _put(holder, key, before)
         self._places.clear()
         if self._numbers is not None:
             self._numbers.alive = False
@@ -113,10 +115,10 @@ def _held(holder: Any, key: Any) -> Any:
 
 # After the run
 
-def without_symbols(result: Any, numbers: Numbers) -> Any:
+def without_symbols(result: Any, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
-    result = _plain_result(result, {})
-    left = numbers.surviving()
+    result = _plain_result(result, {id(new): before for new, before in arguments.remade})
+    left = arguments.given.surviving()
     if left:
         _replace(left, {id(left)}, DEPTH)
     return result

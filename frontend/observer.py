@@ -139,6 +139,15 @@ class Observer:
                 raise Unsupported(f"leaves {switch.subject} changed", self._where)
         self._compare()
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the run, as far as it went, changed nothing that it came by."""
+        try:
+            self.finish()
+        except Unsupported:
+            return False
+        return not self.writes
+
     def _compare(self) -> None:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
         found: dict[tuple, Write] = {}

@@ -54,6 +54,8 @@ _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
     **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (_T.__getitem__, _T.__setitem__)},
     _T.new_tensor: lambda tensor, data, *more: _is_numbers(data)}
+#: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
+_BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpow__, _T.__ipow__, _T.float_power}
 #: In-place ops that do not look at what they write over.
 _OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
 
@@ -397,6 +399,11 @@ class Recorder:
         if call.random and not tensor.is_contiguous() and not (call.op.writes and len(call.reads) == 1):
             raise Unsupported(f"draws random numbers into a tensor that is not contiguous ({call.op.key})")
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
+        return self.unsupported is None and not self._random and not any(base.version for base in self._memory.inputs)
+
     # The end
 
     def finish(self, results: Sequence[torch.Tensor]) -> Recording:
@@ -555,6 +562,8 @@ class _Api(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _REFUSED:
             recorder.stop(Unsupported(_REFUSED[function], _place(here())))
+        if recorder.numbers is not None:
+            function, args, kwargs = _with_numbers(function, args, kwargs)
         if function not in _MAKERS:
             return function(*args, **kwargs)
         recorder._from_numbers = _MAKERS[function](*args)
@@ -562,6 +571,13 @@ class _Api(TorchFunctionMode):
             return function(*args, **kwargs)
         finally:
             recorder._from_numbers = False
+
+
+def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:
+    """A call of torch's API as it can be made where symbolic numbers are among the arguments."""
+    if function in (torch.tensor, torch.as_tensor) and len(args) == 1 and is_symbolic(args[0]) and kwargs.keys() <= {"dtype", "device"}:
+        return torch.full, ((), *args), kwargs
+    return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
 
 
 def _refuse_overlap(call: _Call) -> None:

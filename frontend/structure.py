@@ -66,7 +66,8 @@ class Arguments:
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
     leaves      the same expressions of all numbers -> their values
     call        (args, kwargs) as they are to be recorded, with symbolic numbers in place of some
-    standins    those that stand in lists, dicts and dataclasses as (container, key, number), to be put there for the run
+    standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is to be there in the run)
+    remade      tuples with others in them, which are remade for the run, as (new, the call's own)
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
 
@@ -79,7 +80,8 @@ class Arguments:
         self.containers: list[tuple[str, Any, tuple]] = []
         self.places: dict[int, str] = {}
         self.leaves: dict[str, int | float] = {}
-        self.standins: list[tuple[Any, Any, Any]] = []
+        self.standins: list[tuple[Any, Any, Any, Any]] = []
+        self.remade: list[tuple[tuple, tuple]] = []
         self.numbers: set[str] = set()
         self.given, self._symbolic, self._taken = numbers, symbolic, {}
         self._names, self._count, self._locals = names, 0, {}
@@ -185,12 +187,13 @@ class Arguments:
         """A container with these items, which may be symbolic numbers, in place of its own."""
         holder = vars(value) if is_dataclass_instance(value) else value
         keys, held = (holder.keys(), holder.values()) if isinstance(holder, dict) else (range(len(value)), value)
-        other = [(key, item) for key, item, was in zip(keys, items, held) if item is not was]
+        other = [(key, item, was) for key, item, was in zip(keys, items, held) if item is not was]
         if other and isinstance(holder, tuple):
-            self._taken[id(value)] = value = tuple.__new__(type(value), items)
-            self.places[id(value)] = place
-        else:
-            self.standins += [(holder, key, item) for key, item in other]
+            made = self._taken[id(value)] = tuple.__new__(type(value), items)
+            self.remade.append((made, value))
+            self.places[id(made)] = place
+            return made
+        self.standins += [(holder, key, was, item) for key, item, was in other]
         return value
 
 
