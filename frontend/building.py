@@ -9,7 +9,7 @@ from ..compiler.builder import Builder
 from ..compiler.dims import Expr
 from ..compiler.ir import NumberType, Type, Value
 from ..compiler.op import OPS, Op, device_of, operand_dtypes
-from .symbols import Node, Numbers, fixed, is_symbolic
+from .symbols import Float, Int, Node, Numbers, fixed, is_symbolic
 
 
 class NumberBuilder(Builder):
@@ -25,19 +25,22 @@ class NumberBuilder(Builder):
         record = OPS[op] if isinstance(op, str) else op
         if record.name == "full" and is_symbolic(attrs["value"]):
             place = {k: attrs[k] for k in ("dtype", "device")}
-            return self.expand(self.emit("scalar", attrs["value"], **place), shape=attrs["shape"])
+            return self.copy(self.expand(self.emit("scalar", attrs["value"], **place), shape=attrs["shape"]))
         nodes = {k: i.node for k, i in enumerate(inputs) if is_symbolic(i)}
         if record.kind == "pointwise" and record.name not in _BY_VALUE:
             device = attrs.get("device") or device_of(inputs)
-            inputs = tuple(self._value(nodes[k], device) if k in nodes and _fits_tensor(nodes[k]) else i for k, i in enumerate(inputs))
+            inputs = tuple(self.value_of(i, device) if k in nodes else i for k, i in enumerate(inputs))
         value = super().emit(record, *map(fixed, inputs), type=type, name=name, **_attributes(attrs))
         for k, node in nodes.items():
             if isinstance(value.inputs[k], Value):
                 self._numbers.convertible(node, value.dtype if record.name == "scalar" else operand_dtypes(value)[k])
         return value
 
+    def value_of(self, number: Float | Int, device: torch.device = torch.device("cpu")) -> Value | int:
+        """The graph's input for a number; one that torch has no room for, as it is."""
+        return self._value(number.node, device) if _fits_tensor(number.node) else fixed(number)
+
     def _value(self, node: Node, device: torch.device) -> Value:
-        """The graph's input for a number."""
         key = node.name, device
         if key not in self._values:
             dtype = torch.float64 if node.is_float() else torch.int64

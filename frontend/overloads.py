@@ -9,9 +9,10 @@ import torch
 
 from ..compiler.builder import Builder
 from ..compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
-from ..compiler.op import ATEN, WRITES
+from ..compiler.op import ATEN, WRITES, is_number
 from ..compiler.ops.core import Operand
 from ..errors import Unsupported
+from .symbols import is_symbolic
 from .torch_internals import is_composite, schema_of
 
 
@@ -31,6 +32,7 @@ class Overload:
     reads       its result is a Python number that depends on the values
     sized       the size of its result depends on the values
     composite   it is made of other ops
+    numbers     the arguments, by position and by name, that take a number of any type
     silent      it gives nothing and writes nothing that a graph could hold: it checks or has an effect
     """
     function: Callable
@@ -46,6 +48,7 @@ class Overload:
     reads: bool
     sized: bool
     composite: bool
+    numbers: frozenset[int | str]
     silent: bool
 
     def argument(self, place: tuple[int, str], args: Sequence, kwargs: Mapping) -> Any:
@@ -69,7 +72,11 @@ def overload(function) -> Overload:
         tuple(writes), any(a.is_out for a in schema.arguments), _twin(function) if schema.is_mutable else None,
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
         reads=torch.Tag.data_dependent_output in tags, sized=torch.Tag.dynamic_output_shape in tags,
-        composite=is_composite(function), silent=not schema.returns and not writes)
+        composite=is_composite(function), numbers=frozenset(part for place, a in zip(places, schema.arguments)
+                                                            if str(a.type) in _NUMBER_TYPES for part in place), silent=not schema.returns and not writes)
+
+
+_NUMBER_TYPES = ("number", "Optional[number]")
 
 
 def _twin(function) -> Overload | None:
@@ -145,8 +152,10 @@ def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
         if isinstance(x, (list, tuple)):
             return (tuple if isinstance(x, tuple) else list)(map(template, x))
         return x
-    attrs = {"target": op.target, "args": tuple(map(template, args)), "kwargs": {k: template(x) for k, x in kwargs.items()}}
-    attrs["layouts"] = tuple(o.type.strides if dense(o.shape, o.type.strides) else None for o in operands)
+    given = [b.value_of(x) if is_symbolic(x) and k in op.numbers else x for k, x in enumerate(args)]
+    named = {k: b.value_of(x) if is_symbolic(x) and k in op.numbers else x for k, x in kwargs.items()}
+    attrs = {"target": op.target, "args": tuple(map(template, given)), "kwargs": {k: template(x) for k, x in named.items()}}
+    attrs["layouts"] = tuple(None if is_number(o) or not dense(o.shape, o.type.strides) else o.type.strides for o in operands)
     if writes:
         attrs["writes"] = tuple(writes)
     v = b.emit("call", *operands, type=type, **attrs)

@@ -558,12 +558,12 @@ class _Api(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
+        if recorder.numbers is not None:
+            function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
         if function in _REFUSED:
             recorder.stop(Unsupported(_REFUSED[function], _place(here())))
-        if recorder.numbers is not None:
-            function, args, kwargs = _with_numbers(function, args, kwargs)
         if function not in _MAKERS:
             return function(*args, **kwargs)
         recorder._from_numbers = _MAKERS[function](*args)
@@ -577,7 +577,14 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     """A call of torch's API as it can be made where symbolic numbers are among the arguments."""
     if function in (torch.tensor, torch.as_tensor) and len(args) == 1 and is_symbolic(args[0]) and kwargs.keys() <= {"dtype", "device"}:
         return torch.full, ((), *args), kwargs
+    if function in (_T.__getitem__, _T.__setitem__):
+        return function, _lists_fixed(args), kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _lists_fixed(part):
+    """Indices with the numbers in lists fixed: torch makes tensors of these."""
+    return tuple(map(_lists_fixed, part)) if type(part) is tuple else fixed(part) if isinstance(part, list) else part
 
 
 def _refuse_overlap(call: _Call) -> None:

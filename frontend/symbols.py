@@ -203,7 +203,9 @@ class Node:
 
     constant_int = constant_bool = maybe_as_int = maybe_as_float = maybe_as_bool = nested_int = singleton_int = nothing
 
-    def guard_number(self, *_) -> Plain:
+    def guard_number(self, file: str = "", *_) -> Plain:
+        if "tensor_new" in file and type(self.value) is int and not -1 << 31 <= self.value < 1 << 31:
+            raise OverflowError(f"torch makes no tensor of the symbolic number {self.value}")  # it would cut it to 32 bits
         return self.fixed()
 
     guard_int = guard_float = int_ = require_hint = guard_number

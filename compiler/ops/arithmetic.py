@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import operator
+from functools import partial
 from math import inf, isnan, log, nan
 
 import torch
@@ -35,7 +36,9 @@ def _is_bool(x) -> bool:
 def _scaled(plain: str, sign: int = 1):
     """Import of add and sub, whose second operand is scaled by `alpha`."""
     def convert(b, x, y, alpha=1):
-        return b.emit(plain, x, y) if alpha == 1 else b.add_scaled(x, y, sign * alpha)
+        if alpha == 1:
+            return b.emit(plain, x, y)
+        return NotImplemented if common_dtype((x, y)) == torch.bool else b.add_scaled(x, y, sign * alpha)
     return convert
 
 
@@ -100,7 +103,13 @@ def _mode(b, x, y, rounding_mode=None):
     return b.emit("div" if rounding_mode is None else "div_floor", x, y)
 
 
-pointwise("div", "a / b; integers give the default float", meaning=on_tensors(torch.div), promotion="float", cost=4, exact=(1,),
+def _division(rounding_mode: str | None = None):
+    """torch.div, which takes a number as its divisor only."""
+    divide = partial(torch.div, rounding_mode=rounding_mode)
+    return lambda x, y: divide(x, y) if isinstance(x, torch.Tensor) else on_tensors(divide)(x, y)
+
+
+pointwise("div", "a / b; integers give the default float", meaning=_division(), promotion="float", cost=4, exact=(1,),
           scalar=lambda s, x, y: s.div(x, y), samples=with_number(floats(2, low=0.5), 2.5),
           gradient=partials(lambda b, v, g: b.div(g, v.inputs[1]),
                             lambda b, v, g: b.mul(b.neg(g), b.div(b.div(v.inputs[0], v.inputs[1]), v.inputs[1]))),
@@ -153,7 +162,7 @@ pointwise("div_trunc", "a / b rounded toward zero, once", cost=5, exact=(1,), sc
           meaning=_div_trunc_meaning, samples=with_number(floats(2, low=0.5), 2.5))
 
 pointwise("div_floor", "a / b rounded down, exactly", cost=16, exact=(1,), scalar=_div_floor, gradient=partials(zero, zero),
-          meaning=on_tensors(lambda x, y: torch.div(x, y, rounding_mode="floor")), samples=with_number(floats(2, low=0.5), 2.5),
+          meaning=_division("floor"), samples=with_number(floats(2, low=0.5), 2.5),
           aten=("floor_divide", "floor_divide.Scalar"))
 
 
