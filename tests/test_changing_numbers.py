@@ -385,7 +385,7 @@ def test_promotion_and_range(tensor):
 
 
 #: Ops whose rules need a number's value.
-FIXED = {"pow", "rpow", "leaky", "elu", "hardtanh", "threshold", "foreach", "complex"}
+FIXED = {"pow", "rpow", "masked_fill", "leaky", "elu", "hardtanh", "threshold", "foreach", "complex"}
 
 
 @pytest.mark.parametrize("tensor", TENSORS)
@@ -406,7 +406,7 @@ def test_rounding_in_kernels(tensor, values):
         ours, theirs = compiled(TENSORS[tensor](), n), f(TENSORS[tensor](), n)
         for name in ops:
             alike(ours[name], theirs[name], f"{name} {n}", signs=name not in UNSIGNED)
-    assert len(programs(compiled)) <= 3
+    assert len(programs(compiled)) <= 4  # add with alpha == 1 is another op
 
 
 @pytest.mark.parametrize("op", ["add", "rsub", "mul", "div", "rdiv", "where", "clamp", "alpha", "lerp", "addcdiv", "addcmul", "pow",
