@@ -13,7 +13,7 @@ from typing import Any, Iterable, Mapping
 
 from .fetched import parts
 from .guards import MISSING, Read, same
-from .structure import Arguments, is_dataclass_instance, is_namedtuple
+from .structure import Arguments, is_dataclass_instance
 from .symbols import is_symbolic, plain
 
 
@@ -147,6 +147,20 @@ def _plain_result(value: Any, done: dict[int, Any]) -> Any:
     return value
 
 
+def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
+    entries = getattr(holder, "__dict__", None)
+    for key in [k for k, v in entries.items() if id(v) in new] if isinstance(entries, dict) else ():
+        dict.__setitem__(entries, key, new[id(entries[key])])
+    slots = (d for cls in type(holder).__mro__ for d in vars(cls).values() if isinstance(d, types.MemberDescriptorType))
+    for slot in slots:
+        try:
+            value = slot.__get__(holder)
+            if id(value) in new:
+                slot.__set__(holder, new[id(value)])
+        except AttributeError:  # empty, or read-only
+            continue
+
+
 def _replace(found: list, ours: set[int], depth: int) -> None:
     """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
     new = {id(v): _plain_result(v, {}) for v in found}
@@ -162,7 +176,9 @@ def _replace(found: list, ours: set[int], depth: int) -> None:
                 holder[k] = new[id(holder[k])]
         elif isinstance(holder, types.CellType):
             holder.cell_contents = new[id(holder.cell_contents)]
-        elif type(holder) is tuple or is_namedtuple(holder):
+        elif isinstance(holder, tuple):
             tuples.append(holder)
+        else:
+            _replace_attributes(holder, new)
     if tuples and depth:
         _replace(tuples, {*ours, id(tuples), id(found)}, depth - 1)

@@ -406,7 +406,7 @@ def test_rounding_in_kernels(tensor, values):
         ours, theirs = compiled(TENSORS[tensor](), n), f(TENSORS[tensor](), n)
         for name in ops:
             alike(ours[name], theirs[name], f"{name} {n}", signs=name not in UNSIGNED)
-    assert len(programs(compiled)) <= 4  # add with alpha == 1 is another op
+    assert len(programs(compiled)) <= 4 or tensor == "u8"  # add with alpha == 1 is another op; u8 has no room for -alpha
 
 
 @pytest.mark.parametrize("op", ["add", "rsub", "mul", "div", "rdiv", "where", "clamp", "alpha", "lerp", "addcdiv", "addcmul", "pow",
