@@ -42,4 +42,4 @@ def host_of(numbers: Numbers, names: Namespace, read: Collection[str], recording
 @lru_cache(maxsize=None)
 def _maker(dtype: torch.dtype, device: torch.device) -> Callable:
     """Makes a 0-dim tensor of a number."""
-    return partial(torch.tensor, dtype=dtype, device=device)
+    return partial(torch.scalar_tensor, dtype=dtype, device=device)

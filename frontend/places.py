@@ -18,6 +18,7 @@ _FOLDERS = (
     *((os.path.join(_ROOT, folder) + os.sep, SMELT) for folder in ("compiler", "frontend", "codegen", "runtime")),
     (os.path.dirname(torch.__file__) + os.sep, TORCH),
     (os.path.dirname(numpy.__file__) + os.sep, LIBRARY),
+    *((os.path.join(folder, "typing_extensions.py"), LIBRARY) for folder in _PACKAGES),
     *((folder + os.sep, USER) for folder in _PACKAGES),
     (sysconfig.get_path("stdlib") + os.sep, LIBRARY),
     (sysconfig.get_path("platstdlib") + os.sep, LIBRARY),
