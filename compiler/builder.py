@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Callable, Iterable, Sequence, Union
 
-from ..errors import InvalidGraph
-from .dims import Dim, Expr, Sym, at_least, expr, known
-from .ir import Graph, NumberType, Origin, TensorType, TupleType, Type, Value
-from .op import OPS, Op
+from ..errors import InvalidGraph, Unsupported
+from .dims import Dim, Expr, Sym, at_least, expr, known, plain
+from .ir import Graph, NumberType, Origin, TensorType, TupleType, Type, Value, expressions
+from .op import OPS, Op, device_of
 
 #: What a rewriting rule gives: nothing (keep the value), a value, or one value per result of a tuple.
 Replacement = Union[Value, Sequence[Value], None]
@@ -48,13 +48,22 @@ class Builder:
         return v
 
     def emit(self, op: str | Op, *inputs, type: Type | None = None, name: str = "", **attrs) -> Value:
-        """One value. Its type comes from the op's rule unless given."""
+        """One value. Its type comes from the op's rule unless given. A symbolic size as operand becomes a `size`.
+
+        InvalidGraph where the op does not take these operands; Unsupported where it may, for some values of the sizes.
+        """
         record = OPS[op] if isinstance(op, str) else op
+        if any(isinstance(i, Expr) for i in inputs):
+            inputs = tuple(self.size(dim=i, device=device_of(inputs)) if isinstance(i, Expr) else i for i in inputs)
+        attrs = {k: plain(a) for k, a in attrs.items()}
         if type is None:
             try:
                 type = record.type(inputs, attrs)
             except (ValueError, IndexError, KeyError, TypeError, AttributeError) as e:
-                raise InvalidGraph(f"{record.name}({', '.join(map(describe, inputs))}) {attrs or ''}: {e}") from e
+                message = f"{record.name}({', '.join(map(describe, inputs))}) {attrs or ''}: {e}"
+                parts = [attrs, *(i.type for i in inputs if isinstance(i, Value))]
+                symbolic = next(expressions(parts), None) is not None
+                raise (Unsupported if symbolic else InvalidGraph)(message) from e
         v = Value(self.name(name or record.name), record, inputs, attrs, type, self.origin)
         self.values.append(v)
         return v

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from typing import Iterable, Mapping, Union
 
 from ..errors import Unsupported
@@ -223,7 +224,7 @@ Dim = Union[int, Expr]  # a size
 
 
 def expr(value: "Dim") -> Expr:
-    return value if isinstance(value, Expr) else _integer(int(value))
+    return value if isinstance(value, Expr) else _integer(index(value))
 
 
 @lru_cache(maxsize=4096)
@@ -246,11 +247,26 @@ def simplest(e: "Dim") -> Dim:
     return e if c is None else c
 
 
+def plain(part):
+    """An attribute, with every constant expression in it as an int."""
+    if isinstance(part, Expr):
+        return simplest(part)
+    return tuple(map(plain, part)) if type(part) is tuple and not _PLAIN.issuperset(map(type, part)) else part
+
+
+_PLAIN = frozenset({int, bool, float, str, type(None)})
+
+
 def product(sizes: Iterable[Dim]) -> Dim:
     total: Dim = 1
     for s in sizes:
         total = total * s
     return simplest(total) if isinstance(total, Expr) else total
+
+
+def smaller(a: Dim, b: Dim) -> Dim:
+    """The smaller of two sizes; Unsupported where that depends on the symbols."""
+    return a if larger(a, b) is b else b
 
 
 #: Value taken for a symbol without a hint when costs are weighed.
@@ -282,22 +298,35 @@ def at_least(a: Dim, b: Dim) -> bool:
     return found
 
 
+def equal(a: Dim, b: Dim) -> bool:
+    """Whether a == b; Unsupported where that depends on the symbols."""
+    if a == b:
+        return True
+    if known(a, b) is False or known(b, a) is False:
+        return False
+    raise Unsupported(f"whether {a} == {b} depends on the sizes")
+
+
 def larger(a: Dim, b: Dim) -> Dim:
     """The larger of two sizes; Unsupported where that depends on the symbols."""
     return b if known(b, a) else a if at_least(a, b) else b
 
 
 def _least(e: Expr) -> float:
-    """A number that `e` is never less than; -inf if none is found.
-
-    With every symbol written as its lower bound plus something >= 0, no term but the constant may be negative.
-    """
+    """A number that `e` is never less than; -inf if none is found."""
     lo, _ = e.bounds()
-    if lo is not None:
+    if lo is not None and lo > 0:
         return lo
+    best = float("-inf") if lo is None else lo
+    for m, c in e.terms:
+        if len(m) == 1 and isinstance(m[0], Div):  # v - by + 1 <= by * (v // by) <= v
+            v, by = m[0].value, m[0].by
+            scaled = _least((e - Expr({m: c})) * by + (v if c < 0 else v - (by - 1)) * c)
+            return max(best, scaled if scaled == float("-inf") else -(-scaled // by))
+    # With every symbol as its lower bound plus something >= 0, no term but the constant may be negative.
     above = e.substitute({s: expr_of(Sym(s.name, 0, None if s.hi is None else s.hi - s.lo)) + s.lo for s in e.symbols()})
     lo, _ = above.bounds()
-    return float("-inf") if lo is None else lo
+    return best if lo is None else max(best, lo)
 
 
 def exact_quotient(e: Expr, by: Expr) -> Expr:

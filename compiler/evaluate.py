@@ -56,7 +56,8 @@ def run(v: Value, inputs: Sequence[Any], sizes: Mapping[Sym, int] | None = None,
         if precise and takes_random_numbers(v):  # the same numbers, whatever the precision
             given = [x.to(i.dtype) if isinstance(x, torch.Tensor) else x for i, x in zip(v.inputs, inputs)]
             return widen(v.op.meaning(*given, **attrs))
-        return v.op.meaning(*inputs, **(widen(attrs) if precise else attrs))
+        result = v.op.meaning(*inputs, **(widen(attrs) if precise else attrs))
+        return result.item() if isinstance(v.type, NumberType) and isinstance(result, torch.Tensor) else result
     except Exception as e:
         e.add_note(f"while evaluating %{v.name} = {v.op.name} ({v.origin})")
         raise

@@ -208,9 +208,10 @@ def contiguous_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
 
 def dense(shape: Sequence[Dim], strides: Sequence[Dim]) -> bool:
     """Whether the strides are a permutation of contiguous ones: every element once, no gaps."""
-    step: Dim = 1
-    for size, stride in sorted(((n, s) for n, s in zip(shape, strides) if n != 1), key=lambda t: t[1]):
-        if stride != step:
+    step, left = 1, [(n, s) for n, s in zip(shape, strides) if n != 1]
+    while left:
+        found = next((k for k, (_, stride) in enumerate(left) if stride == step), None)
+        if found is None:
             return False
-        step = step * size
+        step = step * left.pop(found)[0]
     return True

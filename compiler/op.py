@@ -130,6 +130,12 @@ def broadcast(shapes: Sequence[Sequence[Dim]]) -> tuple[Dim, ...]:
     return tuple(out)
 
 
+def same_shape(*values: Value) -> None:
+    """For type rules: ValueError unless all have one shape."""
+    if any(v.shape != values[0].shape for v in values):
+        raise ValueError(f"shapes {[tuple(v.shape) for v in values]} differ")
+
+
 def _category(d: torch.dtype) -> int:
     return 3 if d.is_complex else 2 if d.is_floating_point else 0 if d == torch.bool else 1
 

@@ -62,6 +62,8 @@ def sigmoid(s, x):
 
 def _halves(b, x, dim):
     half = x.shape[dim] // 2
+    if not b.at_least(half * 2, x.shape[dim]):
+        raise ValueError(f"a dimension of {x.shape[dim]} has no halves")
     return slice_dim(b, x, dim % x.rank, 0, half), slice_dim(b, x, dim % x.rank, half, half)
 
 

@@ -7,6 +7,8 @@ from math import inf, isnan, log, nan
 
 import torch
 
+from ...errors import Unsupported
+from ..dims import Expr, equal
 from ..ir import Value
 from ..op import Op, common_dtype, pointwise, register
 from ..scalar import arithmetic_dtype
@@ -98,7 +100,7 @@ def _mode(b, x, y, rounding_mode=None):
     """In float16/bfloat16 torch rounds the quotient before it truncates it, unless the divisor is one number."""
     if rounding_mode == "trunc":
         dtype = common_dtype((x, y))
-        twice = arithmetic_dtype(dtype) != dtype and isinstance(y, Value) and y.type.numel != 1
+        twice = arithmetic_dtype(dtype) != dtype and isinstance(y, Value) and not equal(y.type.numel, 1)
         return b.trunc(b.div(x, y)) if twice else b.div_trunc(x, y)
     return b.emit("div" if rounding_mode is None else "div_floor", x, y)
 
@@ -282,6 +284,8 @@ def _import_power(b, x, exponent):
     """Integers to a negative power are an error of torch; to a tensor of powers, a loop that no scalar op expresses."""
     if isinstance(exponent, Value):
         return b.pow(x, exponent) if common_dtype((x, exponent)).is_floating_point else NotImplemented
+    if isinstance(exponent, Expr):
+        raise Unsupported(f"a power by the size {exponent}")
     plain = x.dtype.is_floating_point or isinstance(exponent, float) or exponent >= 0 and not _is_bool(x)
     return b.power(x, exponent=exponent) if plain else NotImplemented
 

@@ -9,8 +9,9 @@ import math
 import torch
 
 from ..ir import TupleType, Value
-from ..op import WRITES, Op, register
+from ..op import WRITES, Op, register, same_shape
 from ..scalar import arithmetic_dtype
+from .counts import ratio
 from .normalization import (added, average, filled, items, masked_items, moments, per_channel, statistics_dtype,
                             through_statistics, total, typed)
 from .views import as_dtype, widened
@@ -20,10 +21,15 @@ def _batch_axes(x):
     return tuple(d for d in range(x.rank) if d != 1)
 
 
+def _check_channels(x, *parameters) -> None:
+    """That there is one parameter of each kind for every channel."""
+    if x.rank < 2 or any(p.shape != (x.shape[1],) for p in parameters):
+        raise ValueError(f"parameters {[tuple(p.shape) for p in parameters]} for {tuple(x.shape)}")
+
+
 def _batch_norm_type(inputs, a):
-    x, weight, bias = inputs
-    if x.rank < 2 or weight.shape != (x.shape[1],) or bias.shape != weight.shape:
-        raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for {tuple(x.shape)}")
+    x = inputs[0]
+    _check_channels(*inputs)
     moment = x.type.like((x.shape[1],), arithmetic_dtype(x.dtype))
     return TupleType((x.type.like(x.shape), moment, moment))
 
@@ -67,6 +73,13 @@ def _decompose_batch_norm_backward(b, v):
     return typed(b, (dx, b.reshape(projection, shape=v.type.items[1].shape), total(b, g, axes, keepdim=False)), v)
 
 
+def _batch_norm_backward_type(inputs, a):
+    g, x, mean, rstd, weight = inputs
+    same_shape(g, x)
+    _check_channels(x, mean, rstd, weight)
+    return TupleType((x.type.like(x.shape), weight.type.like(), weight.type.like()))
+
+
 def _batch_norm_backward_meaning(g, x, mean, rstd, weight):
     mean, rstd = mean.to(weight.dtype), rstd.to(weight.dtype)
     return torch.ops.aten.native_batch_norm_backward(g, x, weight, None, None, mean, rstd, True, 0.0, [True, True, True])
@@ -97,9 +110,13 @@ def _batch_norm_inference_meaning(x, weight, bias, mean, variance, *, eps):
     return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
 
 
+def _batch_norm_inference_type(inputs, a):
+    _check_channels(*inputs)
+    return inputs[0].type.like(inputs[0].shape)
+
+
 register(Op("batch_norm_inference", "composite", "Normalised per channel by a given mean and variance: batch norm in evaluation.",
-            lambda inputs, a: inputs[0].type.like(inputs[0].shape),
-            meaning=_batch_norm_inference_meaning, decompose=_decompose_batch_norm_inference,
+            _batch_norm_inference_type, meaning=_batch_norm_inference_meaning, decompose=_decompose_batch_norm_inference,
             samples=lambda: [((*inputs, torch.randn(3), torch.rand(3) + 0.5), attrs) for inputs, attrs in _batch_norm_samples()]))
 
 
@@ -127,7 +144,7 @@ def _import_batch_norm(b, x, weight, bias, running_mean, running_var, training, 
     out, mean, variance = items(b, b.batch_norm(x, w, c, eps=eps), 3)
     saved = (as_dtype(b, m, statistics) for m in (mean, b.rsqrt(b.add(variance, eps))))
     count = x.type.numel // x.shape[1]
-    unbiased = b.mul(variance, count / (count - 1) if count > 1 else math.nan)
+    unbiased = b.mul(variance, math.nan if count in (0, 1) else ratio(b, count, count - 1))
     return out, *saved, *_running(b, running_mean, mean, momentum), *_running(b, running_var, unbiased, momentum)
 
 
@@ -162,6 +179,5 @@ register(Op("batch_norm", "composite", "(normalised per channel, mean, biased va
 WRITES.update({"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)})
 
 register(Op("batch_norm_backward", "composite", "(gradient of the input, of the weight, of the bias) in training",
-            lambda inputs, a: TupleType((inputs[1].type.like(inputs[1].shape), inputs[4].type.like(), inputs[4].type.like())),
-            meaning=_batch_norm_backward_meaning, decompose=_decompose_batch_norm_backward, samples=_batch_norm_backward_samples,
+            _batch_norm_backward_type, meaning=_batch_norm_backward_meaning, decompose=_decompose_batch_norm_backward, samples=_batch_norm_backward_samples,
             aten={"native_batch_norm_backward": _import_batch_norm_backward}))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 
+from ..dims import Dim
 from ..op import Op, register
 
 aten = torch.ops.aten
@@ -13,13 +14,20 @@ _ATTRS = ("stride", "padding", "dilation", "transposed", "output_padding", "grou
 
 
 def _convolution_type(inputs, a):
-    x, weight = inputs[0], inputs[1]
-    channels = weight.shape[1] * a["groups"] if a["transposed"] else weight.shape[0]
-    if x.rank != weight.rank or x.shape[1] != (weight.shape[0] if a["transposed"] else weight.shape[1] * a["groups"]):
-        raise ValueError(f"a weight of {tuple(weight.shape)} in {a['groups']} groups does not fit {tuple(x.shape)}")
-    settings = zip(x.shape[2:], weight.shape[2:], a["stride"], a["padding"], a["dilation"], a["output_padding"], strict=True)
-    sizes = (_convolved(*each, a["transposed"]) for each in settings)
-    return x.type.like((x.shape[0], channels, *sizes))
+    x, weight, *bias = inputs
+    shape = _convolution_shape(x.shape, weight.shape, a)
+    if any(i.shape != shape[1:2] for i in bias):
+        raise ValueError(f"a bias of {tuple(bias[0].shape)} for {shape[1]} channels")
+    return x.type.like(shape)
+
+
+def _convolution_shape(x, weight, a) -> tuple[Dim, ...]:
+    """The result's shape from those of the input and the weight."""
+    channels = weight[1] * a["groups"] if a["transposed"] else weight[0]
+    if len(x) != len(weight) or x[1] != (weight[0] if a["transposed"] else weight[1] * a["groups"]):
+        raise ValueError(f"a weight of {tuple(weight)} in {a['groups']} groups does not fit {tuple(x)}")
+    settings = zip(x[2:], weight[2:], a["stride"], a["padding"], a["dilation"], a["output_padding"], strict=True)
+    return (x[0], channels, *(_convolved(*each, a["transposed"]) for each in settings))
 
 
 def _convolved(n, kernel, stride, padding, dilation, output_padding, transposed):
@@ -105,6 +113,22 @@ def _weight_gradient_gradient(b, v, gg):
     return b.convolution(x, gg, **attrs), _to_input(b, g, x, gg, attrs)
 
 
+def _input_gradient_type(inputs, a):
+    g, weight = inputs
+    return _gradient_type(g, a["shape"], weight.shape, a)
+
+
+def _weight_gradient_type(inputs, a):
+    g, x = inputs
+    return _gradient_type(g, x.shape, a["shape"], a)
+
+
+def _gradient_type(g, x, weight, a):
+    if g.shape != _convolution_shape(x, weight, a):
+        raise ValueError(f"a gradient {tuple(g.shape)} for an input {tuple(x)} and a weight {tuple(weight)}")
+    return g.type.like(a["shape"])
+
+
 def _backward_samples(kept: int):
     """A gradient and the input (0) or weight (1), with the other's shape."""
     def samples():
@@ -116,8 +140,8 @@ def _backward_samples(kept: int):
 
 
 register(Op("convolution_input_gradient", "opaque", "The gradient of a convolution's input, of shape `shape`.",
-            lambda inputs, a: inputs[0].type.like(a["shape"]), meaning=_input_gradient, gradient=_input_gradient_gradient,
+            _input_gradient_type, meaning=_input_gradient, gradient=_input_gradient_gradient,
             samples=_backward_samples(1)))
 register(Op("convolution_weight_gradient", "opaque", "The gradient of a convolution's weight, of shape `shape`.",
-            lambda inputs, a: inputs[0].type.like(a["shape"]), meaning=_weight_gradient, gradient=_weight_gradient_gradient,
+            _weight_gradient_type, meaning=_weight_gradient, gradient=_weight_gradient_gradient,
             samples=_backward_samples(0)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 
 from ..dims import expr
-from ..ir import ObjectType, TensorType, TupleType, Value
-from ..op import OPS, Op, register
+from ..ir import NumberType, ObjectType, TensorType, TupleType, Value
+from ..op import OPS, Op, register, same_shape
 
 
 def given_type(inputs, attrs):
@@ -15,9 +15,8 @@ def given_type(inputs, attrs):
 
 register(Op("input", "input", "A graph input.", given_type))
 
-register(Op("size", "source", "A size as a 0-dim integer tensor: the value of `dim`.",
-            lambda inputs, a: TensorType((), torch.int64, a["device"]),
-            meaning=lambda *, dim, device: torch.tensor(dim, device=device),
+register(Op("size", "source", "The value of the size `dim`, as a Python int.",
+            lambda inputs, a: NumberType((), torch.int64, a["device"]), meaning=lambda *, dim, device: dim,
             scalar=lambda s, coordinates, *, dim, device: s.index(expr(dim)), gradient=lambda b, v, g: (), cost=0,
             samples=lambda: [((), {"dim": 5, "device": torch.device("cpu")})]))
 
@@ -37,8 +36,13 @@ class _StraightThrough(torch.autograd.Function):
         return None, grad
 
 
+def _straight_through_type(inputs, attrs):
+    same_shape(*inputs)
+    return inputs[0].type.like()
+
+
 register(Op("straight_through", "composite", "The elements of the first operand, with the gradient of the second.",
-            lambda inputs, a: inputs[0].type.like(), meaning=_StraightThrough.apply, decompose=lambda b, v: v.inputs[0],
+            _straight_through_type, meaning=_StraightThrough.apply, decompose=lambda b, v: v.inputs[0],
             gradient=lambda b, v, g: (None, g), samples=lambda: [((torch.randn(3, 4), torch.randn(3, 4)), {})]))
 
 

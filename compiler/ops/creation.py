@@ -1,11 +1,9 @@
 """Tensors made from nothing, filled, copied or converted."""
 from __future__ import annotations
 
-from math import ceil
-
 import torch
 
-from ..dims import expr, simplest
+from ..dims import Expr
 from ..ir import TensorType, Value, dense
 from ..op import Op, register
 
@@ -44,7 +42,10 @@ def _full(b, size, value, *, dtype=None, layout=None, device=None, pin_memory=No
     if not _plain(layout, pin_memory):
         return NotImplemented
     if dtype is None:
-        dtype = torch.bool if isinstance(value, bool) else torch.int64 if isinstance(value, int) else torch.get_default_dtype()
+        dtype = torch.bool if isinstance(value, bool) else (
+            torch.int64 if isinstance(value, (int, Expr)) else torch.get_default_dtype())
+    if isinstance(value, Expr):
+        return b.expand(b.scalar(value, dtype=dtype, device=torch.device(device or "cpu")), shape=tuple(size))
     return b.full(shape=tuple(size), value=value, dtype=dtype, device=torch.device(device or "cpu"))
 
 
@@ -95,7 +96,7 @@ def _scalar(n, *, dtype, device):
 
 
 register(Op("scalar", "pointwise", "A Python number that comes with each call, as a 0-dim tensor.", promotion="none",
-            type=lambda inputs, a: TensorType((), a["dtype"], a["device"]), meaning=_scalar,
+            type=lambda inputs, a: TensorType(inputs[0].shape, a["dtype"], a["device"]), meaning=_scalar,
             scalar=lambda s, n, *, dtype, device: s.cast(n, dtype), gradient=lambda b, v, g: (None,), cost=0,
             samples=lambda: [((torch.tensor(0.3, dtype=torch.float64),), {"dtype": dtype, "device": torch.device("cpu")})
                              for dtype in (torch.float32, torch.bfloat16, torch.int64)]))
@@ -103,13 +104,14 @@ register(Op("scalar", "pointwise", "A Python number that comes with each call, a
 
 def _arange(b, start, end, step=1, *, dtype=None, layout=None, device=None, pin_memory=None):
     """Integer bounds only, and a dtype that holds every element exactly: on floats torch rounds in a way of its own."""
-    if not _plain(layout, pin_memory) or any(isinstance(n, float) for n in (start, end, step)):
-        return NotImplemented
     dtype = dtype or torch.int64
-    if dtype in (torch.float16, torch.bfloat16, torch.bool) or dtype.is_floating_point and max(abs(start), abs(end)) > 1 << 24:
+    if not _plain(layout, pin_memory) or any(isinstance(n, float) for n in (start, end, step)) or (
+            dtype in (torch.float16, torch.bfloat16, torch.bool)):
         return NotImplemented
-    size = max(0, ceil((end - start) / step)) if all(isinstance(n, int) for n in (start, end, step)) else simplest(
-        (expr(end - start) + (step - 1)) // step)
+    if dtype.is_floating_point and not all(b.at_least(1 << 24, n) and b.at_least(n, -1 << 24) for n in (start, end)):
+        return NotImplemented
+    length = end - start if b.at_least(step, 1) else start - end
+    size = (length + abs(step) - 1) // abs(step) if b.at_least(length, 0) else 0
     return b.iota(size=size, start=start, step=step, dtype=dtype, device=torch.device(device or "cpu"))
 
 

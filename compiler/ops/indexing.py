@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import expr
-from ..op import Op, broadcast, register
+from ..dims import equal, expr
+from ..op import Op, broadcast, register, same_shape
 from .views import sum_to, zeros
 
 _INTEGERS = (torch.int64, torch.int32)
@@ -172,12 +172,19 @@ def _embedding_backward_gradient(b, v, g):
     return rows, None
 
 
+def _embedding_backward_type(inputs, a):
+    g, index = inputs[0], _places(inputs[1])
+    if g.shape[:-1] != index.shape:
+        raise ValueError(f"gradients {tuple(g.shape)} for indices {tuple(index.shape)}")
+    return g.type.like((a["rows"], g.shape[-1]))
+
+
 def _import_embedding_backward(b, g, indices, num_weights, padding_idx, scale_grad_by_freq):
     return b.embedding_backward(g, indices, rows=num_weights, padding=padding_idx, by_frequency=scale_grad_by_freq)
 
 
 register(Op("embedding_backward", "opaque", "The sum of each index's rows of g: the gradient of an embedding's weight.",
-            lambda inputs, a: inputs[0].type.like((a["rows"], inputs[0].shape[-1])),
+            _embedding_backward_type,
             meaning=lambda g, index, *, rows, padding, by_frequency:
             torch.ops.aten.embedding_dense_backward(g, index, rows, padding, by_frequency),
             gradient=_embedding_backward_gradient, aten={"embedding_dense_backward": _import_embedding_backward},
@@ -245,6 +252,14 @@ register(Op("index", "gather", "Advanced indexing: x[..., i, j, ...] by integer 
 
 # Writing
 
+def _index_put_type(inputs, a):
+    x, values, *indices = inputs
+    places = _index_type((x, *indices), a).shape
+    if broadcast([values.shape, places]) != places:
+        raise ValueError(f"values {tuple(values.shape)} put in {places} places")
+    return x.type.like(x.shape)
+
+
 def _index_put_gradient(b, v, g):
     (x, values, *indices), a = v.inputs, v.attrs
     kept = g if a["accumulate"] else b.index_put(g, zeros(b, values.type), *indices, **a)
@@ -253,7 +268,7 @@ def _index_put_gradient(b, v, g):
 
 def _import_index_put(b, x, indices, values, accumulate=False):
     mask, *others = [i for i in indices if i is not None]
-    if mask.dtype == torch.bool and not others and indices[0] is mask and values.type.numel == 1 and not accumulate:
+    if mask.dtype == torch.bool and not others and indices[0] is mask and equal(values.type.numel, 1) and not accumulate:
         shape = (*mask.shape, *(1 for _ in x.shape[mask.rank:]))
         return b.where(b.reshape(mask, shape=shape), b.reshape(values, shape=()), x)
     found = _integer_indices(indices)
@@ -261,7 +276,7 @@ def _import_index_put(b, x, indices, values, accumulate=False):
 
 
 register(Op("index_put", "opaque", "x with values put (or added) where the indices say.",
-            lambda inputs, a: inputs[0].type.like(inputs[0].shape),
+            _index_put_type,
             meaning=lambda x, values, *indices, dims, accumulate:
             torch.ops.aten.index_put(x, _per_dim(indices, dims), values, accumulate),
             gradient=_index_put_gradient, aten={"index_put": _import_index_put, "_unsafe_index_put": _import_index_put},
@@ -269,9 +284,17 @@ register(Op("index_put", "opaque", "x with values put (or added) where the indic
                              ((torch.randn(4, 5), torch.randn(5), torch.tensor([1, 1])), {"dims": (0,), "accumulate": True})]))
 
 
-def _like_first(inputs, a):
-    _places(inputs[1])
-    return inputs[0].type.like(inputs[0].shape)
+def _scatter_type(inputs, a):
+    x, index, src = inputs
+    same_shape(_places(index), src)
+    return x.type.like(x.shape)
+
+
+def _index_add_type(inputs, a):
+    x, index, src = inputs
+    if src.shape != (*x.shape[:a["dim"]], *_places(index).shape, *x.shape[a["dim"] + 1:]):
+        raise ValueError(f"{tuple(src.shape)} added to {tuple(x.shape)} at {tuple(index.shape)} places of dimension {a['dim']}")
+    return x.type.like(x.shape)
 
 
 def _scatter_gradient(b, v, g):
@@ -300,11 +323,11 @@ def _scatter_samples():
     return [((torch.randn(3, 5), torch.tensor([[0, 4, 2], [1, 3, 0]]), torch.randn(2, 3)), {"dim": 1})]
 
 
-register(Op("scatter", "opaque", "x with src put along `dim` where the index says.", _like_first,
+register(Op("scatter", "opaque", "x with src put along `dim` where the index says.", _scatter_type,
             meaning=lambda x, index, src, *, dim: x.scatter(dim, index.long(), src), gradient=_scatter_gradient,
             aten={"scatter.src": _import_scatter("scatter"), "scatter.value": _import_scatter_value}, samples=_scatter_samples))
 
-register(Op("scatter_add", "opaque", "x with src added along `dim` where the index says.", _like_first,
+register(Op("scatter_add", "opaque", "x with src added along `dim` where the index says.", _scatter_type,
             meaning=lambda x, index, src, *, dim: x.scatter_add(dim, index.long(), src),
             gradient=lambda b, v, g: (g, None, b.gather(g, v.inputs[1], dim=v.attrs["dim"])),
             aten={"scatter_add": _import_scatter("scatter_add")}, samples=_scatter_samples))
@@ -316,7 +339,7 @@ def _import_index_add(b, x, dim, index, src, alpha=1):
     return b.index_add(x, index, src if alpha == 1 else b.mul(src, alpha), dim=dim % x.rank)
 
 
-register(Op("index_add", "opaque", "x with the slices of src added where a 1-dimensional index says.", _like_first,
+register(Op("index_add", "opaque", "x with the slices of src added where a 1-dimensional index says.", _index_add_type,
             meaning=lambda x, index, src, *, dim: x.index_add(dim, index, src),
             gradient=lambda b, v, g: (g, None, b.index_select(g, v.inputs[1], dim=v.attrs["dim"])),
             aten={"index_add": _import_index_add},

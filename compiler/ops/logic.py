@@ -5,6 +5,7 @@ import operator
 
 import torch
 
+from ..dims import Expr
 from ..ir import Value
 from ..op import pointwise
 from .rules import floats, integers, masked, on_tensors, partials, with_number
@@ -123,6 +124,8 @@ def _import_where(b, condition, x, y):
 
 def _import_masked_fill(b, x, mask, value):
     """Keeps the dtype of x, whatever the value's."""
+    if isinstance(value, Expr):
+        value = b.scalar(value, dtype=x.dtype, device=x.type.device)
     if isinstance(value, Value):
         value = value if value.dtype == x.dtype else b.cast(value, dtype=x.dtype)
     elif x.dtype == torch.bool:

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 
 from ..ir import TupleType, Value
-from ..op import Op, broadcast, common_dtype, register
+from ..op import Op, broadcast, common_dtype, register, same_shape
+from .counts import ratio
 from .indexing import along, picked
 from .normalization import items
 from .rules import partials
@@ -23,9 +24,9 @@ def _reduced(b, x: Value, reduction: int) -> Value:
     return b.div(total, x.type.numel) if reduction == _MEAN else total
 
 
-def _share(count, reduction: int) -> float:
-    """What one of `count` elements counts for in the result; 0 elements have no share to ask for."""
-    return 1.0 / count if reduction == _MEAN and count else 1.0
+def _share(b, elements: Value, reduction: int, factor: float = 1.0) -> Value | float:
+    """`factor` times what each of the elements counts for in the result; 0 elements have no share to ask for."""
+    return ratio(b, factor, elements.type.numel) if reduction == _MEAN and elements.type.numel != 0 else factor
 
 
 # Of pairs
@@ -33,7 +34,8 @@ def _share(count, reduction: int) -> float:
 def _pair(name: str, doc: str, turn: str | None, distance, slope, dtype):
     """Register a loss of pairs and its gradient.
 
-    `distance(b, x - target, at)` is the loss of an element; `slope(b, x - target, at, share)` its derivative times `share`.
+    `distance(b, x - target, at)` is the loss of an element; `slope(b, x - target, at, share)` its derivative times its share,
+    where `share(factor)` is a multiple of that.
     `turn` names the attribute `at`, where the loss turns from quadratic to linear. `dtype(inputs)` is the result's.
     """
     loss, back = f"{name}_loss", f"{name}_loss_backward"
@@ -49,7 +51,8 @@ def _pair(name: str, doc: str, turn: str | None, distance, slope, dtype):
         return function(*operands, reduction, *at(a))
 
     def shape(x, target, a):
-        return broadcast([x.shape, target.shape]) if a["reduction"] == _NONE else ()
+        elements = broadcast([x.shape, target.shape])
+        return elements if a["reduction"] == _NONE else ()
 
     def decompose(b, v):
         elements = distance(b, b.sub(*v.inputs), *at(v.attrs))
@@ -58,7 +61,8 @@ def _pair(name: str, doc: str, turn: str | None, distance, slope, dtype):
     def decompose_backward(b, v):
         g, x, target = v.inputs
         d = b.sub(x, target)
-        return as_dtype(b, b.mul(slope(b, d, *at(v.attrs), _share(d.type.numel, v.attrs["reduction"])), g), v.dtype)
+        share = partial(_share, b, d, v.attrs["reduction"])
+        return as_dtype(b, b.mul(slope(b, d, *at(v.attrs), share), g), v.dtype)
 
     def gradient(b, v, g):
         dx = b.emit(back, g, *v.inputs, **v.attrs)
@@ -90,8 +94,10 @@ def _smooth_l1(b, d, beta):
 
 
 def _smooth_l1_slope(b, d, beta, share):
-    side = b.where(b.gt(d, 0), share, b.mul(b.full(shape=(), value=-1, dtype=d.dtype, device=d.type.device), share))
-    return b.where(b.ge(b.abs(d), beta), side, b.div(b.mul(d, share), beta))
+    ones = b.full(shape=(), value=1, dtype=d.dtype, device=d.type.device)
+    plus, minus = (as_dtype(b, b.mul(ones, share(sign)), d.dtype) for sign in (1.0, -1.0))
+    side = b.where(b.gt(d, 0), plus, minus)
+    return b.where(b.ge(b.abs(d), beta), side, b.div(b.mul(d, share(1.0)), beta))
 
 
 def _huber(b, d, delta):
@@ -100,11 +106,11 @@ def _huber(b, d, delta):
 
 
 _pair("mse", "The squared differences, reduced.", None,
-      lambda b, d: b.mul(d, d), lambda b, d, share: b.mul(d, 2 * share), common_dtype)
+      lambda b, d: b.mul(d, d), lambda b, d, share: b.mul(d, share(2.0)), common_dtype)
 _pair("smooth_l1", "d*d / (2*beta) where d = |a - b| < beta, else d - beta/2; reduced.", "beta",
       _smooth_l1, _smooth_l1_slope, common_dtype)
 _pair("huber", "d*d / 2 where d = |a - b| < delta, else delta * (d - delta/2); reduced.", "delta", _huber,
-      lambda b, d, delta, share: b.mul(b.clamp(d, -delta, delta), share), lambda inputs: inputs[0].dtype)
+      lambda b, d, delta, share: b.mul(b.clamp(d, -delta, delta), share(1.0)), lambda inputs: inputs[0].dtype)
 
 
 # Binary cross-entropy. The forward call stays torch's: it checks that the inputs are probabilities.
@@ -137,9 +143,13 @@ def _import_bce_with_logits(b, x, target, weight=None, pos_weight=None, reductio
     return _reduced(b, loss if weight is None else b.mul(loss, weight), reduction)
 
 
+def _bce_type(inputs, a):
+    same_shape(*inputs)
+    return inputs[0].type.like(inputs[0].shape)
+
+
 register(Op("binary_cross_entropy", "opaque", "-(b*log(a) + (1-b)*log(1-a)), the logarithms at least -100.",
-            lambda inputs, a: inputs[0].type.like(inputs[0].shape),
-            meaning=lambda x, target: torch.nn.functional.binary_cross_entropy(x, target, reduction="none"),
+            _bce_type, meaning=lambda x, target: torch.nn.functional.binary_cross_entropy(x, target, reduction="none"),
             gradient=partials(lambda b, v, g: b.binary_cross_entropy_backward(g, *v.inputs), _bce_target_gradient),
             samples=lambda: [((torch.rand(3, 4), torch.rand(3, 4)), {})],
             aten={"binary_cross_entropy": _import_bce, "binary_cross_entropy_with_logits": _import_bce_with_logits}))
@@ -165,7 +175,7 @@ def _class_dim(rank: int) -> int:
 def _nll_type(inputs, a):
     x, target = inputs[0], inputs[1]
     dim = _class_dim(x.rank)
-    if target.shape != (*x.shape[:dim], *x.shape[dim + 1:]):
+    if target.shape != (*x.shape[:dim], *x.shape[dim + 1:]) or any(w.shape != (x.shape[dim],) for w in inputs[2:]):
         raise ValueError(f"targets {tuple(target.shape)} for {tuple(x.shape)}")
     return TupleType((x.type.like(target.shape if a["reduction"] == _NONE else ()), x.type.like(())))
 
@@ -226,6 +236,15 @@ def _import_nll_backward(b, g, x, target, weight, reduction, ignore_index, total
     return b.nll_loss_backward(g, target, total_weight, *weights, shape=x.shape, reduction=reduction, ignore_index=ignore_index)
 
 
+def _nll_backward_type(inputs, a):
+    g, target, _, *weight = inputs
+    shape, dim = tuple(a["shape"]), _class_dim(len(a["shape"]))
+    kept = (*shape[:dim], *shape[dim + 1:])
+    if target.shape != kept or g.shape != (kept if a["reduction"] == _NONE else ()) or any(w.shape != shape[dim:dim + 1] for w in weight):
+        raise ValueError(f"targets {tuple(target.shape)} and a gradient {tuple(g.shape)} for {shape}")
+    return g.type.like(shape)
+
+
 def _nll_backward_meaning(g, target, total, weight=None, *, shape, reduction, ignore_index):
     function = torch.ops.aten.nll_loss2d_backward if len(shape) == 4 else torch.ops.aten.nll_loss_backward
     return function(g, g.new_empty(shape), target, weight, reduction, ignore_index, total)
@@ -253,7 +272,6 @@ register(Op("nll_loss", "composite", "(minus the targets' inputs, weighted and r
             aten={"nll_loss_forward": _import_nll, "nll_loss2d_forward": _import_nll}, samples=_nll_samples))
 
 register(Op("nll_loss_backward", "composite", "The gradient of nll_loss for its first input, whose shape is `shape`.",
-            lambda inputs, a: inputs[0].type.like(a["shape"]),
-            meaning=_nll_backward_meaning, decompose=_decompose_nll_backward,
+            _nll_backward_type, meaning=_nll_backward_meaning, decompose=_decompose_nll_backward,
             aten={"nll_loss_backward": _import_nll_backward, "nll_loss2d_backward": _import_nll_backward},
             samples=_nll_backward_samples))

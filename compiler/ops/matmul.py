@@ -63,6 +63,13 @@ def _scaled_sum(b, base, product, beta, alpha):
     return b.add(base if beta == 1 else b.mul(base, beta), product)
 
 
+def _addmm_type(inputs, attrs):
+    base, product = inputs[0], _matmul_type(inputs[1:], {})
+    if broadcast([base.shape, product.shape]) != product.shape:
+        raise ValueError(f"{tuple(base.shape)} added to {product.shape}")
+    return product
+
+
 def _addmm_gradient(b, v, g):
     base, x, y = v.inputs
     beta, alpha = v.attrs["beta"], v.attrs["alpha"]
@@ -95,7 +102,7 @@ def _addmm_meaning(base, x, y, *, beta, alpha):
 
 
 register(Op("addmm", "opaque", "beta * input + alpha * (a @ b), rounded once, on matrices or a batch of them.",
-            lambda inputs, a: _matmul_type(inputs[1:], {}), meaning=_addmm_meaning, gradient=_addmm_gradient,
+            _addmm_type, meaning=_addmm_meaning, gradient=_addmm_gradient,
             aten={"addmm": _import_addmm, "baddbmm": _import_addmm, "addmv": _import_addmv, "addbmm": _import_addbmm},
             samples=lambda: [((torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)), {"beta": 1, "alpha": 1}),
                              ((torch.randn(2, 3, 5), torch.randn(2, 3, 4), torch.randn(2, 4, 5)), {"beta": 0.5, "alpha": -2})]))

@@ -11,7 +11,7 @@ import torch
 
 from ..dims import product
 from ..ir import TupleType, Value
-from ..op import Op, register
+from ..op import Op, register, same_shape
 from ..scalar import arithmetic_dtype
 from .views import as_dtype, widened
 
@@ -105,9 +105,21 @@ def _layer_norm_type(inputs, a):
     x, weight, bias = inputs
     if weight.shape != x.shape[x.rank - weight.rank:] or bias.shape != weight.shape:
         raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} for {tuple(x.shape)}")
-    axes = _layer_axes(x, weight)
-    moment = x.type.like([1 if d in axes else n for d, n in enumerate(x.shape)], statistics_dtype(x, weight, bias))
+    moment = x.type.like(_moment_shape(x, weight), statistics_dtype(x, weight, bias))
     return TupleType((x.type.like(x.shape), moment, moment))
+
+
+def _moment_shape(x, weight) -> tuple:
+    axes = _layer_axes(x, weight)
+    return tuple(1 if d in axes else n for d, n in enumerate(x.shape))
+
+
+def _layer_norm_backward_type(inputs, a):
+    g, x, mean, rstd, weight = inputs
+    same_shape(g, x)
+    if any(m.shape != _moment_shape(x, weight) for m in (mean, rstd)) or weight.shape != x.shape[x.rank - weight.rank:]:
+        raise ValueError(f"moments {tuple(mean.shape)} and {tuple(rstd.shape)}, weight {tuple(weight.shape)} for {tuple(x.shape)}")
+    return TupleType((x.type.like(x.shape), weight.type.like(), weight.type.like()))
 
 
 def _layer_norm_meaning(x, weight, bias, *, eps):
@@ -172,8 +184,7 @@ register(Op("layer_norm", "composite", "(normalised over the weight's axes, mean
             aten={"native_layer_norm": _import_layer_norm}, samples=_layer_norm_samples))
 
 register(Op("layer_norm_backward", "composite", "(gradient of the input, of the weight, of the bias)",
-            lambda inputs, a: TupleType((inputs[1].type.like(inputs[1].shape), inputs[4].type.like(), inputs[4].type.like())),
-            meaning=_layer_norm_backward_meaning, decompose=_decompose_layer_norm_backward,
+            _layer_norm_backward_type, meaning=_layer_norm_backward_meaning, decompose=_decompose_layer_norm_backward,
             aten={"native_layer_norm_backward": _import_layer_norm_backward},
             samples=_backward_samples(_layer_norm_meaning, _layer_norm_samples)))
 
@@ -190,10 +201,24 @@ def per_channel(b, parameter, rank):
     return b.reshape(widened(b, parameter), shape=(parameter.shape[0], *(1 for _ in range(rank - 2))))
 
 
+def _check_groups(x, groups: int, *parameters) -> None:
+    """That the channels make up the groups, and that there is a parameter of each kind for every one."""
+    if x.shape[1] % groups != 0 or any(p.shape != (x.shape[1],) for p in parameters):
+        raise ValueError(f"{groups} groups and parameters {[tuple(p.shape) for p in parameters]} for {tuple(x.shape)}")
+
+
+def _group_norm_backward_type(inputs, a):
+    g, x, mean, rstd, weight = inputs
+    same_shape(g, x)
+    _check_groups(x, a["groups"], weight)
+    if any(m.shape != (x.shape[0], a["groups"]) for m in (mean, rstd)):
+        raise ValueError(f"moments {tuple(mean.shape)} and {tuple(rstd.shape)} for {tuple(x.shape)}")
+    return TupleType((x.type.like(x.shape), weight.type.like(), weight.type.like()))
+
+
 def _group_norm_type(inputs, a):
     x, weight, bias = inputs
-    if x.shape[1] % a["groups"] or weight.shape != (x.shape[1],) or bias.shape != weight.shape:
-        raise ValueError(f"{a['groups']} groups and weight {tuple(weight.shape)} for {tuple(x.shape)}")
+    _check_groups(x, a["groups"], weight, bias)
     moment = x.type.like((x.shape[0], a["groups"]), statistics_dtype(x, weight, bias))
     return TupleType((x.type.like(x.shape), moment, moment))
 
@@ -261,7 +286,6 @@ register(Op("group_norm", "composite", "(normalised over a group's channels and 
             aten={"native_group_norm": _import_group_norm}, samples=_group_norm_samples))
 
 register(Op("group_norm_backward", "composite", "(gradient of the input, of the weight, of the bias)",
-            lambda inputs, a: TupleType((inputs[1].type.like(inputs[1].shape), inputs[4].type.like(), inputs[4].type.like())),
-            meaning=_group_norm_backward_meaning, decompose=_decompose_group_norm_backward,
+            _group_norm_backward_type, meaning=_group_norm_backward_meaning, decompose=_decompose_group_norm_backward,
             aten={"native_group_norm_backward": _import_group_norm_backward},
             samples=_backward_samples(_group_norm_meaning, _group_norm_samples)))

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from ..ir import TensorType, TupleType, contiguous_strides
+from ..ir import TensorType, TupleType, contiguous_strides, dense
 from ..op import Op, broadcast, pointwise, register
 from .core import overload
 from .normalization import items
@@ -24,6 +24,8 @@ def random_fill(*, target, args, shape, strides, dtype, device):
 
 def _like_strides(x):
     """The strides that torch.empty_like gives."""
+    if dense(x.shape, x.type.strides):
+        return x.type.strides
     return torch.empty_like(torch.empty_strided(x.shape, x.type.strides, device="meta")).stride()
 
 

@@ -9,9 +9,11 @@ from math import inf
 
 import torch
 
+from ..dims import larger
 from ..ir import TupleType, Value
 from ..op import Op, normal_dims, reduced_shape, register
 from ..scalar import arithmetic_dtype
+from .counts import ratio
 
 
 # Shapes
@@ -290,15 +292,18 @@ register(Op("mean", "composite", "Mean along axes; float16/bfloat16 are rounded 
             aten={"mean": _accumulate("mean"), "mean.dim": _accumulate("mean")}))
 
 
-def _degrees(v) -> float:
-    return max(count(v) - v.attrs["correction"], 0)
+def _degrees(v):
+    """The count minus the correction, which may be no integer where the count is a number."""
+    correction = v.attrs["correction"]
+    return count(v) - (int(correction) if correction == int(correction) else correction)
 
 
 def _variance(b, v, x):
     """Two passes: the mean first, so that the squares do not cancel."""
     dim, keepdim = v.attrs["dim"], v.attrs["keepdim"]
     off = b.sub(x, b.mean(x, dim=dim, keepdim=True, dtype=None))
-    return b.div(b.sum(b.mul(off, off), dim=dim, keepdim=keepdim, dtype=None), _degrees(v))
+    squares = b.sum(b.mul(off, off), dim=dim, keepdim=keepdim, dtype=None)
+    return b.div(squares, larger(_degrees(v), 0))
 
 
 def _var(b, v):
@@ -312,9 +317,9 @@ def _std(b, v):
 
 
 def _var_gradient(b, v, g):
-    x, degrees = v.inputs[0], count(v) - v.attrs["correction"]
+    x, g, degrees = v.inputs[0], restored(b, v, g), _degrees(v)
     off = b.sub(x, b.mean(x, dim=v.attrs["dim"], keepdim=True, dtype=None))
-    return (b.mul(b.mul(restored(b, v, g), 2.0 / degrees if degrees else inf), off),)
+    return (b.mul(b.mul(g, ratio(b, 2.0, degrees) if degrees else inf), off),)
 
 
 def _std_gradient(b, v, g):
@@ -357,7 +362,7 @@ def _logsumexp_gradient(b, v, g):
 
 def _import_logsumexp(b, x, dim, keepdim=False):
     dims = normal_dims(dim, x.rank)
-    return NotImplemented if any(x.shape[d] == 0 for d in dims) else b.logsumexp(x, dim=dims, keepdim=keepdim)
+    return NotImplemented if not all(b.at_least(x.shape[d], 1) for d in dims) else b.logsumexp(x, dim=dims, keepdim=keepdim)
 
 
 def _logsumexp_type(inputs, a):
@@ -415,7 +420,7 @@ def _import_norm(b, x, order=2, dim=None, keepdim=False, *, dtype=None):
     if not x.dtype.is_floating_point or not isinstance(order, (int, float)):
         return NotImplemented if order is not None else _import_norm(b, x, 2, dim, keepdim, dtype=dtype)
     dims = normal_dims(dim, x.rank)
-    if any(x.shape[d] == 0 for d in dims):
+    if not all(b.at_least(x.shape[d], 1) for d in dims):
         return NotImplemented
     return b.vector_norm(x, order=order, dim=dims, keepdim=keepdim, dtype=dtype)
 

@@ -47,9 +47,12 @@ def attributes(name: str, *names: str, operands: int = 1, **defaults) -> Callabl
 
 
 def on_tensors(function: Callable) -> Callable:
-    """A meaning from a torch function that takes no numbers: they become 0-dim tensors of the dtype computed in."""
+    """A meaning from a torch function that takes no numbers: they become 0-dim tensors of the dtype computed in. Numbers by
+    themselves are computed with as Python does it."""
     def meaning(*inputs, **attrs):
         tensors = [i for i in inputs if isinstance(i, torch.Tensor)]
+        if not tensors:
+            return function(*(torch.tensor(i, dtype=torch.float64 if isinstance(i, float) else None) for i in inputs), **attrs)
         dtype = tensors[0].dtype
         for i in inputs:
             dtype = torch.promote_types(dtype, torch.result_type(tensors[0], i))

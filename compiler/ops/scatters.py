@@ -8,14 +8,20 @@ import torch
 
 from ..dims import Dim
 from ..ir import Value
-from ..op import Op, register
-from .slices import bounded, dilated, one_dim, pad_slice, slice_of, slice_pad
+from ..op import OPS, Op, register
+from .slices import bounded, dilated, index_of, one_dim, pad_slice, slice_of, slice_pad
 from .views import (DIAGONALS, as_dtype, diagonal_attrs, diagonal_start, inserted, inverse, others, row_and_column, window_places,
                     zeros)
 
 
-def _like_base(inputs, attrs):
-    return inputs[0].type.like(inputs[0].shape)
+def _scatter_type(view):
+    """The base's type; `src` must have the shape that the view of the base has."""
+    def rule(inputs, attrs):
+        base, src = inputs
+        if src.shape != OPS[view].type((base,), attrs).shape:
+            raise ValueError(f"{tuple(src.shape)} put where the {view} of {tuple(base.shape)} reads")
+        return base.type.like(base.shape)
+    return rule
 
 
 def _slice_scatter(base, src, *, start, step, size):
@@ -51,16 +57,16 @@ def _decompose_slice_scatter(b, v):
 
 def _import_slice_scatter(b, base, src, dim=0, start=None, end=None, step=1):
     dim %= base.rank
-    return b.slice_scatter(base, src, **one_dim(base.shape, dim, *bounded(base.shape[dim], start, end, step), step))
+    return b.slice_scatter(base, src, **one_dim(base.shape, dim, *bounded(b, base.shape[dim], start, end, step), step))
 
 
 def _import_select_scatter(b, base, src, dim, index):
     dim %= base.rank
     src = b.reshape(src, shape=inserted(src.shape, dim))
-    return b.slice_scatter(base, src, **one_dim(base.shape, dim, index % base.shape[dim], 1, 1))
+    return b.slice_scatter(base, src, **one_dim(base.shape, dim, index_of(b, base.shape[dim], index, dim), 1, 1))
 
 
-register(Op("slice_scatter", "composite", "The base with `src` where the slice reads.", _like_base,
+register(Op("slice_scatter", "composite", "The base with `src` where the slice reads.", _scatter_type("slice"),
             meaning=_slice_scatter, decompose=_decompose_slice_scatter, gradient=_scatter_gradient("slice"),
             aten={"slice_scatter": _import_slice_scatter, "select_scatter": _import_select_scatter},
             samples=lambda: [((torch.randn(5, 7), torch.randn(3, 2)), {"start": (1, 0), "step": (1, 3), "size": (3, 2)})]))
@@ -94,7 +100,7 @@ def _diagonal_backward(b, g, input_sizes, offset, dim1, dim2):
     return b.diagonal_scatter(zeros(b, g.type.like(input_sizes)), g, **diagonal_attrs(len(input_sizes), offset, dim1, dim2))
 
 
-register(Op("diagonal_scatter", "composite", "The base with `src` on its diagonal.", _like_base,
+register(Op("diagonal_scatter", "composite", "The base with `src` on its diagonal.", _scatter_type("diagonal"),
             meaning=lambda base, src, *, offset, dim1, dim2: torch.diagonal_scatter(base, src, offset, dim1, dim2),
             decompose=_decompose_diagonal_scatter, gradient=_scatter_gradient("diagonal"),
             aten={"diagonal_backward": _diagonal_backward, "diag_embed": _import_diag_embed,
@@ -113,6 +119,6 @@ def _decompose_as_strided_scatter(b, v):
 
 
 register(Op("as_strided_scatter", "composite", "The 1-dimensional base with `src` where the window reads; places must differ.",
-            _like_base, meaning=_as_strided_scatter, gradient=_scatter_gradient("as_strided"),
+            _scatter_type("as_strided"), meaning=_as_strided_scatter, gradient=_scatter_gradient("as_strided"),
             decompose=_decompose_as_strided_scatter,
             samples=lambda: [((torch.randn(12), torch.randn(2, 4)), {"shape": (2, 4), "strides": (5, 1), "offset": 1})]))

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import product
+from ...errors import Unsupported
+from ..dims import Dim, product
 from ..ir import Value
 from ..op import Op, common_dtype, register
 from .slices import slice_dim
@@ -50,10 +51,20 @@ def _import_roll(b, x, shifts, dims=()):
     return x
 
 
-def _rolled(b, x: Value, dim: int, shift: int) -> Value:
+def _rolled(b, x: Value, dim: int, shift: Dim) -> Value:
     n = x.shape[dim]
-    cut = -shift % n if n else 0
+    cut = _start(b, n, shift)
     return b.cat(slice_dim(b, x, dim, cut, n - cut), slice_dim(b, x, dim, 0, cut), dim=dim)
+
+
+def _start(b, n: Dim, shift: Dim) -> Dim:
+    """-shift % n, 0 for an empty dimension."""
+    if isinstance(n, int) and isinstance(shift, int):
+        return -shift % n if n else 0
+    start = -shift if b.at_least(0, shift) else n - shift
+    if not (b.at_least(start, 0) and b.at_least(n, start)):
+        raise Unsupported(f"a roll by {shift} of {n} elements")
+    return start
 
 
 register(Op("cat", "cat", "Tensors of one dtype one after another along a dimension.", _cat_type,

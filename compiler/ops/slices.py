@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import Dim
+from ..dims import Dim, equal, simplest
 from ..ir import Value
 from ..op import Op, register
 from .views import inserted
+
+
+#: What torch gives as the end of a slice that has none.
+_END = (1 << 63) - 1
 
 
 def _slice_type(inputs, a):
@@ -17,7 +21,7 @@ def _slice_type(inputs, a):
     for start, step, size, n in zip(a["start"], a["step"], a["size"], x.shape, strict=True):
         if step < 1:
             raise ValueError(f"a slice needs a positive step, got {step}")
-        if all(isinstance(k, int) for k in (start, size, n)) and (start < 0 or size and start + (size - 1) * step >= n):
+        if all(isinstance(k, int) for k in (start, size, n)) and (not 0 <= start <= n or size and start + (size - 1) * step >= n):
             raise ValueError(f"{size} elements from {start} by {step} leave a dimension of size {n}")
     return x.type.like(a["size"])
 
@@ -55,40 +59,60 @@ def one_dim(shape, dim, start, size, step):
             "size": tuple(size if d == dim else n for d, n in enumerate(shape))}
 
 
-def bounded(n, start, end, step):
+def bounded(b, n: Dim, start: Dim | None, end: Dim | None, step: int) -> tuple[Dim, Dim]:
     """(start, size) of Python's slice start:end:step of a dimension of size n."""
-    first, last, step = slice(start, end, step).indices(n)
-    return first, max(0, -(-(last - first) // step))
+    first, last = (_within(b, n, place) for place in (0 if start is None else start, n if end is None else end))
+    return first, simplest((last - first + step - 1) // step) if b.at_least(last, first) else 0
+
+
+def _within(b, n: Dim, place: Dim) -> Dim:
+    """The place in 0..n that Python takes for one in a slice: negative ones count from the end."""
+    if isinstance(place, int) and place >= _END:
+        return n
+    if not b.at_least(place, 0):
+        place = place + n
+    if not b.at_least(place, 0):
+        return 0
+    return place if b.at_least(n, place) else n
+
+
+def index_of(b, n: Dim, index: Dim, dim: int) -> Dim:
+    """The place in 0..n-1 that an index stands for; IndexError if there is none."""
+    place = index if b.at_least(index, 0) else index + n
+    if not (b.at_least(place, 0) and b.at_least(n, place + 1)):
+        raise IndexError(f"select(): index {index} out of range for size {n} at dimension {dim}")
+    return place
 
 
 def _import_slice(b, x, dim=0, start=None, end=None, step=1):
     dim %= x.rank
-    return slice_dim(b, x, dim, *bounded(x.shape[dim], start, end, step), step)
+    return slice_dim(b, x, dim, *bounded(b, x.shape[dim], start, end, step), step)
 
 
 def _import_select(b, x, dim, index):
     dim %= x.rank
-    n = x.shape[dim]
-    if not -n <= index < n:
-        raise IndexError(f"select(): index {index} out of range for tensor of size {list(x.shape)} at dimension {dim}")
-    return b.reshape(slice_dim(b, x, dim, index % n, 1), shape=(*x.shape[:dim], *x.shape[dim + 1:]))
+    at = index_of(b, x.shape[dim], index, dim)
+    return b.reshape(slice_dim(b, x, dim, at, 1), shape=(*x.shape[:dim], *x.shape[dim + 1:]))
 
 
 def _pieces(b, x, sizes, dim):
-    """Consecutive slices of these sizes along a dimension."""
+    """Consecutive slices of these sizes, which make up a dimension."""
     dim %= x.rank
     pieces, start = [], 0
     for size in sizes:
         pieces.append(slice_dim(b, x, dim, start, size))
-        start += size
+        start = start + size
+    if not equal(start, x.shape[dim]):
+        raise ValueError(f"pieces of {sizes} do not make up a dimension of {x.shape[dim]}")
     return pieces
 
 
 def _import_split(b, x, split_size, dim=0):
-    n = x.shape[dim % x.rank]
-    if split_size == 0:
-        return _pieces(b, x, [n], dim)
-    return _pieces(b, x, [min(split_size, n - start) for start in range(0, n, split_size)] or [0], dim)
+    n, sizes, start = x.shape[dim % x.rank], [], 0
+    while not (split_size == 0 or b.at_least(start + split_size, n)):
+        sizes.append(split_size)
+        start = start + split_size
+    return _pieces(b, x, [*sizes, n - start], dim)
 
 
 def _import_unbind(b, x, dim=0):
@@ -97,14 +121,14 @@ def _import_unbind(b, x, dim=0):
 
 def _import_slice_backward(b, g, input_sizes, dim, start, end, step):
     dim %= len(input_sizes)
-    first, size = bounded(input_sizes[dim], start, end, step)
+    first, size = bounded(b, input_sizes[dim], start, end, step)
     at = one_dim(input_sizes, dim, first, size, step)
     return pad_slice(b, g, input_sizes, at["start"], at["step"], 0)
 
 
 def _import_select_backward(b, g, input_sizes, dim, index):
     dim %= len(input_sizes)
-    at = one_dim(input_sizes, dim, index % input_sizes[dim], 1, 1)
+    at = one_dim(input_sizes, dim, index_of(b, input_sizes[dim], index, dim), 1, 1)
     return pad_slice(b, b.reshape(g, shape=inserted(g.shape, dim)), input_sizes, at["start"], at["step"], 0)
 
 
@@ -164,7 +188,10 @@ def _pad_gradient(b, v, g):
 
 def _import_pad(b, x, pad, value=0):
     untouched = (0,) * (x.rank - len(pad) // 2)
-    return b.pad(x, low=(*untouched, *pad[-2::-2]), high=(*untouched, *pad[::-2]), interior=(0,) * x.rank, value=value)
+    low, high = (*untouched, *pad[-2::-2]), (*untouched, *pad[::-2])
+    if not all(b.at_least(before + n + after, 0) for before, n, after in zip(low, x.shape, high)):
+        raise ValueError(f"{tuple(x.shape)} padded by {low} and {high} would have a negative size")
+    return b.pad(x, low=low, high=high, interior=(0,) * x.rank, value=value)
 
 
 def slice_pad(b, x: Value, low: Dim, high: Dim, value=0) -> Value:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from ..ir import Value
-from ..op import Op, register
+from ..op import Op, register, same_shape
 from .views import as_dtype, widened
 
 
@@ -91,7 +91,11 @@ def _backward(name: str, doc: str, function, decompose, overload: str):
     def convert(b, g, y, dim, input_dtype):
         return b.emit(name, g, y, dim=dim, dtype=input_dtype)
 
-    register(Op(name, "composite", doc, lambda inputs, a: inputs[1].type.like(inputs[1].shape, a["dtype"]),
+    def type(inputs, a):
+        same_shape(*inputs)
+        return inputs[1].type.like(inputs[1].shape, a["dtype"])
+
+    register(Op(name, "composite", doc, type,
                 meaning=lambda g, y, *, dim, dtype: function(g, y, dim, y.dtype).to(dtype or y.dtype), decompose=decompose,
                 aten={overload: convert},
                 samples=lambda: [((torch.randn(3, 5), torch.rand(3, 5)), {"dim": d, "dtype": None}) for d in (1, 0)]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import Dim, expr, product, simplest
+from ..dims import Dim, expr, larger, product, smaller
 from ..ir import TensorType, Value
 from ..op import Op, normal_dims, register
 from ..scalar import arithmetic_dtype
@@ -63,7 +63,7 @@ def _import_view(b, x, size):
 
 def _import_squeeze(b, x, dim=None):
     dims = normal_dims(dim, x.rank) if dim != [] else ()
-    return b.reshape(x, shape=tuple(n for d, n in enumerate(x.shape) if n != 1 or d not in dims))
+    return b.reshape(x, shape=tuple(n for d, n in enumerate(x.shape) if d not in dims or b.at_least(n, 2) or n == 0))
 
 
 def _import_flatten(b, x, start_dim=0, end_dim=-1):
@@ -167,8 +167,8 @@ def diagonal_start(offset):
 
 def _diagonal_type(inputs, a):
     x, (row, column) = inputs[0], diagonal_start(a["offset"])
-    size = max(0, min(x.shape[a["dim1"]] - row, x.shape[a["dim2"]] - column))
-    return x.type.like((*others(x.shape, a["dim1"], a["dim2"]), size))
+    size = smaller(x.shape[a["dim1"]] - row, x.shape[a["dim2"]] - column)
+    return x.type.like((*others(x.shape, a["dim1"], a["dim2"]), larger(size, 0)))
 
 
 def others(sequence, dim1, dim2):
@@ -232,9 +232,12 @@ register(Op("as_strided", "view", "Elements of a 1-dimensional base at offset + 
 
 
 def _unfold_type(inputs, a):
-    x, dim = inputs[0], a["dim"]
-    windows = (x.shape[dim] - a["size"]) // a["step"] + 1
-    return x.type.like((*x.shape[:dim], windows, *x.shape[dim + 1:], a["size"]))
+    return inputs[0].type.like(_unfolded(inputs[0].shape, a))
+
+
+def _unfolded(shape, a) -> tuple[Dim, ...]:
+    dim = a["dim"]
+    return (*shape[:dim], (shape[dim] - a["size"]) // a["step"] + 1, *shape[dim + 1:], a["size"])
 
 
 def _unfold_index(v, coordinates):
@@ -245,6 +248,8 @@ def _unfold_index(v, coordinates):
 def _import_unfold(b, x, dimension, size, step):
     if not x.rank:
         return b.reshape(x, shape=(1,)) if size == 1 else NotImplemented
+    if not b.at_least(x.shape[dimension], size):
+        raise ValueError(f"a window of {size} in a dimension of {x.shape[dimension]}")
     return b.unfold(x, dim=dimension % x.rank, size=size, step=step)
 
 
@@ -254,8 +259,14 @@ register(Op("unfold", "view", "Windows of `size` elements of a dimension, `step`
             aten={"unfold": _import_unfold},
             samples=lambda: [((torch.randn(3, 8),), {"dim": 1, "size": 4, "step": 2})]))
 
-register(Op("unfold_backward", "opaque", "The sum of all windows at their places: the gradient of unfold.",
-            lambda inputs, a: inputs[0].type.like(a["shape"]),
+def _unfold_backward_type(inputs, a):
+    g, shape = inputs[0], tuple(a["shape"])
+    if g.shape != _unfolded(shape, a):
+        raise ValueError(f"windows {tuple(g.shape)} of {shape}")
+    return g.type.like(shape)
+
+
+register(Op("unfold_backward", "opaque", "The sum of all windows at their places: the gradient of unfold.", _unfold_backward_type,
             meaning=lambda g, *, shape, dim, size, step: torch.ops.aten.unfold_backward(g, shape, dim, size, step),
             gradient=lambda b, v, g: (b.unfold(g, **{k: v.attrs[k] for k in ("dim", "size", "step")}),),
             aten={"unfold_backward": lambda b, g, input_sizes, dim, size, step:

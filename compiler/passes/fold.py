@@ -7,7 +7,7 @@ import torch
 
 from ..builder import Builder, rewrite
 from ..evaluate import run
-from ..ir import Graph, TensorType, Value
+from ..ir import Graph, TensorType, Value, expressions
 
 #: Elements up to which a constant value is computed.
 LARGEST = 64
@@ -31,7 +31,8 @@ def fold(graph: Graph) -> Graph:
 
 
 def _small(v: Value) -> bool:
-    return isinstance(v.type, TensorType) and isinstance(v.type.numel, int) and v.type.numel <= LARGEST
+    return (isinstance(v.type, TensorType) and isinstance(v.type.numel, int) and v.type.numel <= LARGEST
+            and next(expressions(v.attrs), None) is None)
 
 
 def _uniform(t: torch.Tensor) -> bool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ..builder import Builder
-from ..dims import typical
+from ..dims import Expr, Sym, expr_of, typical
 from ..ir import Graph, TensorType, TupleType, Type, Value, dense
 from ..op import OPS
 from ..ops.core import takes_random_numbers
@@ -33,7 +35,8 @@ class Split:
     backward   (*saved, *tangents) -> gradients
     saved      where each of the backward's first inputs comes from: ("input", k) a primal input as it is, or
                ("extra", k) the k-th extra output of the forward graph. A primal output that is saved is copied for it,
-               so that the caller may write to the output.
+               so that the caller may write to the output. They give every size symbol that the backward asks for, so
+               that it does without any of its tangents.
     """
     forward: Graph
     backward: Graph
@@ -50,6 +53,9 @@ def partition(joint: Joint) -> Split:
     saved = _choose(graph, primal_outputs, gradients, late, forward_values)
 
     b = Builder(v.name for v in (*graph.inputs, *graph.values))
+    holding = {v.attrs["symbol"]: v for v in primal_inputs if "symbol" in v.attrs}
+    for s in _unbound(graph, saved, tangents, gradients):
+        saved.append(holding.get(s) or b.scalar(expr_of(s), dtype=torch.int64, device=torch.device("cpu")))
     later = [v for v in saved if v not in primal_inputs]
     extra = [b.copy(v) if v in primal_outputs or not _own_layout(v.type) else v for v in later]
     values = (*forward_values, *b.values)
@@ -80,7 +86,7 @@ def _dependent_on(graph: Graph, tangents: tuple[Value, ...]) -> set[Value]:
 def _backward(name: str, graph: Graph, saved: dict[Value, Type], tangents: tuple[Value, ...],
               gradients: tuple[Value, ...]) -> Graph:
     """The gradients from the saved values, which become inputs of these types under their own names."""
-    new = {v: Value(v.name, OPS["input"], (), {}, type, v.origin) for v, type in saved.items()}
+    new = {v: Value(v.name, OPS["input"], (), _binding(v), type, v.origin) for v, type in saved.items()}
     inputs = (*new.values(), *tangents)
     values = []
     for v in needed(gradients, graph.values, saved):
@@ -89,6 +95,21 @@ def _backward(name: str, graph: Graph, saved: dict[Value, Type], tangents: tuple
         values.append(new[v])
     names = graph.output_names[len(graph.output_names) - len(gradients):] if graph.output_names else ()
     return Graph(name, inputs, tuple(values), tuple(new.get(g, g) for g in gradients), names)
+
+
+def _unbound(graph: Graph, saved: list[Value], tangents: tuple[Value, ...], gradients: tuple[Value, ...]) -> list[Sym]:
+    """The symbols that the backward asks for and no saved value gives, by name."""
+    given = Graph("", tuple(Value(v.name, OPS["input"], (), _binding(v), v.type, v.origin) for v in saved), (), ())
+    asked = Graph("", (*saved, *tangents), needed(gradients, graph.values, saved), ()).symbols()
+    return sorted(asked - given.bindings().keys(), key=lambda s: s.name)
+
+
+def _binding(v: Value) -> dict[str, Sym]:
+    """The attributes of an input that takes the place of `v`."""
+    if v.op.name == "scalar" and v.dtype == torch.int64 and v.inputs[0].op.name == "size":
+        size = v.inputs[0].attrs["dim"]
+        return {"symbol": size.symbol} if isinstance(size, Expr) and size.symbol else {}
+    return {k: a for k, a in v.attrs.items() if k == "symbol"}
 
 
 def _choose(graph: Graph, primal_outputs, gradients, late: set[Value], forward_values: tuple[Value, ...]) -> list[Value]:

@@ -1,0 +1,200 @@
+"""Graphs with symbolic sizes: the samples of every op with sizes replaced by symbols, through every pass, at many sizes."""
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from smelt.compiler import Builder, TensorType, TupleType, evaluate, instantiate, parse, show, verify
+from smelt.compiler.dims import sym
+from smelt.compiler.op import OPS
+from smelt.compiler.passes.cse import cse
+from smelt.compiler.passes.dce import dce
+from smelt.compiler.passes.decompose import decompose
+from smelt.compiler.passes.fold import fold
+from smelt.compiler.passes.gradient import gradient
+from smelt.compiler.passes.partition import partition
+from smelt.compiler.passes.simplify import simplify
+from smelt.errors import InvalidGraph, Unsupported
+
+S = sym("s0", 2, hint=5)
+N = S.symbol
+SAMPLED = sorted(n for n, op in OPS.items() if op.samples is not None)
+#: values of the symbol
+NUMBERS = (2, 3, 5, 8, 13)
+#: ops whose samples have no size to replace by itself
+FIXED = {"reshape": "both shapes change", "size": "its result is the size"}
+#: attributes that hold sizes of the operands or of the result
+SIZES = ("shape", "size", "output_size", "rows", "strides")
+
+
+def resized(t, dims, size):
+    """The tensor with these dimensions at another size, its elements repeated or left out."""
+    for d in dims:
+        t = t.index_select(d, torch.arange(size) % t.shape[d])
+    return t
+
+
+def swapped(attrs, old, new, first):
+    """The attributes with sizes that are `old` replaced: all, or the first of each attribute."""
+    def swap(a):
+        if not isinstance(a, tuple):
+            return new if a == old and not isinstance(a, bool) else a
+        end = a.index(old) + 1 if first and old in a else len(a)
+        return (*map(swap, a[:end]), *a[end:])
+    return {k: swap(a) if k in SIZES else a for k, a in attrs.items()}
+
+
+def flattened(part):
+    return [n for p in part for n in flattened(p)] if isinstance(part, (tuple, list)) else [part]
+
+
+def symbolic(name):
+    """(inputs, attrs, the dimensions of each input that are the symbol, their size, whether only the first of an attribute is).
+
+    Of each sample: one dimension of one input, then the first dimension of that size of each input, then all of them.
+    """
+    for inputs, attrs in OPS[name].samples():
+        tensors = {k: i.shape for k, i in enumerate(inputs) if isinstance(i, torch.Tensor)}
+        sizes = {n for shape in tensors.values() for n in shape} or set(flattened([attrs.get(k, ()) for k in SIZES]))
+        for n in sorted(n for n in sizes if n >= 2):
+            for k, shape in tensors.items():
+                for d in (d for d, m in enumerate(shape) if m == n):
+                    yield inputs, attrs, {k: [d]}, n, True
+            everywhere = {k: [d for d, m in enumerate(shape) if m == n] for k, shape in tensors.items()}
+            yield inputs, attrs, {k: dims[:1] for k, dims in everywhere.items()}, n, True
+            yield inputs, attrs, everywhere, n, False
+
+
+def built(name, inputs, attrs, dims, n, first, size=S):
+    """The op's graph with that size in those places: the symbol, or a number."""
+    b = Builder()
+    operands = [b.input(f"x{k}", TensorType(tuple(size if d in dims.get(k, ()) else m for d, m in enumerate(i.shape)), i.dtype))
+                if isinstance(i, torch.Tensor) else i for k, i in enumerate(inputs)]
+    if not dims:
+        b.input("n", TensorType((), torch.int64), symbol=N if size is S else None)
+    v = b.emit(name, *operands, **swapped(attrs, n, size, first))
+    outputs = [b.item(v, index=k) for k in range(len(v.type.items))] if isinstance(v.type, TupleType) else [v]
+    return verify(b.graph(name, outputs))
+
+
+def arguments(inputs, dims, size):
+    found = [resized(i, dims.get(k, ()), size) for k, i in enumerate(inputs) if isinstance(i, torch.Tensor)]
+    return found if dims else [*found, torch.tensor(size)]
+
+
+@functools.cache
+def cases(name):
+    """(the graph with the symbol, [(size, the graph with that number, its inputs, its outputs)]) of every sample that allows
+    it, and the reasons of the others."""
+    found, reasons = [], set()
+    for case in symbolic(name):
+        try:
+            graph = built(name, *case)
+        except (Unsupported, InvalidGraph) as e:
+            reasons.add(str(e))
+            continue
+        trials = []
+        for size in NUMBERS:
+            try:
+                plain = built(name, *case, size=size)
+                given = arguments(case[0], case[2], size)
+                trials.append((size, plain, given, evaluated(plain, given)))
+            except (InvalidGraph, RuntimeError, IndexError):  # no such op at this size
+                continue
+        if trials:
+            found.append((graph, trials))
+    return found, reasons
+
+
+def evaluated(graph, inputs):
+    torch.manual_seed(0)
+    return evaluate(graph, inputs)
+
+
+def same(ours, theirs, what=""):
+    for a, t in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, t, rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{what}: {m}")
+
+
+def same_types(symbolic, plain):
+    assert len(symbolic.values) == len(plain.values)
+    for v, w in zip((*symbolic.inputs, *symbolic.values), (*plain.inputs, *plain.values)):
+        assert v.type == w.type and v.op is w.op, f"%{v.name} is {v.type}, should be {w.type}"
+
+
+each_op = pytest.mark.parametrize("name", [n for n in SAMPLED if n not in FIXED])
+
+
+@each_op
+def test_types_and_values_are_those_of_numbers(name):
+    found, reasons = cases(name)
+    assert found, f"no sample has a symbolic size: {reasons}"
+    for graph, trials in found:
+        assert show(parse(show(graph))) == show(graph)
+        for size, plain, given, expected in trials:
+            number = verify(instantiate(graph, {N: size}))
+            assert not number.symbols()
+            same_types(number, plain)
+            same(evaluated(graph, given), expected, f"{name} at {size}")
+
+
+def simplified(graph):
+    return verify(dce(cse(fold(simplify(verify(decompose(graph)))))))
+
+
+@each_op
+def test_passes_do_the_same_as_to_numbers(name):
+    for graph, trials in cases(name)[0]:
+        simpler = simplified(graph)
+        assert show(parse(show(simpler))) == show(simpler)
+        for size, plain, given, _ in trials:
+            same(evaluated(simpler, given), evaluated(simplified(plain), given), f"{name} at {size}")
+
+
+def differentiated(graph):
+    """The joint graph for all float inputs and outputs, or None where there are none."""
+    wrt = [k for k, v in enumerate(graph.inputs) if v.dtype.is_floating_point]
+    of = [k for k, v in enumerate(graph.outputs) if v.dtype.is_floating_point]
+    return gradient(graph, wrt, of) if wrt and of else None
+
+
+def run_split(split, inputs, tangents):
+    outputs = evaluated(split.forward, inputs)
+    count = len(outputs) - sum(kind == "extra" for kind, _ in split.saved)
+    saved = [inputs[k] if kind == "input" else outputs[count + k] for kind, k in split.saved]
+    return outputs[:count] + evaluate(split.backward, [*saved, *tangents])
+
+
+@each_op
+def test_gradients_are_those_of_numbers(name):
+    for graph, trials in cases(name)[0]:
+        joint = differentiated(graph)
+        if joint is None:
+            continue
+        verify(joint.graph)
+        prepared = replace(joint, graph=simplified(joint.graph))
+        split = partition(prepared)
+        verify(split.forward), verify(split.backward)
+        without_tangents = {s for s, (k, _) in split.backward.bindings().items() if k < len(split.saved)}
+        assert without_tangents >= split.backward.symbols(), "the backward gets a size from a tangent alone"
+        for size, plain, given, expected in trials:
+            tangents = [torch.randn_like(expected[k]) for k in joint.of]
+            theirs = differentiated(plain)
+            whole = evaluated(theirs.graph, [*given, *tangents])
+            same(evaluated(joint.graph, [*given, *tangents]), whole, f"gradient of {name} at {size}")
+            simple = evaluated(simplified(theirs.graph), [*given, *tangents])
+            same(evaluated(prepared.graph, [*given, *tangents]), simple, f"simplified gradient of {name} at {size}")
+            same(run_split(split, given, tangents), simple, f"split gradient of {name} at {size}")
+
+
+if __name__ == "__main__":
+    total = works = 0
+    for op in SAMPLED:
+        found, reasons = cases(op)
+        tried = len(list(symbolic(op)))
+        total, works = total + tried, works + len(found)
+        print(f"{op:30} {len(found):3} of {tried:3}", *([f"e.g. {min(reasons, key=len)}"] if reasons else []))
+    print(f"{works} of {total} samples with a size replaced by a symbol work")
