@@ -54,7 +54,7 @@ class Builder:
         """
         record = OPS[op] if isinstance(op, str) else op
         if any(isinstance(i, Expr) for i in inputs):
-            inputs = tuple(self.size(dim=i, device=device_of(inputs)) if isinstance(i, Expr) else i for i in inputs)
+            inputs = tuple(self.operand(i, device_of(inputs)) if isinstance(i, Expr) else i for i in inputs)
         attrs = {k: plain(a) for k, a in attrs.items()}
         if type is None:
             try:
@@ -74,6 +74,10 @@ class Builder:
         if found is None:
             found = at_least(a, b) if self.ask is None else self.ask(expr(a) - b)
         return found
+
+    def operand(self, size: Expr, device: torch.device) -> Value | int:
+        """A size in arithmetic."""
+        return self.size(dim=size, device=device) if size.constant is None else size.constant
 
     def __getattr__(self, op: str) -> Callable[..., Value]:
         if op not in OPS:

@@ -27,7 +27,7 @@ NUMBERS = (2, 7, 13)
 #: samples of an op that are tried, about
 TRIED = 4
 #: ops whose samples have no size to replace by itself
-FIXED = {"reshape": "both shapes change", "size": "its result is the size"}
+FIXED = {"reshape": "both shapes change", "size": "its result is the size", "scalar": "a number has no size"}
 #: attributes that hold sizes of the operands or of the result
 SIZES = ("shape", "size", "output_size", "rows", "strides")
 

@@ -16,7 +16,8 @@ def given_type(inputs, attrs):
 register(Op("input", "input", "A graph input.", given_type))
 
 register(Op("size", "source", "The value of the size `dim`, as a Python int.",
-            lambda inputs, a: NumberType((), torch.int64, a["device"]), meaning=lambda *, dim, device: dim,
+            lambda inputs, a: NumberType((), torch.int64, a["device"]),
+            meaning=lambda *, dim, device: torch.tensor(dim, device=device),
             scalar=lambda s, coordinates, *, dim, device: s.index(expr(dim)), gradient=lambda b, v, g: (), cost=0,
             samples=lambda: [((), {"dim": 5, "device": torch.device("cpu")})]))
 

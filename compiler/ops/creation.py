@@ -92,7 +92,7 @@ register(Op("full", "source", "A tensor filled with one number.",
 
 
 def _scalar(n, *, dtype, device):
-    return n.to(dtype) if isinstance(n, torch.Tensor) else torch.scalar_tensor(n, dtype=dtype, device=device)
+    return n.detach().to(dtype) if isinstance(n, torch.Tensor) else torch.scalar_tensor(n, dtype=dtype, device=device)
 
 
 register(Op("scalar", "pointwise", "A Python number that comes with each call, as a 0-dim tensor.", promotion="none",

@@ -7,7 +7,7 @@ import torch
 
 from ..builder import Builder, rewrite
 from ..evaluate import run
-from ..ir import Graph, TensorType, Value, expressions
+from ..ir import Graph, NumberType, TensorType, Value, expressions
 
 #: Elements up to which a constant value is computed.
 LARGEST = 64
@@ -31,8 +31,9 @@ def fold(graph: Graph) -> Graph:
 
 
 def _small(v: Value) -> bool:
-    return (isinstance(v.type, TensorType) and isinstance(v.type.numel, int) and v.type.numel <= LARGEST
-            and next(expressions(v.attrs), None) is None)
+    if not isinstance(v.type, TensorType) or isinstance(v.type, NumberType):
+        return False
+    return isinstance(v.type.numel, int) and v.type.numel <= LARGEST and next(expressions(v.attrs), None) is None
 
 
 def _uniform(t: torch.Tensor) -> bool:
