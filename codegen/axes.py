@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Sequence
 
-from ..compiler.dims import Expr, Sym, dot, expr_of
+from ..compiler.dims import Dim, Expr, Sym, dot, expr_of, known, product, simplest, typical
 from ..compiler.ir import contiguous_strides
 from . import loops
-from .coordinates import digit, linear, size
+from .coordinates import Variable, digit, linear, size, variables
 
-Coefficients = dict[Sym, int]
+Coefficients = dict[Sym, Dim]
 #: What the axes of kernels are called.
 AXIS_NAMES = frozenset(f"i{k}" for k in range(64))
 #: The innermost of the axes that one is split into has at least so many steps.
@@ -26,7 +26,7 @@ def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops
     indices = list(dict.fromkeys(s.index for s in body if isinstance(s, (loops.Load, loops.Store, loops.Index))))
     parts = [linear(e) for e in indices]
     lines = [p[0] for p in parts if p is not None]
-    stuck = {s for e, p in zip(indices, parts) if p is None for s in e.symbols()}
+    stuck = {s for e, p in zip(indices, parts) if p is None for s in variables(e)}
     ordered = any(isinstance(s, loops.Reduce) and s.op.startswith("arg") for s in body)
     parallel = _by_stride([a for a in axes if a not in reduced], body)
     inner = [a for a in axes if a in reduced]
@@ -34,17 +34,15 @@ def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops
 
     found: list[loops.Axis] = []
     values: dict[Sym, Expr] = {}  # each old axis, where one of them became one new axis
-    merged: dict[Sym, tuple[Sym, int]] = {}  # an old axis -> its new axis and its step there
+    merged: dict[Sym, tuple[Sym, Dim]] = {}  # an old axis -> its new axis and its step there
     for group, reduce in ((parallel, False), (inner, True)):
         for run in _runs(group, lines, stuck):
-            n = 1
-            for a in run:
-                n *= size(a)
-            new = Sym(f"i{len(found)}", 0, n - 1)
+            sizes = [size(a) for a in run]
+            n = product(sizes)
+            new = Variable(f"i{len(found)}", 0, n - 1)
             found.append(loops.Axis(new, n, reduce))
-            for a in run:
-                n //= size(a)
-                merged[a] = new, n
+            for a, step in zip(run, contiguous_strides(sizes)):
+                merged[a] = new, step
             if len(run) == 1:
                 values[run[0]] = expr_of(new)
     renamed = {e: _rewritten(e, p, merged, values) for e, p in zip(indices, parts)}
@@ -55,10 +53,10 @@ def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops
 
 def _split(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops.Statement]):
     """The same loops with those axes split that indices take apart."""
-    steps: dict[Sym, set[int]] = {}
+    steps: dict[Sym, set[Dim]] = {}
     for e in {s.index for s in body if hasattr(s, "index")}:
         _find_steps(e, steps)
-    pieces = {a: _pieces(a, sorted(steps[a])) for a in axes if a in steps}
+    pieces = {a: _pieces(a, sorted(steps[a], key=typical)) for a in axes if a in steps}
     values = {a: dot(map(expr_of, p), contiguous_strides([size(s) for s in p])) for a, p in pieces.items() if len(p) > 1}
     if not values:
         return axes, reduced, body
@@ -67,25 +65,25 @@ def _split(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops.St
     return [s for s, _ in split], frozenset(s for s, gone in split if gone), body
 
 
-def _find_steps(e: Expr, steps: dict[Sym, set[int]]) -> None:
+def _find_steps(e: Expr, steps: dict[Sym, set[Dim]]) -> None:
     """Note at which steps divisions and remainders cut symbols: s // 6 at 6, (s // 6) % 4 at 6 and 24."""
     for monomial, _ in e.terms:
         for atom in monomial:
             if not isinstance(atom, Sym):
                 cut = digit(atom.value)
                 if cut is not None:
-                    steps.setdefault(cut[0], set()).add(cut[1] * atom.by)
+                    steps.setdefault(cut[0], set()).add(simplest(cut[1] * atom.by))
                 _find_steps(atom.value, steps)
 
 
-def _pieces(axis: Sym, steps: Sequence[int]) -> list[Sym]:
+def _pieces(axis: Sym, steps: Sequence[Dim]) -> list[Sym]:
     """Axes, from the outermost on, that count to the axis's size together and are cut at its steps."""
-    cuts = [1]
+    cuts: list[Dim] = [1]
     for step in steps:
-        if SHORTEST <= step < size(axis) and size(axis) % step == 0 and step % cuts[-1] == 0:
+        if typical(step) >= SHORTEST and known(size(axis), step + 1) and size(axis) % step == 0 and step % cuts[-1] == 0:
             cuts.append(step)
     ends = [*cuts[1:], size(axis)]
-    return [Sym(f"{axis.name}.{k}", 0, end // cut - 1) for k, (cut, end) in enumerate(zip(cuts, ends))][::-1]
+    return [Variable(f"{axis.name}.{k}", 0, end // cut - 1) for k, (cut, end) in enumerate(zip(cuts, ends))][::-1]
 
 
 # Renaming and merging
@@ -94,11 +92,11 @@ def _rewritten(e: Expr, parts, merged, values) -> Expr:
     if parts is None:
         return e.substitute(values)
     coefficients, constant = parts
-    terms = {(): constant}
+    places: dict[Sym, Dim] = {}
     for s, c in coefficients.items():
         new, step = merged.get(s, (s, 1))
-        terms[(new,)] = c // step  # the innermost of a run has step 1; the others say the same
-    return Expr(terms)
+        places[new] = c // step  # the innermost of a run has step 1; the others say the same
+    return dot(map(expr_of, places), places.values()) + constant
 
 
 def _runs(axes: Sequence[Sym], lines: Sequence[Coefficients], stuck: set[Sym]) -> list[list[Sym]]:
@@ -119,5 +117,5 @@ def _by_stride(axes: list[Sym], body: Sequence[loops.Statement]) -> list[Sym]:
     for access in accesses if len(axes) > 1 else ():
         parts = linear(access.index)
         if parts is not None and all(parts[0].get(a) for a in axes):
-            return sorted(axes, key=lambda a: -abs(parts[0][a]))
+            return sorted(axes, key=lambda a: -abs(typical(parts[0][a])))
     return axes

@@ -1,15 +1,23 @@
 """Where values are read: coordinate maps over loop axes, through views, and how to solve them for other axes.
 
-A coordinate tuple gives, for each dimension of a value, an expression over axis symbols. An axis symbol carries its size
-(0 <= symbol <= hi); an axis of size 1 is the constant 0 and has no symbol.
+A coordinate tuple gives, for each dimension of a value, an expression over loop variables. A variable carries its axis's
+size (0 <= variable <= hi); an axis of size 1 is the constant 0 and has no variable. Sizes are ints or expressions over the
+graph's symbols, which are fixed numbers here: coefficients, like the ints.
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Iterator, Mapping, NamedTuple, Sequence
 
-from ..compiler.dims import Div, Expr, Sym, dot, expr, expr_of, sym
+from ..compiler.dims import Dim, Div, Expr, Sym, dot, expr, expr_of, known, product, simplest
 from ..compiler.ir import Value, contiguous_strides, dense
+
+
+@dataclass(frozen=True)
+class Variable(Sym):
+    """A loop variable, or an index that is read from memory; any other symbol is a size."""
+
 
 Coordinates = tuple[Expr, ...]
 Substitution = Mapping[Sym, Expr]
@@ -25,22 +33,32 @@ class Read(NamedTuple):
     exact: bool = True
 
 
+def variable(name: str, n: Dim) -> Expr:
+    """0 <= `name` < n as an expression."""
+    return ZERO if n == 1 else expr_of(Variable(name, 0, n - 1))
+
+
 @lru_cache(maxsize=4096)
-def identity(shape: tuple[int, ...]) -> Coordinates:
+def identity(shape: tuple[Dim, ...]) -> Coordinates:
     """A coordinate of its own for each dimension: i0, i1, ..."""
-    return tuple(sym(f"i{k}", 0, n - 1) for k, n in enumerate(shape))
+    return tuple(variable(f"i{k}", n) for k, n in enumerate(shape))
+
+
+def variables(e: Expr) -> frozenset[Sym]:
+    """The variables of an expression."""
+    return frozenset(s for s in e.symbols() if isinstance(s, Variable))
 
 
 def axes_of(coordinates: Coordinates) -> tuple[Sym, ...]:
-    """The symbols of coordinates, in order."""
-    return tuple(dict.fromkeys(s for c in coordinates for s in c.symbols()))
+    """The variables of coordinates, in order."""
+    return tuple(dict.fromkeys(s for c in coordinates for s in variables(c)))
 
 
-def size(axis: Sym) -> int:
-    return axis.hi + 1
+def size(axis: Sym) -> Dim:
+    return simplest(axis.hi + 1)
 
 
-def broadcast_to(shape: Sequence[int], coordinates: Coordinates) -> Coordinates:
+def broadcast_to(shape: Sequence[Dim], coordinates: Coordinates) -> Coordinates:
     """The coordinates at which an operand of this shape is read by an element of a pointwise result."""
     lead = len(coordinates) - len(shape)
     if not lead and 1 not in shape:
@@ -52,16 +70,15 @@ def substitute(coordinates: Coordinates, values: Substitution) -> Coordinates:
     return tuple(c.substitute(values) for c in coordinates) if values else coordinates
 
 
-def conditions(view: Value, coordinates: Coordinates) -> list[tuple[Expr, int]]:
+def conditions(view: Value, coordinates: Coordinates) -> list[tuple[Expr, Dim]]:
     """What a view that fills asks of its coordinates, as (e, size) for 0 <= e < size, less what always holds."""
     if view.op.inside is None:
         return []
     return [(expr(e), n) for e, n in view.op.inside(view, coordinates) if not _always(expr(e), n)]
 
 
-def _always(e: Expr, n: int) -> bool:
-    lo, hi = e.bounds()
-    return lo is not None and lo >= 0 and hi is not None and hi < n
+def _always(e: Expr, n: Dim) -> bool:
+    return bool(known(e, 0) and known(n - 1, e))
 
 
 def trace(value: Value, coordinates: Coordinates, exact: bool = True) -> Read:
@@ -79,9 +96,9 @@ def reads(value: Value, coordinates: Coordinates, inner: Coordinates | None = No
     elif value.op.kind == "gather":
         found: list[Read] = []
 
-        def read(k: int, at, bound: int, wrap: bool = True, error=None) -> Expr:
+        def read(k: int, at, bound: Dim, wrap: bool = True, error=None) -> Expr:
             found.append(trace(value.inputs[k], tuple(map(expr, at))))
-            return sym(f"{value.name}.{len(found)}", 0, bound - 1)
+            return variable(f"{value.name}.{len(found)}", bound)
         data = tuple(map(expr, value.op.index(value, coordinates, read)))
         yield from found
         yield trace(value.inputs[0], data, exact=False)
@@ -90,20 +107,26 @@ def reads(value: Value, coordinates: Coordinates, inner: Coordinates | None = No
             yield trace(i, broadcast_to(i.shape, coordinates))
 
 
-def linear(e: Expr) -> tuple[dict[Sym, int], int] | None:
-    """(coefficient of each symbol, constant) of a sum of multiples of symbols; None for any other expression."""
-    coefficients, constant = {}, 0
+def linear(e: Expr) -> tuple[dict[Sym, Dim], Dim] | None:
+    """(coefficient of each variable, the rest) of a sum of multiples of variables; None for any other expression."""
+    coefficients: dict[Sym, Dim] = {}
+    rest: Dim = 0
     for m, c in e.terms:
-        if not m:
-            constant = c
-        elif len(m) == 1 and isinstance(m[0], Sym):
-            coefficients[m[0]] = c
+        if len(m) == 1 and isinstance(m[0], Variable):
+            coefficients[m[0]] = coefficients.get(m[0], 0) + c
+            continue
+        varying = [a for a in m if variables(expr_of(a))]
+        if not varying:
+            rest += Expr({m: c}) if m else c
+        elif len(varying) == 1 and isinstance(varying[0], Variable):
+            fixed = Expr({tuple(a for a in m if a is not varying[0]): c})
+            coefficients[varying[0]] = coefficients.get(varying[0], 0) + fixed
         else:
             return None
-    return coefficients, constant
+    return coefficients, rest
 
 
-def solve(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> dict[Sym, Expr] | None:
+def solve(pattern: Coordinates, shape: Sequence[Dim], target: Coordinates) -> dict[Sym, Expr] | None:
     """Values of the pattern's symbols for which the pattern equals the target; None if none were found.
 
     Both are coordinates of one value of this shape. Found: permutations, flips, and reshapes that split or join axes.
@@ -119,9 +142,9 @@ def solve(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> di
                 return None
             continue
         (s, c), = coefficients.items()
-        if abs(c) != 1:
+        if c not in (1, -1):
             return None
-        value = (t - constant) * c if c < 0 or constant else t
+        value = (t - constant) * c if c != 1 or constant != 0 else t
         if found.setdefault(s, value) != value:
             return None
     return found
@@ -141,63 +164,62 @@ def _solve_digits(pattern: Coordinates, target: Coordinates) -> dict[Sym, Expr] 
     return found if substitute(pattern, found) == tuple(target) else None
 
 
-def digit(e: Expr) -> tuple[Sym, int] | None:
-    """(s, step) of an expression s, s // step, s % n or (s // step) % n."""
-    step = 1
+def digit(e: Expr) -> tuple[Sym, Dim] | None:
+    """(s, step) of an expression s, s // step, s % n or (s // step) % n of a variable s."""
+    step: Dim = 1
     while len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:
         atom = e.terms[0][0][0]
         if isinstance(atom, Sym):
-            return atom, step
+            return (atom, step) if isinstance(atom, Variable) else None
         step *= atom.by if isinstance(atom, Div) else 1
         e = atom.value
     return None
 
 
-def _solve_flat(pattern: Coordinates, shape: Sequence[int], target: Coordinates) -> dict[Sym, Expr] | None:
+def _solve_flat(pattern: Coordinates, shape: Sequence[Dim], target: Coordinates) -> dict[Sym, Expr] | None:
     """Where the flattened coordinates are a mixed-radix number of the symbols: the symbols as its digits."""
     strides = contiguous_strides(shape)
     parts = linear(dot(pattern, strides))
-    if parts is None or parts[1] or any(c < 0 for c in parts[0].values()):
+    if parts is None or parts[1] != 0 or not all(known(c, 1) for c in parts[0].values()):
         return None
     position = dot(target, strides)
     found = {s: (position // c) % size(s) for s, c in parts[0].items()}
     return found if substitute(pattern, found) == tuple(target) else None
 
 
-def one_to_one(values: Sequence[Expr], sizes: Sequence[int], axes: Sequence[Sym]) -> bool:
+def one_to_one(values: Sequence[Expr], sizes: Sequence[Dim], axes: Sequence[Sym]) -> bool:
     """Whether each point of a space of these sizes is given by exactly one point of the axes."""
     parts = linear(dot(values, contiguous_strides(sizes)))
     if parts is None or set(parts[0]) != set(axes):
         return False
-    step = 1
-    for s, c in sorted(parts[0].items(), key=lambda item: abs(item[1])):
-        if abs(c) != step:
+    coefficients, step = dict(parts[0]), 1
+    while coefficients:
+        found = next((s for s, c in coefficients.items() if c == step or c == -step), None)
+        if found is None:
             return False
-        step *= size(s)
-    total = 1
-    for n in sizes:
-        total *= n
-    return step == total
+        step *= size(found)
+        del coefficients[found]
+    return step == product(sizes)
 
 
-def unflatten(axes: Sequence[Sym], sizes: Sequence[int]) -> list[Expr]:
+def unflatten(axes: Sequence[Sym], sizes: Sequence[Dim]) -> list[Expr]:
     """The row-major position within the axes as coordinates of a shape of as many elements."""
     position = dot(map(expr_of, axes), contiguous_strides([size(a) for a in axes]))
     return [(position // step) % n for n, step in zip(sizes, contiguous_strides(sizes))]
 
 
-def layout(value: Value) -> tuple[int, ...]:
+def layout(value: Value) -> tuple[Dim, ...]:
     """The strides that a value has in memory: an input's own, eager's where they are dense, else contiguous ones."""
     t = value.type
     return t.strides if value.op.kind == "input" or dense(t.shape, t.strides) else contiguous_strides(t.shape)
 
 
-def window(view: Value) -> tuple[tuple[int, ...], int] | None:
+def window(view: Value) -> tuple[tuple[Dim, ...], Dim] | None:
     """(strides, offset) of a value in the memory of what it is a view of; None if it is no such window."""
     coordinates = identity(view.shape)
     base, at, exact = trace(view, coordinates)
     parts = linear(dot(at, layout(base))) if exact and base.op.kind != "source" else None
-    if parts is None or any(c < 0 for c in parts[0].values()):
+    if parts is None or not all(known(c, 0) for c in parts[0].values()):
         return None
     steps, offset = parts
-    return tuple(steps.get(next(iter(c.symbols()), None), 0) for c in coordinates), offset
+    return tuple(steps.get(next(iter(variables(c)), None), 0) for c in coordinates), offset

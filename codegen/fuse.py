@@ -14,14 +14,13 @@ Values are taken in program order, each as a group of its own, and joined with t
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator
 
-from ..compiler.dims import Expr, Sym, dot, expr_of, sym
+from ..compiler.dims import Expr, Sym, dot, expr_of, product, typical
 from ..compiler.ir import Graph, Value, contiguous_strides
 from .coordinates import (ZERO, Coordinates, Read, Substitution, axes_of, identity, one_to_one, reads, size, solve, substitute,
-                          unflatten)
+                          unflatten, variable, variables)
 
 #: Kinds of values that kernels compute.
 COMPUTED = frozenset({"pointwise", "reduce", "gather", "part", "contract"})
@@ -108,7 +107,7 @@ class _Fuser:
         if group.fixed or 0 in v.shape:
             return
         found = [(k, r.value) for k, r in enumerate(group.reads[v]) if r.value in self.group_of]
-        for k, _ in sorted(found, key=lambda item: -item[1].type.numel):
+        for k, _ in sorted(found, key=lambda item: -typical(item[1].type.numel)):
             self.join(v, k)
 
     def singleton(self, v: Value) -> Group:
@@ -120,7 +119,7 @@ class _Fuser:
             reduced = v.attrs["dim"]
             keep = v.attrs["keepdim"]
             own = tuple(ZERO if d in reduced else c for d, c in enumerate(inner) if keep or d not in reduced)
-            gone = frozenset(s for d in reduced for s in inner[d].symbols())
+            gone = frozenset(s for d in reduced for s in variables(inner[d]))
             return Group(bit, axes_of(inner), gone, {v: own}, {v: inner}, {v: tuple(reads(v, own, inner))})
         if v.op.kind == "contract":
             own = product_coordinates(v)
@@ -138,7 +137,7 @@ class _Fuser:
         if a is b or a.fixed or b.fixed or len(a.coordinates) + len(b.coordinates) > MOST_MEMBERS or self.cycle(a, b):
             return
         # what a gather reads at places from memory can be had if the other coordinates are the loop's
-        dims = [d for d, c in enumerate(read.coordinates) if all(s in b.axes for s in c.symbols())]
+        dims = [d for d, c in enumerate(read.coordinates) if all(s in b.axes for s in variables(c))]
         if not read.exact and len(dims) == len(read.coordinates):
             return
         places = read.coordinates, a.coordinates[read.value], read.value.shape
@@ -194,9 +193,9 @@ def _bits(mask: int) -> Iterator[int]:
 def product_coordinates(v: Value) -> Coordinates:
     """A matrix product's coordinates over the axes that loops.MatMul has: i0 for the whole batch, i1 row, i2 column."""
     *batch, rows, columns = v.shape
-    position = sym("i0", 0, math.prod(batch) - 1)
+    position = variable("i0", product(batch))
     steps = contiguous_strides(batch)
-    return (*((position // step) % n for n, step in zip(batch, steps)), sym("i1", 0, rows - 1), sym("i2", 0, columns - 1))
+    return (*((position // step) % n for n, step in zip(batch, steps)), variable("i1", rows), variable("i2", columns))
 
 
 def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: Coordinates):
@@ -209,16 +208,16 @@ def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: C
     if values is None or (host.product and guest.reduced):
         return None
     missing = [a for a in guest.axes if a not in values]
-    used = {s for e in values.values() for s in e.symbols()}
+    used = {s for e in values.values() for s in variables(e)}
     if missing:
         free = [a for a in host.axes if a not in used]
-        if math.prod(map(size, missing)) != math.prod(map(size, free)):
+        if product(map(size, missing)) != product(map(size, free)):
             return None
         same = [size(a) for a in missing] == [size(a) for a in free]
         values.update(zip(missing, map(expr_of, free) if same else unflatten(free, [size(a) for a in missing])))
         used.update(free)
     sizes, inside = [size(a) for a in guest.axes], [a for a in host.axes if a in used]
-    if math.prod(sizes) != math.prod(map(size, inside)):
+    if product(sizes) != product(map(size, inside)):
         return None
     if not _is_renaming(guest.axes, values) and not one_to_one([values[a] for a in guest.axes], sizes, inside) and (
             missing or not one_to_one(target, shape, inside)):  # where the target tells all points apart, the values do too
@@ -231,7 +230,7 @@ def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: C
 
 def _is_renaming(axes: tuple[Sym, ...], values: Substitution) -> bool:
     """Whether each axis has become another of the same size."""
-    symbols = {s for a in axes for s in values[a].symbols()}
+    symbols = {s for a in axes for s in variables(values[a])}
     return len(symbols) == len(axes) and all(any(s.hi == a.hi and values[a] == expr_of(s) for s in symbols) for a in axes)
 
 
@@ -239,8 +238,8 @@ def _reduced(guest: Group, values: Substitution, host: Group) -> frozenset[Sym] 
     """The reduced axes of a host with a guest that fills it, None if the two disagree."""
     if not guest.reduced:
         return host.reduced
-    gone = frozenset(s for a in guest.reduced for s in values[a].symbols())
-    if any(s in gone for a in guest.parallel for s in values[a].symbols()) or (host.reduced and host.reduced != gone):
+    gone = frozenset(s for a in guest.reduced for s in variables(values[a]))
+    if any(s in gone for a in guest.parallel for s in variables(values[a])) or (host.reduced and host.reduced != gone):
         return None
     in_order = [a for a in host.axes if a in gone]
     for v, inner in guest.inner.items():

@@ -4,20 +4,21 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Iterator, Protocol, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Protocol, Sequence
 
 import torch
 
-from ..compiler.dims import Sym, expr_of
+from ..compiler.dims import expr_of, typical
 from ..compiler.ir import Graph, NumberType, ObjectType, TupleType, Value
 from ..compiler.op import OPS
 from ..compiler.ops.core import called
-from ..runtime.program import Call, Launch, Message, Program, Ref, Step
+from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
 from . import loops
+from .coordinates import Variable
 from .fuse import Group, fuse
 from .lower import Memory, lower
 from .placement import Placement, place
-from .plan import Slots
+from .plan import Slots, formulas
 from .prepare import CONSTANT, prepare
 from .schedule import schedule
 from .siblings import join_siblings
@@ -35,8 +36,8 @@ class Backend(Protocol):
     #: Of the source: "c" or "triton".
     language: str
 
-    def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message]) -> str:
-        """The source of all segments."""
+    def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message], symbols: Mapping[str, int]) -> str:
+        """The source of all segments. `symbols`: where in the slot table the value of each size symbol stands."""
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         """Whether a matrix product of [m, k] and [k, n] is better left to a library call."""
@@ -58,7 +59,8 @@ def generate(graph: Graph, backend: Backend) -> Program:
 
 
 def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
-    """A program for each kernel of a graph, in their order, whose inputs are all that it reads and writes: to time it alone.
+    """A program for each kernel of a graph without symbols, in their order, whose inputs are all that it reads and writes: to
+    time it alone.
 
     They share one source.
     """
@@ -68,7 +70,8 @@ def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
 
 def _printed(built: Unprinted, backend: Backend) -> Program:
     program = built.program
-    source = backend.print(program.name, built.segments, program.messages) if built.segments else ""
+    places = {s.name: k for k, s in enumerate(program.symbols, len(program.slots))}
+    source = backend.print(program.name, built.segments, program.messages, places) if built.segments else ""
     return replace(program, source=source, language=backend.language)
 
 
@@ -95,7 +98,8 @@ class _Builder:
         self.graph, self.placement, self.joined = graph, placement, joined
         self.position = {v: n for n, v in enumerate(graph.values)}
         self.slots = Slots(graph)
-        self.memory = Memory()
+        self.symbols = tuple(Symbol(s.name, k, d, s.lo) for s, (k, d) in graph.bindings().items())
+        self.memory = Memory(frozenset(s.name for s in self.symbols))
         self.memory.slots = self.slots.of
         self.items: dict[Value, dict[int, Value]] = {}  # the items of each value of several results
         self.kernels: dict[tuple, loops.AnyKernel] = {}
@@ -114,11 +118,11 @@ class _Builder:
                 self.add_kernel(group)
             elif group.fixed.op.kind == "opaque" and group.fixed not in self.slots.of:
                 self.add_call(group.fixed)
-        arena = self.slots.place_in_arena([_slots_of(s) for s in self.steps])
+        self.slots.note_lives([_slots_of(s) for s in self.steps])
         steps, segments = self.join_kernels()
         program = Program(self.graph.name, tuple(self.slots.slots), tuple(self.slots.of[i] for i in self.graph.inputs),
-                          tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", arena, tuple(self.memory.messages),
-                          {"graph": self.graph, "kernels": self.notes,
+                          tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", self.symbols, tuple(self.memory.messages),
+                          {"graph": self.graph, "sizes": {s.name: typical(expr_of(s)) for s in self.graph.bindings()}, "kernels": self.notes,
                            "calls": [s.name for s in self.steps if isinstance(s, Call)]})
         return Unprinted(program, segments)
 
@@ -196,20 +200,21 @@ class _Builder:
 
     def add_call(self, v: Value) -> None:
         """An opaque value as a call of its meaning; its results, if several, in the slots of its items."""
-        args = tuple(i if not isinstance(i, Value) else self.number(i) if isinstance(i.type, NumberType) else self.argument(i)
-                     for i in v.inputs)
+        args = tuple(formulas(i) if not isinstance(i, Value) else
+                     self.number(i) if isinstance(i.type, NumberType) else self.argument(i) for i in v.inputs)
+        attrs = formulas(v.attrs)
         place = (str(v.origin),)
         if not isinstance(v.type, TupleType):
-            self.steps.append(Call(v.op.meaning, args, v.attrs, (self.slots.add(v, "call"),), called(v), *place))
+            self.steps.append(Call(v.op.meaning, args, attrs, (self.slots.add(v, "call"),), called(v), *place))
             return
         items = self.items.get(v, {})
         results = tuple(self.slots.add(items[k], "call") if k in items else -1 for k in range(len(v.type.items)))
         if len(results) == 1 and items:  # a call with one result slot receives what is returned, the tuple
             whole = self.slots.add(v, "call")
-            self.steps += [Call(v.op.meaning, args, v.attrs, (whole,), called(v), *place),
+            self.steps += [Call(v.op.meaning, args, attrs, (whole,), called(v), *place),
                            Call(operator.getitem, (Ref(whole), 0), {}, results, "item", *place)]
         else:
-            self.steps.append(Call(v.op.meaning, args, v.attrs, results, called(v), *place))
+            self.steps.append(Call(v.op.meaning, args, attrs, results, called(v), *place))
 
     def number(self, v: Value) -> Ref:
         """A value that stands for a Python number, as that number."""
@@ -223,7 +228,7 @@ class _Builder:
             return Ref(self.slots.of[v])
         shown = self.argument(v.inputs[0])
         slot = self.slots.add_view(v, shown.slot)
-        self.steps.append(Call(v.op.meaning, (shown,), v.attrs, (slot,), v.op.name, str(v.origin)))
+        self.steps.append(Call(v.op.meaning, (shown,), formulas(v.attrs), (slot,), v.op.name, str(v.origin)))
         return Ref(slot)
 
 
@@ -257,7 +262,8 @@ def _signature(kernel: loops.AnyKernel) -> tuple:
 
     def field(s: loops.Statement, name: str, value):
         if name == "index":
-            return value.substitute({x: expr_of(Sym(number[x.name], x.lo, x.hi)) for x in value.symbols() if x.name not in axes})
+            return value.substitute({x: expr_of(Variable(number[x.name], x.lo, x.hi)) for x in value.symbols()
+                                     if x.name in number and x.name not in axes})
         if name in ("buffer", "arg", "guard", "ok") or (name == "value" and isinstance(s, loops.Store)):
             return number[value]
         return tuple(number[a] for a in value) if name == "args" else repr(value)
@@ -270,8 +276,9 @@ def _signature(kernel: loops.AnyKernel) -> tuple:
 
 
 def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Sequence[Value]) -> dict[str, Any]:
-    """What `explain` tells of a kernel: bytes in eager are those of each op's operands and result."""
+    """What `explain` tells of a kernel, at the sizes' hints: bytes in eager are those of each op's operands and result."""
+    def nbytes(those: Iterable[Value]) -> int:
+        return typical(sum(v.type.nbytes for v in those))
     return {"name": kernel.name, "values": [v.name for v in values], "stored": [v.name for v in stored],
-            "read": sum(v.type.nbytes for v in loads), "written": sum(v.type.nbytes for v in stored),
-            "eager": sum(v.type.nbytes + sum(i.type.nbytes for i in v.operands) for v in values),
+            "read": nbytes(loads), "written": nbytes(stored), "eager": nbytes(i for v in values for i in (v, *v.operands)),
             "ops": sum(isinstance(s, loops.Apply) for s in loops.body_of(kernel))}

@@ -4,14 +4,13 @@ Every statement is evaluated for all points of the loops at once, as a tensor ov
 """
 from __future__ import annotations
 
-import math
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
-from ..compiler.dims import Expr, Sym
+from ..compiler.dims import Dim, Expr, Sym, expr
 from ..compiler.ops.random import philox
-from ..runtime.program import Call, Launch, Ref
+from ..runtime.program import Call, Formula, Launch, Ref, arena_layout, nbytes, number
 from . import loops
 from .generate import Unprinted
 
@@ -21,35 +20,41 @@ Memory = Mapping[str, torch.Tensor]  # each buffer as a flat tensor that starts 
 def interpret(built: Unprinted, inputs: Sequence[torch.Tensor]) -> list[Any]:
     """The outputs of a program. Raises the error of a failed check, as the runtime does."""
     program, segments = built.program, dict(built.segments)
-    arena = torch.zeros(program.arena_bytes, dtype=torch.uint8)
+    sizes = {s.name: int(inputs[s.position]) if s.dim is None else inputs[s.position].shape[s.dim] for s in program.symbols}
+    offsets, total = arena_layout(program.slots, sizes)
+    arena = torch.zeros(total, dtype=torch.uint8)
     held: list[Any] = [None] * len(program.slots)
     for n, slot in enumerate(program.slots):
         if slot.place == "input":
             held[n] = inputs[slot.position]
         elif slot.place == "output":
-            held[n] = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype)
+            held[n] = torch.empty_strided(*slot.layout(sizes), dtype=slot.dtype)
         elif slot.place == "constant":
             held[n] = slot.constant
-        elif slot.place == "arena" and slot.offset >= 0:
-            piece = arena[slot.offset:slot.offset + math.prod(slot.shape) * slot.dtype.itemsize]
-            held[n] = piece.view(slot.dtype).as_strided(slot.shape, slot.strides)
+        elif n in offsets:
+            piece = arena[offsets[n]:offsets[n] + nbytes(slot, sizes)]
+            held[n] = piece.view(slot.dtype).as_strided(*slot.layout(sizes))
     for step in program.steps:
         if isinstance(step, Launch):
             for kernel, slots in segments[step.symbol]:
-                code = run_kernel(kernel, [flat(held[s]) for s in slots])
+                code = run_kernel(kernel, [flat(held[s]) for s in slots], sizes)
                 if code:
                     raise program.messages[code - 1].error(program.messages[code - 1].text)
         else:
-            _call(step, held)
+            _call(step, held, sizes)
     return [held[s] for s in program.outputs]
 
 
-def _call(step: Call, held: list[Any]) -> None:
+def _call(step: Call, held: list[Any], sizes: Mapping[str, int]) -> None:
     def fill(value):
         if isinstance(value, Ref):
             return held[value.slot]
+        if isinstance(value, Formula):
+            return number(value, sizes)
+        if isinstance(value, dict):
+            return {k: fill(v) for k, v in value.items()}
         return type(value)(map(fill, value)) if isinstance(value, (list, tuple)) else value
-    results = step.function(*fill(step.args), **step.kwargs)
+    results = step.function(*fill(step.args), **fill(step.kwargs))
     for slot, result in zip(step.results, (results,) if len(step.results) == 1 else results):
         if slot >= 0:
             held[slot] = result
@@ -61,30 +66,29 @@ def flat(t: torch.Tensor) -> torch.Tensor:
     return t.as_strided((extent,), (1,))
 
 
-def run_kernel(kernel: loops.AnyKernel, buffers: Sequence[torch.Tensor]) -> int:
-    """Run a kernel on its flat buffers; 0, or 1 + the code of a failed check."""
+def run_kernel(kernel: loops.AnyKernel, buffers: Sequence[torch.Tensor], sizes: Mapping[str, int] = {}) -> int:
+    """Run a kernel on its flat buffers for these values of the size symbols; 0, or 1 + the code of a failed check."""
     memory = {b.name: t for b, t in zip(kernel.buffers, buffers)}
     if isinstance(kernel, loops.Kernel):
-        return _Run(kernel.axes, memory).run(kernel.body)
-    a = _matrix(memory[kernel.a.name], (kernel.batch, kernel.m, kernel.k), kernel.a_strides)
-    c = _matrix(memory[kernel.c.name], (kernel.batch, kernel.k, kernel.n), kernel.c_strides)
-    return _Run(kernel.axes, memory, acc=a @ c).run(kernel.epilogue)
+        return _Run(kernel.axes, memory, sizes).run(kernel.body)
 
-
-def _matrix(memory: torch.Tensor, shape, strides) -> torch.Tensor:
-    return memory.as_strided(shape, strides, memory.storage_offset())
+    def matrix(buffer: loops.Buffer, *layout: Sequence[Dim]) -> torch.Tensor:
+        shape, strides = ([expr(n).evaluate(sizes) for n in part] for part in layout)
+        return memory[buffer.name].as_strided(shape, strides, memory[buffer.name].storage_offset())
+    a = matrix(kernel.a, (kernel.batch, kernel.m, kernel.k), kernel.a_strides)
+    c = matrix(kernel.c, (kernel.batch, kernel.k, kernel.n), kernel.c_strides)
+    return _Run(kernel.axes, memory, sizes, acc=a @ c).run(kernel.epilogue)
 
 
 class _Run:
     """One run: the values of statements, and of the symbols in indices."""
 
-    def __init__(self, axes: Sequence[loops.Axis], memory: Memory, **values: torch.Tensor):
-        self.axes, self.memory, self.values = axes, memory, dict(values)
+    def __init__(self, axes: Sequence[loops.Axis], memory: Memory, sizes: Mapping[str, int], **values: torch.Tensor):
+        self.axes, self.memory, self.values = axes, memory, {name: torch.tensor(n) for name, n in sizes.items()} | values
+        self.extents = [expr(axis.size).evaluate(sizes) for axis in axes]
         self.code = 0
-        for k, axis in enumerate(axes):
-            shape = [1] * len(axes)
-            shape[k] = axis.size
-            self.values[axis.symbol.name] = torch.arange(axis.size).view(shape)
+        for k, (axis, n) in enumerate(zip(axes, self.extents)):
+            self.values[axis.symbol.name] = torch.arange(n).view([n if j == k else 1 for j in range(len(axes))])
 
     def run(self, body: Sequence[loops.Statement]) -> int:
         for statement in body:
@@ -102,8 +106,8 @@ class _Run:
                 if isinstance(atom, Sym):
                     term = term * self.values[atom.name]
                 else:
-                    inner, divide = self.at(atom.value), type(atom).__name__ == "Div"
-                    term = term * (torch.div(inner, atom.by, rounding_mode="floor") if divide else inner % atom.by)
+                    inner, by, divide = self.at(atom.value), self.at(expr(atom.by)), type(atom).__name__ == "Div"
+                    term = term * (torch.div(inner, by, rounding_mode="floor") if divide else inner % by)
             total = total + term
         return total
 
@@ -134,7 +138,7 @@ class _Run:
     def reduce(self, s: loops.Reduce) -> torch.Tensor:
         x = self.values[s.arg]
         dims = [k for k, axis in enumerate(self.axes) if axis.reduce]
-        x = x.expand([axis.size if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
+        x = x.expand([self.extents[k] if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
         kept = [k for k in range(len(self.axes)) if k not in dims]
         rows = x.permute(*kept, *dims).reshape([x.shape[k] for k in kept] + [-1])
         found = REDUCTIONS[s.op](rows)

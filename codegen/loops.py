@@ -29,7 +29,7 @@ from ..compiler.ir import Origin
 
 @dataclass(frozen=True)
 class Axis:
-    """A loop axis: its index symbol (0 <= symbol < size) and whether it is reduced over."""
+    """A loop axis: its variable (0 <= symbol < size) and whether it is reduced over."""
     symbol: Sym
     size: Dim
     reduce: bool = False
@@ -117,7 +117,10 @@ Statement = Union[Load, Const, Index, Apply, Reduce, Store, Check]
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """One fused loop nest. `values` names the graph's values it computes, for people."""
+    """One fused loop nest. `values` names the graph's values it computes, for people.
+
+    Sizes and indices may hold the graph's size symbols, which are numbers that every call gives.
+    """
     name: str
     axes: tuple[Axis, ...]
     buffers: tuple[Buffer, ...]
@@ -166,7 +169,7 @@ def body_of(kernel: AnyKernel) -> tuple[Statement, ...]:
 
 
 def symbols_of(statement: Statement) -> frozenset[str]:
-    """Names of axis symbols and index statements in a statement's index expression."""
+    """Names of axis symbols, index statements and size symbols in a statement's index expression."""
     index = getattr(statement, "index", None)
     return frozenset(s.name for s in index.symbols()) if index is not None else frozenset()
 
@@ -184,6 +187,16 @@ def operands_of(statement: Statement) -> tuple[str, ...]:
     if isinstance(statement, Load) and statement.guard:
         return (statement.guard,)
     return ()
+
+
+def sizes_of(kernel: AnyKernel) -> tuple[str, ...]:
+    """Names of the size symbols that a kernel's loops and indices depend on."""
+    dims = [a.size for a in kernel.axes]
+    if isinstance(kernel, MatMul):
+        dims += [kernel.batch, kernel.m, kernel.n, kernel.k, *kernel.a_strides, *kernel.c_strides]
+    found = {s.name for d in dims if isinstance(d, Expr) for s in d.symbols()}.union(*map(symbols_of, body_of(kernel)))
+    own = {a.symbol.name for a in kernel.axes} | {s.name for s in body_of(kernel) if hasattr(s, "name")}
+    return tuple(sorted(found - own))
 
 
 def needed(body: Sequence[Statement]) -> tuple[Statement, ...]:

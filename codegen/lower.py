@@ -5,14 +5,13 @@ a load; a member of the group is computed from its operands at the coordinates t
 """
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from typing import Callable, NamedTuple
 
 import torch
 
-from ..compiler.dims import Expr, Sym, dot, expr, expr_of, sym
+from ..compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, product
 from ..compiler.ir import Value
 from ..compiler.op import operand_dtypes
 from ..compiler.scalar import SCALAR, ScalarOp, Scalars, arithmetic_dtype
@@ -20,7 +19,7 @@ from ..runtime.program import Message
 from . import loops
 from .axes import AXIS_NAMES, normalize
 from .comparisons import coarsened
-from .coordinates import Coordinates, broadcast_to, conditions, identity, layout, linear, substitute, trace
+from .coordinates import Coordinates, Variable, broadcast_to, conditions, identity, layout, linear, substitute, trace, variable
 from .fuse import Group
 from .prepare import matrix_strides
 
@@ -29,9 +28,11 @@ Place = tuple[Value, Coordinates]
 
 
 class Memory:
-    """What code generation knows of memory while it lowers: the slot of each value that has one, and the messages."""
+    """What code generation knows of the program while it lowers: the slot of each value that has one, the messages, and the
+    names of the graph's symbols, which statements must not have."""
 
-    def __init__(self):
+    def __init__(self, symbols: frozenset[str]):
+        self.symbols = symbols
         self.slots: dict[Value, int] = {}
         self.parts: dict[Value, Value] = {}  # a piece -> the cat that it is written into
         self.messages: list[Message] = []
@@ -80,7 +81,7 @@ class _Emitter(Scalars):
         self.group, self.memory, self.evaluated = group, memory, evaluated
         self.body: list[loops.Statement] = []
         self.buffers: dict[str, loops.Buffer] = {}
-        self.names = {a.name for a in group.axes} | AXIS_NAMES | {"acc"}
+        self.names = {a.name for a in group.axes} | AXIS_NAMES | {"acc"} | memory.symbols
         self.known: dict[tuple, Operand] = {}  # equal statements, and values at coordinates, are there once
         self.value: Value | None = None  # whose meaning is being emitted
         self.guard: Operand | None = None  # the condition under which loads may happen
@@ -216,6 +217,8 @@ class _Emitter(Scalars):
         return self.const(value if arithmetic_dtype(dtype) == dtype else torch.tensor(value, dtype=dtype).item(), dtype)
 
     def as_operand(self, result, dtype: torch.dtype) -> Operand:
+        if isinstance(result, Expr):
+            return self.index(result)
         return result if isinstance(result, Operand) else self.const(result, dtype)
 
     def source(self, v: Value, coordinates: Coordinates) -> Operand:
@@ -242,42 +245,42 @@ class _Emitter(Scalars):
             self.guard = outer
         return self.where(inside, self.cast(found, v.dtype), fill)
 
-    def tightened(self, rules: list[tuple[Expr, int]]) -> dict[Sym, Expr]:
+    def tightened(self, rules: list[tuple[Expr, Dim]]) -> dict[Sym, Expr]:
         """The axes with the ranges that conditions 0 <= axis + constant < size leave them: divisions by less come out then."""
         values: dict[Sym, Expr] = {}
         for e, n in rules:
             coefficients, constant = linear(e) or ({}, 0)
-            if list(coefficients.values()) == [1]:
+            if list(coefficients.values()) == [1] and all(isinstance(k, int) for k in (constant, n)):
                 s, = coefficients
-                lo, hi = max(s.lo, -constant), n - 1 - constant if s.hi is None else min(s.hi, n - 1 - constant)
+                lo, hi = max(s.lo, -constant), min(s.hi, n - 1 - constant) if isinstance(s.hi, int) else n - 1 - constant
                 if lo <= hi and (lo, hi) != (s.lo, s.hi):
-                    values[s] = sym(s.name, lo, hi)
+                    values[s] = expr(lo) if lo == hi else expr_of(Variable(s.name, lo, hi))
                     self.loose.update((tight, self.loose.get(s, expr_of(s))) for tight in values[s].symbols())
         return values
 
-    def inside(self, rules: list[tuple[Expr, int]]) -> Operand:
+    def inside(self, rules: list[tuple[Expr, Dim]]) -> Operand:
         """Whether 0 <= e < size for all."""
         tests = []
         for e, n in rules:
-            lo, hi = e.bounds()
             at = self.index(e)
-            if lo is None or lo < 0:
+            if not known(e, 0):
                 tests.append(self.le(0, at))
-            if hi is None or hi >= n:
-                tests.append(self.lt(at, n))
+            if not known(n - 1, e):
+                tests.append(self.lt(at, n) if isinstance(n, int) else self.lt(self.index(e - n), 0))
         found = tests[0]
         for t in tests[1:]:
             found = self.and_(found, t)
         return found
 
     def gather(self, v: Value, coordinates: Coordinates) -> Operand:
-        def read(k: int, at, bound: int, wrap: bool = False, error=(IndexError, "index out of range")) -> Expr:
+        def read(k: int, at, bound: Dim, wrap: bool = False, error=(IndexError, "index out of range")) -> Expr:
             i = self.cast(self.emit(v.inputs[k], tuple(map(expr, at))), torch.int64)
+            end = bound if isinstance(bound, int) else self.index(bound)
             if wrap:
-                i = self.where(self.lt(i, 0), self.add(i, bound), i)
-            ok = self.and_(self.le(0, i), self.lt(i, bound))
+                i = self.where(self.lt(i, 0), self.add(i, end), i)
+            ok = self.and_(self.le(0, i), self.lt(i, end))
             self.require(ok, *error)
-            return expr_of(Sym(self.where(ok, i, 0).name, 0, bound - 1))  # what fails is not read
+            return expr_of(Variable(self.where(ok, i, 0).name, 0, bound - 1))  # what fails is not read
         return self.emit(v.inputs[0], tuple(map(expr, v.op.index(v, coordinates, read))))
 
     def reduce(self, v: Value, coordinates: Coordinates) -> Operand:
@@ -300,14 +303,14 @@ def _product_kernel(name: str, group: Group, emitter: _Emitter, body, values) ->
     v = group.product
     a, c = (emitter.buffer(trace(i, identity(i.shape)).value, "in") for i in v.inputs)
     a_strides, c_strides = map(matrix_strides, v.inputs)
-    batch, (m, n) = math.prod(v.shape[:-2]), v.shape[-2:]
+    batch, (m, n) = product(v.shape[:-2]), v.shape[-2:]
     if _stores_columns(body):  # the transposed product then stores rows
         a, c, m, n = c, a, n, m
         a_strides, c_strides = (c_strides[0], c_strides[2], c_strides[1]), (a_strides[0], a_strides[2], a_strides[1])
-        swap = {Sym("i1", 0, n - 1): sym("i2", 0, n - 1), Sym("i2", 0, m - 1): sym("i1", 0, m - 1)}
+        swap = {Variable("i1", 0, n - 1): variable("i2", n), Variable("i2", 0, m - 1): variable("i1", m)}
         body = tuple(replace(s, index=s.index.substitute(swap)) if hasattr(s, "index") else s for s in body)
     buffers = tuple(dict.fromkeys((a, c, *_used(emitter.buffers.values(), body))))
-    axes = tuple(loops.Axis(Sym(f"i{d}", 0, extent - 1), extent) for d, extent in enumerate((batch, m, n)))
+    axes = tuple(loops.Axis(Variable(f"i{d}", 0, extent - 1), extent) for d, extent in enumerate((batch, m, n)))
     k = v.inputs[0].shape[-1]
     return loops.MatMul(name, batch, m, n, k, a, c, a_strides, c_strides, v.dtype, axes, buffers, body, values)
 
@@ -316,7 +319,7 @@ def _stores_columns(body) -> bool:
     """Whether every result of a product lies in memory column by column."""
     parts = [linear(s.index) for s in body if isinstance(s, loops.Store)]
     steps = [{x.name: c for x, c in p[0].items()} if p else {} for p in parts]
-    return all(c.get("i1") == 1 and c.get("i2", 0) > 1 for c in steps)
+    return all(c.get("i1") == 1 and known(c.get("i2", 0), 2) for c in steps)
 
 
 def _used(buffers, body) -> tuple[loops.Buffer, ...]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable
 
+from ..compiler.dims import typical
 from ..compiler.ir import Graph, Value
+from .coordinates import size
 from .fuse import Fusion, Group, operand_bases
 
 #: Scalar operations an element that are cheaper than a store and a load of it.
@@ -61,9 +63,9 @@ class _Placer:
             cost, leaves = v.op.cost, frozenset()
             for base in operand_bases(v):
                 more, start = chains.get(base, (0, frozenset(() if base.op.kind == "source" else (base,))))
-                cost += more * min(1.0, base.type.numel / max(v.type.numel, 1))  # a row's value is computed once a row
+                cost += more * min(1.0, _elements(base) / max(_elements(v), 1))  # a row's value is computed once a row
                 leaves |= start
-            large = [q for q in leaves if q.type.numel * 4 >= v.type.numel]
+            large = [q for q in leaves if _elements(q) * 4 >= _elements(v)]
             if cost <= CHEAP and len(large) <= MOST_LEAVES or v.type.numel == 1:
                 chains[v] = cost, leaves
         return chains
@@ -95,7 +97,7 @@ class _Placer:
         if v not in self.chains:
             return False
         cost, leaves = self.chains[v]
-        n = v.type.numel
+        n = _elements(v)
         if n == 1:
             return True
         others = wanted - {own}
@@ -104,8 +106,8 @@ class _Placer:
         loads = sum(_bytes(q for q in leaves if not self.loaded(q, g)) for g in others)
         forced = _bytes(q for q in leaves if not self.in_memory(q) and not self.shared(q))
         own_loads = 0 if own in wanted else _bytes(q for q in leaves if self.in_memory(q))
-        size = v.type.nbytes  # a store costs two: the line is fetched before it is written
-        return loads + 2 * forced < (2 + len(others)) * size + own_loads
+        stored = _bytes([v])  # a store costs two: the line is fetched before it is written
+        return loads + 2 * forced < (2 + len(others)) * stored + own_loads
 
     def in_memory(self, v: Value) -> bool:
         return v.op.kind == "input" or v in self.stored
@@ -122,9 +124,13 @@ class _Placer:
 def _points(group: Group) -> int:
     total = 1
     for a in group.axes:
-        total *= a.hi + 1
+        total *= typical(size(a))
     return total
 
 
+def _elements(v: Value) -> int:
+    return typical(v.type.numel)
+
+
 def _bytes(values: Iterable[Value]) -> int:
-    return sum(q.type.nbytes for q in values)
+    return sum(typical(q.type.nbytes) for q in values)

@@ -1,14 +1,13 @@
-"""Memory: a slot for everything that lies in it, and one arena for what lives only inside a call."""
+"""Memory: a slot for everything that lies in it; what lives only inside a call shares one arena."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Sequence
+from typing import Any, Mapping, Sequence
 
+from ..compiler.dims import Expr
 from ..compiler.ir import Graph, TensorType, Value
-from ..runtime.program import Slot
+from ..runtime.program import Formula, Slot
 from .coordinates import layout
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 class Slots:
@@ -27,7 +26,8 @@ class Slots:
             raise AssertionError(f"%{v.name} has a slot")
         self.of[v] = len(self.slots)
         if isinstance(v.type, TensorType):
-            more |= {"shape": tuple(v.shape), "strides": tuple(layout(v)), "dtype": v.dtype, "device": v.type.device}
+            more |= {"shape": formulas(tuple(v.shape)), "strides": formulas(tuple(layout(v))), "dtype": v.dtype,
+                     "device": v.type.device}
         self.slots.append(Slot(v.name, place, **more))
         return self.of[v]
 
@@ -42,43 +42,23 @@ class Slots:
         self.shows[slot] = self.shows.get(shown, shown)
         return slot
 
-    def place_in_arena(self, uses: Sequence[Sequence[int]]) -> int:
-        """Give every arena slot its offset, `uses` being the slots that each step touches; the arena's size in bytes."""
-        spans: dict[int, list[int]] = {}
+    def note_lives(self, uses: Sequence[Sequence[int]]) -> None:
+        """Note of every arena slot from which step to which it is live, `uses` being the slots that each step touches."""
+        lives: dict[int, list[int]] = {}
         for step, used in enumerate(uses):
             for slot in used:
-                spans.setdefault(self.shows.get(slot, slot), [step, step])[1] = step
-        live: list[tuple[int, int, int]] = []  # (offset, end, last use), by offset
-        total = 0
-        for slot, (first, last) in sorted(spans.items(), key=lambda item: item[1][0]):
-            if self.slots[slot].place != "arena":
-                continue
-            live = [entry for entry in live if entry[2] >= first]
-            offset = _gap(live, _aligned(nbytes(self.slots[slot])))
-            end = offset + _aligned(nbytes(self.slots[slot]))
-            live = sorted([*live, (offset, end, last)])
-            self.slots[slot] = replace(self.slots[slot], offset=offset)
-            total = max(total, end)
-        return total
+                lives.setdefault(self.shows.get(slot, slot), [step, step])[1] = step
+        for slot, live in lives.items():
+            if self.slots[slot].place == "arena":
+                self.slots[slot] = replace(self.slots[slot], live=tuple(live))
 
 
-def nbytes(slot: Slot) -> int:
-    n = slot.dtype.itemsize
-    for extent in slot.shape:
-        n *= extent
-    return n
-
-
-def _aligned(n: int) -> int:
-    return max(-(-n // ALIGNMENT), 1) * ALIGNMENT
-
-
-def _gap(live: Sequence[tuple[int, int, int]], size: int) -> int:
-    """The offset of the smallest gap between live pieces that holds `size` bytes, else the end of them all."""
-    best, best_room, end = None, None, 0
-    for offset, stop, _ in live:
-        room = offset - end
-        if room >= size and (best is None or room < best_room):
-            best, best_room = end, room
-        end = max(end, stop)
-    return end if best is None else best
+def formulas(part: Any) -> Any:
+    """Numbers, or a structure of arguments, with every expression over sizes as the runtime's formula."""
+    if isinstance(part, Expr):
+        return Formula(str(part))
+    if isinstance(part, (tuple, list)):
+        return type(part)(map(formulas, part))
+    if isinstance(part, Mapping):
+        return {k: formulas(v) for k, v in part.items()}
+    return part

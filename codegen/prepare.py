@@ -6,7 +6,6 @@ must lie in memory (a graph output, a tensor for an opaque call) is a value that
 """
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Callable
@@ -14,6 +13,7 @@ from typing import Callable
 import torch
 
 from ..compiler.builder import Builder, rewrite
+from ..compiler.dims import Dim, product, typical
 from ..compiler.ir import Graph, TensorType, Type, Value, dense
 from ..compiler.op import OPS, Op
 from ..compiler.ops.core import takes_random_numbers
@@ -95,7 +95,8 @@ def _in_kernels(v: Value, use_library: UseLibrary) -> bool:
     if not all(isinstance(i.type, TensorType) and i.dtype in DTYPES for i in values):
         return False
     if v.op.kind == "contract":
-        return contraction_dtype(v) is not None and not use_library(v.shape[-2], v.shape[-1], v.inputs[0].shape[-1], v.dtype)
+        m, n, k = map(typical, (*v.shape[-2:], v.inputs[0].shape[-1]))
+        return contraction_dtype(v) is not None and not use_library(m, n, k, v.dtype)
     if v.op.kind == "reduce":
         return 0 not in v.inputs[0].shape or v.op.combine in EMPTY
     return v.op.kind in ("pointwise", "view", "source", "gather", "cat")
@@ -122,11 +123,11 @@ def _reduction(parts: Parts, b: Builder, v: Value) -> Value | None:
         return _filled(b, v, 0) if v.op.combine.startswith("arg") else b.reshape(_cast(b, x, v.dtype), shape=v.shape)
     if v.op.combine not in ASSOCIATIVE:
         return None
-    wanted = parts(x.type.numel, v.type.numel, max(d for d, n in enumerate(x.shape) if n > 1) in dims)
+    wanted = parts(typical(x.type.numel), typical(v.type.numel), max(d for d, n in enumerate(x.shape) if n != 1) in dims)
     if wanted == 1:
         return None
-    run = _leading_dims(x.shape, dims, wanted)
-    chunks = _divisor(math.prod(x.shape[d] for d in run), wanted)
+    run = _leading_dims(tuple(map(typical, x.shape)), dims, wanted)
+    chunks = _chunks([x.shape[d] for d in run], wanted)
     return None if chunks == 1 else _in_two_steps(b, v, run, chunks)
 
 
@@ -136,24 +137,28 @@ def _leading_dims(shape: tuple[int, ...], dims: tuple[int, ...], wanted: int) ->
     runs: list[range] = []
     for d in sorted(dims):
         runs = [*runs[:-1], range(runs[-1].start, d + 1)] if runs and runs[-1].stop == d else [*runs, range(d, d + 1)]
-    run = max(runs, key=lambda r: math.prod(shape[d] for d in r))
-    while len(run) > 1 and math.prod(shape[d] for d in run[:-1]) >= wanted:
+    run = max(runs, key=lambda r: product(shape[d] for d in r))
+    while len(run) > 1 and product(shape[d] for d in run[:-1]) >= wanted:
         run = run[:-1]
     return run
 
 
-def _divisor(n: int, wanted: int) -> int:
-    """The largest divisor of n that is at most `wanted` and CHUNKS."""
-    return next(k for k in range(min(wanted, CHUNKS, n), 0, -1) if n % k == 0)
+def _chunks(sizes: list[Dim], wanted: int) -> Dim:
+    """Into how many parts a run of dimensions is cut: the largest divisor that is at most `wanted` and CHUNKS. Where sizes
+    are symbolic, that many are not known to come out even; there each step of the first dimension is a part."""
+    n = product(sizes)
+    if isinstance(n, int):
+        return next(k for k in range(min(wanted, CHUNKS, n), 0, -1) if n % k == 0)
+    return sizes[0] if len(sizes) > 1 else 1
 
 
-def _in_two_steps(b: Builder, v: Value, run: range, chunks: int) -> Value:
+def _in_two_steps(b: Builder, v: Value, run: range, chunks: Dim) -> Value:
     """Partial results over chunks of neighbouring dimensions, in the accumulator's dtype, then their combination."""
     x, dims = v.inputs[0], v.attrs["dim"]
     if v.op.combine in ("sum", "prod"):
         x = _cast(b, x, v.dtype)
     between = x.dtype if v.op.combine in ("max", "min") else arithmetic_dtype(v.dtype)
-    steps = math.prod(x.shape[d] for d in run)
+    steps = product(x.shape[d] for d in run)
     x = b.reshape(x, shape=(*x.shape[:run.start], chunks, steps // chunks, *x.shape[run.stop:]))
     moved = [d if d < run.start else d - len(run) + 2 for d in dims if d not in run]
     within = tuple(sorted([*moved, run.start + 1]))
@@ -228,10 +233,10 @@ def _needs_copy(x, reader: Value) -> bool:
     return not as_recorded and reader.op.name.startswith("call") and dense(x.shape, x.type.strides)
 
 
-def matrix_strides(x: Value) -> tuple[int, int, int] | None:
+def matrix_strides(x: Value) -> tuple[Dim, Dim, Dim] | None:
     """The steps of batch, row and column of a matrix operand in memory, None if it is no such window or starts inside."""
     found = window(x)
-    if found is None or found[1]:
+    if found is None or found[1] != 0:
         return None
     strides = found[0]
     *batch, row, column = strides

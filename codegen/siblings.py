@@ -1,9 +1,7 @@
 """Joining groups that do not read each other but load the same tensors: column sums of one gradient, for instance."""
 from __future__ import annotations
 
-import math
-
-from ..compiler.dims import expr_of
+from ..compiler.dims import Dim, expr_of, known, product
 from ..compiler.ir import Graph, Value
 from .coordinates import size
 from .fuse import MOST_MEMBERS, Fusion, Group, moved
@@ -14,7 +12,7 @@ from .schedule import dependencies
 def join_siblings(graph: Graph, fusion: Fusion, placement: Placement) -> None:
     """Join, in place, pairs of groups over axes of the same sizes that load a tensor as large as those axes."""
     groups = [g for g in fusion.groups if g.fixed is None and g.product is None and any(v in placement.stored for v in g.members)]
-    by_sizes: dict[tuple[int, ...], list[Group]] = {}
+    by_sizes: dict[tuple[Dim, ...], list[Group]] = {}
     for g in groups:
         hosts = by_sizes.setdefault(tuple(map(size, g.axes)), [])
         host = next((h for h in hosts if _share(h, g, placement) and _independent(h, g, graph, fusion, placement)), None)
@@ -31,12 +29,12 @@ def _share(a: Group, b: Group, placement: Placement) -> bool:
     places = [tuple(n for n, axis in enumerate(g.axes) if axis in g.reduced) for g in (a, b)]
     if places[0] != places[1] and all(places):
         return False
-    points = math.prod(map(size, a.axes))
+    points = product(map(size, a.axes))
     return any(_large(v, points) for v in placement.loads[a] & placement.loads[b])
 
 
-def _large(v: Value, points: int) -> bool:
-    return v.type.numel >= points > 1
+def _large(v: Value, points: Dim) -> bool:
+    return bool(known(points, 2) and known(v.type.numel, points))
 
 
 def _independent(a: Group, b: Group, graph: Graph, fusion: Fusion, placement: Placement) -> bool:

@@ -3,17 +3,8 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping
 
-from ..compiler.dims import Dim, Expr, simplest
-from ..errors import Unsupported
+from ..compiler.dims import typical
 from .loops import Check, Kernel, Reduce, Statement, Store, operands_of, symbols_of
-
-
-def size_of(dim: Dim) -> int:
-    """A size as an int; Unsupported where it is only known at run time."""
-    n = simplest(dim)
-    if isinstance(n, Expr):
-        raise Unsupported(f"a kernel over the symbolic size {n}")
-    return n
 
 
 def dependencies(s: Statement, named: Mapping[str, object]) -> tuple[str, ...]:
@@ -24,7 +15,7 @@ def dependencies(s: Statement, named: Mapping[str, object]) -> tuple[str, ...]:
 class Stages:
     """What both printers have to know of a kernel. Positions are those of statements in kernel.body.
 
-    sizes     axis name -> its size
+    sizes     axis name -> its size, by which costs are weighed: a typical one where it is symbolic
     reduced   names of the axes reduced over
     position  statement name -> its position
     varies    position -> names of the axes that the statement varies over
@@ -33,7 +24,7 @@ class Stages:
 
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
-        self.sizes = {a.symbol.name: size_of(a.size) for a in kernel.axes}
+        self.sizes = {a.symbol.name: typical(a.size) for a in kernel.axes}
         self.position = {s.name: i for i, s in enumerate(kernel.body) if hasattr(s, "name")}
         self.reduced = frozenset(a.symbol.name for a in kernel.reduced)
         self.varies: list[frozenset[str]] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
 from operator import index
 from typing import Iterable, Mapping, Union
 
@@ -19,13 +20,13 @@ from ..errors import Unsupported
 
 @dataclass(frozen=True)
 class Sym:
-    """A named integer between `lo` and `hi` (both included; `hi=None`: no upper bound).
+    """A named integer between `lo` and `hi` (both included; `hi=None`: no upper bound; an expression: one over sizes).
 
     `hint` is a typical value, by which costs are weighed. Two symbols are one only if all of this is equal.
     """
     name: str
     lo: int = 0
-    hi: int | None = None
+    hi: "Dim | None" = None
     hint: int | None = None
 
     def __str__(self):
@@ -34,22 +35,26 @@ class Sym:
 
 @dataclass(frozen=True)
 class Div:
-    """`value // by` for a positive integer `by`."""
+    """`value // by` for a positive size `by`."""
     value: "Expr"
-    by: int
+    by: "Dim"
 
     def __str__(self):
-        return f"(({self.value})//{self.by})"
+        return f"(({self.value})//{_factor(self.by)})"
 
 
 @dataclass(frozen=True)
 class Mod:
-    """`value % by` for a positive integer `by`."""
+    """`value % by` for a positive size `by`."""
     value: "Expr"
-    by: int
+    by: "Dim"
 
     def __str__(self):
-        return f"(({self.value})%{self.by})"
+        return f"(({self.value})%{_factor(self.by)})"
+
+
+def _factor(size: "Dim") -> str:
+    return str(size) if isinstance(size, int) or size.symbol else f"({size})"
 
 
 Atom = Union[Sym, Div, Mod]
@@ -101,18 +106,14 @@ class Expr:
 
     def __floordiv__(self, by: "Dim"):
         by = simplest(by)
-        if isinstance(by, Expr):
-            return exact_quotient(self, by)
-        return _floordiv(self, by) if by > 0 else _floordiv(-self, -by)
+        return _floordiv(self, by) if isinstance(by, Expr) or by > 0 else _floordiv(-self, -by)
 
     def __rfloordiv__(self, other: int):
         return expr(other) // self
 
     def __mod__(self, by: "Dim"):
         by = simplest(by)
-        if isinstance(by, int) and by > 0:
-            return _mod(self, by)
-        return self - self // by * by
+        return _mod(self, by) if isinstance(by, Expr) or by > 0 else self - self // by * by
 
     def __ge__(self, other):
         return at_least(self, other)
@@ -153,17 +154,25 @@ class Expr:
         found: set[Sym] = set()
         for m, _ in self.terms:
             for a in m:
-                found |= {a} if isinstance(a, Sym) else a.value.symbols()
+                if isinstance(a, Sym):
+                    found.add(a)
+                else:
+                    found |= a.value.symbols()
+                    if isinstance(a.by, Expr):
+                        found |= a.by.symbols()
         return frozenset(found)
 
-    def coefficient(self, s: Sym) -> int | None:
-        """k where this is `k*s + (terms without s)`; None where `s` stands inside a product, division or remainder."""
-        k = 0
+    def coefficient(self, s: Sym) -> "Dim | None":
+        """k where this is `k*s + (terms without s)`; None where `s` stands in a power, a division or a remainder."""
+        k: Dim = 0
         for m, c in self.terms:
             if m == (s,):
-                k = c
+                k += c
             elif any(s == a or (not isinstance(a, Sym) and s in a.value.symbols()) for a in m):
-                return None
+                rest = _without(m, (s,))
+                if rest is None or s in Expr({rest: 1}).symbols():
+                    return None
+                k += Expr({rest: c})
         return k
 
     def bounds(self) -> tuple[int | None, int | None]:
@@ -187,10 +196,9 @@ class Expr:
             for a in m:
                 if isinstance(a, Sym):
                     product = product * values.get(a, expr_of(a))
-                elif isinstance(a, Div):
-                    product = product * (a.value.substitute(values) // a.by)
                 else:
-                    product = product * (a.value.substitute(values) % a.by)
+                    value, by = a.value.substitute(values), a.by.substitute(values) if isinstance(a.by, Expr) else a.by
+                    product = product * (value // by if isinstance(a, Div) else value % by)
             total = total + product
         return total
 
@@ -199,8 +207,11 @@ class Expr:
         total = 0
         for m, c in self.terms:
             for a in m:
-                c *= values[a.name] if isinstance(a, Sym) else (
-                    a.value.evaluate(values) // a.by if isinstance(a, Div) else a.value.evaluate(values) % a.by)
+                if isinstance(a, Sym):
+                    c *= values[a.name]
+                else:
+                    value, by = a.value.evaluate(values), a.by.evaluate(values) if isinstance(a.by, Expr) else a.by
+                    c *= value // by if isinstance(a, Div) else value % by
             total += c
         return total
 
@@ -313,34 +324,75 @@ def larger(a: Dim, b: Dim) -> Dim:
 
 
 def _least(e: Expr) -> float:
-    """A number that `e` is never less than; -inf if none is found."""
-    lo, _ = e.bounds()
-    if lo is not None and lo > 0:
+    """A number that `e` is never less than; -inf if none is found.
+
+    Negative terms are taken at the upper bounds of their indices. With every symbol then written as its lower bound plus
+    something >= 0, no term but the constant may be negative.
+    """
+    lo, hi = e.bounds()
+    if lo is not None and (lo > 0 or lo == 0 and hi is not None):
         return lo
     best = float("-inf") if lo is None else lo
     for m, c in e.terms:
-        if len(m) == 1 and isinstance(m[0], Div):  # v - by + 1 <= by * (v // by) <= v
+        if len(m) == 1 and isinstance(m[0], Div) and isinstance(m[0].by, int):  # v - by + 1 <= by * (v // by) <= v
             v, by = m[0].value, m[0].by
             scaled = _least((e - Expr({m: c})) * by + (v if c < 0 else v - (by - 1)) * c)
             return max(best, scaled if scaled == float("-inf") else -(-scaled // by))
-    # With every symbol as its lower bound plus something >= 0, no term but the constant may be negative.
-    above = e.substitute({s: expr_of(Sym(s.name, 0, None if s.hi is None else s.hi - s.lo)) + s.lo for s in e.symbols()})
+    e = _lowered(e)
+    above = e.substitute({s: expr_of(Sym(s.name, 0, s.hi - s.lo if isinstance(s.hi, int) else None)) + s.lo
+                          for s in e.symbols()})
     lo, _ = above.bounds()
     return best if lo is None else max(best, lo)
 
 
+def _lowered(e: Expr) -> Expr:
+    """An expression that `e` is never less than: in its negative terms, what has an upper bound is replaced by that."""
+    total, changed = expr(0), False
+    for m, c in e.terms:
+        term, bound = Expr({m: c}), None
+        if c < 0 and all(_monomial_bounds((a,))[0] is not None and _monomial_bounds((a,))[0] >= 0 for a in m):
+            k, bound = next(((k, h) for k, a in enumerate(m) if (h := _highest(a)) is not None), (0, None))
+        if bound is not None:
+            term, changed = Expr({m[:k] + m[k + 1:]: c}) * bound, True
+        total = total + term
+    return _lowered(total) if changed else e
+
+
+def _highest(a: Atom) -> "Dim | None":
+    """An upper bound of an atom that starts at 0, as an expression over other atoms; None where there is none."""
+    if isinstance(a, Mod):
+        return a.by - 1
+    if isinstance(a, Div):
+        return _raised(a.value) // a.by if _least(a.value) >= 0 else None
+    return a.hi if a.lo == 0 else None
+
+
+def _raised(e: Expr) -> Expr:
+    """An expression that `e` is never more than."""
+    return -_lowered(-e)
+
+
 def exact_quotient(e: Expr, by: Expr) -> Expr:
-    """e / by, where `by` is known to divide it: long division of polynomials. Unsupported where a remainder is left."""
-    left, quotient = e, expr(0)
+    """e / by, where `by` is known to divide it. Unsupported where a remainder is left."""
+    quotient, rest = _divided(e, by)
+    if rest.terms:
+        raise Unsupported(f"whether {by} divides {e} depends on the sizes")
+    return quotient
+
+
+def _divided(e: Expr, by: Expr) -> tuple[Expr, Expr]:
+    """(q, r) with e == q*by + r: long division of polynomials."""
+    left, quotient, rest = e, expr(0), expr(0)
     lead, factor = by.terms[-1]
     while left.terms:
         m, c = left.terms[-1]
         other = _without(m, lead)
         if other is None or c % factor:
-            raise Unsupported(f"whether {by} divides {e} depends on the sizes")
-        part = Expr({other: c // factor})
-        quotient, left = quotient + part, left - part * by
-    return quotient
+            rest, left = rest + Expr({m: c}), Expr(dict(left.terms[:-1]))
+        else:
+            part = Expr({other: c // factor})
+            quotient, left = quotient + part, left - part * by
+    return quotient, rest
 
 
 def _without(m: Monomial, factors: Monomial) -> Monomial | None:
@@ -371,7 +423,9 @@ def _monomial_bounds(m: Monomial):
     hi: int | None = 1
     for a in m:
         if isinstance(a, Sym):
-            x, y = a.lo, a.hi
+            x, y = a.lo, a.hi if isinstance(a.hi, int) else None
+        elif isinstance(a.by, Expr):
+            x, y = 0 if isinstance(a, Mod) or _least(a.value) >= 0 else None, None
         elif isinstance(a, Mod):
             x, y = 0, a.by - 1
             vlo, vhi = a.value.bounds()
@@ -389,8 +443,10 @@ def _monomial_bounds(m: Monomial):
     return lo, hi
 
 
-def _split(e: Expr, by: int) -> tuple[Expr, Expr]:
+def _split(e: Expr, by: Dim) -> tuple[Expr, Expr]:
     """(q, r) with e == by*q + r, where r holds what is not a multiple of `by` term by term."""
+    if isinstance(by, Expr):
+        return _divided(e, by)
     q, r = {}, {}
     for m, c in e.terms:
         if c // by:
@@ -407,54 +463,66 @@ def _split(e: Expr, by: int) -> tuple[Expr, Expr]:
     return Expr(q), Expr(r)
 
 
-def _quotient(e: Expr, by: int) -> int | None:
+def _quotient(e: Expr, by: Dim) -> int | None:
     """e // by where that is one number, else None."""
+    if isinstance(by, Expr):
+        return next((k for k in (0, -1) if _least(e - by * k) >= 0 and _least(by * (k + 1) - 1 - e) >= 0), None)
     lo, hi = e.bounds()
     return lo // by if lo is not None and hi is not None and lo // by == hi // by else None
 
 
-def _common(e: Expr, by: int) -> int:
-    from math import gcd
-    g = by
-    for _, c in e.terms:
-        g = gcd(g, c)
-    return g
+def _cancelled(e: Expr, by: Dim) -> tuple[Expr, Dim, Dim, Expr] | None:
+    """(a, b, k, t) with e == k*a + t, by == k*b and 0 <= t < k, so that e // by == a // b; None where there is no such k > 1."""
+    if isinstance(by, int):
+        k = gcd(by, *(c for m, c in e.terms if m != ()))
+        return None if k == 1 else (e // k, by // k, k, e % k)
+    content = gcd(*(c for _, c in by.terms))
+    common = [a for a in by.terms[0][0] if all(a in m for m, _ in by.terms)]
+    for m, c in reversed(e.terms):
+        k = simplest(Expr({tuple(a for a in common if a in m): gcd(content, c)}))
+        if k != 1 and (found := _split(e, k)) and _quotient(found[1], k) == 0:
+            return found[0], simplest(exact_quotient(by, expr(k))), k, found[1]
+    return None
+
+
+def _divides(by: Dim, size: Dim) -> bool:
+    """Whether a size is known to be a multiple of `by`."""
+    return not _split(expr(size), by)[1].terms
 
 
 @lru_cache(maxsize=65536)
-def _floordiv(e: Expr, by: int) -> Expr:
+def _floordiv(e: Expr, by: Dim) -> Expr:
     if by == 1:
         return e
     q, r = _split(e, by)
     if (whole := _quotient(r, by)) is not None:
         return q + whole
-    k = _common(Expr({m: c for m, c in r.terms if m != ()}), by)
-    if k > 1:  # (k*a + c) // (k*b) == (a + c//k) // b
-        r = Expr({m: c // k for m, c in r.terms})
-        return q + (r // (by // k))
+    if cancelled := _cancelled(r, by):
+        a, b, _, _ = cancelled
+        return q + a // b
     if len(r.terms) == 1 and r.terms[0][1] == 1 and len(r.terms[0][0]) == 1:
         a = r.terms[0][0][0]
         if isinstance(a, Div):
             return q + a.value // (a.by * by)
-        if isinstance(a, Mod) and a.by % by == 0:  # (x % (a*b)) // a == (x // a) % b
+        if isinstance(a, Mod) and _divides(by, a.by):  # (x % (a*b)) // a == (x // a) % b
             return q + (a.value // by) % (a.by // by)
     return q + expr_of(Div(r, by)) if r.terms else q
 
 
 @lru_cache(maxsize=65536)
-def _mod(e: Expr, by: int) -> Expr:
+def _mod(e: Expr, by: Dim) -> Expr:
     if by == 1:
         return expr(0)
     _, r = _split(e, by)
     if (whole := _quotient(r, by)) is not None:
-        return r - whole * by
-    k = _common(r, by)
-    if k > 1:
-        return (Expr({m: c // k for m, c in r.terms}) % (by // k)) * k
+        return r - by * whole
+    if cancelled := _cancelled(r, by):
+        a, b, k, rest = cancelled
+        return (a % b) * k + rest
     flat = expr(0)  # x % (by*n) reads as x here: (x % (a*by)) % by == x % by
     changed = False
     for m, c in r.terms:
-        if len(m) == 1 and isinstance(m[0], Mod) and m[0].by % by == 0:
+        if len(m) == 1 and isinstance(m[0], Mod) and _divides(by, m[0].by):
             flat, changed = flat + m[0].value * c, True
         else:
             flat = flat + Expr({m: c})
@@ -464,12 +532,19 @@ def _mod(e: Expr, by: int) -> Expr:
 
 
 def _join_remainders(total: dict[Monomial, int]) -> Expr:
-    """c*d*(x//d) + c*(x%d) becomes c*x."""
+    """k*d*(x//d) + k*(x%d) becomes k*x."""
     for m, c in list(total.items()):
-        if len(m) == 1 and isinstance(m[0], Mod) and c:
+        if c and len(m) == 1 and isinstance(m[0], Mod) and isinstance(m[0].by, int):
             x, d = m[0].value, m[0].by
             quotient = _floordiv(x, d)
             if len(quotient.terms) == 1 and quotient.terms[0][1] == 1 and total.get(quotient.terms[0][0]) == c * d:
                 rest = {k: v for k, v in total.items() if k not in (m, quotient.terms[0][0])}
                 return Expr(rest) + x * c
+        for a in m if c else ():
+            if isinstance(a, Mod) and (len(m) > 1 or isinstance(a.by, Expr)):
+                k = Expr({_without(m, (a,)): c})
+                whole = k * (a.value // a.by) * a.by
+                if whole.terms and all(total.get(n) == v for n, v in whole.terms):
+                    rest = {n: v for n, v in total.items() if n != m and n not in dict(whole.terms)}
+                    return Expr(rest) + a.value * k
     return Expr(total)

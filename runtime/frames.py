@@ -2,34 +2,47 @@
 
 Frames are pooled. A call takes one and puts it back (both atomic), so calls in other threads and calls from within
 a call each have their own. Intermediate results thus live in memory that is touched again and again, not in fresh pages.
+
+A program with symbols lays its arena out anew when a call has other sizes than the frame's last one. The memory stays,
+and grows when a call needs more.
 """
 from __future__ import annotations
 
 import ctypes
+from typing import Any, Mapping, NamedTuple
 
 import torch
 
-from .program import Call, Program, Ref, Slot
-
-ALIGNMENT = 64  # bytes; a cache line, and the widest vector
+from .program import ALIGNMENT, Call, Program, Ref, Slot, arena_layout
 
 
-def make_frame(program: Program, views: tuple[int, ...]) -> tuple:
-    """(address of the pointer table, a tensor for each slot of `views`, what keeps both alive).
+class Kept(NamedTuple):
+    """What keeps a frame's addresses alive, and the values of the program's symbols that it is laid out for."""
+    table: ctypes.Array
+    arena: torch.Tensor
+    sizes: tuple[int, ...]
 
-    The table has the pointers of constants and of pieces of the arena; inputs and outputs are put in by each launch.
+
+def make_frame(program: Program, views: tuple[int, ...], sizes: tuple[int, ...] = (), old: Kept | None = None) -> tuple:
+    """(address of the pointer table, a tensor for each slot of `views`, Kept) for these values of the program's symbols;
+    in the arena of an `old` frame if that is large enough.
+
+    The table has the pointers of constants and of pieces of the arena; inputs, outputs and sizes are put in by each launch.
     """
+    values = {s.name: n for s, n in zip(program.symbols, sizes)}
+    offsets, total = arena_layout(program.slots, values)
     with torch.inference_mode(False):  # a frame outlives the mode that it was made in
-        arena = torch.empty(program.arena_bytes + ALIGNMENT, dtype=torch.uint8, device=program.device)
+        fits = old is not None and len(old.arena) >= total + ALIGNMENT
+        arena = old.arena if fits else torch.empty(total + ALIGNMENT, dtype=torch.uint8, device=program.device)
         start = -arena.data_ptr() % ALIGNMENT
-        tensors = tuple(_view(arena[start:], program.slots[v]) for v in views)
-    table = (ctypes.c_void_p * len(program.slots))()
+        tensors = tuple(_view(arena[start + offsets[v]:], program.slots[v], values) for v in views)
+    table = (ctypes.c_void_p * (len(program.slots) + len(program.symbols)))()
     for i, slot in enumerate(program.slots):
-        if slot.place == "arena":
-            table[i] = arena.data_ptr() + start + slot.offset
+        if i in offsets:
+            table[i] = arena.data_ptr() + start + offsets[i]
         elif slot.place == "constant" and isinstance(slot.constant, torch.Tensor):
             table[i] = slot.constant.data_ptr()
-    return ctypes.addressof(table), *tensors, (table, arena)
+    return ctypes.addressof(table), *tensors, Kept(table, arena, sizes)
 
 
 def arena_slots_as_tensors(program: Program) -> tuple[int, ...]:
@@ -43,7 +56,7 @@ def arena_slots_as_tensors(program: Program) -> tuple[int, ...]:
     return tuple(dict.fromkeys(s for s in used if program.slots[s].place == "arena"))
 
 
-def refs_in(value) -> list[Ref]:
+def refs_in(value: Any) -> list[Ref]:
     """The Refs in a Call's arguments, in order."""
     if isinstance(value, Ref):
         return [value]
@@ -54,7 +67,7 @@ def refs_in(value) -> list[Ref]:
     return [r for item in value for r in refs_in(item)]
 
 
-def _view(arena: torch.Tensor, slot: Slot) -> torch.Tensor:
-    extent = 1 + sum((n - 1) * s for n, s in zip(slot.shape, slot.strides)) if 0 not in slot.shape else 0
-    piece = arena[slot.offset:slot.offset + extent * slot.dtype.itemsize].view(slot.dtype)
-    return piece.as_strided(slot.shape, slot.strides)
+def _view(memory: torch.Tensor, slot: Slot, sizes: Mapping[str, int]) -> torch.Tensor:
+    shape, strides = slot.layout(sizes)
+    extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides)) if 0 not in shape else 0
+    return memory[:extent * slot.dtype.itemsize].view(slot.dtype).as_strided(shape, strides)

@@ -14,6 +14,8 @@ It is text so that a call costs no interpretation of slots and steps, and so tha
             raise failure(code)
         frames.append(frame)
         return (y,)
+
+A program with symbols reads them first (`s0 = x.shape[0]`), lays its frame out for them, and computes with them.
 """
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from typing import Any
 import torch
 
 from .frames import arena_slots_as_tensors, refs_in
-from .program import Call, Launch, Program, Ref
+from .program import Call, Formula, Launch, Program, Ref
 
 #: What load.py gives the function; no slot may have such a name.
 HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
@@ -35,21 +37,25 @@ HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", 
 @dataclass
 class Host:
     """`source` defines `run`, and `bound` holds its further global names. `plans`: for each launch, the name of its plan (in C)
-    or function (in Triton), the step, and the slots that it is given."""
+    or function (in Triton), the step, and what it is given: slots, and beyond their number symbols."""
     source: str
     bound: dict[str, Any] = field(default_factory=dict)
     plans: list[tuple[str, Launch, tuple[int, ...]]] = field(default_factory=list)
 
 
 def print_host(program: Program) -> Host:
-    """The host program. Raises ValueError where the program would hand a piece of its arena to the caller."""
+    """The host program. Raises ValueError where the program would hand a piece of its arena to the caller, or where a symbol
+    has a name that this function needs."""
     return _Printer(program).print()
 
 
 class _Printer:
     def __init__(self, program: Program):
         self.program = program
-        self.taken = set(HELPERS)
+        self.symbols = [s.name for s in program.symbols]
+        if unfit := [name for name in self.symbols if name in HELPERS or not name.isidentifier() or keyword.iskeyword(name)]:
+            raise ValueError(f"{program.name}: a symbol may not be called {unfit[0]!r}")
+        self.taken = {*HELPERS, *self.symbols}
         self.names = [self.fresh(slot.name) for slot in program.slots]
         self.host = Host("", {n: s.constant for n, s in zip(self.names, program.slots) if s.place == "constant"})
         self.views = arena_slots_as_tensors(program)
@@ -58,6 +64,7 @@ class _Printer:
         self.pooled = self.framed and program.language == "c"  # on a GPU the allocator pools, by stream
         self.made: set[int] = set()  # outputs that are allocated
         self.placed: set[int] = set()  # slots whose pointers are in the table
+        self.sized = bool(self.symbols) and any(s.place == "arena" for s in program.slots)
         self.lines: list[str] = []
 
     def print(self) -> Host:
@@ -65,6 +72,7 @@ class _Printer:
         for i in program.outputs:
             if program.slots[i].place == "arena":
                 raise ValueError(f"{program.name}: output {program.slots[i].name!r} lies in the arena")
+        self.read_symbols()
         self.take_frame()
         for step in program.steps:
             self.print_launch(step) if isinstance(step, Launch) else self.print_call(step)
@@ -77,14 +85,22 @@ class _Printer:
         self.host.source = "\n    ".join([f"def run({parameters}):", *self.lines]) + "\n"
         return self.host
 
+    def read_symbols(self):
+        for symbol in self.program.symbols:
+            given = self.names[self.program.inputs[symbol.position]]
+            self.lines.append(f"{symbol.name} = " + (f"int({given})" if symbol.dim is None else f"{given}.shape[{symbol.dim}]"))
+
     def take_frame(self):
         if not self.framed:
             return
         views = "".join(f"{self.names[v]}, " for v in self.views)
+        sizes = f"({''.join(name + ', ' for name in self.symbols)})" if self.sized else ""
         if self.pooled:
-            self.lines += ["try:", "    frame = frames.pop()", "except IndexError:", "    frame = new_frame()"]
+            self.lines += ["try:", "    frame = frames.pop()", "except IndexError:", f"    frame = new_frame({sizes})"]
+            if self.sized:
+                self.lines += [f"if frame[-1].sizes != {sizes}:", f"    frame = new_frame({sizes}, frame[-1])"]
         else:
-            self.lines.append("frame = new_frame()")
+            self.lines.append(f"frame = new_frame({sizes})")
         self.lines.append(f"table, {views}kept = frame")
 
     def print_launch(self, step: Launch):
@@ -97,10 +113,13 @@ class _Printer:
         slots = self.program.slots
         given = tuple(i for i in dict.fromkeys(step.uses)
                       if slots[i].place in ("input", "output", "call") and i not in self.placed)
+        pointers = "".join(f", {self.names[i]}.data_ptr()" for i in given)
+        for place, symbol in enumerate(self.symbols, len(slots)):
+            if place not in self.placed:
+                given, pointers = (*given, place), f"{pointers}, {symbol}"
         self.placed.update(given)
         self.host.plans.append((name, step, given))
         threads = {0: "threads()", 1: "1"}.get(step.threads, f"min({step.threads}, threads())")
-        pointers = "".join(f", {self.names[i]}.data_ptr()" for i in given)
         return f"launch({name}, table, {threads}{pointers})"
 
     def triton_launch(self, name: str, step: Launch) -> str:
@@ -138,7 +157,7 @@ class _Printer:
     def argument(self, value) -> str:
         if isinstance(value, Ref):
             return self.names[value.slot]
-        if type(value) in (bool, int, str, type(None)):
+        if type(value) in (bool, int, str, type(None), Formula):
             return repr(value)
         if type(value) is list:
             return f"[{', '.join(map(self.argument, value))}]"

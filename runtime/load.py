@@ -5,6 +5,7 @@ import ctypes
 import linecache
 import os
 import weakref
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,7 +13,7 @@ import torch
 
 from ..errors import SmeltError
 from .cache import library
-from .frames import arena_slots_as_tensors, make_frame
+from .frames import Kept, arena_slots_as_tensors, make_frame
 from .host import Host, print_host
 from .launcher import launcher, make_plan
 from .program import Launch, Program, Slot
@@ -45,25 +46,43 @@ class LoadedProgram:
     def __init__(self, program: Program, run: Callable[..., tuple], host_source: str, source_path: Path | None):
         self.program, self.run, self.host_source, self.source_path = program, run, host_source, source_path
         used = {i for step in program.steps if isinstance(step, Launch) for i in step.uses}
-        slots = [program.slots[i] for i in program.inputs if i in used]
-        self._wanted = [(s, s.position, (s.dtype, s.shape, s.strides, s.device)) for s in slots]
+        self._used = [program.slots[i] for i in program.inputs if i in used]
+        self._wanted = lru_cache(maxsize=64)(self._wanted_for)
 
     def __call__(self, *inputs) -> tuple:
         if len(inputs) != len(self.program.inputs):
             raise SmeltError(f"{self.program.name} takes {len(self.program.inputs)} inputs, not {len(inputs)}")
-        for slot, position, wanted in self._wanted:
+        for slot, position, wanted in self._wanted(self._sizes(inputs)):
             t = inputs[position]
             if not isinstance(t, torch.Tensor) or (t.dtype, t.shape, t.stride(), t.device) != wanted:
-                raise self._misfit(slot, t)
+                raise self._misfit(slot, t, wanted)
         return self.run(*inputs)
 
-    def _misfit(self, slot: Slot, given) -> SmeltError:
+    def _sizes(self, inputs) -> tuple[int, ...]:
+        """The values of the program's symbols; SmeltError where they cannot be read, or are too small."""
+        sizes = []
+        for s in self.program.symbols:
+            t = inputs[s.position]
+            if not isinstance(t, torch.Tensor) or t.dim() <= (-1 if s.dim is None else s.dim):
+                raise SmeltError(f"{self.program.name}: the size {s.name} cannot be read off input {s.position}")
+            sizes.append(int(t) if s.dim is None else t.shape[s.dim])
+            if sizes[-1] < s.lowest:
+                raise SmeltError(f"{self.program.name}: the size {s.name} is to be at least {s.lowest}, not {sizes[-1]}")
+        return tuple(sizes)
+
+    def _wanted_for(self, sizes: tuple[int, ...]) -> list[tuple[Slot, int, tuple]]:
+        """What inputs that kernels read have to be, for these values of the symbols."""
+        values = {s.name: n for s, n in zip(self.program.symbols, sizes)}
+        return [(s, s.position, (s.dtype, *s.layout(values), s.device)) for s in self._used]
+
+    def _misfit(self, slot: Slot, given, wanted: tuple) -> SmeltError:
         """What is wrong with the input for a slot."""
         if not isinstance(given, torch.Tensor):
             return SmeltError(f"{self.program.name}: input {slot.name!r} is to be a tensor, not {type(given).__name__}")
         found = {"device": given.device, "dtype": given.dtype, "shape": tuple(given.shape), "strides": given.stride()}
-        what = next(k for k, value in found.items() if value != getattr(slot, k))
-        return SmeltError(f"{self.program.name}: input {slot.name!r} is to have {what} {getattr(slot, what)}, not {found[what]}")
+        fit = dict(zip(("dtype", "shape", "strides", "device"), wanted))
+        what = next(k for k, value in found.items() if value != fit[k])
+        return SmeltError(f"{self.program.name}: input {slot.name!r} is to have {what} {fit[what]}, not {found[what]}")
 
     def __repr__(self):
         return f"<LoadedProgram {self.program.name}: {len(self.program.steps)} steps>"
@@ -110,7 +129,7 @@ def _helpers(program: Program) -> dict[str, Any]:
         "torch": torch,
         "threads": _threads,
         "frames": [],
-        "new_frame": lambda: make_frame(program, views),
+        "new_frame": partial(make_frame, program, views),
         "failure": lambda code: program.messages[code - 1].error(program.messages[code - 1].text),
         "in_layout": _in_layout_on(program.device),
         "owned": _owned,
@@ -137,9 +156,8 @@ def _in_layout_on(device: torch.device) -> Callable[..., torch.Tensor]:
     return in_layout
 
 
-def _owned(value, kept: tuple) -> Any:
+def _owned(value, kept: Kept) -> Any:
     """A result that leaves the program: a copy if it shows the frame's arena."""
-    arena = kept[1]
-    if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() == arena.untyped_storage().data_ptr():
+    if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() == kept.arena.untyped_storage().data_ptr():
         return value.clone()
     return value

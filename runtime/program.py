@@ -5,9 +5,43 @@ codegen makes a `Program`; `runtime.load(program)` builds its source and gives a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Union
+from functools import lru_cache
+from typing import Any, Callable, Mapping, Union
 
 import torch
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A number that each call computes from the sizes of its inputs: Python text over the names of the program's symbols."""
+    text: str
+
+    def __repr__(self):
+        """The text: that of a tuple of sizes is then Python too."""
+        return self.text
+
+
+Size = Union[int, Formula]
+
+
+def number(size: Size, sizes: Mapping[str, int]) -> int:
+    """A size where the program's symbols have these values."""
+    return eval(_code(size.text), {}, sizes) if isinstance(size, Formula) else size
+
+
+@lru_cache(maxsize=4096)
+def _code(text: str):
+    return compile(text, "<size>", "eval")
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A size that differs between calls: dimension `dim` of the input at `position`, or that input's own value (a 0-dim
+    int64 tensor) where `dim` is None. It is never less than `lowest`."""
+    name: str
+    position: int
+    dim: int | None
+    lowest: int = 0
 
 
 @dataclass(frozen=True)
@@ -16,19 +50,23 @@ class Slot:
 
     place   "input"     given by the caller, position `position`
             "output"    allocated fresh on every call with this shape and strides, returned or handed to a later step
-            "arena"     a piece of the program's arena, at byte `offset`
+            "arena"     a piece of the program's arena, taken from step `live[0]` to step `live[1]` (none where it is empty)
             "constant"  a tensor kept by the program (`constant`)
             "call"      what a Call step returns
     """
     name: str
     place: str
-    shape: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
+    shape: tuple[Size, ...] = ()
+    strides: tuple[Size, ...] = ()
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
     position: int = -1
-    offset: int = -1
+    live: tuple[int, ...] = ()
     constant: Any = None
+
+    def layout(self, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(shape, strides) where the program's symbols have these values."""
+        return tuple(number(n, sizes) for n in self.shape), tuple(number(n, sizes) for n in self.strides)
 
 
 @dataclass(frozen=True)
@@ -42,7 +80,8 @@ class Launch:
     """Run function `symbol` of the source, which runs `kernels` (their names) one after another.
 
     It reads and writes the slots named in `uses`; returns 0, or 1 + the index in the program's messages of a failed check.
-    In C it is `symbol(void **slots, long threads)`; in Triton's Python `symbol(*tensors)`, with the tensors of `uses`.
+    In C it is `symbol(void **slots, long threads)`, where the values of the program's symbols stand after the slots; in
+    Triton's Python `symbol(*tensors)`, with the tensors of `uses`.
     """
     symbol: str
     kernels: tuple[str, ...]
@@ -73,14 +112,14 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """One forward or backward graph, ready to build and run."""
+    """One forward or backward graph, ready to build and run; with `symbols`, for all of their values."""
     name: str
     slots: tuple[Slot, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     steps: tuple[Step, ...]
     source: str  # in the program's language; "" if there is no kernel
-    arena_bytes: int = 0
+    symbols: tuple[Symbol, ...] = ()
     messages: tuple[Message, ...] = ()
     #: facts for people: kernels with bytes moved, what fused into what (codegen fills it, `explain` reads it)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -91,3 +130,49 @@ class Program:
         """Where its tensors are."""
         devices = [s.device for s in self.slots if s.place != "constant"]
         return next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
+
+
+# The arena
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+def arena_layout(slots: tuple[Slot, ...], sizes: Mapping[str, int]) -> tuple[dict[int, int], int]:
+    """(the byte at which each arena slot lies, the arena's bytes) where the program's symbols have these values.
+
+    Slots that are live at the same time lie apart; a slot takes the smallest gap that holds it.
+    """
+    offsets: dict[int, int] = {}
+    taken: list[tuple[int, int, int]] = []  # (offset, end, last step) of what is live, by offset
+    total = 0
+    pieces = [(slot.live, i) for i, slot in enumerate(slots) if slot.place == "arena" and slot.live]
+    for (first, last), i in sorted(pieces, key=lambda piece: piece[0][0]):
+        taken = [piece for piece in taken if piece[2] >= first]
+        room = _aligned(nbytes(slots[i], sizes))
+        offsets[i] = _gap(taken, room)
+        taken = sorted([*taken, (offsets[i], offsets[i] + room, last)])
+        total = max(total, offsets[i] + room)
+    return offsets, total
+
+
+def nbytes(slot: Slot, sizes: Mapping[str, int]) -> int:
+    """Bytes of a slot's elements."""
+    n = slot.dtype.itemsize
+    for extent in slot.shape:
+        n *= number(extent, sizes)
+    return n
+
+
+def _aligned(n: int) -> int:
+    return max(-(-n // ALIGNMENT), 1) * ALIGNMENT
+
+
+def _gap(taken: list[tuple[int, int, int]], room: int) -> int:
+    """The offset of the smallest gap between pieces that holds `room` bytes, else the end of them all."""
+    best, best_room, end = None, None, 0
+    for offset, stop, _ in taken:
+        gap = offset - end
+        if gap >= room and (best is None or gap < best_room):
+            best, best_room = end, gap
+        end = max(end, stop)
+    return end if best is None else best

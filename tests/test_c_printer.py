@@ -750,11 +750,12 @@ def test_costly_rows_are_computed_before_the_loops():
     assert sum(line.startswith("const f32x16 e = load_f32x16(e_row") for line in lines[loop:]) == 2  # with the last lanes
 
 
-def test_a_symbolic_size_is_not_supported():
-    n = sym("n", 1)
+def test_a_symbolic_size_is_an_argument():
+    n = sym("n", 2)
     k = Kernel("k", (Axis(Sym("i"), n),), (Buffer("x", 0, f32, n),), (Load("v", "x", sym("i"), f32), Store("x", sym("i"), "v")))
-    with pytest.raises(Unsupported, match="symbolic size n"):
-        printer.print_source("s", [("run", [(k, (0,))])], ())
+    text = printer.print_source("s", [("run", [(k, (0,))])], (), symbols={"n": 1})
+    assert "(float *restrict x, long n, long tid, " in text
+    assert "const long size_n = (long)slots[1];" in text and "(slots[0], size_n, 0, 1, &error);" in text
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,7 +16,7 @@ from smelt.compiler.dims import Div, Mod
 from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.op import OPS
 from smelt.compiler.passes import decompose
-from smelt.runtime.program import Call
+from smelt.runtime.program import Call, arena_layout
 
 from .random_programs import COUNT, random_graph
 
@@ -303,7 +303,7 @@ def test_the_arena_is_used_again():
         graph = b.graph("f", [chain(length)(b, b.input("x", type_of(x)))])
         built = build(graph, Kernels)
         assert torch.allclose(interpret(built, [x])[0], evaluate(graph, [x])[0], rtol=1e-4)
-        sizes.append(built.program.arena_bytes)
+        sizes.append(arena_layout(built.program.slots, {})[1])
     assert sizes == [2 * 1024, 2 * 1024]
 
 

@@ -226,10 +226,11 @@ def test_equal_tiles_are_printed_once():
     assert header(text, isa_of("avx512")).count("void tile") == 1
 
 
-def test_a_symbolic_size_is_refused():
-    kernel = make_kernel(operand((4, 4), "N"), operand((4, 4), "N"))
-    with pytest.raises(Unsupported):
-        print_matmul(replace(kernel, m=expr_of(Sym("s0"))), isa_of("scalar"))
+def test_with_a_symbolic_number_of_rows_there_are_tiles_of_one_row():
+    kernel = make_kernel(operand((40, 64), "N"), operand((64, 64), "N"))
+    text = print_matmul(replace(kernel, m=expr_of(Sym("s0", 2))), isa_of("avx512"))
+    assert "long s0, long tid" in text and "const long rows = s0 < 6 ? 1 : 6;" in text
+    assert "tile1x4" in text and "tile6x4" in text
 
 
 def test_small_products_are_generated_whatever_the_machine():

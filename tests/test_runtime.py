@@ -81,11 +81,11 @@ long times_w(void **s, long threads) { scale(s[2], s[4], ((float *)s[3])[0]); re
 
 def chain(function):
     """x*2 in the arena, given to `function` with a constant, whose result a kernel multiplies by the constant w."""
-    slots = (vector("x", "input", position=0), vector("t", "arena", offset=128), vector("called", "call"),
+    slots = (vector("x", "input", position=0), vector("t", "arena", live=(0, 1)), vector("called", "call"),
              vector("w", "constant", 1, constant=torch.tensor([3.0])), vector("y", "output"))
     call = Call(function, ([Ref(1), Ref(1)],), {"alpha": 0.5}, (2,))
     steps = (Launch("twice", ("a",), (0, 1)), call, Launch("times_w", ("b",), (2, 3, 4)))
-    return program(CHAIN, slots, steps, (4, 2, 3, 0), arena_bytes=512)
+    return program(CHAIN, slots, steps, (4, 2, 3, 0))
 
 
 def test_arena_constants_and_calls():
@@ -148,7 +148,7 @@ def test_wrong_inputs():
 
 def test_an_output_in_the_arena_is_refused():
     with pytest.raises(ValueError, match="lies in the arena"):
-        load(program(slots=(vector("x", "input", position=0), vector("y", "arena", offset=0)), arena_bytes=256))
+        load(program(slots=(vector("x", "input", position=0), vector("y", "arena", live=(0, 0)))))
 
 
 def test_a_frame_made_in_inference_mode_serves_autograd():

@@ -10,6 +10,7 @@ import torch
 
 from ..codegen.generate import Backend, build, single_kernels
 from ..codegen.triton.printer import print_alone
+from ..compiler.instantiate import instantiate
 from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import BuildError, SmeltError
@@ -17,7 +18,7 @@ from ..frontend.api import CompiledFunction, CompiledProgram, compiled_function
 from ..frontend.bridge import Executable
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
-from ..runtime.program import Call, Program, Slot
+from ..runtime.program import Call, Program, Slot, arena_layout, nbytes
 from . import draw
 from .bench import measure, size
 
@@ -158,14 +159,18 @@ def _program(p: CompiledProgram, timed: bool, target: str) -> ProgramReport:
     kernels, calls, arena, outputs = [], [], 0, 0
     for part, loaded in compilation.programs.items():
         program = loaded.program
-        notes = program.notes["kernels"]
-        seconds = _kernel_seconds(compilation.graphs[part], compilation.backend) if timed else [None] * len(notes)
-        used = _kernel_resources(compilation.graphs[part], compilation.backend, target) if target else [None] * len(notes)
+        graph = compilation.graphs[part]
+        typical_sizes = {s: program.notes["sizes"][s.name] for s in graph.bindings()}
+        alone = single_kernels(instantiate(graph, typical_sizes), compilation.backend) if timed else ()
+        notes = (alone[0] if alone else program).notes["kernels"]
+        seconds = [_seconds(p) for p in alone] if timed else [None] * len(notes)
+        used = _kernel_resources(graph, compilation.backend, target) if target else [None] * len(notes)
         kernels += [KernelReport(k["name"], part, tuple(k["values"]), k["read"], k["written"], k["eager"], t, r)
                     for k, t, r in zip(notes, seconds, used, strict=True)]
         calls += [" ".join(filter(None, (step.name, step.origin))) for step in program.steps if isinstance(step, Call)]
-        arena += program.arena_bytes
-        outputs += sum(_bytes(program.slots[o]) for o in set(program.outputs) if program.slots[o].place == "output")
+        arena += arena_layout(program.slots, program.notes["sizes"])[1]
+        outputs += sum(nbytes(program.slots[o], program.notes["sizes"]) for o in set(program.outputs)
+                       if program.slots[o].place == "output")
     return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
                          dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken,
                          _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager))
@@ -181,13 +186,10 @@ def _runs(programs: Sequence[Program]) -> str:
     return f"as Triton on {device}" if device.type == "cuda" else "in Triton's interpreter, which is slow and for tests"
 
 
-def _kernel_seconds(graph: Graph, backend: Backend) -> list[float]:
-    """The median seconds of each kernel of a graph, in a launch of its own on made-up tensors."""
-    found = []
-    for program in single_kernels(graph, backend):
-        tensors = [_made_up(program.slots[i]) for i in program.inputs]
-        found.append(measure({"kernel": partial(_run_to_the_end, load(program), tensors)}, seconds=0.02)["kernel"])
-    return found
+def _seconds(program: Program) -> float:
+    """The median seconds of a kernel, in a launch of its own on made-up tensors."""
+    tensors = [_made_up(program.slots[i]) for i in program.inputs]
+    return measure({"kernel": partial(_run_to_the_end, load(program), tensors)}, seconds=0.02)["kernel"]
 
 
 def _kernel_resources(graph: Graph, backend: Backend, target: str) -> list[Resources]:
@@ -224,11 +226,6 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
             for row in rows]
 
 
-def _bytes(slot) -> int:
-    count = 1
-    for n in slot.shape:
-        count *= n
-    return count * slot.dtype.itemsize
 
 
 def _executable(compiled: Any, program: int) -> Executable:

@@ -16,8 +16,8 @@ class CBackend:
     isa: str = "auto"
     language: str = "c"
 
-    def print(self, name, segments, messages) -> str:
-        return print_source(name, segments, messages, self.isa)
+    def print(self, name, segments, messages, symbols) -> str:
+        return print_source(name, segments, messages, self.isa, symbols)
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)

@@ -10,7 +10,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from ...compiler.dims import Div, Expr, Sym
+from ...compiler.dims import Dim, Div, Expr, Sym, expr, known
 from ...errors import Unsupported
 from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Statement, Store, symbols_of
 from ..stages import dependencies
@@ -71,20 +71,26 @@ class Names:
         return name
 
 
+def size_text(size: Dim, name_of: Callable[[str], str]) -> str:
+    """A size in C, as a factor of a product."""
+    terms, text = expr(size).terms, index_text(expr(size), name_of)
+    atom = len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1
+    return text if atom or text.isdigit() else f"({text})"
+
+
 def index_text(index: Expr, name_of: Callable[[str], str]) -> str:
     """An index expression in C; `name_of` gives the text of a symbol."""
     def atom(a) -> str:
         if isinstance(a, Sym):
             return name_of(a.name)
-        value, by = index_text(a.value, name_of), a.by
-        low, _ = a.value.bounds()
-        if low is not None and low >= 0:
+        value, by = index_text(a.value, name_of), size_text(a.by, name_of)
+        if known(a.value, 0):
             return f"(({value}) {'/' if isinstance(a, Div) else '%'} {by})"
         remainder = f"(({value}) % {by} + {by}) % {by}"  # C's own has the sign of the value
         return f"((({value}) - {remainder}) / {by})" if isinstance(a, Div) else f"({remainder})"
 
     text = ""
-    for monomial, factor in sorted(index.terms, key=lambda t: (t[0] == (), -abs(t[1]))):
+    for monomial, factor in sorted(index.terms, key=lambda t: (t[0] == (), -abs(t[1]), t[1] < 0)):
         parts = [atom(a) for a in monomial]
         if not parts or abs(factor) != 1:
             parts.append(str(abs(factor)))
@@ -100,6 +106,7 @@ class Body:
     pointers  buffer name -> C name of the pointer to its first element
     vector    the name of the axis along the lanes, or ""
     axes      names of the axes, which are C variables of the same names (see `axis_names`)
+    sizes     names of the size symbols, likewise (see `size_names`)
     given     statements made elsewhere (a matrix product's "acc"): name -> (dtype, whether it varies along the lanes)
     reduced   names of the axes reduced over
     ahead     names of loads that fetch memory for later iterations -> how many elements ahead
@@ -111,6 +118,7 @@ class Body:
     lanes: int
     vector: str = ""
     axes: Iterable[str] = ()
+    sizes: Iterable[str] = ()
     given: Mapping[str, tuple[torch.dtype, bool]] = field(default_factory=dict)
     reduced: frozenset[str] = frozenset()
     ahead: dict[str, int] = field(default_factory=dict)
@@ -120,6 +128,7 @@ class Body:
         self.names = Names()
         self.buffer_of = {b.name: b for b in self.buffers}
         self.axis_names = {a: self.names.fresh(a) for a in self.axes}
+        self.size_names = {s: self.names.fresh(s) for s in self.sizes}
         self.named = {s.name: s for s in self.statements if hasattr(s, "name")}
         self.pointers = {b: self.names.fresh(b) for b in self.buffer_of}
         self.c_names = {n: self.names.fresh(n) for n in (*self.given, *self.named)}
@@ -181,7 +190,22 @@ class Body:
 
     # Indices
 
-    def step(self, index: Expr) -> int | None:
+    def size(self, size: Dim) -> str:
+        """The text of a size, as a factor of a product."""
+        return size_text(size, self.name_of)
+
+    def parameters(self, written: Iterable[str]) -> list[str]:
+        """The C parameters for the buffers, of which some are written to, and for the sizes."""
+        written = frozenset(written)
+        pointers = [f"{'' if name in written else 'const '}{memory_type(b.dtype, 1).scalar} *restrict {self.pointers[name]}"
+                    for name, b in self.buffer_of.items()]
+        return [*pointers, *(f"long {name}" for name in self.size_names.values())]
+
+    def arguments(self) -> list[str]:
+        """What a function with these parameters passes on to another one."""
+        return [*self.pointers.values(), *self.size_names.values()]
+
+    def step(self, index: Expr) -> Dim | None:
         """Elements from one lane's place to the next one's; None where there is no such number."""
         if any(s.name in self.along for s in index.symbols()):
             return None
@@ -190,12 +214,16 @@ class Body:
 
     def place(self, index: Expr, lane: str = "") -> str:
         """The text of an index at the first lane, or at lane number `lane`."""
-        def name_of(name: str) -> str:
-            if name in self.axis_names:
-                axis = self.axis_names[name]
-                return f"({axis} + {lane})" if lane and name == self.vector else axis
-            return f"{self.c_names[name]}[{lane if lane and name in self.along else 0}]"
-        return index_text(index, name_of)
+        return index_text(index, lambda name: self.name_of(name, lane))
+
+    def name_of(self, name: str, lane: str = "") -> str:
+        """The text of a symbol in an index: an axis, a size, or the value of a statement."""
+        if name in self.axis_names:
+            axis = self.axis_names[name]
+            return f"({axis} + {lane})" if lane and name == self.vector else axis
+        if name in self.size_names:
+            return self.size_names[name]
+        return f"{self.c_names[name]}[{lane if lane and name in self.along else 0}]"
 
     def _index_vector(self, w: Writer, s: Index) -> str:
         step, t = self.step(s.index), self.type_of(s.dtype)
@@ -205,7 +233,9 @@ class Body:
             w.line(f"for (long k = 0; k < {self.lanes}; k++) {w_fresh}[k] = {self.place(s.index, 'k')};")
             return lanes
         first = f"splat_{t}({self.place(s.index)})"
-        return first if not step else f"{first} + lanes_{t}" + (f" * {step}" if step != 1 else "")
+        if step == 0:
+            return first
+        return f"{first} + lanes_{t}" + (f" * {size_text(step, self.name_of)}" if step != 1 else "")
 
     # Memory
 

@@ -6,8 +6,10 @@ the passes and kept, a vector for each vector of columns; all others are compute
 """
 from __future__ import annotations
 
+from ...compiler.dims import Dim
 from ..loops import Axis, Check, Kernel, Reduce, Store
 from .isa import Isa
+from .nest import ceiling
 from .reducing import CHAIN, Reducing
 from .schedule import Pass, Schedule, cost_of
 
@@ -29,8 +31,12 @@ class Columns(Reducing):
                      if plan.stage[i] and not isinstance(kernel.body[i], Reduce)}
 
     def tile(self) -> int:
-        whole = -(-self.size(self.vector) // self.lanes) * self.lanes
-        return min(whole, KEPT_VECTORS * self.lanes if self.plan.keep else TILE)
+        most = KEPT_VECTORS * self.lanes if self.plan.keep else TILE
+        size = self.vector.size
+        return min(ceiling(size, self.lanes) * self.lanes, most) if isinstance(size, int) else most
+
+    def cuts_lanes(self, leading: list[Axis], total: Dim) -> bool:
+        return True  # the accumulators are those of one tile
 
     def scratch_length(self) -> int:
         return self.plan.count(self.plan.reduced) * self.tile()
@@ -99,13 +105,13 @@ class Columns(Reducing):
 
     def _steps(self, p: Pass, axis: Axis, block: int) -> None:
         """The innermost reduced loop, in blocks, some steps at a time where they are cheap."""
-        w, r, size = self.w, self.name(axis), self.size(axis)
+        w, r, size = self.w, self.name(axis), axis.size
         done = self.outside | {a.symbol.name for a in self.inner[:-1]}
         here = [i for i in p.statements if not self.plan.varies[i] <= done]
         cheap = p.reductions and sum(cost_of(self.kernel.body[i]) for i in here) <= STEP_COST
         main = size - size % STEPS if cheap else 0
-        first, last = self.open_blocks(r, main or size, block)
-        if main:
+        first, last = self.open_blocks(r, main if main != 0 else size, block)
+        if main != 0:
             group = self.body.names.fresh(r + "_group")
             w.open(f"for (long {group} = {first}; {group} < {last}; {group} += {STEPS})")
             self.along_lanes(lambda live: self._group(p, here, r, group, live), column=True)
@@ -113,8 +119,8 @@ class Columns(Reducing):
         else:
             self._single(p, here, r, first, last)
         self.close_blocks(p, block)
-        if main and main < size:
-            self._single(p, here, r, str(main), str(size))
+        if main != 0 and main != size:
+            self._single(p, here, r, self.body.size(main), self.body.size(size))
             if block:
                 self.flush(p)
 

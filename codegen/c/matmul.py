@@ -18,11 +18,12 @@ from string import Template
 
 import torch
 
-from ..loops import MatMul, Store
-from ..stages import size_of
+from ...compiler.dims import Dim, Expr, typical
+from ..loops import MatMul, Store, sizes_of
 from .body import Body, Writer
 from .helpers import HELPERS
-from .isa import Isa, isa_of, memory_type
+from .isa import Isa, isa_of
+from .nest import ceiling
 
 NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
 TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error
@@ -39,13 +40,13 @@ LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 class Tiling:
     """How a product is cut. A tile is `rows` x `vectors`; an item has up to `block_rows` rows, and `k_block` terms at a time.
 
-    panel   "place": read where it lies; "rows", "columns", "any": packed by that function; "dots": a tile is made of dot
-            products, `dots` columns at a time
+    panel   "place": read where it lies; "rows", "some", "columns", "any": packed by that function; "dots": a tile is made of
+            dot products, `dots` columns at a time
     """
     rows: int
     vectors: int
     lanes: int
-    k_block: int
+    k_block: Dim
     block_rows: int
     panel: str
     dots: int = 0
@@ -59,7 +60,7 @@ def oriented(kernel: MatMul) -> MatMul:
     """The product, or its transpose where that has contiguous columns all through and wastes fewer lanes."""
     by_row = kernel.axes[1].symbol
     stores = [s.index.coefficient(by_row) for s in kernel.epilogue if isinstance(s, Store)]
-    if size_of(kernel.n) >= size_of(kernel.m) or kernel.a_strides[1] != 1 or any(step != 1 for step in stores):
+    if typical(kernel.n) >= typical(kernel.m) or kernel.a_strides[1] != 1 or any(step != 1 for step in stores):
         return kernel
     return replace(kernel, m=kernel.n, n=kernel.m, a=kernel.c, c=kernel.a, axes=(kernel.axes[0], kernel.axes[2], kernel.axes[1]),
                    a_strides=_swapped(kernel.c_strides), c_strides=_swapped(kernel.a_strides))
@@ -71,22 +72,29 @@ def _swapped(strides):
 
 
 def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
-    """The tiling with the least estimated time."""
-    m, n, k = size_of(kernel.m), size_of(kernel.n), size_of(kernel.k)
+    """The tiling with the least estimated time. A panel with a symbolic number of columns is packed, as it may be narrow."""
+    m, n, k = map(typical, (kernel.m, kernel.n, kernel.k))
     itemsize, lanes = kernel.dtype.itemsize, isa.lanes(kernel.dtype.itemsize * 8)
-    along, step, column = map(size_of, (kernel.a_strides[2], *kernel.c_strides[1:]))
-    if along == step == 1 and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
+    along, step, column = kernel.a_strides[2], *kernel.c_strides[1:]
+    narrow = isinstance(kernel.n, Expr)
+    if along == step == 1 and not narrow and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
         rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
-        return Tiling(rows, 1, lanes, max(k, 1), rows, "dots", dots)
+        return Tiling(rows, 1, lanes, kernel.k if k else 1, rows, "dots", dots)
     rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
     if column != 1:
         panel = "columns" if step == 1 else "any"
-    elif n < vectors * lanes or (m >= 4 * rows and step > vectors * lanes and k * step * itemsize > NEAR_BYTES):
+    elif narrow:
+        panel = "some"
+    elif n < vectors * lanes or (m >= 4 * rows and typical(step) > vectors * lanes and k * typical(step) * itemsize > NEAR_BYTES):
         panel = "rows"
     else:
         panel = "place"
-    blocks = 1 if panel == "place" else max(1, -(-k // (PANEL_BYTES // (vectors * lanes * itemsize))))
-    return Tiling(rows, vectors, lanes, max(1, -(-k // blocks)), rows if blocks == 1 else BLOCK_ROWS // rows * rows, panel)
+    if panel == "place":
+        return Tiling(rows, vectors, lanes, kernel.k if k else 1, rows, panel)
+    terms = PANEL_BYTES // (vectors * lanes * itemsize)  # that fit a panel
+    if isinstance(kernel.k, int):
+        terms = max(1, ceiling(k, max(1, ceiling(k, terms))))
+    return Tiling(rows, vectors, lanes, terms, rows if terms == max(k, 1) else BLOCK_ROWS // rows * rows, panel)
 
 
 def best_tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
@@ -125,40 +133,35 @@ def _library_is_good() -> bool:
 
 
 def print_matmul(kernel: MatMul, isa: Isa) -> str:
-    """Two static functions: the epilogue of a tile, and `<name>(<buffers>, long tid, long threads, long *error)`.
-
-    Raises Unsupported for symbolic sizes.
-    """
+    """Two static functions: the epilogue of a tile, and `<name>(<buffers>, <sizes>, long tid, long threads, long *error)`."""
     kernel = oriented(kernel)
     tiling = choose_tiling(kernel, isa)
     body = Body(kernel.epilogue, kernel.buffers, isa, tiling.lanes, vector=kernel.axes[2].symbol.name,
-                axes=[a.symbol.name for a in kernel.axes], given={"acc": (kernel.dtype, True)})
+                axes=[a.symbol.name for a in kernel.axes], sizes=sizes_of(kernel), given={"acc": (kernel.dtype, True)})
     return f"{_print_epilogue(kernel, tiling, body)}\n{_print_driver(kernel, tiling, body)}"
 
 
 def _parameters(kernel: MatMul, body: Body) -> str:
-    written = {s.buffer for s in kernel.epilogue if isinstance(s, Store)}
-    return ", ".join(f"{'' if b.name in written else 'const '}{memory_type(b.dtype, 1).scalar} *restrict {body.pointers[b.name]}"
-                     for b in kernel.buffers)
+    return ", ".join(body.parameters(s.buffer for s in kernel.epilogue if isinstance(s, Store)))
 
 
 def _print_epilogue(kernel: MatMul, tiling: Tiling, body: Body) -> str:
     """The statements on rows [first_row, end_row) and columns [first, end), whose sums lie in rows of the tile's width."""
     i0, i1, i2 = (body.axis_names[a.symbol.name] for a in kernel.axes)
     first_row, end_row, first, end, sums = map(body.names.fresh, ("first_row", "end_row", "first", "end", "sums"))
-    lanes, vector, n = tiling.lanes, body.type_of(kernel.dtype), size_of(kernel.n)
+    lanes, vector, n = tiling.lanes, body.type_of(kernel.dtype), kernel.n
     w = Writer()
     w.open(f"static inline void {kernel.name}_epilogue({_parameters(kernel, body)}, const {vector.scalar} *{sums}, long {i0},"
            f" long {first_row}, long {end_row}, long {first}, long {end}, long *error)")
     w.open(f"for (long {i1} = {first_row}; {i1} < {end_row}; {i1}++, {sums} += {tiling.columns})")
     w.line(f"long {i2} = {first};")
-    if n >= lanes:
+    if isinstance(n, Expr) or n >= lanes:
         w.open(f"for (; {i2} + {lanes} <= {end}; {i2} += {lanes})")
         w.line(f"const {vector} {body.c_names['acc']} = load_{vector}({sums} + ({i2} - {first}));")
         for statement in kernel.epilogue:
             body.write(w, statement)
         w.close()
-    if n % lanes:
+    if n % lanes != 0:
         w.open(f"if ({i2} < {end})")
         body.live(w, f"{end} - {i2}")
         w.line(f"const {vector} {body.c_names['acc']} = load_where_{vector}({sums} + ({i2} - {first}), live);")
@@ -174,7 +177,7 @@ _DRIVER = Template("""\
 // $batches x [$m, $k] x [$k, $n] in tiles of $rows x $columns
 static void $name($parameters, long tid, long threads, long *error)
 {
-    $S $panel[$panel_size] __attribute__((aligned(64))), $sums[$sums_size] __attribute__((aligned(64)));
+$prologue    $S $panel[$panel_size] __attribute__((aligned(64))), $sums[$sums_size] __attribute__((aligned(64)));
     const $S *$packed = 0;
     const long $block_rows = $rows_of_block;
     const long $blocks = ($m + $block_rows - 1) / $block_rows, $items = $batches * $panels * $blocks;
@@ -200,36 +203,68 @@ $packing
     }
 }
 """)
-_LOCALS = ("panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item",
+_LOCALS = ("rows", "panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item",
            "done", "terms", "b", "row", "top", "sum")
 
 
 def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
     """The loops over batches, panels, blocks of rows, blocks of terms, and tiles."""
     local = {name: body.names.fresh(name) for name in _LOCALS}
-    batches, m, n, k = map(size_of, (kernel.batch, kernel.m, kernel.n, kernel.k))
-    rows, columns, vector = tiling.rows, tiling.columns, body.type_of(kernel.dtype)
-    one_pass = tiling.k_block >= k
+    batches, m, n, k, k_block = map(body.size, (kernel.batch, kernel.m, kernel.n, kernel.k, tiling.k_block))
+    columns, vector, panels = tiling.columns, body.type_of(kernel.dtype), ceiling(kernel.n, tiling.columns)
+    one_pass = _in_one_pass(kernel, tiling)
+    few = _may_have_few_rows(kernel, tiling)
+    rows = local["rows"] if few else str(tiling.rows)
     row = local["row"]
+    strides = dict(zip(("a_batch", "c_batch", "c_step", "c_column"), map(body.size, (kernel.a_strides[0], *kernel.c_strides))))
     return _DRIVER.substitute(
-        local, name=kernel.name, parameters=_parameters(kernel, body),
-        arguments=", ".join(body.pointers[b.name] for b in kernel.buffers),
+        {**local, "rows": rows}, name=kernel.name, parameters=_parameters(kernel, body), arguments=", ".join(body.arguments()),
+        prologue=f"    const long {rows} = {m} < {tiling.rows} ? 1 : {tiling.rows};\n" if few else "",
         S=vector.scalar, T=vector, a=body.pointers[kernel.a.name], c=body.pointers[kernel.c.name], batches=batches, m=m, n=n, k=k,
-        rows=rows, vectors=tiling.vectors, columns=columns, k_block=tiling.k_block, panels=-(-n // columns),
-        rows_of_block=_rows_of_block(tiling, batches * -(-n // columns), m),
+        vectors=tiling.vectors, columns=columns, k_block=k_block, panels=body.size(panels),
+        rows_of_block=_rows_of_block(tiling, rows, body.size(kernel.batch * panels), m),
         panel_size=1 if tiling.panel in ("place", "dots") else tiling.k_block * columns,
         sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
-        top_of_tile=f"{row} + {rows} > {m} ? {m - rows} : {row}" if m % rows else row,
-        left_of_tile=f"column + {columns} > {n} ? {max(n - columns, 0)} : column" if n % columns else "column",
-        packing=_print_packing(kernel, tiling, body, local, one_pass), tile=_print_tile(kernel, tiling, body, local),
-        a_batch=kernel.a_strides[0], **dict(zip(("c_batch", "c_step", "c_column"), kernel.c_strides)))
+        top_of_tile=f"{row} + {rows} > {m} ? {_less(kernel.m, rows, body)} : {row}" if kernel.m % tiling.rows != 0 else row,
+        left_of_tile=_left_of_tile(kernel.n, columns, body),
+        packing=_print_packing(kernel, tiling, body, local, one_pass), tile=_print_tile(kernel, tiling, body, local), **strides)
 
 
-def _rows_of_block(tiling: Tiling, panels: int, m: int) -> str:
+def _in_one_pass(kernel: MatMul, tiling: Tiling) -> bool:
+    """Whether a tile's sums are finished at once, with no blocks of terms."""
+    return tiling.k_block == kernel.k or isinstance(kernel.k, int) and tiling.k_block > kernel.k
+
+
+def _may_have_few_rows(kernel: MatMul, tiling: Tiling) -> bool:
+    """Whether the product may have fewer rows than a tile: then its tiles have one row."""
+    return isinstance(kernel.m, Expr) and kernel.m % tiling.rows != 0
+
+
+def _less(size: Dim, by: str, body: Body) -> str:
+    return str(size - int(by)) if isinstance(size, int) else f"{body.size(size)} - {by}"
+
+
+def _left_of_tile(n: Dim, columns: int, body: Body) -> str:
+    """The first column that a tile reads: the last tile is shifted inwards."""
+    if n % columns == 0:
+        return "column"
+    last = max(n - columns, 0) if isinstance(n, int) else f"({body.size(n)} > {columns} ? {body.size(n)} - {columns} : 0)"
+    return f"column + {columns} > {body.size(n)} ? {last} : column"
+
+
+def _width(kernel: MatMul, tiling: Tiling, body: Body) -> str:
+    """The columns of a panel that there are."""
+    if isinstance(kernel.n, int):
+        return str(min(kernel.n, tiling.columns))
+    n = body.size(kernel.n)
+    return f"{n} < {tiling.columns} ? {n} : {tiling.columns}"
+
+
+def _rows_of_block(tiling: Tiling, rows: str, panels: str, m: str) -> str:
     """Rows of an item: smaller where there would be fewer items than threads."""
     if tiling.block_rows == tiling.rows:
-        return str(tiling.rows)
-    shared = f"({m} / (threads * {tiling.rows}) + 1) * {tiling.rows}"
+        return rows
+    shared = f"({m} / (threads * {rows}) + 1) * {rows}"
     return f"threads > {panels} && {shared} < {tiling.block_rows} ? {shared} : {tiling.block_rows}"
 
 
@@ -238,8 +273,8 @@ def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, 
     if tiling.panel in ("place", "dots"):
         return ""
     pack = Template("pack_${how}_$T($terms, $width, $vectors, $b, $step, $column, $panel);").substitute(
-        local, how=tiling.panel, T=body.type_of(kernel.dtype), width=min(size_of(kernel.n), tiling.columns),
-        vectors=tiling.vectors, step=kernel.c_strides[1], column=kernel.c_strides[2])
+        local, how=tiling.panel, T=body.type_of(kernel.dtype), width=_width(kernel, tiling, body),
+        vectors=tiling.vectors, step=body.size(kernel.c_strides[1]), column=body.size(kernel.c_strides[2]))
     lines = [pack]
     if one_pass:
         lines = [f"if ({local['packed']} != {local['c_item']})", "    " + pack, f"{local['packed']} = {local['c_item']};"]
@@ -247,15 +282,22 @@ def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, 
 
 
 def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> str:
-    """The call that computes a tile's sums."""
-    _, row, step = kernel.a_strides
+    """The call that computes a tile's sums, of a whole tile or of one row."""
+    if not _may_have_few_rows(kernel, tiling):
+        return _print_tile_call(kernel, tiling, body, local)
+    whole, one = (_print_tile_call(kernel, replace(tiling, rows=rows), body, local) for rows in (tiling.rows, 1))
+    return f"if ({local['rows']} == 1)\n                    {one}\n                else\n                    {whole}"
+
+
+def _print_tile_call(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> str:
+    _, row, step = map(body.size, kernel.a_strides)
     values = {**local, "T": body.type_of(kernel.dtype), "rows": tiling.rows, "a_row": row, "a_step": step}
     if tiling.panel == "dots":
         return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row, $a_row, $b, $column, $sum);").substitute(
-            values, dots=tiling.dots, width=min(size_of(kernel.n), tiling.columns), column=kernel.c_strides[2])
+            values, dots=tiling.dots, width=_width(kernel, tiling, body), column=body.size(kernel.c_strides[2]))
     return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step,"
                     " $sum, $done > 0);").substitute(
-        values, vectors=tiling.vectors, b_step=kernel.c_strides[1] if tiling.panel == "place" else tiling.columns)
+        values, vectors=tiling.vectors, b_step=body.size(kernel.c_strides[1]) if tiling.panel == "place" else tiling.columns)
 
 
 # The tile: rows x vectors of sums in registers.
@@ -360,6 +402,14 @@ static void pack_rows_$T(long terms, long width, long vectors, const $S *b, long
             store_$T(panel + j * $W, load_$T(b + j * $W));
         store_$T(panel + (vectors - 1) * $W, load_where_$T(b + (vectors - 1) * $W, live));
     }
+}"""
+
+HELPERS["pack_some"] = """
+static void pack_some_$T(long terms, long width, long vectors, const $S *b, long step, long column, $S *panel)
+{
+    for (long l = 0; l < terms; l++, b += step, panel += vectors * $W)
+        for (long j = 0; j < vectors * $W; j += $W)
+            store_$T(panel + j, load_where_$T(b + j, lanes_$M < splat_$M(width - j)));
 }"""
 
 HELPERS["pack_columns"] = """

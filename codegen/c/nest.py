@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Callable, Sequence
 
-from ..loops import Axis, Kernel, Load, Reduce, Store
-from ..stages import size_of
+from ...compiler.dims import Dim, Expr, product, typical
+from ..loops import Axis, Kernel, Load, Reduce, Store, sizes_of
 from .body import Body, Writer
 from .helpers import STREAMING
 from .isa import Isa, memory_type
@@ -26,6 +26,16 @@ STREAM_FROM = 32 * 1024 * 1024
 ITEMS = 64
 
 
+def ceiling(size: Dim, by: int) -> Dim:
+    """How many pieces of `by` a size makes."""
+    return (size + by - 1) // by
+
+
+def within(size: Dim, limit: int) -> bool:
+    """Whether a size is at most `limit`; a symbolic one may be more."""
+    return isinstance(size, int) and size <= limit
+
+
 class Nest:
     """Prints one kernel. A subclass fills `inside` and says how the lane axis is cut into work items."""
 
@@ -33,10 +43,10 @@ class Nest:
         self.kernel, self.isa, self.plan = kernel, isa, plan
         self.vector, self.lanes = plan.vector, plan.lanes
         self.body = Body(kernel.body, kernel.buffers, isa, self.lanes, self.vector.symbol.name if self.vector else "",
-                         [a.symbol.name for a in kernel.axes], reduced=plan.reduced)
+                         [a.symbol.name for a in kernel.axes], sizes_of(kernel), reduced=plan.reduced)
         self.w = Writer()
         self.outer = [a for a in kernel.parallel if a is not self.vector]
-        self.body.streamed.update(b.name for b in kernel.buffers if size_of(b.numel) * b.dtype.itemsize >= STREAM_FROM
+        self.body.streamed.update(b.name for b in kernel.buffers if typical(b.numel) * b.dtype.itemsize >= STREAM_FROM
                                   and (isa.name, str(memory_type(b.dtype, self.lanes))) in STREAMING)
 
     def inside(self) -> None:
@@ -49,12 +59,17 @@ class Nest:
 
     # What the shapes share
 
-    def size(self, axis: Axis) -> int:
+    def typical(self, axis: Axis) -> int:
+        """The size by which costs are weighed."""
         return self.plan.sizes[axis.symbol.name]
 
-    def steps(self, axis: Axis) -> int:
+    def end(self, axis: Axis) -> str:
+        """The text of an axis's size."""
+        return self.body.size(axis.size)
+
+    def steps(self, axis: Axis) -> Dim:
         """Iterations of an outer loop."""
-        return self.size(axis)
+        return axis.size
 
     def name(self, axis: Axis) -> str:
         return self.body.axis_names[axis.symbol.name]
@@ -84,16 +99,16 @@ class Nest:
             if isinstance(s, Load) and not s.guard and self.vector is not None and self.body.step(s.index) == 1:
                 buffer, line = self.body.buffer_of[s.buffer], memory_type(s.dtype, self.lanes).bytes
                 distance = self._distance(s, around)
-                if distance and line >= 32 and size_of(buffer.numel) * s.dtype.itemsize >= FETCH_FROM:
+                if distance and line >= 32 and typical(buffer.numel) * s.dtype.itemsize >= FETCH_FROM:
                     self.body.ahead[s.name] = distance
 
     def _distance(self, s: Load, around: Axis | None) -> int:
         """Elements from where a load reads to what is read about FETCH_AHEAD bytes later; 0 where that is not known."""
-        row = self.size(self.vector) * s.dtype.itemsize
+        row = self.typical(self.vector) * s.dtype.itemsize
         if row >= 4 * FETCH_AHEAD:
             return FETCH_AHEAD // s.dtype.itemsize
         step = s.index.coefficient(around.symbol) if around is not None else 0
-        return (step or 0) * max(1, FETCH_AHEAD // max(row, 1))
+        return typical(step or 0) * max(1, FETCH_AHEAD // max(row, 1))
 
     # The function
 
@@ -101,7 +116,7 @@ class Nest:
         axes = ", ".join(f"{self.name(a)} < {a.size}{' reduced' if a.reduce else ''}" for a in self.kernel.axes)
         self.w.line(f"// {', '.join(self.kernel.values) or self.kernel.name}{': ' + axes if axes else ''}")
         self.w.open(self._signature())
-        if all(self.size(a) for a in self.kernel.parallel):
+        if all(a.size != 0 for a in self.kernel.parallel):
             self._items()
             if any(s.buffer in self.body.streamed for s in self.kernel.body if isinstance(s, Store)):
                 self.w.line("__builtin_ia32_sfence();")
@@ -113,23 +128,23 @@ class Nest:
 
     def _signature(self) -> str:
         stored = {s.buffer for s in self.kernel.body if isinstance(s, Store)}
-        pointers = [f"{'' if b.name in stored else 'const '}{memory_type(b.dtype, 1).scalar} *restrict "
-                    f"{self.body.pointers[b.name]}" for b in self.kernel.buffers]
-        return f"static void {self.kernel.name}({', '.join([*pointers, 'long tid', 'long threads', 'long *error'])})"
+        parameters = [*self.body.parameters(stored), "long tid", "long threads", "long *error"]
+        return f"static void {self.kernel.name}({', '.join(parameters)})"
 
     # The parallel loops
 
     def _items(self) -> None:
         """Open the work items' loop and the parallel loops inside it, and print what they hold."""
-        leading, total = [], 1
+        leading: list[Axis] = []
+        total: Dim = 1
         for a in self.outer:
-            if total >= ITEMS:
+            if typical(total) >= ITEMS:
                 break
             leading.append(a)
             total *= self.steps(a)
-        tiles = 1
-        if self.vector is not None and not self.vector.reduce and len(leading) == len(self.outer) and total < ITEMS:
-            tiles = -(-self.size(self.vector) // self.tile())
+        tiles: Dim = 1
+        if self.vector is not None and not self.vector.reduce and self.cuts_lanes(leading, total):
+            tiles = ceiling(self.vector.size, self.tile())
         depth = self.w.depth
         if total * tiles == 1:
             self.w.line("if (tid) return;")
@@ -139,39 +154,43 @@ class Nest:
         if leading:
             self._early_statements(leading)
         for position, a in enumerate(self.outer[len(leading):], len(leading)):
-            self.w.open(f"for (long {self.counter(a)} = 0; {self.counter(a)} < {self.steps(a)}; {self.counter(a)}++)")
+            self.w.open(f"for (long {self.counter(a)} = 0; {self.counter(a)} < {self.body.size(self.steps(a))}; {self.counter(a)}++)")
             self._early_statements(self.outer[:position + 1], a)
         self.inside()
         while self.w.depth > depth:
             self.w.close()
 
-    def _open_items(self, leading: list[Axis], total: int, tiles: int) -> None:
+    def cuts_lanes(self, leading: list[Axis], total: Dim) -> bool:
+        """Whether the lane axis is cut into tiles: where the leading loops have too few steps for the threads to share."""
+        return len(leading) == len(self.outer) and typical(total) < ITEMS
+
+    def _open_items(self, leading: list[Axis], total: Dim, tiles: Dim) -> None:
         w, items = self.w, total * tiles
-        self.first, self.last = "0", str(self.size(self.vector)) if self.vector else ""
+        self.first, self.last = "0", self.end(self.vector) if self.vector else ""
         if items == 1:
             w.open()
             for a in leading:
                 w.line(f"const long {self.counter(a)} = 0;")
             return
-        share = f"= {items} * tid / threads; @ < {items} * (tid + 1) / threads; @++"
+        count = self.body.size(items)
+        share = f"= {count} * tid / threads; @ < {count} * (tid + 1) / threads; @++"
         if tiles == 1 and len(leading) == 1:
             w.open(f"for (long {self.counter(leading[0])} {share.replace('@', self.counter(leading[0]))})")
             return
         w.open(f"for (long item {share.replace('@', 'item')})")
-        step = items
-        for a in leading:
-            step //= self.steps(a)
-            index = f"item / {step}" if step != 1 else "item"
-            w.line(f"const long {self.counter(a)} = {index if a is leading[0] else f'{index} % {self.steps(a)}'};")
-        if tiles > 1:
+        for k, a in enumerate(leading):
+            step = product([*map(self.steps, leading[k + 1:]), tiles])
+            index = f"item / {self.body.size(step)}" if step != 1 else "item"
+            w.line(f"const long {self.counter(a)} = {index if k == 0 else f'{index} % {self.body.size(self.steps(a))}'};")
+        if tiles != 1:
             self._open_tile(tiles, bool(leading))
 
-    def _open_tile(self, tiles: int, leading: bool) -> None:
-        v, size, tile = self.name(self.vector), self.size(self.vector), self.tile()
+    def _open_tile(self, tiles: Dim, leading: bool) -> None:
+        v, size, tile = self.name(self.vector), self.end(self.vector), self.tile()
         self.first, self.last = self.body.names.fresh(v + "_first"), self.body.names.fresh(v + "_last")
-        self.w.line(f"const long {self.first} = {f'item % {tiles}' if leading else 'item'} * {tile};")
+        self.w.line(f"const long {self.first} = {f'item % {self.body.size(tiles)}' if leading else 'item'} * {tile};")
         end = f"{self.first} + {tile}"
-        self.w.line(f"const long {self.last} = {end if size % tile == 0 else f'{end} < {size} ? {end} : {size}'};")
+        self.w.line(f"const long {self.last} = {end if self.vector.size % tile == 0 else f'{end} < {size} ? {end} : {size}'};")
 
     def _early_statements(self, opened: Sequence[Axis], newest: Axis | None = None) -> None:
         """Print the statements that vary over the loops open so far, and over the newest (any of them where None)."""
@@ -185,18 +204,20 @@ class Nest:
     def along_lanes(self, emit: Callable[[bool], object], column: bool = False) -> None:
         """The loop over the work item's part of a parallel lane axis: `emit(live)` prints its inside, once for whole vectors
         and once for the last lanes, which the mask `live` tells. `column` counts vectors from the item's first."""
-        w, v, n, size = self.w, self.name(self.vector), self.lanes, self.size(self.vector)
-        whole, left = size - size % n, size % n
+        w, v, n, size = self.w, self.name(self.vector), self.lanes, self.end(self.vector)
+        left = self.vector.size % n
+        whole = self.body.size(self.vector.size - left)
         start, step = (", column = 0", ", column++") if column else ("", "")
-        if whole:
+        if whole != "0":
             w.open(f"for (long {v} = {self.first}{start}; {v} + {n} <= {self.last}; {v} += {n}{step})")
             emit(False)
             w.close()
-        if left:
-            w.open("" if self.last == str(size) else f"if ({self.last} == {size})")
+        if left != 0:
+            conditions = [f"{self.last} == {size}"] * (self.last != size) + [self.body.size(left)] * isinstance(left, Expr)
+            w.open(f"if ({' && '.join(conditions)})" if conditions else "")
             w.line(f"const long {v} = {whole};")
             if column:
                 w.line(f"const long column = ({whole} - {self.first}) / {n};")
-            self.body.live(w, str(left))
+            self.body.live(w, self.body.size(left))
             emit(True)
             w.close()

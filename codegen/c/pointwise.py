@@ -7,10 +7,10 @@ registers.
 """
 from __future__ import annotations
 
-from ...compiler.dims import Expr
+from ...compiler.dims import Dim, Expr
 from ..loops import Axis, Kernel, Load, Store
 from .isa import Isa, memory_type
-from .nest import Nest
+from .nest import Nest, ceiling, within
 from .schedule import KEEP_COST, Schedule, cost_of
 
 #: Elements of a work item along the lanes.
@@ -32,7 +32,8 @@ class Pointwise(Nest):
             self.axis, self.tile_number = self.name(self.across), self.body.names.fresh(self.name(self.across) + "_tile")
 
     def tile(self) -> int:
-        return min(-(-self.size(self.vector) // self.lanes) * self.lanes, CHUNK)
+        size = self.vector.size
+        return min(ceiling(size, self.lanes) * self.lanes, CHUNK) if isinstance(size, int) else CHUNK
 
     def inside(self) -> None:
         rest = [i for i in range(len(self.kernel.body)) if not self.early(i) and i not in self.once]
@@ -59,7 +60,7 @@ class Pointwise(Nest):
         body, lanes = self.kernel.body, frozenset([self.vector.symbol.name]) if self.vector else frozenset()
         once = [i for i in range(len(body)) if lanes and self.plan.varies[i] == lanes and not isinstance(body[i], Store)]
         again = self.plan.count(a.symbol.name for a in self.outer)
-        if again < LEAST_AGAIN or sum(cost_of(body[i]) for i in once) <= KEEP_COST or self.size(self.vector) > CHUNK:
+        if again < LEAST_AGAIN or sum(cost_of(body[i]) for i in once) <= KEEP_COST or not within(self.vector.size, CHUNK):
             return
         read = {d for i in range(len(body)) if i not in once for d in self.plan.read_by(i)}
         self.once = once
@@ -68,10 +69,10 @@ class Pointwise(Nest):
     def prologue(self) -> None:
         if not self.once:
             return
-        length = -(-self.size(self.vector) // self.lanes) * self.lanes
+        length = ceiling(self.vector.size, self.lanes) * self.lanes
         for i, row in self.rows.items():
             self.w.line(f"{self.body.type_of(self.kernel.body[i].dtype).scalar} {row}[{length}] __attribute__((aligned(64)));")
-        self.first, self.last = "0", str(self.size(self.vector))
+        self.first, self.last = "0", self.end(self.vector)
         self.along_lanes(self._rows_vector)
 
     def _rows_vector(self, live: bool) -> None:
@@ -89,7 +90,7 @@ class Pointwise(Nest):
         for s in self.kernel.body:
             if isinstance(s, Load) and not s.guard and self.vector and self.body.step(s.index) not in (None, 0, 1):
                 for a in self.outer:
-                    if self._contiguous_along(s.index, a) and self.size(a) >= self.lanes > 1:
+                    if self._contiguous_along(s.index, a) and self.typical(a) >= self.lanes > 1:
                         found.setdefault(a, []).append(s)
         across = max(found, key=lambda a: len(found[a]), default=None)
         return across, found.get(across, [])
@@ -98,8 +99,8 @@ class Pointwise(Nest):
         gathered = any(s.name in self.plan.position for s in index.symbols())
         return index.coefficient(axis.symbol) == 1 and not gathered
 
-    def steps(self, axis: Axis) -> int:
-        return -(-self.size(axis) // self.lanes) if axis is self.across else self.size(axis)
+    def steps(self, axis: Axis) -> Dim:
+        return ceiling(axis.size, self.lanes) if axis is self.across else axis.size
 
     def counter(self, axis: Axis) -> str:
         return self.tile_number if axis is self.across else super().counter(axis)
@@ -109,10 +110,10 @@ class Pointwise(Nest):
 
     def _open_square(self) -> None:
         """Where the present tile begins on the transposed axis, and how many of its steps there are."""
-        size, n = self.size(self.across), self.lanes
+        size, n = self.end(self.across), self.lanes
         self.start, self.count = self.body.names.fresh(self.axis + "_first"), str(n)
         self.w.line(f"const long {self.start} = {self.tile_number} * {n};")
-        if size % n:
+        if self.across.size % n != 0:
             self.count = self.body.names.fresh(self.axis + "_count")
             self.w.line(f"const long {self.count} = {size} - {self.start} < {n} ? {size} - {self.start} : {n};")
             self.below = self.body.names.fresh(self.axis + "_live")
@@ -129,15 +130,15 @@ class Pointwise(Nest):
         self.w.close()
 
     def _read_square(self, s: Load, live: bool) -> None:
-        w, n, size = self.w, self.lanes, self.size(self.across)
+        w, n = self.w, self.lanes
         t, p = memory_type(s.dtype, n), self.body.pointers[s.buffer]
         square = self.body.names.fresh(self.body.c_names[s.name] + "_square")
         w.line(f"{t} {square}[{n}]{' = {}' if live else ''};")
-        w.open(f"for (long u = 0; u < {self.size(self.vector) % n if live else n}; u++)")
+        w.open(f"for (long u = 0; u < {self.body.size(self.vector.size % n) if live else n}; u++)")
         w.line(f"const long {self.axis} = {self.start};")
         at = f"{p} + {self.body.place(s.index, 'u')}"
         row = f"load_{t}({at})"
-        if size % n:
+        if self.across.size % n != 0:
             row = f"{self.count} == {n} ? {row} : load_where_{t}({at}, {self.below})"
         w.line(f"{square}[u] = {row};")
         w.close()

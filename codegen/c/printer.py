@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Sequence
+from typing import Mapping, Sequence
 
+from ...compiler.dims import product, typical
 from ..comparisons import narrowed
-from ..loops import AnyKernel, Kernel
-from ..stages import size_of
+from ..loops import AnyKernel, Kernel, sizes_of
 from .body import Names
 from .columns import Columns
 from .helpers import header
@@ -25,27 +25,31 @@ WORK_PER_THREAD = 15.0
 PRODUCT_SPEED = 100_000.0
 
 
-def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], messages: Sequence, isa: str = "auto") -> str:
+def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], messages: Sequence, isa: str = "auto",
+                 symbols: Mapping[str, int] = {}) -> str:
     """One translation unit without includes, in which each segment is `long <symbol>(void **slots, long threads)`.
 
     A segment runs its calls, (kernel, a slot for each of the kernel's buffers), in order on at most `threads` threads. It
-    returns 0, or 1 + the code of a check that failed (an index into `messages`).
+    returns 0, or 1 + the code of a check that failed (an index into `messages`). `symbols`: where in `slots` the value of
+    each size symbol stands.
     """
     vectors, names = isa_of(isa), Names()
     names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments}
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
     printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
-    text = "\n".join([f.text for f in printed.values()] + [_segment(symbol, calls, printed) for symbol, calls in segments])
+    text = "\n".join([f.text for f in printed.values()] + [_segment(symbol, calls, printed, symbols) for symbol, calls in segments])
     return f"// {name}, for {vectors.name}\n{_THREADS}{header(text, vectors)}\n{text}"
 
 
 @dataclass(frozen=True)
 class Function:
-    """A kernel as `static void <name>(<pointers>, long tid, long threads, long *error)`, which does thread `tid`'s share of it;
-    `work` is the estimated time of all of it on one thread, in microseconds."""
+    """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
+    share of it; `sizes` are the symbols that it takes, and `work` is the estimated time of all of it on one thread, in
+    microseconds."""
     name: str
     text: str
     work: float
+    sizes: tuple[str, ...] = ()
 
 
 _THREADS = """
@@ -62,20 +66,22 @@ static int omp_get_num_threads(void) { return 1; }
 
 def _function(kernel: AnyKernel, isa: Isa) -> Function:
     if not isinstance(kernel, Kernel):
-        operations = 2.0 * size_of(kernel.batch) * size_of(kernel.m) * size_of(kernel.n) * size_of(kernel.k)
-        return Function(kernel.name, print_matmul(kernel, isa), operations / PRODUCT_SPEED)
+        operations = 2.0 * typical(product((kernel.batch, kernel.m, kernel.n, kernel.k)))
+        return Function(kernel.name, print_matmul(kernel, isa), operations / PRODUCT_SPEED, sizes_of(kernel))
     kernel = replace(kernel, body=narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes)))
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
-    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan))
+    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), sizes_of(kernel))
 
 
-def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function]) -> str:
+def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function], symbols: Mapping[str, int]) -> str:
     """The function that runs a segment's kernels; where there are threads, with a barrier between kernels unless the first
     thread runs both."""
     run = [(printed[kernel], slots) for kernel, slots in calls]
     team = max((_useful_threads(f) for f, _ in run), default=1)
     lines = [f"long {symbol}(void **slots, long threads)", "{", "    long error = 0;"]
+    sizes = sorted({s for f, _ in run for s in f.sizes})
+    lines += [f"    const long size_{s} = (long)slots[{symbols[s]}];" for s in sizes]
     if team == 1:
         lines += [f"    {_call(f, slots, '0', '1')}" for f, slots in run]
     else:
@@ -104,4 +110,4 @@ def _shared_call(f: Function, slots: tuple[int, ...], team: int) -> str:
 
 
 def _call(f: Function, slots: tuple[int, ...], tid: str, threads: str) -> str:
-    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), tid, threads, '&error'])});"
+    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), *(f'size_{s}' for s in f.sizes), tid, threads, '&error'])});"

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from typing import Callable
 
-from ...compiler.dims import Expr, expr
+from ...compiler.dims import Dim, Expr, expr, product
 from ..loops import Axis, Kernel, Load
 from .isa import Isa, register_type
-from .nest import NEAREST_CACHE, Nest
+from .nest import NEAREST_CACHE, Nest, within
 from .reductions import Accumulator
 from .schedule import Pass, Schedule
 
@@ -60,7 +60,7 @@ class Reducing(Nest):
         """The flat index over axes."""
         index = expr(0)
         for a in axes:
-            index = index * self.size(a) + Expr({(a.symbol,): 1})
+            index = index * a.size + Expr({(a.symbol,): 1})
         return index
 
     def _positions(self) -> str:
@@ -68,16 +68,16 @@ class Reducing(Nest):
         index, mask = self.flat(self.kernel.reduced), self.body.mask
         step = index.coefficient(self.vector.symbol)
         first = f"splat_{mask}({self.body.place(index)})"
-        return first if not step else f"{first} + lanes_{mask}" + (f" * {step}" if step != 1 else "")
+        return first if step == 0 else f"{first} + lanes_{mask}" + (f" * {self.body.size(step)}" if step != 1 else "")
 
     # Accumulators
 
     def start(self, p: Pass, count: int, limit: int) -> None:
         """Declare the accumulators of a pass, `count` for each reduction; a float sum of more than `limit` has a total."""
-        steps = self.plan.count(self.plan.reduced)
+        steps = product(a.size for a in self.kernel.reduced)
         for i in p.reductions:
             s = self.kernel.body[i]
-            blocked = Accumulator.can_block(s) and steps > limit
+            blocked = Accumulator.can_block(s) and not within(steps, limit)
             self.accumulators[i] = Accumulator(s, self.body, count, self.plan.row_wise, blocked)
             self.accumulators[i].declare(self.w)
 
@@ -98,12 +98,12 @@ class Reducing(Nest):
         alone is longer. 0 where the pass has no totals."""
         if not any(self.accumulators[i].blocked for i in p.reductions):
             return 0
-        if self.size(axes[-1]) > limit:
+        if not within(axes[-1].size, limit):
             return -1
         run, depth = 1, len(axes)
-        while run * self.size(axes[depth - 1]) <= limit:
+        while within(run * axes[depth - 1].size, limit):
             depth -= 1
-            run *= self.size(axes[depth])
+            run *= axes[depth].size
         return depth
 
     # Loops
@@ -113,7 +113,7 @@ class Reducing(Nest):
         date at the end of each step of loop number `flush_depth`."""
         opened: set[str] = set()
         for a in axes:
-            self.w.open(f"for (long {self.name(a)} = 0; {self.name(a)} < {self.size(a)}; {self.name(a)}++)")
+            self.w.open(f"for (long {self.name(a)} = 0; {self.name(a)} < {self.end(a)}; {self.name(a)}++)")
             opened.add(a.symbol.name)
             for i in p.statements:
                 varies = self.plan.varies[i] - self.outside
@@ -125,10 +125,11 @@ class Reducing(Nest):
                 self.flush(p)
             self.w.close()
 
-    def open_blocks(self, v: str, size: int, block: int) -> tuple[str, str]:
+    def open_blocks(self, v: str, size: Dim, block: int) -> tuple[str, str]:
         """A loop over blocks of `block` steps of variable `v` (none where 0); the first and the last step of a block."""
+        size = self.body.size(size)
         if not block:
-            return "0", str(size)
+            return "0", size
         first, last = self.body.names.fresh(v + "_block"), self.body.names.fresh(v + "_end")
         self.w.open(f"for (long {first} = 0; {first} < {size}; {first} += {block})")
         self.w.line(f"const long {last} = {first} + {block} < {size} ? {first} + {block} : {size};")

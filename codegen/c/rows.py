@@ -1,8 +1,9 @@
 """Kernels whose lanes run along a reduced axis: each row takes its passes in turn."""
 from __future__ import annotations
 
-from ...compiler.dims import Expr
+from ...compiler.dims import Dim, Expr
 from ..loops import Reduce
+from .nest import ceiling
 from .reducing import CHAIN, Reducing
 from .schedule import Pass, cost_of
 
@@ -20,9 +21,9 @@ class Rows(Reducing):
     def scratch_length(self) -> int:
         return self.plan.count(a.symbol.name for a in self.inner) * self._padded()
 
-    def _padded(self) -> int:
+    def _padded(self) -> Dim:
         """Elements of a run along the lanes in scratch memory: whole vectors."""
-        return -(-self.size(self.vector) // self.lanes) * self.lanes
+        return ceiling(self.vector.size, self.lanes) * self.lanes
 
     def _pass(self, p: Pass) -> None:
         count = self._accumulator_count(p)
@@ -38,7 +39,7 @@ class Rows(Reducing):
 
     def _accumulator_count(self, p: Pass) -> int:
         """Independent accumulators that hide the latency of the reductions: more for cheap passes."""
-        vectors = self.size(self.vector) // self.lanes
+        vectors = self.typical(self.vector) // self.lanes
         if not p.reductions or any(self.kernel.body[i].op in ("argmax", "argmin") for i in p.reductions):
             return 1
         cost = sum(cost_of(self.kernel.body[i]) for i in p.statements)
@@ -49,20 +50,21 @@ class Rows(Reducing):
 
     def _along_row(self, p: Pass, count: int, block: int) -> None:
         """A row's vectors `count` at a time, in blocks of `block` elements; those left over; the last lanes."""
-        w, v, n, size = self.w, self.name(self.vector), self.lanes, self.size(self.vector)
+        w, v, n, size = self.w, self.name(self.vector), self.lanes, self.vector.size
         main, whole = size - size % (n * count), size - size % n
-        if main:
+        if main != 0:
             first, last = self.open_blocks(v, main, block)
             self._groups(p, count, first, last)
             self.close_blocks(p, block)
-        if whole > main:
-            w.open(f"for (long {v} = {main}; {v} < {whole}; {v} += {n})")
+        text = self.body.size
+        if whole != main:
+            w.open(f"for (long {v} = {text(main)}; {v} < {text(whole)}; {v} += {n})")
             self._vector(p, "0", False)
             w.close()
-        if size > whole:
-            w.open()
-            w.line(f"const long {v} = {whole};")
-            self.body.live(w, str(size - whole))
+        if size != whole:
+            w.open(f"if ({text(size % n)})" if isinstance(size, Expr) else "")
+            w.line(f"const long {v} = {text(whole)};")
+            self.body.live(w, text(size % n))
             self._vector(p, "0", True)
             w.close()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...compiler.dims import known, product
 from ...compiler.scalar import SCALAR
 from ..loops import Apply, Axis, Const, Kernel, Load, Reduce, Statement, Store, symbols_of
 from ..stages import Stages
@@ -48,11 +49,12 @@ class Schedule(Stages):
     def __init__(self, kernel: Kernel, isa: Isa):
         super().__init__(kernel)
         self.isa = isa
-        self.lanes = _lanes(kernel, isa, self.count(self.reduced))
+        self.lanes = _lanes(kernel, isa)
         self.vector = self._vector_axis()
         self.keep: set[str] = set()
         self.passes = self._passes(keep=True)
-        if sum(self._scratch_bytes(n) for n in self.keep) > SCRATCH_BYTES:
+        fixed = all(isinstance(a.size, int) for a in kernel.reduced)  # scratch memory is on the stack
+        if not fixed or sum(self._scratch_bytes(n) for n in self.keep) > SCRATCH_BYTES:
             self.keep = set()
             self.passes = self._passes(keep=False)
 
@@ -132,11 +134,12 @@ class Schedule(Stages):
         return row * itemsize
 
 
-def _lanes(kernel: Kernel, isa: Isa, reduced: int) -> int:
+def _lanes(kernel: Kernel, isa: Isa) -> int:
     """Lanes that fill a register with the kernel's floats: 8-byte ones where it has any, or has 8-byte integers alone."""
     dtypes = {s.dtype for s in kernel.body if hasattr(s, "dtype")}
     floats = {d for d in dtypes if d.is_floating_point}
-    places = any(isinstance(s, Reduce) and s.op in ("argmax", "argmin") for s in kernel.body) and reduced >= 2 ** 31
+    few = known(2 ** 31 - 1, product(a.size for a in kernel.reduced))
+    places = any(isinstance(s, Reduce) and s.op in ("argmax", "argmin") for s in kernel.body) and not few
     words = torch.float64 in floats or places or (not floats and any(d.itemsize == 8 for d in dtypes))
     return isa.lanes(64 if words else 32)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...errors import Unsupported
 from .printer import print_source
 from .tiling import parts_for_programs
 
@@ -14,7 +15,9 @@ class TritonBackend:
     """Prints kernels as Triton; matrix products are left to torch's libraries."""
     language: str = "triton"
 
-    def print(self, name, segments, messages) -> str:
+    def print(self, name, segments, messages, symbols) -> str:
+        if symbols:
+            raise Unsupported(f"symbolic sizes in Triton: {', '.join(symbols)}")
         return print_source(name, segments)
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from dataclasses import replace
 from functools import cached_property
 from typing import Callable, Sequence
 
@@ -112,7 +113,7 @@ class Body:
     def _span_index(self, span: Span, block: str) -> Sym:
         """The index of a span's elements: that of its axis, or a flat one over its axes."""
         name = self.axes[span.axes[0].symbol.name] if len(span.axes) == 1 else self.fresh(f"{block[0].lower()}_index")
-        return Sym(name, 0, max(span.size - 1, 0))
+        return replace(span.axes[0].symbol, name=name, lo=0, hi=max(span.size - 1, 0))
 
     @cached_property
     def flat(self) -> dict[Sym, Expr]:

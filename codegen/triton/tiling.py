@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Sequence
 
 from ..loops import Axis, Kernel, Load, Store, symbols_of
-from ..stages import Stages, size_of
+from ..stages import Stages
 
 #: Elements of a tile of a kernel without reduction.
 TILE = 1024
@@ -107,7 +107,7 @@ class Tiling:
         elements = self.programs
         for s in self.spans:
             elements *= s.block
-        return elements >= LARGE or any(size_of(b.numel) >= LARGE for b in self.kernel.buffers)
+        return elements >= LARGE or any(b.numel >= LARGE for b in self.kernel.buffers)
 
     # Shapes
 
