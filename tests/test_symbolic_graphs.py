@@ -16,6 +16,7 @@ from smelt.compiler.passes.decompose import decompose
 from smelt.compiler.passes.fold import fold
 from smelt.compiler.passes.gradient import gradient
 from smelt.compiler.passes.partition import partition
+from smelt.compiler.passes.restrict import restrict
 from smelt.compiler.passes.simplify import simplify
 from smelt.errors import InvalidGraph, Unsupported
 
@@ -203,6 +204,41 @@ def test_gradients_are_those_of_numbers(name):
             simple = evaluated(simplified(theirs.graph), [*given, *tangents])
             same(evaluated(prepared.graph, [*given, *tangents]), simple, f"simplified gradient of {name} at {size}")
             same(run_split(split, given, tangents), simple, f"split gradient of {name} at {size}")
+
+
+SEVERAL = ("batch_norm", "group_norm", "layer_norm", "batch_norm_backward")
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_backward_for_some_gradients_still_knows_its_sizes(name):
+    for graph, trials in cases(name):
+        joint, count = differentiated(graph), len(differentiated(graph).of)
+        split = partition(replace(joint, graph=simplified(joint.graph)))
+        for k in range(count):
+            restricted = verify(restrict(split.backward, len(split.saved), [k], range(len(joint.wrt))))
+            for size, plain, given, expected in trials:
+                tangent = torch.randn_like(expected[joint.of[k]])
+                whole = differentiated(plain)
+                zeros = [torch.zeros_like(expected[o]) for o in joint.of]
+                theirs = evaluated(whole.graph, [*given, *zeros[:k], tangent, *zeros[k + 1:]])[len(expected):]
+                ours = run_split(replace(split, backward=restricted), given, [tangent])[len(expected):]
+                torch.testing.assert_close(ours, theirs, msg=lambda m: f"{name} at {size}: {m}")
+
+
+TWICE = ("mean", "var", "softmax", "matmul", "mse_loss", "layer_norm", "silu", "expand", "slice", "cat", "convolution", "gather")
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_gradients_of_gradients_are_those_of_numbers(name):
+    def twice(graph):
+        return differentiated(simplified(differentiated(graph).graph))
+    for graph, trials in cases(name):
+        joint = twice(graph)
+        verify(joint.graph)
+        for size, plain, given, expected in trials:
+            theirs, shapes = twice(plain), [tuple(v.shape) for v in twice(plain).graph.inputs[len(given):]]
+            tangents = [torch.randn(shape) for shape in shapes]
+            same(evaluated(joint.graph, [*given, *tangents]), evaluated(theirs.graph, [*given, *tangents]), f"{name} at {size}")
 
 
 if __name__ == "__main__":
