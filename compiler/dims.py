@@ -95,12 +95,7 @@ class Expr:
         return expr(other) - self
 
     def __mul__(self, other):
-        total: dict[Monomial, int] = {}
-        for m, c in self.terms:
-            for n, d in expr(other).terms:
-                k = tuple(sorted(m + n, key=str))
-                total[k] = total.get(k, 0) + c * d
-        return Expr(total)
+        return _times(self, other)
 
     __rmul__ = __mul__
 
@@ -363,7 +358,8 @@ def _highest(a: Atom) -> "Dim | None":
     if isinstance(a, Mod):
         return a.by - 1
     if isinstance(a, Div):
-        return _raised(a.value) // a.by if _least(a.value) >= 0 else None
+        raised = _raised(a.value)
+        return raised // a.by if raised != a.value and _least(a.value) >= 0 else None
     return a.hi if a.lo == 0 else None
 
 
@@ -488,6 +484,16 @@ def _cancelled(e: Expr, by: Dim) -> tuple[Expr, Dim, Dim, Expr] | None:
 def _divides(by: Dim, size: Dim) -> bool:
     """Whether a size is known to be a multiple of `by`."""
     return not _split(expr(size), by)[1].terms
+
+
+@lru_cache(maxsize=65536)
+def _times(e: Expr, other: Dim) -> Expr:
+    total: dict[Monomial, int] = {}
+    for m, c in e.terms:
+        for n, d in expr(other).terms:
+            k = tuple(sorted(m + n, key=str))
+            total[k] = total.get(k, 0) + c * d
+    return Expr(total)
 
 
 @lru_cache(maxsize=65536)

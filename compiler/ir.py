@@ -157,12 +157,12 @@ class Graph:
 
     def symbols(self) -> set[Sym]:
         """Every symbol in a type or an attribute."""
-        found: set[Sym] = set()
+        found: set[Expr] = set()
         for v in (*self.inputs, *self.values):
             for part in (v.type, *v.attrs.values()):
                 if not _plain(part):
-                    found.update(s for e in expressions(part) for s in e.symbols())
-        return found
+                    found.update(expressions(part))
+        return set().union(*(e.symbols() for e in found))
 
     def __str__(self):
         from .text import show
