@@ -13,6 +13,7 @@ from smelt.compiler.op import OPS
 from smelt.compiler.passes.cse import cse
 from smelt.compiler.passes.dce import dce
 from smelt.compiler.passes.decompose import decompose
+from smelt.compiler.passes.fast_random import fast_random
 from smelt.compiler.passes.fold import fold
 from smelt.compiler.passes.gradient import gradient
 from smelt.compiler.passes.partition import partition
@@ -28,7 +29,8 @@ NUMBERS = (2, 7, 13)
 #: samples of an op that are tried, about
 TRIED = 4
 #: ops whose samples have no size to replace by itself
-FIXED = {"reshape": "both shapes change", "size": "its result is the size", "scalar": "a number has no size"}
+FIXED = {"reshape": "both shapes change", "size": "its result is the size", "scalar": "a number has no size",
+         "seed": "a number has no size"}
 #: attributes that hold sizes of the operands or of the result
 SIZES = ("shape", "size", "output_size", "rows", "strides")
 
@@ -204,6 +206,14 @@ def test_gradients_are_those_of_numbers(name):
             simple = evaluated(simplified(theirs.graph), [*given, *tangents])
             same(evaluated(prepared.graph, [*given, *tangents]), simple, f"simplified gradient of {name} at {size}")
             same(run_split(split, given, tangents), simple, f"split gradient of {name} at {size}")
+
+
+@pytest.mark.parametrize("name", ["random_fill", "bernoulli", "native_dropout"])
+def test_computed_random_numbers_are_those_of_numbers(name):
+    for graph, trials in cases(name):
+        computed = verify(fast_random(graph))
+        for size, plain, given, _ in trials:
+            same(evaluated(computed, given), evaluated(fast_random(plain), given), f"{name} at {size}")
 
 
 SEVERAL = ("batch_norm", "group_norm", "layer_norm", "batch_norm_backward")
