@@ -7,10 +7,10 @@
     }
 
 A type is dtype[sizes]{strides}@device, or float or int for a Python number that comes with each call; strides stand where
-they are not the contiguous ones, the device where it is not the CPU. Several results are (type, type); a Python object is one word. Size symbols stand after the graph's name, with
-their bounds and perhaps a typical value; `= n` after an input's type says that the input holds that symbol's value. `$0`
-is an opaque call's first input. An origin keeps the last part of the file's path. The elements of a large tensor among
-the attributes are not in the text.
+they are not the contiguous ones, the device where it is not the CPU. Several results are (type, type); a Python object is
+one word. Size symbols stand after the graph's name, with their bounds and perhaps a typical value; `= n` after an input's
+type says that the input holds that symbol's value. `$0` is an opaque call's first input. An origin keeps the last part of
+the file's path. The elements of a large tensor among the attributes are not in the text.
 """
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def show(graph: Graph) -> str:
 
 
 def _header(graph: Graph) -> str:
-    inputs = [f"%{i.name}: {type_text(i.type)}" + (f" = {i.attrs['symbol']}" if "symbol" in i.attrs else "") for i in graph.inputs]
+    bound = {i: f" = {i.attrs['symbol']}" for i in graph.inputs if "symbol" in i.attrs}
+    inputs = [f"%{i.name}: {type_text(i.type)}{bound.get(i, '')}" for i in graph.inputs]
     bounds = [_bound(s) for s in sorted(graph.symbols(), key=lambda s: s.name)]
     start = f"graph {_word(graph.name)}[{', '.join(bounds)}](" if bounds else f"graph {_word(graph.name)}("
     line = f"{start}{', '.join(inputs)}) {{"

@@ -14,8 +14,8 @@ from smelt.errors import InvalidGraph, Unsupported
 
 N, M = sym("n", 2, hint=6), sym("m", 2, hint=5)
 SIZES = ((6, 5), (2, 2), (3, 7), (5, 4), (7, 3), (12, 2), (64, 33))
-INPUTS = {"x": (lambda n, m: (n, 4)), "y": (lambda n, m: (n, m)), "w": (lambda n, m: (4, 3)), "image": (lambda n, m: (2, 4, n, m)),
-          "table": (lambda n, m: (9, 4)), "batch": (lambda n, m: (n, m, 4)), "scalar": (lambda n, m: ())}
+INPUTS = {"x": (lambda n, m: (n, 4)), "y": (lambda n, m: (n, m)), "w": (lambda n, m: (4, 3)), "table": (lambda n, m: (9, 4)),
+          "image": (lambda n, m: (2, 4, n, m)), "batch": (lambda n, m: (n, m, 4)), "scalar": (lambda n, m: ())}
 INTEGERS = {"classes": (lambda n, m: (n,)), "rows": (lambda n, m: (n, m))}
 
 #: name -> (call, inputs, n, m) -> result(s), where call("aten overload", ...) makes a call
@@ -79,8 +79,9 @@ PROGRAMS = {
     "arange backward": lambda call, x, n, m: call("arange.start_step", n, 0, -1),
     "arange of floats": lambda call, x, n, m: call("arange", n, dtype=torch.float32),
     "eye": lambda call, x, n, m: call("eye", n),
-    "causal mask": lambda call, y, n, m: call("where.self", call("ge.Tensor", call("unsqueeze", call("arange", n), 1), call("arange", m)),
-                                             y, call("scalar_tensor", float("-inf"))),
+    "causal mask": lambda call, y, n, m:
+        call("where.self", call("ge.Tensor", call("unsqueeze", call("arange", n), 1), call("arange", m)), y,
+             call("scalar_tensor", float("-inf"))),
     "times a size": lambda call, x, n, m: call("mul.Tensor", x, n),
     "over a size": lambda call, x, n, m: call("div.Tensor", x, n * m),
     "plus a multiple by a size": lambda call, x, n, m: call("add.Tensor", x, x, alpha=n),
@@ -101,16 +102,18 @@ PROGRAMS = {
     "softmax": lambda call, y, n, m: call("_softmax", y, 1, False),
     "log softmax": lambda call, y, n, m: call("_log_softmax", y, 0, False),
     "matrix product": lambda call, x, w, n, m: call("mm", x, w),
-    "attention": lambda call, batch, n, m: call("bmm", call("_softmax", call("bmm", batch, call("transpose.int", batch, 1, 2)), -1, False),
-                                              batch),
+    "attention": lambda call, batch, n, m:
+        call("bmm", call("_softmax", call("bmm", batch, call("transpose.int", batch, 1, 2)), -1, False), batch),
     "linear": lambda call, x, w, n, m: call("addmm", call("select.int", w, 0, 0), x, w),
     "layer norm": lambda call, batch, w, n, m: call("native_layer_norm", batch, [4], call("select.int", w, 1, 0), None, 1e-5),
     "layer norm over a size": lambda call, y, n, m: call("native_layer_norm", y, [m], None, None, 1e-5),
-    "batch norm": lambda call, image, w, n, m: call("native_batch_norm", image, call("select.int", w, 1, 0), None, None, None, True,
-                                                   0.1, 1e-5),
-    "group norm": lambda call, image, w, n, m: call("native_group_norm", image, call("select.int", w, 1, 0), None, 2, 4, n * m, 2, 1e-5),
-    "convolution": lambda call, image, w, n, m: call("convolution", image, call("view", call("repeat", w, [3, 1]), [9, 4, 1, 1]), None,
-                                                    [1, 2], [1, 0], [1, 1], False, [0, 0], 1),
+    "batch norm": lambda call, image, w, n, m:
+        call("native_batch_norm", image, call("select.int", w, 1, 0), None, None, None, True, 0.1, 1e-5),
+    "group norm": lambda call, image, w, n, m:
+        call("native_group_norm", image, call("select.int", w, 1, 0), None, 2, 4, n * m, 2, 1e-5),
+    "convolution": lambda call, image, w, n, m:
+        call("convolution", image, call("view", call("repeat", w, [3, 1]), [9, 4, 1, 1]), None, [1, 2], [1, 0], [1, 1],
+             False, [0, 0], 1),
     "max pool": lambda call, image, n, m: call("max_pool2d_with_indices", image, [2, 2], [1, 2]),
     "average pool": lambda call, image, n, m: call("avg_pool2d", image, [2], [1], [1]),
     "upsampled": lambda call, image, n, m: call("upsample_nearest2d", image, [n * 2, m + 1]),
@@ -121,10 +124,12 @@ PROGRAMS = {
     "index select": lambda call, table, classes, n, m: call("index_select", table, 0, classes),
     "gather": lambda call, x, classes, n, m: call("gather", x, 1, call("unsqueeze", classes, 1)),
     "scatter": lambda call, x, classes, n, m: call("scatter.value", x, 1, call("unsqueeze", classes, 1), 1.0),
-    "cross entropy": lambda call, x, classes, n, m: call("nll_loss_forward", call("_log_softmax", x, 1, False), classes, None, 1, -100),
+    "cross entropy": lambda call, x, classes, n, m:
+        call("nll_loss_forward", call("_log_softmax", x, 1, False), classes, None, 1, -100),
     "squared error": lambda call, y, n, m: call("mse_loss", y, call("zeros_like", y)),
     "squared error backward": lambda call, scalar, y, n, m: call("mse_loss_backward", scalar, y, call("zeros_like", y), 1),
-    "smooth error backward": lambda call, scalar, y, n, m: call("smooth_l1_loss_backward", scalar, y, call("zeros_like", y), 1, 0.7),
+    "smooth error backward": lambda call, scalar, y, n, m:
+        call("smooth_l1_loss_backward", scalar, y, call("zeros_like", y), 1, 0.7),
     "binary cross entropy": lambda call, y, n, m: call("binary_cross_entropy_with_logits", y, call("ones_like", y)),
     "glu": lambda call, y, n, m: call("glu", call("cat", [y, y], 1), 1),
 }

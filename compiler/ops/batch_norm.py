@@ -179,5 +179,5 @@ register(Op("batch_norm", "composite", "(normalised per channel, mean, biased va
 WRITES.update({"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)})
 
 register(Op("batch_norm_backward", "composite", "(gradient of the input, of the weight, of the bias) in training",
-            _batch_norm_backward_type, meaning=_batch_norm_backward_meaning, decompose=_decompose_batch_norm_backward, samples=_batch_norm_backward_samples,
-            aten={"native_batch_norm_backward": _import_batch_norm_backward}))
+            _batch_norm_backward_type, meaning=_batch_norm_backward_meaning, decompose=_decompose_batch_norm_backward,
+            samples=_batch_norm_backward_samples, aten={"native_batch_norm_backward": _import_batch_norm_backward}))

@@ -239,8 +239,8 @@ def _import_nll_backward(b, g, x, target, weight, reduction, ignore_index, total
 def _nll_backward_type(inputs, a):
     g, target, _, *weight = inputs
     shape, dim = tuple(a["shape"]), _class_dim(len(a["shape"]))
-    kept = (*shape[:dim], *shape[dim + 1:])
-    if target.shape != kept or g.shape != (kept if a["reduction"] == _NONE else ()) or any(w.shape != shape[dim:dim + 1] for w in weight):
+    kept, classes = (*shape[:dim], *shape[dim + 1:]), shape[dim:dim + 1]
+    if target.shape != kept or g.shape != (kept if a["reduction"] == _NONE else ()) or any(w.shape != classes for w in weight):
         raise ValueError(f"targets {tuple(target.shape)} and a gradient {tuple(g.shape)} for {shape}")
     return g.type.like(shape)
 

@@ -118,7 +118,7 @@ def _layer_norm_backward_type(inputs, a):
     g, x, mean, rstd, weight = inputs
     same_shape(g, x)
     if any(m.shape != _moment_shape(x, weight) for m in (mean, rstd)) or weight.shape != x.shape[x.rank - weight.rank:]:
-        raise ValueError(f"moments {tuple(mean.shape)} and {tuple(rstd.shape)}, weight {tuple(weight.shape)} for {tuple(x.shape)}")
+        raise ValueError(f"moments {[tuple(m.shape) for m in (mean, rstd)]}, weight {tuple(weight.shape)} for {tuple(x.shape)}")
     return TupleType((x.type.like(x.shape), weight.type.like(), weight.type.like()))
 
 

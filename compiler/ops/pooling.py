@@ -164,7 +164,8 @@ def _max_pool_type(inputs, a):
     return TupleType((largest, largest.like(dtype=torch.int64)))
 
 
-register(Op("max_pool2d", "opaque", "(the largest of every window, its place in the plane)", _max_pool_type, meaning=_max_pool, gradient=_max_pool_gradient,
+register(Op("max_pool2d", "opaque", "(the largest of every window, its place in the plane)", _max_pool_type,
+            meaning=_max_pool, gradient=_max_pool_gradient,
             aten={"max_pool2d_with_indices": _import_max_pool}, samples=lambda: [((torch.randn(2, 3, 6, 5),), _MAX_POOL_SAMPLE)]))
 register(Op("max_pool2d_backward", "opaque", "The gradient of max_pool2d: each result's at its place.",
             _sized_back(_windows), meaning=_max_pool_backward, gradient=_max_pool_backward_gradient,
