@@ -139,7 +139,8 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                                 partial(_backward_program, c, joint, len(split.saved)),
-                                partial(_backward_again, c, graph, wrt, of, backend, check))
+                                partial(_backward_again, c, graph, wrt, of, backend, check),
+                                tuple(k for k in wrt if k not in joint.wrt))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER))
     if config.dump:

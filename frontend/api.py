@@ -17,7 +17,7 @@ from torch import nn
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
 from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
-from .fetched import Fetched
+from .fetched import Fetched, Found
 from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .host import host_of
 from .modules import compiled_module, pair_of
@@ -100,6 +100,7 @@ class CompiledFunction:
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch = watch
         self._attempts = 0
+        self._found = Found()
         self._warned: set[str] = set()
         self._changing = Changing()
         self._methods: dict[int, tuple[weakref.ref, CompiledFunction]] = {}
@@ -203,6 +204,7 @@ class CompiledFunction:
             self._changing.barred = True
             return result
         self._attempts += 1
+        self._found.note(observer.reads.values())
         try:
             try:
                 program = self._program(arguments, names, observer, recorder, result)
@@ -279,7 +281,7 @@ class CompiledFunction:
                       observer.read_flags, self._watch, fetched.at, host)
 
     def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
-        return Fetched(observer.reads.values(), observer.changing, {id(t) for _, _, t in arguments.tensors})
+        return Fetched(observer.reads.values(), observer.changing | self._found.changing, {id(t) for _, _, t in arguments.tensors})
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

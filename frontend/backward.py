@@ -20,6 +20,7 @@ class Derivative:
     """What autograd needs of a program that is differentiated.
 
     wrt         inputs that get gradients
+    cut         inputs that require grad and get none: a backward must not go on into what they were computed by
     of          graph outputs that gradients may arrive for
     reach       reach[i][k]: whether output of[i] depends on input wrt[k]
     saved       what a backward program reads of the forward: ("input", k), or ("extra", k), the k-th extra output
@@ -38,6 +39,7 @@ class Derivative:
     strides: tuple[tuple[int, ...], ...]
     program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
     again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
+    cut: tuple[int, ...] = ()
 
     def reached(self, arriving: Sequence[int]) -> tuple[int, ...]:
         """The inputs that these gradients flow to; the others get None, as from torch."""
@@ -80,6 +82,8 @@ class Differentiable:
         self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        if self.derivative.cut:
+            tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
         return _Node.apply(self, *tensors)
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:

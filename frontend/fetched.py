@@ -6,6 +6,7 @@ metadata; a tuple, list, dict or object by its type, and in turn by all that the
 """
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, deque
 from typing import Any, Container, Iterable, Iterator
 
@@ -79,10 +80,30 @@ class Fetched:
             self._take(part)
 
 
+class Found:
+    """The tensors that the runs of one function found, by place: a place with another one in it changes from outside."""
+
+    def __init__(self):
+        self.changing: set[tuple] = set()
+        self._tensors: dict[tuple, weakref.ref] = {}
+
+    def note(self, reads: Iterable[Read]) -> None:
+        """A run found this."""
+        for read in reads:
+            for part in parts(read):
+                if isinstance(part.expected, torch.Tensor):
+                    before = self._tensors.get(part.found_at)
+                    if before is not None and before() is not part.expected:
+                        self.changing.add(part.found_at)
+                    self._tensors[part.found_at] = weakref.ref(part.expected)
+
+
 def parts(read: Read) -> Iterator[Read]:
-    """A read of a container as a read of each of its items; any other as it is."""
-    if read.kind != "contents" or isinstance(read.holder, (set, frozenset)):
+    """The places that a read looks at: of a container, those of its items."""
+    if read.kind in ("item", "element", "attr"):
         yield read
+    elif read.kind != "contents" or isinstance(read.holder, (set, frozenset)):
+        return
     elif isinstance(read.holder, dict):
         for key, value in zip(*read.expected):
             yield Read("item", read.holder, key, value, f"{read.subject}[{_named(key)}]", read.where)

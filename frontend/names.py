@@ -9,6 +9,8 @@ from typing import Any, Iterable, Iterator
 
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
+          "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
@@ -82,3 +84,25 @@ def code_in(code: types.CodeType) -> frozenset[types.CodeType]:
     """The code objects of functions that this code defines, at any depth."""
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
     return frozenset(inner).union(*map(code_in, inner))
+
+
+@lru_cache(maxsize=4096)
+def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
+    """Every instruction that loads something by its name: offset -> (instruction, name, what is done with it at once).
+
+    The last is (keys..., method) where constant keys are looked up in it, one after the other, and then a method is called;
+    else ()."""
+    instructions = list(dis.get_instructions(code))
+    return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + 12]))
+            for n, i in enumerate(instructions) if i.opname in _LOADS}
+
+
+def _chain(instructions: list[dis.Instruction]) -> tuple:
+    keys, rest = [], iter(instructions)
+    for i in rest:
+        if i.opname == "LOAD_METHOD" or i.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and i.arg & 1:
+            return (*keys, i.argval)
+        if i.opname != "LOAD_CONST" or next(rest, i).opname != "BINARY_SUBSCR":
+            break
+        keys.append(i.argval)
+    return ()

@@ -28,6 +28,7 @@ from torch import nn
 from ..errors import Unsupported
 from .effects import c_effect, python_effect
 from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
+from .logs import Logs
 from .modules import original_of
 from .names import (attributes_loaded, attributes_named, attributes_written, cells_loaded, code_in, globals_named,
                     globals_written, imports_named, texts_named)
@@ -81,6 +82,7 @@ class Observer:
         self._surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
         self._named: set[int] = set()  # these dicts, of functions, classes and modules
         self._cells: set[int] = set()  # cells that the code entered may read
+        self._logs = Logs()
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._written: dict[str, str] = {}  # attributes that the code entered may set -> where
         self._where = ""  # the first of the user's functions to be entered
@@ -151,6 +153,7 @@ class Observer:
     def _compare(self) -> None:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
         found: dict[tuple, Write] = {}
+        logs = self._logs.find(self.reads)
         for read in list(self.reads.values()):
             for write in self._writes_of(read):
                 found.setdefault(write.place, write)
@@ -172,6 +175,10 @@ class Observer:
         for name, container, before in self._arguments.containers:
             for write in container_writes(container, before, name, self._where):
                 found.setdefault(write.place, write)
+        for log in logs:
+            del self.reads[log.found_at]
+        for item in self._logs.only_in(logs) & self.tensors.keys():
+            del self.tensors[item]
         self.writes = tuple(found.values())
 
     def _writes_of(self, read: Read) -> Iterator[Write]:
@@ -228,6 +235,7 @@ class Observer:
 
     def _follow(self, value: Any, name: str) -> None:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
+        self._logs.reached(value)
         if isinstance(value, torch.Tensor):
             self.tensors.setdefault(id(value), (name, value))
             return
@@ -403,6 +411,8 @@ class Observer:
                 self._follow_contents(own[name], subject, owner)
             self._read("item", own, name, own.get(name, MISSING), subject)
             if name in own:
+                if isinstance(own[name], (list, dict, deque)):
+                    self._logs.loaded(own, name, sys._getframe(3))
                 return
         if found is MISSING and isinstance(obj, nn.Module) and own is not None:
             for table in _TABLES:
@@ -565,10 +575,11 @@ class Observer:
         for attribute, number in attributes_written(code):
             self._written.setdefault(attribute, f"{code.co_filename}:{number}")
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
-        if any(name != "__class__" for name in code.co_freevars):
-            self._enter_closure(frame, code, line)
+        cells = self._enter_closure(frame, code, line) if any(name != "__class__" for name in code.co_freevars) else {}
+        self._logs.entered(code, names, cells)
 
-    def _enter_closure(self, frame: types.FrameType, code: types.CodeType, line: str) -> None:
+    def _enter_closure(self, frame: types.FrameType, code: types.CodeType, line: str) -> dict[str, types.CellType]:
+        """Guard the cells of the function that runs this code; gives them by name."""
         values = frame.f_locals
         for function in self._functions.get(code) or self._search(code):
             cells = dict(zip(code.co_freevars, function.__closure__ or ()))
@@ -579,9 +590,10 @@ class Observer:
                         self._cells.add(id(cell))
                     if name != "__class__":
                         self._read("attr", cell, "cell_contents", contents[name], f"closure {name}")
-                return
+                return cells
         if code not in self._inner:
             self._effect(f"runs {code.co_qualname}, whose closure can't be followed", line)
+        return {}
 
     def _search(self, code: types.CodeType) -> list[types.FunctionType]:
         """The functions with this code that the run reached on a way that isn't observed (operators, super())."""

@@ -1,0 +1,91 @@
+"""Lists that a run only appends to, as a log of losses: what they hold is not guarded.
+
+Python does not tell who reads a list. So a list counts as a log if it is found in one place alone, and all code that
+loads it from there calls `append` or `extend` of it at once: `losses.append(loss)`, `self.losses.append(loss)`,
+`self.history["loss"].append(loss)`.
+"""
+from __future__ import annotations
+
+import types
+from collections import deque
+from typing import Any, Iterator
+
+from .guards import Read
+from .names import texts_named, uses
+
+_APPENDS = {"append", "extend"}
+_ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")
+
+
+class Logs:
+    """What one run did with the lists that it came by."""
+
+    def __init__(self):
+        self._ways: dict[int, int] = {}
+        self._codes: list[tuple[types.CodeType, dict, dict[str, types.CellType]]] = []
+        self._loads: dict[tuple, list[tuple]] = {}
+
+    def reached(self, value: Any) -> None:
+        """The run came by an object, on one more way."""
+        self._ways[id(value)] = self._ways.get(id(value), 0) + 1
+
+    def entered(self, code: types.CodeType, names: dict, cells: dict[str, types.CellType]) -> None:
+        """The user's code was entered, with these globals and cells."""
+        self._codes.append((code, names, cells))
+
+    def loaded(self, own: dict, name: str, frame: types.FrameType) -> None:
+        """An attribute in `own` was read by this frame."""
+        how, named, done = uses(frame.f_code).get(frame.f_lasti, ("", "", ()))
+        self._loads.setdefault(("item", id(own), name), []).append(done if how in _ATTRIBUTES and named == name else ())
+
+    def find(self, reads: dict[tuple, Read]) -> list[Read]:
+        """The reads of the contents of lists that are logs, after a run that made them longer."""
+        longer = [r for r in reads.values() if r.kind == "contents" and _only_longer(r) and self._ways.get(id(r.holder)) == 1]
+        if not longer:
+            return []
+        found = {id(r.expected): r for r in reads.values() if r.kind in ("item", "attr")}
+        return [r for r in longer if self._appended(r.holder, found, reads)]
+
+    def only_in(self, logs: list[Read]) -> set[int]:
+        """The ids of the objects that the run came by only as items of these lists."""
+        count: dict[int, int] = {}
+        for read in logs:
+            for value in read.expected[0]:
+                count[id(value)] = count.get(id(value), 0) + 1
+        return {i for i, n in count.items() if self._ways.get(i, 0) <= n}
+
+    def _appended(self, log: Any, found: dict[int, Read], reads: dict[tuple, Read]) -> bool:
+        """Whether all that code did with the list was to append to it."""
+        keys: tuple = ()
+        place = found.get(id(log))
+        if place is None:  # it may be in a dict, under a constant key
+            holder = next((r for r in reads.values() if r.kind == "contents" and type(r.holder) is dict
+                           and any(v is log for v in r.expected[1])), None)
+            if holder is None or self._ways.get(id(holder.holder)) != 1:
+                return False
+            place = found.get(id(holder.holder))
+            keys = (next(k for k, v in zip(*holder.expected) if v is log),)
+        if place is None:
+            return False
+        loads = list(self._loads_of(place))
+        return bool(loads) and all(len(done) == len(keys) + 1 and done[-1] in _APPENDS for done in loads)
+
+    def _loads_of(self, place: Read) -> Iterator[tuple]:
+        """What code did at once with what it loaded from a place."""
+        yield from self._loads.get(place.found_at, ())
+        for code, names, cells in self._codes:
+            for how, name, done in uses(code).values():
+                if place.kind == "attr" and cells.get(name) is place.holder and "DEREF" in how:
+                    yield done
+                elif place.holder is names and name == place.key and how in ("LOAD_GLOBAL", "LOAD_NAME", *_ATTRIBUTES):
+                    yield done
+            if place.holder is names and place.key in texts_named(code):
+                yield ()
+
+
+def _only_longer(read: Read) -> bool:
+    """Whether a list has what it had, and then more."""
+    before, kind = read.expected[0], type(read.holder)
+    if kind is not list and (kind is not deque or read.holder.maxlen is not None):
+        return False
+    return len(read.holder) > len(before) and all(a is b for a, b in zip(read.holder, before))
