@@ -281,7 +281,8 @@ class CompiledFunction:
                       observer.read_flags, self._watch, fetched.at, host)
 
     def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
-        return Fetched(observer.reads.values(), observer.changing | self._found.changing, {id(t) for _, _, t in arguments.tensors})
+        changing = observer.changing | self._found.changing
+        return Fetched(observer.reads.values(), changing, {id(t) for _, _, t in arguments.tensors})
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Iterator
 
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
@@ -50,6 +51,14 @@ def cells_loaded(code: types.CodeType) -> frozenset[str]:
 def attributes_named(code: types.CodeType) -> frozenset[str]:
     """The attributes that this code may read or write: every name in it, and every text that could be one (getattr)."""
     return texts_named(code).union(code.co_names)
+
+
+@lru_cache(maxsize=4096)
+def attributes_missed(code: types.CodeType) -> frozenset[str]:
+    """The attributes that this code may look for where there are none, and go on."""
+    if _CATCHING.intersection(code.co_names):
+        return attributes_named(code)
+    return texts_named(code) if _ASKING.intersection(code.co_names) else frozenset()
 
 
 @lru_cache(maxsize=4096)

@@ -30,8 +30,8 @@ from .effects import c_effect, python_effect
 from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
 from .logs import Logs
 from .modules import original_of
-from .names import (attributes_loaded, attributes_named, attributes_written, cells_loaded, code_in, globals_named,
-                    globals_written, imports_named, texts_named)
+from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
+                    globals_named, globals_written, imports_named)
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .profiling import unprofiled
 from .structure import Arguments
@@ -75,7 +75,7 @@ class Observer:
         #: functions, classes and modules of the user, with their attributes before the run
         self._holders: list[tuple[Any, str, dict]] = []
         self._attributes: set[str] = set()
-        self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr, or to set them
+        self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
         #: places where the run wrote, or may have, as they were before -> whether it surely did
         self._touched: dict[tuple, tuple[Read, bool]] = {}
         self._loaded: set[str] = set()  # attributes that the code entered may read
@@ -568,7 +568,7 @@ class Observer:
             self._follow(sys.modules[module], module)
         new = named - self._attributes
         self._attributes |= named
-        self._perhaps_missing |= texts_named(code).union(name for name, _ in attributes_written(code))
+        self._perhaps_missing |= attributes_missed(code)
         for attribute in new:
             for holder, name, _ in list(self._holders):
                 self._read_named(holder, name, attribute)

@@ -67,7 +67,6 @@ STATEMENTS: dict[str, Callable[[Namespace, Write, str, str, str], str]] = {
     "extend": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'extend')}({holder}, {value})",
     "turn": lambda names, w, holder, key, value:
         f"for _ in range({w.key}): {_method(names, w.holder, 'popleft')}({holder})",
-    "clear": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'clear')}({holder})",
     "add": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'update')}({holder}, {value})",
     "discard": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'difference_update')}({holder}, {value})",
 }
@@ -129,12 +128,8 @@ def _common(a: Any, b: Any) -> int:
 
 
 def _deque_steps(now: list, before: tuple) -> Iterator[tuple]:
-    """Items leave on the left and enter on the right, where that is what happened; else it is filled anew."""
-    gone = next((n for n in range(len(before)) if _common(before[n:], now) == len(before) - n), None)
-    if gone is None:
-        yield "clear", None, None
-        yield "extend", None, now
-        return
+    """As many items leave on the left as must, and enter on the right."""
+    gone = next(n for n in range(len(before) + 1) if _common(before[n:], now) == len(before) - n)
     if gone:
         yield "turn", gone, None
     if len(now) > len(before) - gone:
