@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import config
-from ..errors import BuildError, SmeltWarning, Unsupported
+from ..errors import BuildError, SmeltError, SmeltWarning, Unsupported
 from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .fetched import Fetched, Found
 from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
@@ -44,13 +44,15 @@ class Run(Protocol):
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
 
-    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for. `writes`: whether
+    it leaves more behind than its result."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
     reads: Sequence[Read] = ()
+    writes: bool = False
 
     def __post_init__(self):
         self.check = self.guards.check
@@ -114,8 +116,16 @@ class CompiledFunction:
                 run = program.run
                 if run is None or run.broken:
                     return self._function(*args, **kwargs)
-                return program.make(run(tensors), args, kwargs)
-        return self._first_call(args, kwargs)
+                try:
+                    results = run(tensors)
+                except Exception as error:
+                    if not program.writes or isinstance(error, SmeltError):
+                        raise
+                    break  # nothing is written yet: eager fails at the same place, and leaves what eager leaves
+                return program.make(results, args, kwargs)
+        else:
+            return self._first_call(args, kwargs)
+        return self._function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method. Every instance has its own programs, which live as long as it does."""
@@ -216,7 +226,7 @@ class CompiledFunction:
         except (Unsupported, BuildError) as e:
             self._say(e)
             program = self._case(arguments, observer, self._guards(arguments, names, observer), None, None, str(e))
-        if observer.writes or program.check(args, kwargs) is not None:  # what is written, the next call may find changed
+        if program.run and observer.writes or program.check(args, kwargs) is not None:  # a write may change what it depends on
             self.programs = (program, *self.programs)
         return result
 
@@ -228,7 +238,8 @@ class CompiledFunction:
         recording = recorder.finish(rebuild.tensors)
         guards = self._guards(arguments, names, observer, recording, rebuild.numbers)
         run = self._built(recording)
-        return self._case(arguments, observer, guards, Passing(run, len(rebuild.numbers)) if rebuild.numbers else run, rebuild.make)
+        run = Passing(run, len(rebuild.numbers)) if rebuild.numbers else run
+        return self._case(arguments, observer, guards, run, rebuild.make, writes=bool(observer.writes or recording.writebacks))
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
@@ -238,11 +249,11 @@ class CompiledFunction:
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
-    def _case(self, arguments: Arguments, observer: Observer, *program) -> CompiledProgram:
+    def _case(self, arguments: Arguments, observer: Observer, *program, **more) -> CompiledProgram:
         reads = observer.reads.values()
         if looks_at_types(reads):
-            return CompiledProgram(*program)
-        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads))
+            return CompiledProgram(*program, **more)
+        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads), **more)
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""

@@ -22,7 +22,7 @@ class Logs:
 
     def __init__(self):
         self._ways: dict[int, int] = {}
-        self._codes: list[tuple[types.CodeType, dict, dict[str, types.CellType]]] = []
+        self._codes: dict[tuple, tuple[types.CodeType, dict, dict[str, types.CellType]]] = {}
         self._loads: dict[tuple, list[tuple]] = {}
 
     def reached(self, value: Any) -> None:
@@ -31,7 +31,7 @@ class Logs:
 
     def entered(self, code: types.CodeType, names: dict, cells: dict[str, types.CellType]) -> None:
         """The user's code was entered, with these globals and cells."""
-        self._codes.append((code, names, cells))
+        self._codes[(id(code), id(names), *map(id, cells.values()))] = code, names, cells
 
     def loaded(self, own: dict, name: str, frame: types.FrameType) -> None:
         """An attribute in `own` was read by this frame."""
@@ -73,7 +73,7 @@ class Logs:
     def _loads_of(self, place: Read) -> Iterator[tuple]:
         """What code did at once with what it loaded from a place."""
         yield from self._loads.get(place.found_at, ())
-        for code, names, cells in self._codes:
+        for code, names, cells in self._codes.values():
             for how, name, done in uses(code).values():
                 if place.kind == "attr" and cells.get(name) is place.holder and "DEREF" in how:
                     yield done

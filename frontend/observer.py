@@ -132,6 +132,10 @@ class Observer:
 
     def finish(self) -> None:
         """Raises Unsupported if something that the run did stands in the way of replaying it."""
+        try:
+            self._compare()
+        except Unsupported as why:
+            self._effect(why.reason, why.where)
         if self.unsupported:
             raise self.unsupported
         if _random_states() != self._random:
@@ -139,7 +143,6 @@ class Observer:
         for switch in self.state:
             if not switch.holds():
                 raise Unsupported(f"leaves {switch.subject} changed", self._where)
-        self._compare()
 
     @property
     def untouched(self) -> bool:
@@ -517,6 +520,8 @@ class Observer:
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
+        if key in self._entered and any(name != "__class__" for name in code.co_freevars):
+            self._enter_closure(frame, code)  # every time: another function may have the same code
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
         switch = _PYTHON_SWITCHES.get(code)
@@ -552,7 +557,6 @@ class Observer:
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
         """The user's code is entered: guard the globals and cells it names, at the values they have now."""
-        line = user_line(frame)
         names = frame.f_globals
         for name, number in globals_written(code):
             where = f"{code.co_filename}:{number}"
@@ -575,25 +579,24 @@ class Observer:
         for attribute, number in attributes_written(code):
             self._written.setdefault(attribute, f"{code.co_filename}:{number}")
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
-        cells = self._enter_closure(frame, code, line) if any(name != "__class__" for name in code.co_freevars) else {}
-        self._logs.entered(code, names, cells)
+        self._logs.entered(code, names, {})
 
-    def _enter_closure(self, frame: types.FrameType, code: types.CodeType, line: str) -> dict[str, types.CellType]:
-        """Guard the cells of the function that runs this code; gives them by name."""
-        values = frame.f_locals
-        for function in self._functions.get(code) or self._search(code):
+    def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """Guard the cells of the function that runs this code. Which one it is shows by what is in them: it may be several."""
+        values, known = frame.f_locals, self._functions.setdefault(code, [])
+        found = [f for f in known if _runs(f, values)]
+        if not found:
+            found = [f for f in self._search(code) if _runs(f, values)]
+            known += found
+        for function in found:
             cells = dict(zip(code.co_freevars, function.__closure__ or ()))
-            contents = {name: _content(cell) for name, cell in cells.items()}
-            if all(contents[name] is values.get(name, MISSING) for name in cells):
-                for name, cell in cells.items():
-                    if name in cells_loaded(code):
-                        self._cells.add(id(cell))
-                    if name != "__class__":
-                        self._read("attr", cell, "cell_contents", contents[name], f"closure {name}")
-                return cells
-        if code not in self._inner:
-            self._effect(f"runs {code.co_qualname}, whose closure can't be followed", line)
-        return {}
+            self._cells |= {id(cells[name]) for name in cells_loaded(code)}
+            for name, cell in cells.items():
+                if name != "__class__":
+                    self._read("attr", cell, "cell_contents", _content(cell), f"closure {name}")
+            self._logs.entered(code, frame.f_globals, cells)
+        if not found and code not in self._inner:
+            self._effect(f"runs {code.co_qualname}, whose closure can't be followed", user_line(frame))
 
     def _search(self, code: types.CodeType) -> list[types.FunctionType]:
         """The functions with this code that the run reached on a way that isn't observed (operators, super())."""
@@ -657,6 +660,12 @@ def _dict_of(obj: Any) -> dict | None:
         return object.__getattribute__(obj, "__dict__")
     except AttributeError:
         return None
+
+
+def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:
+    """Whether a frame with these variables may be one of the function."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or ())
+    return all(_content(cell) is values.get(name, MISSING) for name, cell in cells)
 
 
 def _content(cell: types.CellType) -> Any:

@@ -100,7 +100,7 @@ def pictures(make, compile, calls):
     for x in inputs(calls):
         try:
             results.append(call(x))
-        except ArithmeticError as error:
+        except IndexError as error:
             results.append(repr(error))
         seen.append(picture([state(), results, x], {}))
     return seen
@@ -916,6 +916,23 @@ def nonlocal_only_written(compile):
 
 
 @case(programs=1)
+def nonlocals_of_equal_functions(compile):
+    def counter():
+        n = torch.zeros(2, 3)
+
+        def step(x):
+            nonlocal n
+            n = n + x
+            return n
+        return step
+    first, second = counter(), counter()
+
+    def f(x):
+        return first(x) + second(x) * 2
+    return compile(f), lambda: (first.__closure__[0].cell_contents, second.__closure__[0].cell_contents)
+
+
+@case(programs=1)
 def nonlocal_of_two_functions(compile):
     h = torch.zeros(2, 3)
 
@@ -1026,7 +1043,7 @@ def function_stored(compile):
     return compile(f), lambda: box.get()
 
 
-@case(eager="calls print")
+@case(eager="calls print", calls=20)
 def print_and_state(compile):
     box = Box(h=torch.zeros(2, 3))
 
@@ -1071,20 +1088,35 @@ def container_that_holds_itself(compile):
 # Errors
 
 @case(programs=1)
-def an_error_after_a_write(compile):
-    box = Box(h=torch.zeros(2, 3), n=0)
+def an_error_between_writes(compile):
+    table, box = nn.Embedding(5, 3), Box(n=0, total=torch.zeros(2, 3))
 
-    def f(x):
-        box.h = box.h + x
-        return box.h * 2
+    def f(x, indices):
+        box.before = indices
+        box.total.add_(1)
+        y = x + table(indices)
+        box.after = indices
+        return y
     g = compile(f)
 
     def call(x):
         box.n += 1
-        if box.n == 4:
-            raise ZeroDivisionError
-        return g(x)
+        return g(x, torch.tensor([1, 7 if box.n == 3 else 2]))
     return call, lambda: box
+
+
+@case(programs=1)
+def an_error_of_the_users(compile):
+    box = Box(h=torch.zeros(2, 3), limit=1)
+
+    def f(x, shift):
+        box.h = box.h + x
+        if shift > box.limit:
+            raise IndexError("too far")
+        box.h = box.h + shift
+        return box.h * 2
+    g, shifts = compile(f), iter([1, 2, 1, 2, 1])
+    return lambda x: g(x, next(shifts)), lambda: box
 
 
 @pytest.mark.parametrize("verify", ["first", "off"])
