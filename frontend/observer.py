@@ -35,9 +35,9 @@ from .names import (attributes_loaded, attributes_missed, attributes_named, attr
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .profiling import unprofiled
 from .structure import Arguments
-from .symbols import is_symbolic, noted, plain
+from .symbols import is_symbolic, noted
 from .torch_internals import GLOBAL_MODULE_HOOKS
-from .writes import Write, container_writes, put, writes_of
+from .writes import Write, container_writes, put, unchanged, writes_of
 
 #: A run may read containers of this many items in all; what holds more can't be guarded in reasonable time.
 ITEM_LIMIT = 20_000
@@ -100,6 +100,7 @@ class Observer:
         self.thread = get_ident()  # an access on another one is not the run's
         self.state = torch_state()
         self._random = _random_states()
+        self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
             self._watch_class(nn.Module)
             for name, hooks in GLOBAL_MODULE_HOOKS.items():
@@ -118,9 +119,17 @@ class Observer:
         sys.setprofile(self._profile)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         sys.setprofile(None)
         self._restore()
+        if error is not None:
+            return
+        try:
+            self._compare()
+        except Unsupported as why:
+            self._effect(why.reason, why.where)
+        except Exception as defect:  # what goes wrong here may not disturb the run
+            self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", self._where)
 
     def _restore(self) -> None:
         for cls, name, before in reversed(self._patches):
@@ -132,10 +141,6 @@ class Observer:
 
     def finish(self) -> None:
         """Raises Unsupported if something that the run did stands in the way of replaying it."""
-        try:
-            self._compare()
-        except Unsupported as why:
-            self._effect(why.reason, why.where)
         if self.unsupported:
             raise self.unsupported
         if _random_states() != self._random:
@@ -168,14 +173,14 @@ class Observer:
             if place in self.reads:
                 continue
             write = put(read, read.now())
-            if surely or not read.holds():
+            if surely or not unchanged(read.now(), read.expected):
                 found.setdefault(write.place, write)
             else:
                 self.reads[place] = read
         for holder, name, before in self._holders:
             for write in self._holder_writes(holder, name, before):
                 found.setdefault(write.place, write)
-        for name, container, before in self._arguments.containers:
+        for name, container, before in self._containers:
             for write in container_writes(container, before, name, self._where):
                 found.setdefault(write.place, write)
         for log in logs:
@@ -188,7 +193,7 @@ class Observer:
         owner = self._owners.get(id(read.holder))
         if owner is None:
             yield from writes_of(read)
-        elif not read.holds():
+        elif not unchanged(read.now(), read.expected):
             yield put(replace(read, kind="attr", holder=owner), read.now())
 
     def _only_written(self, read: Read) -> bool:
@@ -202,7 +207,7 @@ class Observer:
         now = vars(holder)
         for key in (*now, *(k for k in before if k not in now)):
             value = now.get(key, MISSING)
-            if value is not plain(before.get(key, MISSING)) and not key.startswith("__"):
+            if value is not before.get(key, MISSING) and not key.startswith("__"):
                 kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
                 yield put(Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where)), value)
 
@@ -230,7 +235,8 @@ class Observer:
     def _read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
         """Guard one piece of state, and follow the value found there."""
         where = (kind, id(holder), key)
-        if where in self.reads or where in self._touched and not self._touched[where][0].holds():
+        touched, _ = self._touched.get(where, (None, False))
+        if where in self.reads or touched is not None and not unchanged(touched.now(), touched.expected):
             return  # known, or the run's own
         self.reads[where] = Read(kind, holder, key, noted(expected), subject, user_line())
         if follow and expected is not MISSING:

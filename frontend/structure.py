@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import Unsupported
-from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition, snapshot
+from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
 from .symbols import Numbers, is_symbolic
 from .writes import STATEMENTS, Write
 
@@ -62,7 +62,7 @@ class Arguments:
     tensors     (local name in the generated code, name for people, tensor), each tensor object once
     steps       lines and conditions that reach every leaf and check the structure around it
     objects     (name, object) of every leaf that is no value: guarded by identity
-    containers  (name, container, contents before the run), to see what the run changes
+    containers  (name, container) of those that a run may change
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
     leaves      the same expressions of all numbers -> their values
     call        (args, kwargs) as they are to be recorded, with symbolic numbers in place of some
@@ -77,7 +77,7 @@ class Arguments:
         places of the numbers for which `numbers` is to have a stand-in."""
         self.tensors: list[tuple[str, str, torch.Tensor]] = []
         self.objects: list[tuple[str, Any]] = []
-        self.containers: list[tuple[str, Any, tuple]] = []
+        self.containers: list[tuple[str, Any]] = []
         self.places: dict[int, str] = {}
         self.leaves: dict[str, int | float] = {}
         self.standins: list[tuple[Any, Any, Any, Any]] = []
@@ -162,12 +162,12 @@ class Arguments:
         if kind not in (list, tuple, dict, OrderedDict):
             self.objects.append((kind.__qualname__, kind))
         if is_dataclass_instance(value):
-            self.containers.append((name, vars(value), snapshot(vars(value))))
+            self.containers.append((name, vars(value)))
             self.places[id(vars(value))] = f"vars({place})"
             items = [(f".{field}", f"{name}.{field}", v) for field, v in vars(value).items()]
             shape, now = f"tuple(vars({variable})) == {tuple(vars(value))!r}", f"tuple(vars({variable}))"
         elif isinstance(value, dict):
-            self.containers.append((name, value, snapshot(value)))
+            self.containers.append((name, value))
             keys = tuple(value)
             if not all(map(constant, keys)):
                 raise Unsupported(f"argument {name} has a key that is neither a number nor text")
@@ -175,7 +175,7 @@ class Arguments:
             shape, now = equality(self._names, f"tuple({variable})", keys), f"tuple({variable})"
         else:
             if isinstance(value, list):
-                self.containers.append((name, value, snapshot(value)))
+                self.containers.append((name, value))
             items = [(f"[{i}]", f"{name}[{i}]", v) for i, v in enumerate(value)]
             shape, now = f"len({variable}) == {len(value)}", f"len({variable})"
         held = len(value) if isinstance(value, (list, tuple)) else tuple(value if isinstance(value, dict) else vars(value))

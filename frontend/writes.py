@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from ..errors import Unsupported
-from .guards import MISSING, Namespace, Read, same, snapshot
+from .guards import MISSING, Namespace, Read, constant, same, snapshot
+from .symbols import Node, is_symbolic
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +79,18 @@ def writes_of(read: Read) -> Iterator[Write]:
         yield from container_writes(read.holder, read.expected, read.subject, read.where)
         return
     now = read.now()
-    if same(now, read.expected) or read.kind == "has":  # where there is something or no longer is, another read has it too
+    if unchanged(now, read.expected) or read.kind == "has":  # where there is something or no longer is, another read has it too
         return
     if read.kind not in ("item", "attr") or read.key == "__dict__":
         raise Unsupported(f"changes {read.subject}", read.where)
     yield put(read, now)
+
+
+def unchanged(now: Any, before: Any) -> bool:
+    """Whether a place has in it what it had before: the same object, the same symbolic number, or an equal constant."""
+    if isinstance(before, Node):
+        return is_symbolic(now) and now.node is before
+    return now is before or same(now, before) and (constant(now) or isinstance(now, types.MethodType))
 
 
 def put(read: Read, now: Any) -> Write:
@@ -121,7 +129,7 @@ def _common(a: Any, b: Any) -> int:
     """How many items the two begin with are the same."""
     count = 0
     for x, y in zip(a, b):
-        if not same(x, y):
+        if not unchanged(x, y):
             break
         count += 1
     return count
@@ -147,7 +155,7 @@ def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
         if key not in container or key in moved:
             yield "no item", key, None
     for n, (key, value) in enumerate(now):
-        if n >= stay or not same(value, old[key]):
+        if n >= stay or not unchanged(value, old[key]):
             yield "item", key, value
 
 
