@@ -119,11 +119,9 @@ class Observer:
         sys.setprofile(self._profile)
         return self
 
-    def __exit__(self, error, *_):
+    def __exit__(self, *_):
         sys.setprofile(None)
         self._restore()
-        if error is not None:
-            return
         try:
             self._compare()
         except Unsupported as why:
