@@ -1,24 +1,24 @@
-"""Lists that a run only appends to, as a log of losses: what they hold is not guarded.
+"""Lists that a run only appends to, as a log of losses, and dicts that it only puts items in: what they hold is not guarded.
 
-Python does not tell who reads a list. So a list counts as a log if it is found in one place alone, and all code that
-loads it from there calls `append` or `extend` of it at once: `losses.append(loss)`, `self.losses.append(loss)`,
-`self.history["loss"].append(loss)`.
+Python does not tell who reads a container. So it counts as only written if it is found in one place alone, and all code
+that loads it from there at once calls `append` or `extend` of it, or sets an item in it: `losses.append(loss)`,
+`self.losses.append(loss)`, `self.history["loss"].append(loss)`, `features["x"] = x`.
 """
 from __future__ import annotations
 
 import types
-from collections import deque
-from typing import Any, Iterator
+from collections import OrderedDict, deque
+from typing import Any, Iterable, Iterator
 
 from .guards import Read
-from .names import texts_named, uses
+from .names import STORED, texts_named, uses
 
-_APPENDS = {"append", "extend"}
+_APPENDS = ("append", "extend")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")
 
 
 class Logs:
-    """What one run did with the lists that it came by."""
+    """What one run did with the containers that it came by."""
 
     def __init__(self):
         self._ways: dict[int, int] = {}
@@ -39,36 +39,35 @@ class Logs:
         self._loads.setdefault(("item", id(own), name), []).append(done if how in _ATTRIBUTES and named == name else ())
 
     def find(self, reads: dict[tuple, Read]) -> list[Read]:
-        """The reads of the contents of lists that are logs, after a run that made them longer."""
-        longer = [r for r in reads.values() if r.kind == "contents" and _only_longer(r) and self._ways.get(id(r.holder)) == 1]
-        if not longer:
+        """The reads of the contents of lists that got longer, and of dicts, that were only written."""
+        contents = [r for r in reads.values() if r.kind == "contents"]
+        perhaps = [r for r in contents if self._ways.get(id(r.holder)) == 1 and (_longer(r) or type(r.holder) in (dict, OrderedDict))]
+        if not perhaps:
             return []
         found = {id(r.expected): r for r in reads.values() if r.kind in ("item", "attr")}
-        return [r for r in longer if self._appended(r.holder, found, reads)]
+        return [r for r in perhaps if self._only_written(r.holder, found, contents)]
 
-    def only_in(self, logs: list[Read]) -> set[int]:
-        """The ids of the objects that the run came by only as items of these lists."""
+    def only_in(self, logs: Iterable[Read]) -> set[int]:
+        """The ids of the objects that the run came by only as items of these containers."""
         count: dict[int, int] = {}
         for read in logs:
-            for value in read.expected[0]:
+            for value in read.expected[-1]:
                 count[id(value)] = count.get(id(value), 0) + 1
         return {i for i, n in count.items() if self._ways.get(i, 0) <= n}
 
-    def _appended(self, log: Any, found: dict[int, Read], reads: dict[tuple, Read]) -> bool:
-        """Whether all that code did with the list was to append to it."""
-        keys: tuple = ()
-        place = found.get(id(log))
+    def _only_written(self, container: Any, found: dict[int, Read], contents: list[Read]) -> bool:
+        """Whether all that code did with a container was to put something in it."""
+        keys, place = (), found.get(id(container))
         if place is None:  # it may be in a dict, under a constant key
-            holder = next((r for r in reads.values() if r.kind == "contents" and type(r.holder) is dict
-                           and any(v is log for v in r.expected[1])), None)
+            holder = next((r for r in contents if type(r.holder) is dict and any(v is container for v in r.expected[1])), None)
             if holder is None or self._ways.get(id(holder.holder)) != 1:
                 return False
             place = found.get(id(holder.holder))
-            keys = (next(k for k, v in zip(*holder.expected) if v is log),)
+            keys = (next(k for k, v in zip(*holder.expected) if v is container),)
         if place is None:
             return False
-        loads = list(self._loads_of(place))
-        return bool(loads) and all(len(done) == len(keys) + 1 and done[-1] in _APPENDS for done in loads)
+        loads, puts = list(self._loads_of(place)), (STORED,) if isinstance(container, dict) else _APPENDS
+        return bool(loads) and all(len(done) == len(keys) + 1 and done[-1] in puts for done in loads)
 
     def _loads_of(self, place: Read) -> Iterator[tuple]:
         """What code did at once with what it loaded from a place."""
@@ -83,7 +82,7 @@ class Logs:
                 yield ()
 
 
-def _only_longer(read: Read) -> bool:
+def _longer(read: Read) -> bool:
     """Whether a list has what it had, and then more."""
     before, kind = read.expected[0], type(read.holder)
     if kind is not list and (kind is not deque or read.holder.maxlen is not None):

@@ -12,6 +12,9 @@ _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
+_SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
+#: See `uses`.
+STORED = "[...] ="
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
@@ -100,18 +103,21 @@ def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
     """Every instruction that loads something by its name: offset -> (instruction, name, what is done with it at once).
 
     The last is (keys..., method) where constant keys are looked up in it, one after the other, and then a method is called;
-    else ()."""
+    (keys..., STORED) where an item is set in what was found so; else ()."""
     instructions = list(dis.get_instructions(code))
     return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + 12]))
             for n, i in enumerate(instructions) if i.opname in _LOADS}
 
 
-def _chain(instructions: list[dis.Instruction]) -> tuple:
-    keys, rest = [], iter(instructions)
-    for i in rest:
-        if i.opname == "LOAD_METHOD" or i.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and i.arg & 1:
-            return (*keys, i.argval)
-        if i.opname != "LOAD_CONST" or next(rest, i).opname != "BINARY_SUBSCR":
+def _chain(following: list[dis.Instruction]) -> tuple:
+    keys: list = []
+    for n in range(0, len(following) - 1, 2):
+        this, after = following[n], following[n + 1].opname
+        if this.opname == "LOAD_METHOD" or this.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and this.arg & 1:
+            return (*keys, this.argval)
+        if this.opname in _SIMPLE and after == "STORE_SUBSCR":
+            return (*keys, STORED)
+        if this.opname != "LOAD_CONST" or after != "BINARY_SUBSCR":
             break
-        keys.append(i.argval)
+        keys.append(this.argval)
     return ()

@@ -27,6 +27,7 @@ from torch import nn
 
 from ..errors import Unsupported
 from .effects import c_effect, python_effect
+from .fetched import parts
 from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
 from .logs import Logs
 from .modules import original_of
@@ -183,6 +184,9 @@ class Observer:
                 found.setdefault(write.place, write)
         for log in logs:
             del self.reads[log.found_at]
+            for part in parts(log) if isinstance(log.holder, dict) else ():
+                if part.found_at not in found:  # code may have put the same there again
+                    self.reads[part.found_at] = part
         for item in self._logs.only_in(logs) & self.tensors.keys():
             del self.tensors[item]
         self.writes = tuple(found.values())

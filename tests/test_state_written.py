@@ -436,7 +436,7 @@ def object_changed_inside(compile):
 
 # One object in several places
 
-@case(programs=2)
+@case(programs=1)
 def stored_twice_and_returned(compile):
     box, log = Box(), {}
 
@@ -628,6 +628,35 @@ def a_log_in_two_places(compile):
         log.append(x.mean())
         return x if len(box.log) < 3 else x * 2
     return compile(f), lambda: box
+
+
+@case(programs=1)
+def dict_only_filled(compile):
+    features, kept = {"other": 1}, {"x": torch.ones(3)}
+
+    def f(x, name):
+        features["x"] = x * 2
+        features[name] = x[0]
+        kept["x"] = kept["x"]
+        return x + 1
+    g = compile(f)
+    return lambda x: g(x, "row"), lambda: (features, kept)
+
+
+@case(programs=3, calls=8)
+def dict_filled_on_a_condition(compile):
+    best, given = {"x": 0, "y": "kept"}, iter([1, 3, 2, 0, 5, 1, 0, 7])
+
+    def f(x):
+        best["x"] = 0 if given_now[0] < 3 else 1
+        best["y"] = "kept"
+        return x + 1
+    g, given_now = compile(f), [0]
+
+    def call(x):
+        given_now[0] = next(given)
+        return g(x)
+    return call, lambda: best
 
 
 @case(programs=1)
@@ -955,6 +984,7 @@ def features_kept_by_a_hook(compile):
     net, features = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), {}
     net[0].register_forward_hook(lambda module, args, output: features.__setitem__("linear", output.detach()))
     net[1].register_forward_hook(lambda module, args, output: setattr(module, "seen", output))
+    net[1].register_forward_hook(lambda module, args, output: output * 2)
     return compile(net), lambda: (features, net[1].seen)
 
 
