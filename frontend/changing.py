@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any, Iterable, Mapping
 
 from .fetched import parts
@@ -147,6 +147,13 @@ def _plain_result(value: Any, done: dict[int, Any]) -> Any:
     return value
 
 
+def _replace_keys(holder: dict, new: dict[int, Any]) -> None:
+    base, items = OrderedDict if isinstance(holder, OrderedDict) else dict, list(holder.items())
+    base.clear(holder)
+    for key, value in items:
+        base.__setitem__(holder, new.get(id(key), key), value)
+
+
 def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
     entries = getattr(holder, "__dict__", None)
     for key in [k for k, v in entries.items() if id(v) in new] if isinstance(entries, dict) else ():
@@ -171,6 +178,12 @@ def _replace(found: list, ours: set[int], depth: int) -> None:
         if isinstance(holder, dict):
             for key in [k for k, v in holder.items() if id(v) in new]:
                 dict.__setitem__(holder, key, new[id(holder[key])])
+            if any(id(key) in new for key in holder):
+                _replace_keys(holder, new)
+        elif isinstance(holder, set):
+            items = [new.get(id(v), v) for v in holder]
+            set.clear(holder)
+            set.update(holder, items)
         elif isinstance(holder, (list, deque)):
             for k in [k for k, v in enumerate(holder) if id(v) in new]:
                 holder[k] = new[id(holder[k])]

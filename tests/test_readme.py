@@ -41,6 +41,17 @@ def training_step():
     return step
 
 
+def remembering():
+    kept = {"h": X, "log": [], "n": 0}
+
+    def f(x):
+        kept["h"] = torch.tanh(x + kept["h"])
+        kept["log"].append(kept["h"].mean())
+        kept["n"] += 1
+        return kept["h"] * kept["n"]
+    return f
+
+
 def printing(x):
     print(end="")
     return x + 1
@@ -63,8 +74,10 @@ WORKS = {
         [(lambda: lambda x: checkpoint(lambda x: x.exp().sin(), x, use_reentrant=False), (X.clone().requires_grad_(),))],
     "Random numbers: those that eager draws under the same seed; with `rng=\"fast\"`, others that are computed in the kernels.":
         [(lambda: lambda x: F.dropout(x + torch.rand(3)), (X,))],
-    "Writes into arguments, attributes and buffers, and results that are views.":
+    "Writes into arguments and buffers, and results that are views.":
         [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
+    "State that a call leaves behind: attributes, containers, globals, hidden states, counters, logs of losses.":
+        [(remembering, (X,))],
     "Other shapes, dtypes, numbers or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "Ops without a record of their own (FFT, sort, linear algebra): calls of torch between the kernels, with torch's gradient.":
@@ -78,7 +91,7 @@ DOES_NOT = {
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,))],
     "Results whose size depends on values: `nonzero`, boolean masks.":
         [(lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
-    "Effects outside tensors: printing, files, time, other libraries.": [(lambda: printing, (X,))],
+    "Effects outside the program's objects: printing, files, time, other libraries.": [(lambda: printing, (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 

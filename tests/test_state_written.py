@@ -1017,6 +1017,19 @@ def counters_everywhere(compile):
     return compile(f), lambda: (n, m.n, items, table, f.calls)
 
 
+@case(programs=4, calls=4)
+def numbers_as_keys(compile):
+    box, table, order, seen = Box(n=0), {}, collections.OrderedDict(), set()
+
+    def f(x):
+        box.n += 1
+        table[box.n] = x
+        order[box.n] = box.n
+        seen.add(box.n)
+        return x * 2
+    return compile(f), lambda: (box, table, order, seen)
+
+
 @case(programs=2, calls=8)
 def number_set_back(compile):
     box, given = Box(n=5), iter([5, 3, 4, 5, 5, 7, 5, 1])
