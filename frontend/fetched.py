@@ -61,8 +61,8 @@ class Fetched:
                 self._add(item)
 
     def _take(self, read: Read) -> None:
-        if read.kind == "contents" and not isinstance(read.holder, (set, frozenset)) and (
-                id(read.holder) in self.objects or _has_numbers(read) or any(id(p.expected) in self.objects for p in parts(read))):
+        fetched = id(read.holder) in self.objects or any(id(p.expected) in self.objects for p in parts(read))
+        if read.kind == "contents" and not isinstance(read.holder, (set, frozenset)) and (fetched or _has_numbers(read)):
             self._take_apart(read.holder, read)
             return
         self.reads.append(read)
@@ -127,4 +127,6 @@ def _fetchable(value: Any) -> bool:
         return type(value) in (torch.Tensor, torch.nn.Parameter) and has_strides(value)
     if isinstance(value, tuple):
         return not constant(value)
-    return value is not MISSING and not isinstance(value, Node) and (type(value) in (list, dict, OrderedDict, deque) or is_plain_instance(value))
+    if value is MISSING or isinstance(value, Node):
+        return False
+    return type(value) in (list, dict, OrderedDict, deque) or is_plain_instance(value)

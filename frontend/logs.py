@@ -7,7 +7,7 @@ that loads it from there at once calls `append` or `extend` of it, or sets an it
 from __future__ import annotations
 
 import types
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any, Iterable, Iterator
 
 from .guards import Read
@@ -41,7 +41,7 @@ class Logs:
     def find(self, reads: dict[tuple, Read]) -> list[Read]:
         """The reads of the contents of lists that got longer, and of dicts, that were only written."""
         contents = [r for r in reads.values() if r.kind == "contents"]
-        perhaps = [r for r in contents if self._ways.get(id(r.holder)) == 1 and (_longer(r) or type(r.holder) in (dict, OrderedDict))]
+        perhaps = [r for r in contents if self._ways.get(id(r.holder)) == 1 and (type(r.holder) is dict or _longer(r))]
         if not perhaps:
             return []
         found = {id(r.expected): r for r in reads.values() if r.kind in ("item", "attr")}

@@ -1,11 +1,8 @@
 """State that a program writes: on every call it is what eager leaves, object by object, and the program runs compiled."""
 import collections
-import copy
 import dataclasses
-import logging
 import random
 import re
-import time
 import types
 import warnings
 
