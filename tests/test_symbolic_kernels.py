@@ -8,7 +8,7 @@ import torch
 
 from smelt import config
 from smelt.compiler import Builder, Graph, TensorType, Value
-from smelt.compiler.dims import Dim, Sym, expr_of, product
+from smelt.compiler.dims import Dim, Sym, expr, expr_of, product
 from smelt.compiler.evaluate import evaluate
 from smelt.compiler.instantiate import instantiate
 from smelt.compiler.ops.core import Operand
@@ -77,7 +77,7 @@ def softmax(b, x, dim):
 
 def center(b, x):
     """x less its mean over the last dimension."""
-    n = b.cast(b.size(dim=x.shape[-1], device=torch.device("cpu")), dtype=x.dtype)
+    n = b.size(dim=expr(x.shape[-1]), device=torch.device("cpu"))
     return b.sub(x, b.div(b.sum(x, dim=(x.rank - 1,), keepdim=True, dtype=None), n))
 
 
