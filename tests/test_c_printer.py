@@ -481,6 +481,17 @@ def reductions_of_rows_and_columns():
 
 
 @case
+def sums_of_many_columns_in_many_batches():
+    """More batches than work items are wanted, and more columns than the accumulators of a tile."""
+    x = torch.randn(70, 3, 1030)
+    place = at("i", 70) * 3090 + at("k", 3) * 1030 + at("j", 1030)
+    return make([axis("i", 70), axis("j", 1030), axis("k", 3, True)], {"in0": x}, {"o": x.sum(1)}, """
+        x = load in0[place]
+        s = reduce sum x
+        store o[ij] = s""", 1e-5, place=place, ij=at("i", 70) * 1030 + at("j", 1030))
+
+
+@case
 def long_sums():
     """Sums of many equal-sized terms, where a plain float32 running sum would drift."""
     cases = {}

@@ -1,7 +1,7 @@
 """Kernels over symbolic sizes: one build of a graph gives, at every size, what the same graph means there."""
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +13,9 @@ from smelt.compiler.evaluate import evaluate
 from smelt.compiler.instantiate import instantiate
 from smelt.compiler.ops.core import Operand
 from smelt.compiler.verify import verify
+from smelt.compiler.passes import gradient, partition
 from smelt.errors import SmeltError
-from smelt.pipeline import compile_graph
+from smelt.pipeline import CLEAN, LOWER, compile_graph
 
 SIZES = (2, 3, 5, 7, 16, 17, 33, 64, 100, 1000)
 B, T = Sym("s0", 2), Sym("s1", 2)
@@ -179,3 +180,109 @@ def test_one_symbol(name):
 def test_two_symbols(name):
     write, shapes = TWO[name]
     check(graph_of(write, *shapes), *PAIRS)
+
+
+LARGE = {B: expr_of(Sym("s0", 2, None, 5000)), T: expr_of(Sym("s1", 2, None, 600))}
+
+
+@pytest.mark.parametrize("name", ["plane", "sums", "transposed sum", "merged and summed", "softmax", "attention", "rows of a batch"])
+def test_hints_of_large_sizes(name):
+    """Kernels that are cut for several threads, and tiles for long rows, are right at small sizes too."""
+    write, shapes = TWO[name]
+    check(instantiate(graph_of(write, *shapes), LARGE), *PAIRS)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "scalar"])
+@pytest.mark.parametrize("name", ["softmax", "taken apart", "attention", "padded by a size"])
+def test_instruction_sets(name, isa, monkeypatch):
+    monkeypatch.setattr(config, "isa", isa)
+    write, shapes = TWO[name]
+    check(graph_of(write, *shapes), *PAIRS[:7])
+
+
+def test_threads_of_large_sizes():
+    """Work that several threads share, at a size beyond the hint."""
+    write, shapes = ONE["several kernels"]
+    check(instantiate(graph_of(write, *shapes), LARGE), (5000,), (20000,), (17,))
+
+
+def test_an_index_out_of_range():
+    """Indices are checked against the size of the call."""
+    graph = graph_of(lambda b, x, i: b.index_select(x, i, dim=0), (b0, 4), (3,), dtypes=[torch.float32, torch.int64])
+    run = compile_graph(graph, "c")
+    x = torch.randn(9, 4)
+    assert torch.equal(run(x, torch.tensor([8, 0, 3]))[0], x[[8, 0, 3]])
+    with pytest.raises(IndexError):
+        run(x, torch.tensor([9, 0, 3]))
+    assert torch.equal(run(x, torch.tensor([8, 0, 3]))[0], x[[8, 0, 3]])
+
+
+def test_inputs_that_do_not_fit():
+    run = compile_graph(graph_of(lambda b, x, y: b.add(x, y), (b0, 4), (b0, 4)), "c")
+    for inputs, text in (((torch.ones(3, 4), torch.ones(2, 4)), r"shape \(3, 4\), not \(2, 4\)"),
+                         ((torch.ones(1, 4), torch.ones(1, 4)), "s0 is to be at least 2, not 1"),
+                         ((torch.tensor(1.0), torch.ones(2, 4)), "cannot be read")):
+        with pytest.raises(SmeltError, match=text):
+            run(*inputs)
+
+
+def test_intermediates_have_room_at_every_size():
+    """The arena grows with the sizes of a call, and calls at smaller sizes go on in it."""
+    write, shapes = ONE["several kernels"]
+    run = compile_graph(graph_of(write, *shapes), "c")
+    w = torch.randn(20, 20) / 5
+    for n in (2, 3000, 5, 3000, 9):
+        x = torch.randn(n, 20)
+        torch.testing.assert_close(run(x, w)[0], torch.softmax((x @ w).relu() @ w, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_call_makes_one_program_text_for_all_sizes():
+    run = compile_graph(graph_of(lambda b, x: b.exp(b.mul(x, 2.0)), (b0, 64)), "c")
+    assert ".shape[0]" in run.host_source and "empty((s0, 64), (64, 1), torch.float32)" in run.host_source
+    assert "long s0" in run.program.source
+
+
+def mlp(b, x, w, c, u, target):
+    """The mean cross-entropy of two layers."""
+    scores = b.matmul(b.relu(b.add(b.matmul(x, w), c)), u)
+    shifted = b.sub(scores, b.amax(scores, dim=(1,), keepdim=True))
+    logs = b.sub(shifted, b.log(b.sum(b.exp(shifted), dim=(1,), keepdim=True, dtype=None)))
+    total = b.sum(b.pick(logs, target, dim=1), dim=(0,), **_KEEP)
+    return b.div(b.neg(total), b.size(dim=b0, device=torch.device("cpu")))
+
+
+GRADIENTS = {
+    "mlp": (mlp, [(b0, 20), (20, 12), (12,), (12, 5), (b0,)], [torch.float32] * 4 + [torch.int64], one()),
+    "attention": (attention, [(b0, t0, 16)] * 3, [], PAIRS[:6]),
+    "softmax": (lambda b, x: softmax(b, x, 1), [(7, b0)], [], one()),
+    "cat and slice": (lambda b, x, y: b.exp(b.slice(b.cat(x, y, dim=0), start=(1, 0), step=(1, 1), size=(b0, 6))),
+                      [(b0, 6), (3, 6)], [], one()),
+    "broadcast": (lambda b, x, w: b.mul(x, b.reshape(w, shape=(t0, 1))), [(b0, t0, 5), (t0,)], [], PAIRS),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name):
+    """The joint graph, and its two parts one after the other."""
+    write, shapes, dtypes, sizes = GRADIENTS[name]
+    graph = graph_of(write, *shapes, dtypes=dtypes)
+    wrt = [k for k, v in enumerate(graph.inputs) if v.dtype.is_floating_point]
+    for p in CLEAN:
+        graph = p(graph)
+    joint = gradient(graph, wrt, [0])
+    check(joint.graph, *sizes)
+    for p in LOWER:
+        joint = replace(joint, graph=p(joint.graph))
+    split = partition(joint)
+    check(split.forward, *sizes)
+    run_forward, run_backward = compile_graph(split.forward, "c"), compile_graph(split.backward, "c")
+    symbols = sorted(joint.graph.bindings(), key=lambda s: s.name)
+    for values in sizes[::3]:
+        inputs = inputs_for(joint.graph, dict(zip(symbols, values)))
+        primal, tangents = inputs[:joint.primal_inputs], inputs[joint.primal_inputs:]
+        found = run_forward(*primal)
+        extra = found[joint.primal_outputs:]
+        saved = [primal[k] if place == "input" else extra[k] for place, k in split.saved]
+        wanted = evaluate(joint.graph, inputs)[joint.primal_outputs:]
+        for got, want in zip(run_backward(*saved, *tangents), wanted):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * max(1.0, float(want.abs().max())))
