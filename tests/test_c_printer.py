@@ -766,7 +766,7 @@ def test_a_symbolic_size_is_an_argument():
     k = Kernel("k", (Axis(Sym("i"), n),), (Buffer("x", 0, f32, n),), (Load("v", "x", sym("i"), f32), Store("x", sym("i"), "v")))
     text = printer.print_source("s", [("run", [(k, (0,))])], (), symbols={"n": 1})
     assert "(float *restrict x, long n, long tid, " in text
-    assert "const long size_n = (long)slots[1];" in text and "(slots[0], size_n, 0, 1, &error);" in text
+    assert "const long size_n = (long)slots[1];" in text and "(slots[0], size_n, tid, " in text
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,10 +4,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Mapping, Sequence
 
-from ...compiler.dims import product, typical
+from ...compiler.dims import Dim, product, typical
 from ..comparisons import narrowed
 from ..loops import AnyKernel, Kernel, sizes_of
-from .body import Names
+from .body import Names, size_text
 from .columns import Columns
 from .helpers import header
 from .isa import Isa, isa_of
@@ -34,21 +34,22 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     each size symbol stands.
     """
     vectors, names = isa_of(isa), Names()
-    names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments}
+    names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments} | {_size(s) for s in symbols} | {"useful_threads"}
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
     printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
     text = "\n".join([f.text for f in printed.values()] + [_segment(symbol, calls, printed, symbols) for symbol, calls in segments])
-    return f"// {name}, for {vectors.name}\n{_THREADS}{header(text, vectors)}\n{text}"
+    return f"// {name}, for {vectors.name}\n{_THREADS}{_SHARES if symbols else ''}{header(text, vectors)}\n{text}"
 
 
 @dataclass(frozen=True)
 class Function:
     """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
-    share of it; `sizes` are the symbols that it takes, and `work` is the estimated time of all of it on one thread, in
-    microseconds."""
+    share of it; `sizes` are the symbols that it takes. `work` is the estimated time of all of its `points` on one thread, in
+    microseconds, at typical sizes."""
     name: str
     text: str
     work: float
+    points: Dim = 1
     sizes: tuple[str, ...] = ()
 
 
@@ -64,14 +65,21 @@ static int omp_get_num_threads(void) { return 1; }
 """
 
 
+_SHARES = """\
+static long useful_threads(long wanted, long threads) { return wanted < 1 ? 1 : wanted < threads ? wanted : threads; }
+
+"""
+
+
 def _function(kernel: AnyKernel, isa: Isa) -> Function:
     if not isinstance(kernel, Kernel):
-        operations = 2.0 * typical(product((kernel.batch, kernel.m, kernel.n, kernel.k)))
-        return Function(kernel.name, print_matmul(kernel, isa), operations / PRODUCT_SPEED, sizes_of(kernel))
+        terms = product((kernel.batch, kernel.m, kernel.n, kernel.k))
+        return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes_of(kernel))
     kernel = replace(kernel, body=narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes)))
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
-    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), sizes_of(kernel))
+    points = product(a.size for a in kernel.axes)
+    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), points, sizes_of(kernel))
 
 
 def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function], symbols: Mapping[str, int]) -> str:
@@ -80,9 +88,9 @@ def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Functi
     run = [(printed[kernel], slots) for kernel, slots in calls]
     team = max((_useful_threads(f) for f, _ in run), default=1)
     lines = [f"long {symbol}(void **slots, long threads)", "{", "    long error = 0;"]
-    sizes = sorted({s for f, _ in run for s in f.sizes})
-    lines += [f"    const long size_{s} = (long)slots[{symbols[s]}];" for s in sizes]
-    if team == 1:
+    if any(f.sizes for f, _ in run):
+        lines += _sized_calls(run, symbols)
+    elif team == 1:
         lines += [f"    {_call(f, slots, '0', '1')}" for f, slots in run]
     else:
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
@@ -93,6 +101,30 @@ def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Functi
             lines.append("        " + _shared_call(f, slots, team))
         lines.append("    }")
     return "\n".join(lines + ["    return error;", "}"]) + "\n"
+
+
+def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], symbols: Mapping[str, int]) -> list[str]:
+    """The inside of a segment with symbolic sizes: how many threads have work follows from the sizes."""
+    sizes = sorted({s for f, _ in run for s in f.sizes})
+    lines = [f"    const long {_size(s)} = (long)slots[{symbols[s]}];" for s in sizes]
+    for number, (f, _) in enumerate(run):
+        worth = max(1, int(WORK_PER_THREAD * typical(f.points) / max(f.work, 1e-6)))  # points that a thread is for
+        lines.append(f"    const long useful_{number} = useful_threads({size_text(f.points, _size)} / {worth}, threads);")
+    lines.append("    long most = 1;")
+    lines += [f"    if (most < useful_{number}) most = useful_{number};" for number in range(len(run))]
+    lines += ["    #pragma omp parallel num_threads(most)", "    {",
+              "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
+    for number, (f, slots) in enumerate(run):
+        useful = f"useful_{number}"
+        if number:
+            lines.append("        #pragma omp barrier")
+        lines.append(f"        if (tid < {useful}) {_call(f, slots, 'tid', f'team < {useful} ? team : {useful}')}")
+    return [*lines, "    }"]
+
+
+def _size(symbol: str) -> str:
+    """The C variable of a segment for a size symbol."""
+    return f"size_{symbol}"
 
 
 def _useful_threads(f: Function) -> int:
@@ -110,4 +142,4 @@ def _shared_call(f: Function, slots: tuple[int, ...], team: int) -> str:
 
 
 def _call(f: Function, slots: tuple[int, ...], tid: str, threads: str) -> str:
-    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), *(f'size_{s}' for s in f.sizes), tid, threads, '&error'])});"
+    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), *map(_size, f.sizes), tid, threads, '&error'])});"
