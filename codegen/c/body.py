@@ -73,9 +73,10 @@ class Names:
 
 def size_text(size: Dim, name_of: Callable[[str], str]) -> str:
     """A size in C, as a factor of a product."""
-    terms, text = expr(size).terms, index_text(expr(size), name_of)
-    atom = len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1
-    return text if atom or text.isdigit() else f"({text})"
+    e = expr(size)
+    text = index_text(e, name_of)
+    atom = len(e.terms) == 1 and len(e.terms[0][0]) == 1 and e.terms[0][1] == 1
+    return text if atom or e.constant is not None else f"({text})"
 
 
 def index_text(index: Expr, name_of: Callable[[str], str]) -> str:
