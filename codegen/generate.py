@@ -120,10 +120,11 @@ class _Builder:
                 self.add_call(group.fixed)
         self.slots.note_lives([_slots_of(s) for s in self.steps])
         steps, segments = self.join_kernels()
-        program = Program(self.graph.name, tuple(self.slots.slots), tuple(self.slots.of[i] for i in self.graph.inputs),
-                          tuple(self.slots.of[o] for o in self.graph.outputs), steps, "", self.symbols, tuple(self.memory.messages),
-                          {"graph": self.graph, "sizes": {s.name: typical(expr_of(s)) for s in self.graph.bindings()}, "kernels": self.notes,
-                           "calls": [s.name for s in self.steps if isinstance(s, Call)]})
+        inputs, outputs = (tuple(self.slots.of[v] for v in part) for part in (self.graph.inputs, self.graph.outputs))
+        notes = {"graph": self.graph, "kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)],
+                 "sizes": {s.name: typical(expr_of(s)) for s in self.graph.bindings()}}
+        program = Program(self.graph.name, tuple(self.slots.slots), inputs, outputs, steps, "", self.symbols,
+                          tuple(self.memory.messages), notes)
         return Unprinted(program, segments)
 
     def take_slots(self) -> None:

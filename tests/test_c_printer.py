@@ -15,7 +15,6 @@ from smelt.codegen.c.isa import host
 from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Store
 from smelt.compiler.dims import Sym, expr, sym
 from smelt.compiler.ir import Origin
-from smelt.errors import Unsupported
 
 FLAGS = ["-O2", "-std=gnu11", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv",
          "-fopenmp", "-fPIC", "-shared", "-w"]

@@ -11,7 +11,6 @@ from smelt.codegen.c.isa import host, isa_of
 from smelt.codegen.c.matmul import best_tile, choose_tiling, oriented, print_matmul, use_library
 from smelt.codegen.loops import Apply, Axis, Buffer, Const, Load, MatMul, Store
 from smelt.compiler.dims import Sym, expr_of
-from smelt.errors import Unsupported
 from smelt.runtime import Launch, Program, Slot, load
 
 SETS = {"avx512": ("avx512", "avx2", "neon", "scalar"), "avx2": ("avx2", "neon", "scalar"), "neon": ("neon", "scalar"),

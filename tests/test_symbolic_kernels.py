@@ -7,19 +7,20 @@ import pytest
 import torch
 
 from smelt import config
-from smelt.compiler import Builder, Graph, TensorType, Value
-from smelt.compiler.dims import Dim, Sym, expr, expr_of, product
+from smelt.compiler import Builder, Graph, TensorType
+from smelt.compiler.dims import Sym, expr, expr_of
 from smelt.compiler.evaluate import evaluate
 from smelt.compiler.instantiate import instantiate
 from smelt.compiler.ops.core import Operand
-from smelt.compiler.verify import verify
 from smelt.compiler.passes import gradient, partition
+from smelt.compiler.verify import verify
 from smelt.errors import SmeltError
 from smelt.pipeline import CLEAN, LOWER, compile_graph
 
 SIZES = (2, 3, 5, 7, 16, 17, 33, 64, 100, 1000)
 B, T = Sym("s0", 2), Sym("s1", 2)
 b0, t0 = expr_of(B), expr_of(T)
+CPU = torch.device("cpu")
 
 
 def graph_of(write, *shapes, dtypes=()) -> Graph:
@@ -78,7 +79,7 @@ def softmax(b, x, dim):
 
 def center(b, x):
     """x less its mean over the last dimension."""
-    n = b.size(dim=expr(x.shape[-1]), device=torch.device("cpu"))
+    n = b.size(dim=expr(x.shape[-1]), device=CPU)
     return b.sub(x, b.div(b.sum(x, dim=(x.rank - 1,), keepdim=True, dtype=None), n))
 
 
@@ -128,9 +129,9 @@ ONE = {
     "batch of products": (lambda b, x, w: b.matmul(x, w), [(b0, 7, 20), (b0, 20, 30)]),
     "product of batched rows": (lambda b, x, w: b.matmul(b.reshape(x, shape=(b0 * 7, 20)), w), [(b0, 7, 20), (20, 30)]),
     "several kernels": (lambda b, x, w: softmax(b, b.matmul(b.relu(b.matmul(x, w)), w), 0), [(b0, 20), (20, 20)]),
-    "size in arithmetic": (lambda b, x: b.mul(x, b.size(dim=b0 * 2 + 1, device=torch.device("cpu"))), [(b0, 3)]),
-    "filled": (lambda b, x: b.add(x, b.full(shape=(b0, 3), value=2.0, dtype=torch.float32, device=torch.device("cpu"))), [(b0, 3)]),
-    "counted": (lambda b, x: b.add(x, b.iota(size=b0, start=1, step=2, dtype=torch.int64, device=torch.device("cpu"))), [(3, b0)]),
+    "size in arithmetic": (lambda b, x: b.mul(x, b.size(dim=b0 * 2 + 1, device=CPU)), [(b0, 3)]),
+    "filled": (lambda b, x: b.add(x, b.full(shape=(b0, 3), value=2.0, dtype=torch.float32, device=CPU)), [(b0, 3)]),
+    "counted": (lambda b, x: b.add(x, b.iota(size=b0, start=1, step=2, dtype=torch.int64, device=CPU)), [(3, b0)]),
     "a call of torch": (lambda b, x: b.exp(b.call(
         b.neg(x), target="aten.cumsum.default", args=(Operand(0), 0), kwargs={}, type=x.type)), [(b0, 9)]),
 }
@@ -147,8 +148,8 @@ TWO = {
                     [(b0 * t0,), (b0, t0)]),
     "softmax": (lambda b, x: softmax(b, x, 2), [(b0, 4, t0)]),
     "masked softmax": (lambda b, x: softmax(b, b.where(b.le(
-        b.iota(size=t0, start=0, step=1, dtype=torch.int64, device=torch.device("cpu")),
-        b.reshape(b.iota(size=t0, start=0, step=1, dtype=torch.int64, device=torch.device("cpu")), shape=(t0, 1))), x, -1e9), 2),
+        b.iota(size=t0, start=0, step=1, dtype=torch.int64, device=CPU),
+        b.reshape(b.iota(size=t0, start=0, step=1, dtype=torch.int64, device=CPU), shape=(t0, 1))), x, -1e9), 2),
                        [(b0, t0, t0)]),
     "cat": (lambda b, x, y: b.cat(b.exp(x), y, dim=0), [(b0, 5), (t0, 5)]),
     "products": (lambda b, q, k: b.matmul(q, b.permute(k, dims=(0, 2, 1))), [(b0, t0, 8), (b0, t0, 8)]),
@@ -185,7 +186,8 @@ def test_two_symbols(name):
 LARGE = {B: expr_of(Sym("s0", 2, None, 5000)), T: expr_of(Sym("s1", 2, None, 600))}
 
 
-@pytest.mark.parametrize("name", ["plane", "sums", "transposed sum", "merged and summed", "softmax", "attention", "rows of a batch"])
+@pytest.mark.parametrize("name", ["plane", "sums", "transposed sum", "merged and summed", "softmax", "attention",
+                                  "rows of a batch"])
 def test_hints_of_large_sizes(name):
     """Kernels that are cut for several threads, and tiles for long rows, are right at small sizes too."""
     write, shapes = TWO[name]
@@ -248,7 +250,7 @@ def mlp(b, x, w, c, u, target):
     shifted = b.sub(scores, b.amax(scores, dim=(1,), keepdim=True))
     logs = b.sub(shifted, b.log(b.sum(b.exp(shifted), dim=(1,), keepdim=True, dtype=None)))
     total = b.sum(b.pick(logs, target, dim=1), dim=(0,), **_KEEP)
-    return b.div(b.neg(total), b.size(dim=b0, device=torch.device("cpu")))
+    return b.div(b.neg(total), b.size(dim=b0, device=CPU))
 
 
 GRADIENTS = {

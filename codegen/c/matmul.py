@@ -203,8 +203,8 @@ $packing
     }
 }
 """)
-_LOCALS = ("rows", "panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item", "c_item",
-           "done", "terms", "b", "row", "top", "sum")
+_LOCALS = ("rows", "panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item",
+           "c_item","done", "terms", "b", "row", "top", "sum")
 
 
 def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:

@@ -154,7 +154,8 @@ class Nest:
         if leading:
             self._early_statements(leading)
         for position, a in enumerate(self.outer[len(leading):], len(leading)):
-            self.w.open(f"for (long {self.counter(a)} = 0; {self.counter(a)} < {self.body.size(self.steps(a))}; {self.counter(a)}++)")
+            i = self.counter(a)
+            self.w.open(f"for (long {i} = 0; {i} < {self.body.size(self.steps(a))}; {i}++)")
             self._early_statements(self.outer[:position + 1], a)
         self.inside()
         while self.w.depth > depth:

@@ -37,7 +37,8 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments} | {_size(s) for s in symbols} | {"useful_threads"}
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
     printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
-    text = "\n".join([f.text for f in printed.values()] + [_segment(symbol, calls, printed, symbols) for symbol, calls in segments])
+    functions = [f.text for f in printed.values()]
+    text = "\n".join(functions + [_segment(symbol, calls, printed, symbols) for symbol, calls in segments])
     return f"// {name}, for {vectors.name}\n{_THREADS}{_SHARES if symbols else ''}{header(text, vectors)}\n{text}"
 
 
