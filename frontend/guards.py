@@ -61,6 +61,14 @@ def constant(value: Any) -> bool:
     return not is_symbolic(value) and isinstance(value, (*SINGLETONS, *VALUE_TYPES)) and not isinstance(value, types.MethodType)
 
 
+def attribute(holder: Any, name: str) -> Any:
+    """An attribute, MISSING if there is none; a cell that holds nothing raises ValueError instead of AttributeError."""
+    try:
+        return getattr(holder, name)
+    except (AttributeError, ValueError):
+        return MISSING
+
+
 def snapshot(container: Any) -> tuple:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
@@ -106,7 +114,7 @@ class Read:
         if self.kind == "item":
             return self.holder[self.key] if self.key in self.holder else MISSING
         if self.kind == "attr":
-            return getattr(self.holder, self.key, MISSING)
+            return attribute(self.holder, self.key)
         if self.kind == "element":
             return self.holder[self.key] if self.key < len(self.holder) else MISSING
         if self.kind == "call":
@@ -162,7 +170,8 @@ class Namespace:
     """The objects that generated code refers to, each bound to one name."""
 
     def __init__(self):
-        self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "MISSING": MISSING}
+        self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "attribute": attribute,
+                                      "MISSING": MISSING}
         self._names: dict[int, str] = {id(v): k for k, v in self.bound.items()}
 
     def bind(self, value: Any, hint: str = "c") -> str:
@@ -227,7 +236,7 @@ def read_condition(names: Namespace, read: Read) -> Condition:
         now = f"{holder}({', '.join(map(repr, read.key))})"
         return Condition(equality(names, now, read.expected), now, read.subject, read.expected)
     if read.kind == "attr":
-        now = f"getattr({holder}, {read.key!r}, MISSING)"
+        now = f"attribute({holder}, {read.key!r})"
         access = now if read.expected is MISSING else f"{holder}.{read.key}"
         return Condition(equality(names, access, read.expected), now, read.subject, read.expected)
     key = names.literal(read.key)
@@ -334,8 +343,8 @@ def brief(value: Any) -> str:
         return text if len(text) <= 60 else text[:57] + "..."
     if isinstance(value, (list, tuple, dict, set)):
         return f"{type(value).__name__} of {len(value)}"
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or type(value).__name__
-    return f"{name} at {id(value):#x}"
+    named = value if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) else type(value)
+    return f"{named.__qualname__} at {id(value):#x}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,515 @@
+"""Tensors that share memory, and writes to them: arguments, views, results, `out=`, detached and resized tensors."""
+import torch
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+
+def on_fresh(f, *shapes, times=4):
+    """Calls on new arguments, which are looked at after each."""
+    for _ in range(times):
+        arguments = [tensor(*shape) for shape in shapes]
+        yield f(*arguments), arguments
+
+
+@program
+def write_to_an_argument(compile):
+    yield from on_fresh(compile(lambda x: x.add_(1).mul_(2)), (4,))
+
+
+@program
+def write_to_an_argument_again_and_again(compile):
+    x, f = tensor(4), compile(lambda x: x.mul_(2))
+    yield from calls(f, x, times=5)
+
+
+@program
+def write_whose_result_is_not_returned(compile):
+    @compile
+    def f(x, y):
+        x += y
+        y[0] = 7
+    yield from on_fresh(f, (4,), (4,))
+
+
+@program
+def write_through_a_view_of_an_argument(compile):
+    @compile
+    def f(x):
+        x[0].add_(10)
+        x.t()[1] *= 2
+        x.view(-1)[::2] = 0.5
+        x.diagonal().zero_()
+        return x.sum()
+    yield from on_fresh(f, (3, 3))
+
+
+@program
+def view_of_an_argument_written_after_a_read(compile):
+    @compile
+    def f(x):
+        part = x[1:]
+        before = part * 2
+        x.add_(1)
+        return before, part, part + 1
+    yield from on_fresh(f, (4, 2))
+
+
+@program
+def view_returned_and_written_by_the_caller(compile):
+    f = compile(lambda x: (x[1:], x.t()))
+    for _ in range(4):
+        x = tensor(3, 3)
+        rows, turned = f(x)
+        rows.add_(1)
+        turned[0] = 0
+        yield rows, turned, x
+
+
+@program
+def argument_that_is_a_view(compile):
+    f = compile(lambda x: x.add_(1))
+    base = tensor(4, 4)
+    for part in (base, base[1], base[:, 1], base.t(), base[::2], base.view(-1)[3:9], base[1]):
+        yield f(part)
+
+
+@program
+def same_tensor_twice(compile):
+    @compile
+    def f(a, b):
+        a.add_(1)
+        return a * b
+    for _ in range(3):
+        x, y = tensor(4), tensor(4)
+        yield f(x, y)
+        yield f(x, x)
+        yield f(y, x)
+
+
+@program
+def arguments_that_overlap(compile):
+    @compile
+    def f(a, b):
+        a.mul_(2)
+        return a + b
+    for _ in range(3):
+        base = tensor(6)
+        yield f(base[:3], base[3:])
+        yield f(base[:4], base[2:])
+        yield f(base[2:], base[:4])
+        yield f(base[:3], base[:3])
+        yield f(tensor(3), tensor(3))
+
+
+@program
+def argument_and_its_view(compile):
+    @compile
+    def f(x, part):
+        x.add_(1)
+        return part * 2
+    for _ in range(3):
+        x = tensor(4)
+        yield f(x, x[1:3])
+        yield f(tensor(4), tensor(2))
+
+
+@program
+def overlapping_elements_of_one_argument(compile):
+    f = compile(lambda x: x * 2)
+    g = compile(lambda x: x.add_(1))
+    for _ in range(3):
+        x = tensor(6).as_strided((4, 3), (1, 1))
+        yield f(x), outcome(g, x)
+        yield outcome(g, tensor(1, 3).expand(4, 3))
+        yield outcome(g, tensor(4, 3))
+
+
+@program
+def swap(compile):
+    @compile
+    def f(a, b):
+        kept = a.clone()
+        a.copy_(b)
+        b.copy_(kept)
+    yield from on_fresh(f, (4,), (4,))
+
+
+@program
+def swap_without_a_copy(compile):
+    @compile
+    def f(x):
+        x[0], x[1] = x[1], x[0]
+        return x
+    yield from on_fresh(f, (2, 3))
+
+
+@program
+def shift_within_a_tensor(compile):
+    @compile
+    def f(x):
+        x[1:] = x[:-1].clone()
+        x[:2] += x[2:4]
+        return x
+    yield from on_fresh(f, (5,))
+
+
+@program
+def out_argument(compile):
+    @compile
+    def f(x, out):
+        torch.add(x, 1, out=out)
+        return torch.mul(out, 2, out=out)
+    for _ in range(3):
+        x, out = tensor(4), torch.zeros(4)
+        yield f(x, out)
+        yield f(x, x)
+        yield f(x, torch.zeros(2, 4)[1])
+
+
+@program
+def out_argument_of_another_size(compile):
+    f = compile(lambda x, out: torch.add(x, 1, out=out))
+    for _ in range(3):
+        yield f(tensor(4), torch.empty(0))
+        yield f(tensor(4), torch.empty(4))
+
+
+@program
+def detached(compile):
+    @compile
+    def f(x):
+        y = x.detach()
+        y.add_(1)
+        return y, x * 2
+    yield from on_fresh(f, (4,))
+
+
+@program
+def detached_result_shares_memory(compile):
+    f = compile(lambda x: (x, x.detach(), x.view_as(x)))
+    for _ in range(4):
+        x = leaf(4)
+        same, cut, view = f(x)
+        with torch.no_grad():
+            cut.mul_(2)
+        yield same, cut, view
+
+
+@program
+def results_that_share_memory(compile):
+    @compile
+    def f(x):
+        y = x + 1
+        return y, y[1:], y.t(), (y.flatten(), y.detach())
+    for _ in range(4):
+        found = f(tensor(3, 3))
+        found[0].mul_(2)
+        found[1][0] = 9
+        yield found
+
+
+@program
+def one_result_twice(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        return y, [y, {"y": y}], x, x
+    for _ in range(4):
+        found = f(tensor(4))
+        found[0].add_(1)
+        yield found
+
+
+@program
+def equal_results_that_are_apart(compile):
+    @compile
+    def f(x):
+        return x + 1, x + 1, torch.zeros(4), torch.zeros(4), x.clone(), x.clone()
+    for _ in range(4):
+        found = f(tensor(4))
+        for k, t in enumerate(found):
+            t.add_(k)
+        yield found
+
+
+@program
+def results_of_calls_are_apart(compile):
+    f = compile(lambda x: (x * 2, torch.ones(4)))
+    found = [f(tensor(4)) for _ in range(4)]
+    for k, (a, b) in enumerate(found):
+        a.add_(k)
+        b.mul_(k)
+    yield found
+
+
+@program
+def expanded_result(compile):
+    f = compile(lambda x: ((x + 1).expand(3, 4), x.expand(2, 4), (x + 2).unsqueeze(0).expand(2, 4) + 1))
+    yield from on_fresh(f, (4,))
+
+
+@program
+def resize(compile):
+    @compile
+    def f(x):
+        y = x + 1
+        y.resize_(2)
+        return y
+    yield from on_fresh(f, (4,))
+
+
+@program
+def resize_of_an_argument(compile):
+    f = compile(lambda x: x.resize_(2, 2).add_(1))
+    for shape in ((4,), (4,), (2, 2), (8,)):
+        x = tensor(*shape)
+        yield f(x)
+
+
+@program
+def memory_set(compile):
+    @compile
+    def f(x, y):
+        x.set_(y)
+        return x + 1
+    yield from on_fresh(f, (4,), (2,))
+
+
+@program
+def data_replaced(compile):
+    @compile
+    def f(x, y):
+        x.data = y * 2
+        return x + 1
+    yield from on_fresh(f, (4,), (4,))
+
+
+@program
+def data_written(compile):
+    @compile
+    def f(x, y):
+        x.data.add_(y)
+        return x + 1
+    yield from on_fresh(f, (4,), (4,))
+    for _ in range(3):
+        w = leaf(4)
+        yield f(w, tensor(4))
+
+
+@program
+def shape_changed_in_place(compile):
+    @compile
+    def f(x):
+        y = x + 1
+        y.t_()
+        y.unsqueeze_(0)
+        return y
+    yield from on_fresh(f, (2, 3))
+
+
+@program
+def shape_of_an_argument_changed_in_place(compile):
+    f = compile(lambda x: x.t_().add_(1))
+    yield from on_fresh(f, (2, 3))
+
+
+@program
+def captured_tensor_written(compile):
+    state = tensor(4)
+
+    @compile
+    def f(x):
+        state.add_(x)
+        return state[1:], state * 2
+    yield from calls(f, tensor(4), times=4)
+    yield f(state)
+    yield outcome(f, state[:1])
+    yield f(torch.ones(1))
+    yield from calls(f, tensor(4))
+
+
+@program
+def written_argument_and_captured_view(compile):
+    base = tensor(4)
+    part = base[1:]
+
+    @compile
+    def f(x):
+        x.add_(1)
+        return part * 2
+    yield from calls(f, tensor(4))
+    yield from calls(f, base)
+    yield from calls(f, tensor(4))
+
+
+@program
+def exception_between_writes(compile):
+    @compile
+    def f(x, i):
+        x.add_(1)
+        y = x[i]
+        x.mul_(2)
+        return y
+    for i in (0, 0, 1, 9, 0, 9, 1):
+        x = tensor(4)
+        yield outcome(f, x, i)
+
+
+@program
+def exception_of_an_op_between_writes(compile):
+    @compile
+    def f(x, y):
+        x.add_(1)
+        x.mul_(y)
+        return x
+    for shape in ((4,), (4,), (3,), (4,), (3,), (1,), (2, 4)):
+        x = tensor(4)
+        yield outcome(f, x, tensor(*shape))
+
+
+@program
+def exception_of_an_index_between_writes(compile):
+    @compile
+    def f(x, i):
+        x.add_(1)
+        x[0] = x[i].sum()
+        return x * 2
+    for i in ([0], [1], [2], [9], [1], [9], [3]):
+        x = tensor(4)
+        yield outcome(f, x, torch.tensor(i))
+
+
+@program
+def write_under_gradient(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        y.add_(x)
+        y[0] *= 3
+        return y
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def write_to_an_input_with_history(compile):
+    @compile
+    def f(y):
+        y.mul_(2)
+        return y + 1
+    for _ in range(3):
+        x = leaf(4)
+        y = x * 3
+        yield backward(f(y))
+        yield outcome(f, x)
+
+
+@program
+def write_to_a_leaf_without_gradient_mode(compile):
+    @compile
+    def f(w):
+        with torch.no_grad():
+            w.mul_(0.5)
+        return w * 2
+    w = leaf(4)
+    for _ in range(4):
+        w.grad = None
+        yield backward(f(w))
+
+
+@program
+def write_to_what_the_backward_needs(compile):
+    f = compile(lambda x: x.pow(3))
+    for _ in range(3):
+        x = leaf(4)
+        h = x * 1
+        y = f(h)
+        h.add_(1)
+        yield outcome(backward, y)
+
+
+@program
+def scatter_and_index_writes(compile):
+    @compile
+    def f(x, i):
+        x.index_add_(0, i, torch.ones(3))
+        x.scatter_(0, i, 5.0)
+        x.index_fill_(0, i[:1], -1)
+        x.masked_fill_(x > 3, 0)
+        x[i] += 1
+        return x
+    for i in ((0, 1, 2), (0, 1, 2), (3, 3, 1), (2, 2, 2)):
+        x = tensor(4)
+        yield f(x, torch.tensor(i))
+
+
+@program
+def copies_between_dtypes_and_shapes(compile):
+    @compile
+    def f(x, y):
+        x.copy_(y)
+        y.fill_(x.sum().to(y.dtype))
+        return x
+    for dtype in (torch.float64, torch.int64, torch.bfloat16):
+        for shape in ((4,), (1,), (2, 4)):
+            x, y = tensor(2, 4), tensor(*shape, dtype=dtype)
+            try:
+                yield f(x, y)
+            except RuntimeError as error:
+                yield type(error)
+
+
+@program
+def lists_of_tensors_written(compile):
+    @compile
+    def f(xs, y):
+        torch._foreach_add_(xs, 1)
+        for x in xs:
+            x.mul_(y)
+        return xs[0] + xs[-1]
+    for _ in range(4):
+        xs = [tensor(4), tensor(4), tensor(1)]
+        yield f(xs, tensor(4)[:1])
+    yield f([xs[0], xs[1], xs[0]], tensor(1))
+
+
+@program
+def real_and_imaginary_parts(compile):
+    @compile
+    def f(z):
+        z.real.add_(1)
+        return torch.view_as_real(z), z.imag * 2
+    for _ in range(4):
+        z = torch.complex(tensor(4), tensor(4) + 1)
+        yield f(z)
+        yield outcome(f, z.conj())
+
+
+@program
+def other_dtype_of_the_same_memory(compile):
+    @compile
+    def f(x):
+        bits = x.view(torch.int32)
+        return bits + 1, bits, x * 2
+    yield from on_fresh(f, (4,))
+
+
+@program
+def chunks_written(compile):
+    @compile
+    def f(x):
+        for k, part in enumerate(x.chunk(2)):
+            part.add_(k)
+        a, b = x.unbind(1)
+        a.mul_(b)
+        return a, b
+    yield from on_fresh(f, (4, 2))
+
+
+@program
+def noncontiguous_argument_written(compile):
+    f = compile(lambda x: x.mul_(2).sum())
+    for _ in range(2):
+        for x in (tensor(4, 4), tensor(4, 4).t(), tensor(4, 4)[::2], tensor(4, 4)[:, 1:3], tensor(4, 4).flip(0)):
+            yield f(x)

@@ -1,0 +1,492 @@
+"""Gradients: modes, partial requirements, hooks, functions with a backward of their own, checkpoints, second derivatives."""
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+X = tensor(4)
+
+
+class Doubled(torch.autograd.Function):
+    """Its backward is not the derivative of its forward."""
+
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.k = k
+        ctx.save_for_backward(x)
+        return x * k
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, = ctx.saved_tensors
+        return grad * ctx.k * 10 + x, None
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+def gradients(y, *inputs, **options):
+    """Contiguous ones: torch promises no layout for what it gives."""
+    found = torch.autograd.grad(y, inputs, tensor(*y.shape) + 0.5, allow_unused=True, **options)
+    return [None if g is None else g.contiguous() for g in found]
+
+
+@program
+def no_grad_inside(compile):
+    @compile
+    def f(x):
+        with torch.no_grad():
+            scale = x.abs().max()
+        return x * scale + (x * 2).detach()
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def enable_grad_inside(compile):
+    @compile
+    def f(x):
+        with torch.enable_grad():
+            y = x * x
+        return y, x * 2
+    x = leaf(4)
+    for guard in (torch.no_grad, torch.enable_grad, torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with guard():
+            yield from calls(f, x)
+
+
+@program
+def set_grad_enabled_as_a_decorator(compile):
+    @compile
+    @torch.no_grad()
+    def f(x):
+        return x * 2
+    x = leaf(4)
+    yield from calls(f, x)
+
+
+@program
+def inference_mode_inside(compile):
+    @compile
+    def f(x):
+        with torch.inference_mode():
+            return x * 2
+    yield from calls(f, leaf(4))
+
+
+@program
+def inference_tensors(compile):
+    f = compile(lambda x, w: x * w)
+    with torch.inference_mode():
+        frozen = tensor(4)
+    yield from calls(f, frozen, X)
+    yield from calls(f, X, X)
+    yield outcome(f, frozen, leaf(4))
+    yield from (backward(y) for y in calls(f, X, leaf(4)))
+
+
+@program
+def partial_requirements(compile):
+    f = compile(lambda a, b, c: (a * b, b + c, c * 2))
+    for flags in ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0), (1, 0, 1), (1, 1, 1)):
+        inputs = [tensor(4).requires_grad_(bool(flag)) for flag in flags]
+        results = f(*inputs)
+        live = [r for r in results if r.requires_grad]
+        if live:
+            torch.autograd.backward(live, [tensor(4)] * len(live))
+        yield results, inputs
+
+
+@program
+def requirement_toggled_inside(compile):
+    @compile
+    def f(x):
+        y = (x * 2).detach().requires_grad_()
+        return y * 3, y
+    for _ in range(4):
+        z, y = f(X)
+        yield backward(z), y
+
+
+@program
+def requirement_of_an_argument_toggled_inside(compile):
+    @compile
+    def f(x):
+        x.requires_grad_()
+        return x * 2
+    for _ in range(4):
+        x = tensor(4)
+        yield backward(f(x))
+
+
+@program
+def requirement_read_in_python(compile):
+    f = compile(lambda x: x * 2 if x.requires_grad else x + 1)
+    for x in (leaf(4), leaf(4), X, X, leaf(4)):
+        yield f(x)
+    with torch.no_grad():
+        yield from calls(f, leaf(4))
+        yield from calls(f, X)
+
+
+@program
+def gradient_mode_read_in_python(compile):
+    f = compile(lambda x: x * 2 if torch.is_grad_enabled() else x + 1)
+    for guard in (torch.enable_grad, torch.no_grad, torch.enable_grad, torch.no_grad):
+        with guard():
+            yield from calls(f, leaf(4))
+
+
+@program
+def hook_inside(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        y.register_hook(lambda grad: grad * 10)
+        return y * x
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def hooks_outside(compile):
+    seen = []
+    f = compile(lambda x, w: x * w)
+    w = leaf(4)
+    handle = w.register_hook(lambda grad: grad * 2)
+    for k in range(5):
+        x = leaf(4)
+        y = f(x, w)
+        y.register_hook(lambda grad: seen.append(grad.clone()))
+        yield backward(y)
+        if k == 2:
+            handle.remove()
+    w.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+    yield backward(f(leaf(4), w))
+
+
+@program
+def gradient_retained(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(4):
+        x = leaf(4)
+        h = x + 1
+        h.retain_grad()
+        y = f(h)
+        y.retain_grad()
+        yield backward(y * 1), h
+
+
+@program
+def retained_inside(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        y.retain_grad()
+        return y, y * x
+    for _ in range(3):
+        x = leaf(4)
+        y, z = f(x)
+        yield backward(z), y
+
+
+@program
+def graph_retained(compile):
+    f = compile(lambda x: x * x * 3)
+    for _ in range(3):
+        x = leaf(4)
+        y = f(x)
+        y.backward(tensor(4), retain_graph=True)
+        yield y
+        y.backward(tensor(4))
+        yield y, outcome(y.backward, tensor(4))
+
+
+@program
+def gradients_of_some_inputs(compile):
+    f = compile(lambda a, b: a * b + a)
+    for wanted in ("a", "b", "ab", "a", "b"):
+        a, b = leaf(4), leaf(4)
+        y = f(a, b)
+        yield gradients(y, *[{"a": a, "b": b}[k] for k in wanted])
+
+
+@program
+def gradients_of_some_results(compile):
+    f = compile(lambda a, b: (a * b, a + 1, b.sum(), b.detach()))
+    for k in (0, 1, 2, 0, 2, 1):
+        a, b = leaf(4), leaf(4)
+        yield gradients(f(a, b)[k], a, b)
+
+
+@program
+def gradient_that_is_expanded_or_transposed(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(3):
+        x = leaf(3, 3)
+        f(x).sum().backward()
+        yield x
+        f(x).t().backward(tensor(3, 3))
+        yield x
+        f(x)[1:].sum(0).backward(tensor(3).expand(3))
+        yield x
+
+
+@program
+def accumulated_gradients(compile):
+    f = compile(lambda x, w: (x * w).sum())
+    w = leaf(4)
+    for k in range(5):
+        yield backward(f(X * k, w))
+    w.grad = None
+    yield backward(f(X, w))
+
+
+@program
+def function_with_its_own_backward(compile):
+    f = compile(lambda x, k: Doubled.apply(x, k) + x)
+    for k in (2.0, 2.0, 3.0, 2.0):
+        x = leaf(4)
+        yield backward(f(x, k))
+    with torch.no_grad():
+        yield from calls(f, X, 2.0)
+
+
+@program
+def straight_through(compile):
+    f = compile(lambda x: StraightThrough.apply(x / 2) * x)
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def straight_through_by_detach(compile):
+    f = compile(lambda x: x + (x.round() - x).detach())
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def own_backward_around_a_compiled_function(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(Doubled.apply(f(Doubled.apply(x, 2.0)), 3.0))
+
+
+@program
+def own_backward_replaced(compile):
+    f = compile(lambda x: Doubled.apply(x, 2.0))
+    yield from (backward(y) for y in calls(f, leaf(4)))
+    kept = Doubled.backward
+    try:
+        Doubled.backward = staticmethod(lambda ctx, grad: (grad * 100, None))
+        x = leaf(4)
+        yield from (backward(y) for y in calls(f, x))
+    finally:
+        Doubled.backward = kept
+
+
+@program(exact=False)
+def checkpointed(compile):
+    @compile
+    def f(x, w):
+        return checkpoint(lambda h: torch.tanh(h * w), x, use_reentrant=False) * w
+    for _ in range(4):
+        x, w = leaf(4), leaf(4)
+        yield backward(f(x, w)), x, w
+
+
+@program(exact=False)
+def checkpoint_around(compile):
+    f = compile(lambda h, w: torch.tanh(h * w))
+    for reentrant in (False, True, False, True):
+        x, w = leaf(4), leaf(4)
+        yield backward(checkpoint(f, x, w, use_reentrant=reentrant) * w), x, w
+
+
+@program
+def gradient_inside(compile):
+    @compile
+    def f(x):
+        y = (x ** 3).sum()
+        slope, = torch.autograd.grad(y, x)
+        return slope * 2
+    for _ in range(4):
+        x = leaf(4)
+        yield f(x)
+
+
+@program
+def backward_inside(compile):
+    w = leaf(4)
+
+    @compile
+    def f(x):
+        loss = (x * w).pow(2).sum()
+        loss.backward()
+        return loss.detach()
+    yield from calls(f, X, times=4)
+    w.grad = None
+    yield from calls(f, X)
+
+
+@program
+def meta_step(compile):
+    """The gradient through a step of gradient descent."""
+    @compile
+    def f(w, x):
+        slope, = torch.autograd.grad((w * x).pow(2).sum(), w, create_graph=True)
+        return ((w - slope / 4) * x).sum()
+    for _ in range(4):
+        w = leaf(4)
+        yield backward(f(w, X))
+
+
+@program
+def gradient_penalty(compile):
+    f = compile(lambda x, w: (x * w).pow(2).sum())
+    for _ in range(4):
+        x, w = leaf(4), leaf(4)
+        slope, = torch.autograd.grad(f(x, w), x, create_graph=True)
+        loss = (slope.pow(2).sum() - 1) ** 2
+        loss.backward()
+        yield loss, w, x
+
+
+@program
+def hessian_vector_product(compile):
+    f = compile(lambda x: (x ** 3).sum() * x[0])
+    for _ in range(3):
+        x = leaf(4)
+        slope, = torch.autograd.grad(f(x), x, create_graph=True)
+        product, = torch.autograd.grad(slope, x, X, create_graph=True)
+        yield product, torch.autograd.grad(product.sum(), x)
+
+
+@program
+def jacobian_and_hessian(compile):
+    f = compile(lambda x: x ** 2 * x[0])
+    yield torch.autograd.functional.jacobian(f, X), torch.autograd.functional.hessian(lambda x: f(x).sum(), X)
+    yield from calls(torch.func.grad(lambda x: f(x).sum()), X)
+    yield from calls(torch.func.vmap(f), tensor(2, 4))
+    yield from calls(torch.func.jvp, f, (X,), (X,))
+
+
+@program
+def batched_gradients(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(3):
+        x = leaf(3)
+        yield torch.autograd.grad(f(x), x, torch.eye(3), is_grads_batched=True)
+
+
+@program
+def anomaly_mode(compile):
+    f = compile(lambda x: x.sqrt() * 2)
+    for _ in range(3):
+        x = leaf(4)
+        with torch.autograd.set_detect_anomaly(True, check_nan=True):
+            yield outcome(backward, f(x))
+
+
+@program
+def saved_tensors_hooks_outside(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(3):
+        x = leaf(4)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.double(), lambda t: t.float()):
+            y = f(x)
+        yield backward(y)
+        with torch.autograd.graph.save_on_cpu():
+            y = f(x)
+        yield backward(y)
+        yield backward(f(x))
+
+
+@program
+def complex_gradients(compile):
+    f = compile(lambda z: (z * z.conj()).real + z.imag)
+    for _ in range(4):
+        z = torch.complex(tensor(4), tensor(4) + 1).requires_grad_()
+        y = f(z)
+        y.backward(tensor(4))
+        yield y, z
+
+
+@program
+def integers_and_gradients(compile):
+    f = compile(lambda x, i: (x[i] * i, i + 1, x > 0, x.argmax()))
+    for _ in range(4):
+        x = leaf(4)
+        y, *rest = f(x, torch.tensor([0, 2, 2]))
+        yield backward(y), rest
+
+
+@program
+def results_that_need_none(compile):
+    f = compile(lambda x, w: (x * 2, w * x, (w * x).detach(), w))
+    for _ in range(4):
+        x, w = tensor(4), leaf(4)
+        results = f(x, w)
+        backward(results[1])
+        yield results
+
+
+@program
+def ties(compile):
+    f = compile(lambda x: (x.max(), x.amax(0), x.max(0).values, x.abs().sum(), torch.maximum(x, x.flip(0)), x.clamp(-1, 1), x.relu()))
+    for _ in range(3):
+        x = torch.tensor([[1.0, 1, 0], [1, -1, 0]]).requires_grad_()
+        torch.autograd.backward([r.sum() for r in f(x)])
+        yield x
+
+
+@program(exact=False)
+def frozen_layers(compile):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape))
+    f = compile(net)
+    for frozen in (False, False, True, True, False):
+        net[0].requires_grad_(not frozen)
+        net.zero_grad()
+        yield backward(f(X))
+
+
+@program
+def gradient_read_inside(compile):
+    @compile
+    def f(w):
+        return w * 2 if w.grad is None else w - w.grad
+    w = leaf(4)
+    yield from calls(f, w)
+    w.grad = tensor(4)
+    yield from calls(f, w)
+    w.grad.mul_(3)
+    yield from calls(f, w)
+    w.grad = None
+    yield from calls(f, w)
+
+
+@program
+def hook_changed_between_forward_and_backward(compile):
+    f = compile(lambda x: x * 3)
+    for k in range(4):
+        x = leaf(4)
+        y = f(x)
+        x.register_hook(lambda grad, k=k: grad * k)
+        yield backward(y)

@@ -1,0 +1,357 @@
+"""Exceptions: the type that eager raises, on the first call and on later ones, and what is left behind."""
+import asyncio
+import contextlib
+import traceback
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+X = tensor(4)
+
+
+def frames(f, *args):
+    """The functions that a traceback names, from the program's own on, without smelt's."""
+    try:
+        f(*args)
+    except Exception as error:
+        here = [s for s in traceback.extract_tb(error.__traceback__) if "/dynamics/" in s.filename]
+        return type(error).__name__, [s.name for s in here if s.name != "frames"]
+    return None
+
+
+@program
+def bad_shape_later(compile):
+    f = compile(lambda x, y: x + y)
+    for n in (4, 4, 3, 4, 3, 1, 2, 4):
+        yield outcome(f, X, tensor(n))
+
+
+@program
+def bad_shape_first(compile):
+    f = compile(lambda x, y: x + y)
+    for n in (3, 3, 4, 4, 3):
+        yield outcome(f, X, tensor(n))
+
+
+@program
+def bad_shapes_of_products(compile):
+    f = compile(lambda x, y: x @ y)
+    for shape in ((4, 2), (4, 2), (3, 2), (4,), (2, 4, 2), (2, 3), (4, 2)):
+        yield outcome(f, X, tensor(*shape))
+
+
+@program(exact=False)
+def bad_input_of_a_module(compile):
+    f = compile(nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)))
+    for shape in ((3, 4), (3, 4), (3, 5), (4,), (), (3, 4)):
+        found = outcome(f, tensor(*shape))
+        yield found if isinstance(found, str) else found.shape
+
+
+@program
+def bad_dtype(compile):
+    f = compile(lambda x, y: torch.matmul(x, y) + 1)
+    for dtype in (torch.float32, torch.float32, torch.float64, torch.int64, torch.float32):
+        yield outcome(f, X, X.to(dtype))
+
+
+@program
+def bad_kinds_of_arguments(compile):
+    f = compile(lambda x, y: torch.mul(x, y))
+    for y in (X, X, None, "text", [1.0], 2, X, {}, object()):
+        yield outcome(f, X, y)
+
+
+@program
+def wrong_number_of_arguments(compile):
+    f = compile(lambda x, y=1, *, z=2: x * y + z)
+    yield from calls(f, X)
+    for args, kwargs in (((), {}), ((X, 1, 2), {}), ((X,), {"q": 1}), ((X,), {"x": X}), ((X, 3), {"z": 4})):
+        yield outcome(f, *args, **kwargs)
+
+
+@program
+def exception_of_the_program(compile):
+    class Stop(Exception):
+        pass
+
+    @compile
+    def f(x, stop):
+        y = x * 2
+        if stop:
+            raise Stop("stopped", x.shape)
+        return y
+    for stop in (True, False, False, True, False):
+        yield outcome(f, X, stop)
+
+
+@program
+def exception_with_a_cause(compile):
+    @compile
+    def f(table, key):
+        try:
+            return table[key] * 2
+        except KeyError as error:
+            raise ValueError("unknown") from error
+    for key in ("a", "a", "b", "a", "b"):
+        try:
+            yield f({"a": X}, key)
+        except ValueError as error:
+            yield type(error.__cause__), str(error), str(error.__cause__)
+
+
+@program
+def exceptions_caught_inside(compile):
+    @compile
+    def f(x, y):
+        try:
+            return x + y
+        except RuntimeError:
+            return x - y.sum()
+    for n in (4, 4, 3, 3, 3, 4):
+        yield f(X, tensor(n))
+
+
+@program
+def finally_and_context_managers(compile):
+    log = []
+
+    @contextlib.contextmanager
+    def scope(name):
+        log.append(f"+{name}")
+        try:
+            yield
+        finally:
+            log.append(f"-{name}")
+
+    @compile
+    def f(x, y):
+        with scope("a"), scope("b"):
+            return x + y
+    for n in (4, 4, 3, 4):
+        yield outcome(f, X, tensor(n))
+
+
+@program
+def frames_of_the_user(compile):
+    def inner(x, y):
+        return x + y
+
+    def outer(x, y):
+        return inner(x, y) * 2
+    f = compile(outer)
+    for n in (4, 4, 3, 3):
+        yield frames(f, X, tensor(n))
+
+
+@program
+def index_out_of_range(compile):
+    f = compile(lambda x, i: x[i] * 2)
+    for i in ([0, 1], [0, 1], [0, 9], [3, 3], [-5, 0], [-4, 0]):
+        yield outcome(f, X, torch.tensor(i))
+
+
+@program
+def index_out_of_range_in_the_embedding(compile):
+    table = tensor(3, 2)
+    f = compile(lambda i: F.embedding(i, table) + 1)
+    for i in ([0, 1], [0, 2], [0, 3], [-1, 0], [1, 1]):
+        yield outcome(f, torch.tensor(i))
+
+
+@program(exact=False)
+def target_out_of_range(compile):
+    f = compile(lambda x, t: F.cross_entropy(x, t))
+    for t in ([0, 1], [0, 1], [0, 9], [2, 2], [-1, 0], [-100, 0]):
+        yield outcome(f, tensor(2, 3), torch.tensor(t))
+
+
+@program
+def division_of_integers_by_zero(compile):
+    f = compile(lambda x, y: (x // y, x % y))
+    for k in (2, 2, 0, 3, 0):
+        yield outcome(f, X.long(), torch.tensor([1, k, 2, 3]))
+
+
+@program
+def negative_powers_of_integers(compile):
+    f = compile(lambda x, n: x ** n)
+    for n in (2, 2, -1, 0, -2, 3):
+        yield outcome(f, X.long(), n)
+
+
+@program
+def singular_matrix(compile):
+    f = compile(lambda a: torch.linalg.inv(a) + 1)
+    for a in (torch.eye(2), torch.eye(2), torch.zeros(2, 2), torch.eye(2) * 2):
+        yield outcome(f, a)
+
+
+@program
+def backward_of_something_used_up(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(3):
+        y = f(leaf(4))
+        backward(y)
+        yield outcome(backward, y)
+
+
+@program
+def backward_without_gradient(compile):
+    f = compile(lambda x: x * 2)
+    yield from (outcome(backward, y) for y in calls(f, X))
+    with torch.no_grad():
+        y = f(leaf(4))
+    yield outcome(backward, y)
+    yield outcome(lambda: f(leaf(4)).backward())
+
+
+@program
+def backward_with_a_bad_gradient(compile):
+    f = compile(lambda x: x * 2)
+    for _ in range(3):
+        y = f(leaf(4))
+        yield outcome(y.backward, tensor(3)), outcome(y.backward, tensor(4).double())
+
+
+@program
+def write_to_a_leaf(compile):
+    f = compile(lambda x: x.add_(1))
+    for x in (tensor(4), tensor(4), leaf(4), tensor(4)):
+        yield outcome(f, x)
+
+
+@program
+def write_after_the_forward(compile):
+    f = compile(lambda x, w: (x * w).exp())
+    for _ in range(3):
+        x, w = leaf(4), tensor(4) / 8
+        y = f(x, w)
+        w.add_(1)
+        result = outcome(lambda: y.sum().backward())
+        yield result is None, result if isinstance(result, str) else ""
+        del x, w, y
+
+
+@program
+def keyboard_interrupt(compile):
+    @compile
+    def f(x, stop):
+        if stop:
+            raise KeyboardInterrupt
+        return x * 2
+    for stop in (True, False, False, True, False):
+        try:
+            yield f(X, stop)
+        except KeyboardInterrupt:
+            yield "interrupted"
+
+
+@program
+def generator_exit_and_stop_iteration(compile):
+    f = compile(lambda x, items: next(iter(items)) * x)
+    for items in ([2.0], [2.0], [], [3.0], []):
+        yield outcome(f, X, items)
+
+
+@program
+def deep_recursion(compile):
+    def down(x, n):
+        return down(x, n + 1)
+    f = compile(lambda x: down(x, 0))
+    yield outcome(f, X), outcome(f, X)
+    g = compile(lambda x: x * 2)
+    yield from calls(g, X)
+
+
+@program
+def attribute_missing(compile):
+    net = nn.Linear(4, 2)
+    f = compile(lambda x: x * net.missing)
+    yield outcome(f, X)
+    net.missing = 2.0
+    yield from calls(f, X)
+    del net.missing
+    yield outcome(f, X)
+
+
+@program
+def unbound_and_undefined_names(compile):
+    @compile
+    def f(x, flag):
+        if flag:
+            y = x * 2
+        return y
+    for flag in (True, True, False, True):
+        yield outcome(f, X, flag)
+
+
+@program
+def full_graph(compile):
+    f = compile(lambda x: x * 2 + 1, fullgraph=True)
+    yield from calls(f, X)
+    yield outcome(f, "text"), outcome(f, X[:0])
+
+
+@program
+def exception_in_a_hook(compile):
+    net = nn.Linear(4, 2)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape))
+    f = compile(net)
+    yield from calls(f, X)
+
+    def refuse(module, args):
+        raise PermissionError("no")
+    handle = net.register_forward_pre_hook(refuse)
+    yield outcome(f, X), outcome(f, X)
+    handle.remove()
+    yield from calls(f, X)
+
+
+@program
+def exception_in_a_backward_hook(compile):
+    f = compile(lambda x: x * x)
+
+    def refuse(grad):
+        raise PermissionError("no")
+    for k in range(4):
+        x = leaf(4)
+        y = f(x)
+        if k % 2:
+            y.register_hook(refuse)
+        yield outcome(backward, y)
+
+
+@program
+def coroutine(compile):
+    async def work(x):
+        await asyncio.sleep(0)
+        return x * 2
+    f = compile(work)
+    for _ in range(3):
+        yield asyncio.run(f(X))
+
+
+@program
+def out_of_memory(compile):
+    f = compile(lambda x: (x.expand(1 << 44, 4) + 1).sum(0))
+    yield outcome(f, X), outcome(f, X)
+    g = compile(lambda x, n: x.repeat(n).sum())
+    yield from calls(g, X, 3)
+    yield outcome(g, X, 1 << 50)
+    yield from calls(g, X, 3)
+
+
+@program
+def assertions_of_torch(compile):
+    @compile
+    def f(x, n):
+        torch._check(n > 0, lambda: "not positive")
+        return x * n
+    for n in (1, 1, 2, 0, 3, -1):
+        yield outcome(f, X, n)

@@ -1,0 +1,398 @@
+"""torch's modes and kinds of tensors: autocast, default dtype, layouts, subclasses, meta, complex, sparse, nested tensors."""
+import contextlib
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+X = tensor(4, 4)
+
+
+@program(exact=False)
+def autocast_outside(compile):
+    f = compile(lambda x, w: (x @ w + 1, x.exp()))
+    for dtype in (None, torch.bfloat16, torch.float16, None, torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype) if dtype else contextlib.nullcontext():
+            yield from calls(f, X, X.t())
+
+
+@program(exact=False)
+def autocast_inside(compile):
+    @compile
+    def f(x, w):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = x @ w
+        return y, (y + x).relu()
+    yield from calls(f, X, X)
+
+
+@program(exact=False)
+def autocast_switched_inside(compile):
+    on = True
+
+    @compile
+    def f(x, w):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            return x @ w
+    for on in (True, False, True, False):
+        yield from calls(f, X, X)
+
+
+@program(exact=False)
+def autocast_under_gradient(compile):
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    f = compile(net)
+    for dtype in (torch.bfloat16, None, torch.bfloat16):
+        for _ in range(3):
+            net.zero_grad()
+            with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+                y = f(X)
+            y.backward(tensor(4, 2).to(y.dtype))
+            yield y
+
+
+@program
+def default_dtype(compile):
+    f = compile(lambda x: (torch.ones(3) + x.sum(), torch.arange(3) / 2, torch.tensor([1.5, 2.0]), x.long() * 0.5))
+    try:
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.float32):
+            torch.set_default_dtype(dtype)
+            yield from calls(f, X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@program
+def default_device(compile):
+    f = compile(lambda x: torch.ones(3) + x.shape[0])
+    yield from calls(f, X)
+    with torch.device("meta"):
+        results = [f(X), f(X)]
+    yield results
+    yield from calls(f, X)
+
+
+@program
+def deterministic_mode(compile):
+    f = compile(lambda x, i: (torch.zeros(4).index_add(0, i, x), torch.are_deterministic_algorithms_enabled()))
+    i = torch.tensor([0, 1, 1, 0])
+    try:
+        for on in (False, True, False):
+            torch.use_deterministic_algorithms(on)
+            yield from calls(f, X[0], i)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@program
+def number_of_threads(compile):
+    f = compile(lambda x: x * torch.get_num_threads() + 1)
+    before = torch.get_num_threads()
+    try:
+        for n in (1, 2, 1, 3):
+            torch.set_num_threads(n)
+            yield from calls(f, X)
+    finally:
+        torch.set_num_threads(before)
+
+
+@program
+def precision_of_products(compile):
+    f = compile(lambda x: (x @ x, torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high", "highest"):
+            torch.set_float32_matmul_precision(precision)
+            yield from calls(f, X)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@program
+def denormals_flushed(compile):
+    f = compile(lambda x: x * 0.5)
+    tiny = torch.full((40,), 2e-38)
+    yield from calls(f, tiny)
+    try:
+        if torch.set_flush_denormal(True):
+            yield from calls(f, tiny)
+    finally:
+        torch.set_flush_denormal(False)
+    yield from calls(f, tiny)
+
+
+@program
+def strides_of_an_argument(compile):
+    f = compile(lambda x: (x + 1, x.sum(0), x.t() * 2))
+    big = tensor(8, 8)
+    for x in (big[:4, :4], big[:4, :4], X, X.t(), big[::2, ::2], big[4:, 4:], big.t()[:4, 2:6], X[0].expand(4, 4), X[:, :1].expand(4, 4)):
+        yield f(x)
+
+
+@program
+def storage_offsets(compile):
+    f = compile(lambda x: x * 2 + 1)
+    memory = tensor(64)
+    for start in (0, 0, 1, 3, 16, 7):
+        yield f(memory[start : start + 20])
+
+
+@program(exact=False)
+def channels_last(compile):
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    f = compile(net)
+    x = tensor(2, 2, 4, 4)
+    for shape in (torch.contiguous_format, torch.channels_last, torch.contiguous_format):
+        net.to(memory_format=shape)
+        for form in (torch.contiguous_format, torch.channels_last):
+            yield from calls(f, x.contiguous(memory_format=form), times=2)
+
+
+@program
+def memory_formats_inside(compile):
+    f = compile(lambda x: (x.contiguous(memory_format=torch.channels_last) + 1, x.clone(memory_format=torch.contiguous_format),
+                           x.is_contiguous(), x.to(memory_format=torch.channels_last)))
+    x = tensor(2, 3, 4, 5)
+    for form in (torch.contiguous_format, torch.channels_last, torch.contiguous_format):
+        yield from calls(f, x.contiguous(memory_format=form))
+
+
+@program
+def dtypes_of_an_argument(compile):
+    f = compile(lambda x: (x * 2 + 1, x.sum(), x > 1, -x))
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.int16, torch.float32):
+        yield from calls(f, X.to(dtype), times=2)
+
+
+@program
+def promotion(compile):
+    f = compile(lambda x, y: (x + y, x * 2.5, y / 2, torch.where(x > 0, x, y)))
+    dtypes = (torch.float32, torch.float16, torch.int32, torch.uint8, torch.bool)
+    for a in dtypes:
+        for b in dtypes:
+            yield f(X.abs().to(a), X[0].abs().to(b))
+
+
+@program
+def promotion_of_scalars_and_dimensionless_tensors(compile):
+    f = compile(lambda x, y: (x + y, x * y))
+    for x in (X, X.half(), X.long()):
+        for y in (2, 2.0, torch.tensor(2.0), torch.tensor(2.0, dtype=torch.float64), torch.tensor(2), torch.tensor([2.0], dtype=torch.float64)):
+            yield f(x, y)
+
+
+@program
+def complex_numbers(compile):
+    f = compile(lambda z: (z * 2j, z.abs(), z.conj() + 1, torch.view_as_real(z * z)))
+    z = torch.complex(X, X.t())
+    yield from calls(f, z)
+    yield from calls(f, z.conj())
+    yield from calls(f, z.to(torch.complex128))
+    yield outcome(f, X)
+
+
+@program
+def sparse_tensors(compile):
+    f = compile(lambda x: x * 2)
+    yield from calls(f, X)
+    yield from calls(f, X.to_sparse())
+    yield from calls(f, X.to_sparse_csr())
+    yield from calls(f, X)
+
+
+@program
+def sparse_inside(compile):
+    f = compile(lambda x, y: torch.sparse.mm(x.to_sparse(), y))
+    yield from calls(f, X, X)
+
+
+@program
+def nested_tensors(compile):
+    f = compile(lambda x: x * 2)
+    yield from calls(f, X)
+    yield from calls(f, torch.nested.nested_tensor([tensor(2), tensor(3)]))
+    yield from calls(f, X)
+
+
+@program
+def meta_tensors(compile):
+    f = compile(lambda x: x.sum(0) + 1)
+    for x in (X, X, X.to("meta"), X.to("meta"), X):
+        yield f(x)
+
+
+@program
+def meta_module(compile):
+    net = nn.Linear(4, 2, device="meta")
+    f = compile(net)
+    yield from calls(f, X.to("meta"))
+    net.to_empty(device="cpu")
+    net.load_state_dict({"weight": tensor(2, 4), "bias": tensor(2)})
+    yield from calls(f, X)
+
+
+@program
+def subclass_of_tensor(compile):
+    class Named(torch.Tensor):
+        pass
+    f = compile(lambda x: (x * 2 + 1, x.sum()))
+    yield from calls(f, X)
+    yield from calls(f, X.as_subclass(Named))
+    yield from calls(f, X)
+    yield from calls(f, nn.Parameter(X.clone()))
+
+
+@program
+def subclass_with_its_own_functions(compile):
+    class Logged(torch.Tensor):
+        log = []
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            cls.log.append(func.__name__)
+            return super().__torch_function__(func, types, args, kwargs or {})
+    f = compile(lambda x: x * 2 + 1)
+    yield from calls(f, X)
+    yield from calls(f, X.as_subclass(Logged))
+
+
+@program
+def object_that_acts_as_a_tensor(compile):
+    class Scaled:
+        def __init__(self, t):
+            self.t = t
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            return func(*(a.t * 2 if isinstance(a, Scaled) else a for a in args), **(kwargs or {}))
+    f = compile(lambda x: torch.add(x, 1))
+    yield from calls(f, X)
+    yield from calls(f, Scaled(X))
+
+
+@program
+def function_mode_outside(compile):
+    class Doubling(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            return result * 2 if func is torch.relu else result
+    f = compile(lambda x: torch.relu(x) + 1)
+    yield from calls(f, X)
+    with Doubling():
+        results = [f(X), f(X)]
+    yield results
+    yield from calls(f, X)
+
+
+@program
+def dispatch_mode_outside(compile):
+    class Counting(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            Counting.count += 1
+            return func(*args, **(kwargs or {}))
+    f = compile(lambda x: torch.relu(x) + 1)
+    yield from calls(f, X)
+    with Counting():
+        results = [f(X), f(X)]
+    yield results, Counting.count
+    yield from calls(f, X)
+
+
+@program
+def modes_inside(compile):
+    class Doubling(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            return result * 2 if func is torch.relu else result
+
+    @compile
+    def f(x):
+        with Doubling():
+            return torch.relu(x)
+    yield from calls(f, X)
+
+
+@program(exact=False)
+def library_switches(compile):
+    net = nn.Conv1d(1, 2, 3)
+    f = compile(net)
+    x = tensor(1, 1, 8)
+    yield from calls(f, x)
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield from calls(f, x)
+    yield from calls(f, x)
+
+
+@program(exact=False)
+def attention_backend(compile):
+    f = compile(lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True))
+    q = tensor(1, 2, 4, 8)
+    yield from calls(f, q)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        yield from calls(f, q)
+    yield from calls(f, q)
+
+
+@program
+def arrays_of_numpy(compile):
+    f = compile(lambda x, a: x + torch.from_numpy(a) if a is not None else x)
+    a = X.numpy().copy()
+    for k in range(4):
+        a += k
+        yield f(X, a)
+    yield f(X, None)
+
+
+@program
+def numbers_of_numpy(compile):
+    import numpy
+    f = compile(lambda x, k: x * k)
+    for k in (numpy.float64(2.0), numpy.float64(2.0), numpy.float64(3.0), numpy.int64(3), numpy.float32(2.5), numpy.bool_(True)):
+        yield f(X, k)
+
+
+@program
+def profiler_and_trace(compile):
+    f = compile(lambda x: x * 2 + 1)
+    yield from calls(f, X)
+    with torch.autograd.profiler.record_function("inside"):
+        yield from calls(f, X)
+    yield torch.jit.trace(lambda x: f(x), X, check_trace=False)(X + 1)
+
+
+@program
+def functional_transforms(compile):
+    f = compile(lambda x: x * x + 1)
+    yield from calls(f, X)
+    yield torch.func.vmap(f)(X), torch.func.grad(lambda x: f(x).sum())(X), torch.func.functionalize(f)(X)
+    yield from calls(f, X)
+
+
+@program
+def functional_call(compile):
+    net = nn.Linear(4, 2)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape))
+    f = compile(net)
+    yield from calls(f, X)
+    for k in (2, 3):
+        weights = {name: p.detach() * k for name, p in net.named_parameters()}
+        yield from (torch.func.functional_call(f, weights, (X,)) for _ in range(3))
+    yield from calls(f, X)
+
+
+@program
+def gradient_flags_of_arguments(compile):
+    f = compile(lambda x, w: x * w)
+    for a in (X, leaf(4, 4)):
+        for b in (X, leaf(4, 4)):
+            for _ in range(2):
+                y = f(a, b)
+                yield backward(y) if y.requires_grad else y

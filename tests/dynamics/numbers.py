@@ -1,0 +1,317 @@
+"""Python numbers that change between the calls, wherever they stand."""
+import math
+from collections import namedtuple
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+FLOATS = (2.0, 2.0, 3.0, 3.0, -0.5, 2.0, -0.0, 0.0, math.inf, -math.inf, math.nan, 1e-45, 1e300, 2.0)
+INTEGERS = (2, 2, 3, 3, -1, 0, 2, 1 << 20, 5)
+X = tensor(6) / 2
+
+SCALE = 1.0
+OFFSETS = {"first": 1, "rest": [2, 3]}
+
+
+@program
+def float_argument(compile):
+    f = compile(lambda x, k: x * k + k)
+    for k in FLOATS:
+        yield f(X, k)
+
+
+@program
+def integer_argument(compile):
+    f = compile(lambda x, n: x * n - n)
+    for n in INTEGERS:
+        yield f(X, n)
+
+
+@program
+def argument_of_changing_kind(compile):
+    f = compile(lambda x, k: x * k)
+    for k in (2, 2.0, True, 2, 3, 3.0, False, 4, 4.5, True):
+        yield f(tensor(6, dtype=torch.int64), k)
+
+
+@program
+def keyword_and_default(compile):
+    @compile
+    def f(x, *, k=2.0, n=1):
+        return (x + k) * n
+    yield from calls(f, X)
+    for k in (2.0, 3.0, 4.0):
+        yield f(X, k=k)
+    for n in (1, 2, 3):
+        yield f(X, n=n, k=float(n))
+    yield f(X)
+
+
+@program
+def nested_arguments(compile):
+    f = compile(lambda x, options: x * options["scale"][0] + options["shift"])
+    for k in FLOATS:
+        yield f(X, {"scale": (k, "text"), "shift": k / 4})
+
+
+@program
+def named_tuples_and_dataclasses(compile):
+    Pair = namedtuple("Pair", "a b")
+
+    @dataclass
+    class Options:
+        k: float
+        n: int
+    f = compile(lambda x, pair, options: x * pair.a + pair.b * options.k - options.n)
+    for k in FLOATS:
+        yield f(X, Pair(k, 2), Options(k / 2, int(k) if abs(k) < 10 else 0))
+
+
+@program
+def arguments_packed(compile):
+    f = compile(lambda x, *ks, **named: x * sum(ks) + sum(named.values()))
+    for k in (1.0, 1.0, 2.0, 3.0):
+        yield f(X, k, 2.0, extra=k)
+        yield f(X, k, k, 1, extra=3)
+
+
+@program
+def global_number(compile):
+    global SCALE
+    f = compile(lambda x: x * SCALE)
+    for k in FLOATS:
+        SCALE = k
+        yield f(X)
+
+
+@program
+def entries_of_a_global_dict(compile):
+    f = compile(lambda x: x * OFFSETS["first"] + OFFSETS["rest"][1])
+    for n in INTEGERS:
+        OFFSETS["first"] = n
+        yield f(X)
+        OFFSETS["rest"][1] = n / 2
+        yield f(X)
+    OFFSETS.update(first=1, rest=[2, 3])
+
+
+@program
+def closure_cell(compile):
+    k = 1.0
+    f = compile(lambda x: x / k)
+    for k in FLOATS:
+        yield f(X)
+
+
+@program
+def attribute_of_an_object(compile):
+    options = SimpleNamespace(k=1.0, inner=SimpleNamespace(n=2))
+    f = compile(lambda x: x * options.k ** options.inner.n)
+    for k in (2.0, 2.0, 3.0, 0.5, -0.0):
+        options.k = k
+        yield f(X)
+    for n in (2, 3, 0, 1, -1):
+        options.inner.n = n
+        yield outcome(f, X)
+
+
+@program
+def attribute_of_a_module(compile):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.k, self.weight = 1.0, nn.Parameter(tensor(6))
+
+        def forward(self, x):
+            return x * self.weight * self.k
+    net = compile(Scaled())
+    for k in FLOATS:
+        net.k = k
+        yield backward(net(X))
+
+
+@program
+def class_attribute(compile):
+    class Options:
+        k = 1.0
+    f = compile(lambda x: x + Options.k)
+    for k in FLOATS:
+        Options.k = k
+        yield f(X)
+
+
+@program
+def learning_rate(compile):
+    @compile
+    @torch.no_grad()
+    def step(p, g, group):
+        p.add_(g, alpha=-group["lr"])
+        p.mul_(1 - group["lr"] * group["decay"])
+        return p.sum()
+    p, group = tensor(6), {"lr": 0.5, "decay": 0.0}
+    for lr in (0.5, 0.5, 0.25, 0.125, 1.0, -0.5):
+        group["lr"] = lr
+        yield step(p, X, group)
+    group["decay"] = 0.5
+    yield from calls(step, p, X, group)
+
+
+@program(exact=False)
+def learning_rate_of_an_optimizer(compile):
+    net = nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.5)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    loss = compile(lambda x: net(x).pow(2).mean() * optimizer.param_groups[0]["lr"])
+    for _ in range(5):
+        optimizer.zero_grad()
+        yield backward(loss(X))
+        optimizer.step()
+        schedule.step()
+
+
+@program
+def arithmetic_of_numbers(compile):
+    f = compile(lambda x, a, b: x * (a + b) / (a - b) + (a // b) ** 2 + a % b - abs(a) * -b)
+    for a, b in ((5, 2), (5, 2), (7, 2), (7, -3), (-9, 2.5), (9.0, 0.5), (4, 4), (3, 0), (5, 2)):
+        yield outcome(f, X, a, b)
+
+
+@program(exact=False)
+def mathematics_of_numbers(compile):
+    f = compile(lambda x, k: x * math.sqrt(k) + math.exp(-k) - round(k, 1) + math.floor(k) + min(k, 2) + max(k, 3))
+    for k in (4.0, 4.0, 2.25, 9.75, 0.0, -1.0, 1.0):
+        yield outcome(f, X, k)
+
+
+@program
+def comparisons_of_numbers(compile):
+    f = compile(lambda x, k, n: x * 2 if k > n else x + k if k == n else x - 1 if 0 <= k < n else -x)
+    for k, n in ((3.0, 2), (4.0, 2), (2.0, 2), (1.0, 2), (1.5, 2), (-1.0, 2), (5.0, 2), (math.nan, 2), (3.0, 2)):
+        yield f(X, k, n)
+
+
+@program
+def number_as_truth(compile):
+    f = compile(lambda x, k: x * k if k else x)
+    for k in (1.0, 2.0, 0.0, -0.0, math.nan, 3, 0, 4):
+        yield f(X, k)
+
+
+@program
+def turns_of_a_loop(compile):
+    @compile
+    def f(x, n):
+        for k in range(n):
+            x = x + k
+        return x
+    for n in (2, 2, 3, 0, 4, 2, -1):
+        yield f(X, n)
+
+
+@program
+def number_as_index_and_size(compile):
+    f = compile(lambda x, i, n: (x[i], x[i:], x.new_zeros(n) + i, x.repeat(n)))
+    for i, n in ((0, 1), (0, 1), (1, 2), (-1, 3), (2, 0), (9, 1), (0, 2)):
+        yield outcome(f, X, i, n)
+
+
+@program
+def number_as_dimension(compile):
+    f = compile(lambda x, d: x.sum(d) + x.shape[d])
+    for d in (0, 0, 1, -1, 2, 0, 5):
+        yield outcome(f, tensor(2, 3, 3), d)
+
+
+@program
+def number_as_exponent(compile):
+    f = compile(lambda x, k: (x.abs() + 1) ** k)
+    for k in (2, 2, 3, 0, 1, 2.0, -1):
+        yield f(X, k)
+
+
+@program
+def numbers_of_tensor_functions(compile):
+    @compile
+    def f(x, k):
+        return (torch.full((2,), k), torch.add(x, x, alpha=k), x.clamp(min=-k, max=k), torch.where(x > k, k, x),
+                torch.tensor([k, 1.0]), x.masked_fill(x > 0, k), torch.addcmul(x, x, x, value=k))
+    for k in (2.0, 2.0, 0.5, 1.5, -0.0):
+        yield f(X, k)
+
+
+@program
+def numbers_that_are_returned(compile):
+    f = compile(lambda x, k, n: (x * k, k, n, k * 2 + n, [n // 2, {"k": -k}]))
+    for k, n in ((1.0, 2), (1.0, 2), (2.5, 7), (-0.0, -7), (math.nan, 0), (1e300, 1 << 70)):
+        yield f(X, k, n)
+
+
+@program
+def number_beside_integers_of_a_tensor(compile):
+    f = compile(lambda x, k: x * k + 1)
+    for dtype in (torch.int64, torch.uint8, torch.bool, torch.float16, torch.bfloat16):
+        for k in (2, 3, 1.5, 2.5, True, -1):
+            yield f(tensor(6).abs().to(dtype), k)
+
+
+@program
+def large_integers(compile):
+    f = compile(lambda x, n: x + n)
+    for n in (1 << 40, 1 << 40, 1 << 62, -(1 << 63), 1 << 63, 1 << 64, 3):
+        yield outcome(f, tensor(3, dtype=torch.int64), n)
+
+
+@program
+def complex_and_boolean_numbers(compile):
+    f = compile(lambda x, k: x * k)
+    for k in (1j, 1j, 2j, 1 + 2j, True, False, 2.0, complex(-0.0, 0.0)):
+        yield f(X, k)
+
+
+@program
+def number_and_gradient(compile):
+    f = compile(lambda x, k, n: x.pow(2) * k + x * n)
+    for k, n in ((1.0, 1), (2.0, 1), (3.0, 2), (4.0, 3), (-0.0, 0)):
+        x = leaf(6)
+        yield backward(f(x, k, n))
+
+
+@program
+def counter_by_the_caller(compile):
+    class State:
+        step = 0
+    f = compile(lambda x: x / (1 + State.step))
+    for _ in range(6):
+        State.step += 1
+        yield f(X)
+
+
+@program
+def subclass_of_float(compile):
+    class Metres(float):
+        def __mul__(self, other):
+            return float(self) * other * 100
+        __rmul__ = __mul__
+    f = compile(lambda x, k: (k * 2.0) + x)
+    for k in (Metres(2), Metres(2), Metres(3), 2.0, 3.0, Metres(2)):
+        yield f(X, k)
+
+
+@program
+def number_named_as_text(compile):
+    f = compile(lambda x, k: (x + k, f"{k:.1f}", str(k), isinstance(k, float), type(k) is float))
+    for k in (1.0, 1.0, 2.0, 3.0, 3):
+        yield f(X, k)
+
+
+@program
+def number_shared_by_two_places(compile):
+    options = {"a": 1.5, "b": 1.5}
+    f = compile(lambda x, k: x * options["a"] - options["b"] * k)
+    for a, b, k in ((1.5, 1.5, 1.5), (2.5, 2.5, 2.5), (2.5, 3.5, 1.0), (4.5, 3.5, 2.0), (5.5, 6.5, 7.5)):
+        options.update(a=a, b=b)
+        yield f(X, k)

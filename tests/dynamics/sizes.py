@@ -1,0 +1,328 @@
+"""Tensors of changing sizes."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+SIZES = (4, 4, 6, 6, 3, 8, 1, 4, 0, 2, 7)
+
+
+def over(f, make=lambda n: (tensor(n, 3),), sizes=SIZES):
+    for n in sizes:
+        yield f(*make(n))
+
+
+def under_gradient(f, make=lambda n: (leaf(n, 3),), sizes=(4, 4, 6, 6, 3, 1, 5)):
+    for n in sizes:
+        arguments = make(n)
+        yield backward(f(*arguments)), arguments
+
+
+@program
+def pointwise(compile):
+    yield from over(compile(lambda x: x * 2 + 1))
+
+
+@program
+def pointwise_always_dynamic(compile):
+    yield from over(compile(lambda x: x * 2 + 1, dynamic=True))
+
+
+@program
+def pointwise_never_dynamic(compile):
+    yield from over(compile(lambda x: x * 2 + 1, dynamic=False))
+
+
+@program
+def reductions(compile):
+    yield from over(compile(lambda x: (x.sum(0), x.sum(1), x.sum(), x.mean(1), x.any(), x.prod(1))))
+
+
+@program
+def largest_of_nothing(compile):
+    f = compile(lambda x: x.amax(0))
+    for n in SIZES:
+        yield outcome(f, tensor(n, 3))
+
+
+@program
+def broadcast_of_one(compile):
+    f = compile(lambda x, y: x + y)
+    for n, m in ((4, 4), (5, 5), (1, 5), (5, 1), (6, 6), (1, 1), (4, 5), (0, 1), (0, 0), (7, 7)):
+        yield outcome(f, tensor(n, 3), tensor(m, 3))
+
+
+@program
+def two_sizes(compile):
+    f = compile(lambda x, y: x @ y + 1)
+    for n, m in ((4, 4), (4, 4), (4, 6), (6, 4), (5, 7), (1, 7), (7, 1), (0, 3), (3, 0)):
+        yield f(tensor(n, 3), tensor(3, m))
+
+
+@program
+def inner_size(compile):
+    f = compile(lambda x, y: x @ y)
+    for n, m in ((4, 4), (5, 5), (6, 6), (0, 0), (1, 1), (6, 7), (7, 7)):
+        yield outcome(f, tensor(2, n), tensor(m, 2))
+
+
+@program
+def size_in_arithmetic(compile):
+    yield from over(compile(lambda x: x * x.shape[0] + x.numel() / (1 + x.size(0)) - len(x)))
+
+
+@program
+def size_returned(compile):
+    yield from over(compile(lambda x: (x + 1, x.shape, x.shape[0] * 2, len(x), x.numel(), tuple(x.stride()))))
+
+
+@program
+def size_decides(compile):
+    yield from over(compile(lambda x: x * 2 if x.shape[0] > 4 else x + 1 if x.shape[0] % 2 == 0 else -x))
+
+
+@program
+def loop_over_a_size(compile):
+    @compile
+    def f(x):
+        total = torch.zeros(3)
+        for k in range(x.shape[0]):
+            total = total * 2 + x[k]
+        return total
+    yield from over(f)
+
+
+@program
+def reshape_by_sizes(compile):
+    yield from over(compile(lambda x: (x.view(x.shape[0] * 3), x.reshape(-1), x.view(3, -1) + 1, x.unsqueeze(1).flatten())),
+                    sizes=(4, 4, 6, 3, 8, 1, 2))
+
+
+@program
+def reshape_that_needs_a_divisor(compile):
+    f = compile(lambda x: x.view(x.shape[0] // 2, 2, 3).sum(1))
+    for n in (4, 4, 6, 8, 5, 2, 0, 4, 10):
+        yield outcome(f, tensor(n, 3))
+
+
+@program
+def cat_and_stack(compile):
+    yield from over(compile(lambda x: (torch.cat([x, x * 2]), torch.stack([x, x], 1), torch.cat([x, x], 1))))
+
+
+@program
+def split_and_chunk(compile):
+    f = compile(lambda x: (*x.split(2), *x.chunk(3)))
+    for n in (4, 4, 6, 5, 1, 4, 7):
+        yield [t + 1 for t in f(tensor(n, 3))]
+
+
+@program
+def slices_of_a_size(compile):
+    yield from over(compile(lambda x: (x[1:] - x[:-1], x[::2] + 1, x[-2:] * 2, x[: x.shape[0] // 2] + 1)), sizes=(4, 4, 6, 3, 8, 2, 7))
+
+
+@program
+def padding(compile):
+    yield from over(compile(lambda x: F.pad(x, (1, 2, 0, 8 - x.shape[0]), value=2.0)))
+
+
+@program
+def ranges_and_masks(compile):
+    @compile
+    def f(x):
+        n = x.shape[0]
+        return torch.arange(n), torch.ones(n, n).tril() + x.sum(1), torch.eye(n), torch.zeros_like(x), torch.full((n,), n)
+    yield from over(f)
+
+
+@program
+def indexing(compile):
+    f = compile(lambda x, i: x[i] + x.index_select(0, i).flip(0))
+    for n, m in ((4, 3), (4, 3), (5, 4), (6, 7), (1, 2), (3, 0)):
+        yield f(tensor(n, 3), torch.arange(m) % n)
+
+
+@program
+def embedding_with_positions(compile):
+    table, places = nn.Embedding(5, 4), nn.Embedding(12, 4)
+    for p in (table.weight, places.weight):
+        with torch.no_grad():
+            p.copy_(tensor(*p.shape))
+    f = compile(lambda ids: table(ids) + places(torch.arange(ids.shape[1])))
+    for b, t in ((2, 4), (2, 4), (3, 5), (1, 6), (3, 12), (2, 13), (4, 4)):
+        yield outcome(f, torch.arange(b * t).reshape(b, t) % 5)
+
+
+@program(exact=False)
+def softmax_and_losses(compile):
+    @compile
+    def f(x, target):
+        return F.softmax(x, -1), F.log_softmax(x, 0), F.cross_entropy(x, target), F.layer_norm(x, (3,))
+    for n in (4, 4, 6, 5, 1, 7):
+        yield f(tensor(n, 3), torch.arange(n) % 3)
+
+
+@program(exact=False)
+def perceptron_training(compile):
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    f = compile(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for n in (4, 4, 6, 5, 1, 8):
+        optimizer.zero_grad()
+        yield backward(f(tensor(n, 3)))
+        optimizer.step()
+
+
+@program(exact=False)
+def convolution(compile):
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    f = compile(net)
+    for b, n in ((2, 4), (2, 4), (3, 4), (3, 6), (1, 8), (2, 5)):
+        yield backward(f(tensor(b, 1, n, n)))
+
+
+@program(exact=False)
+def batch_norm_in_training(compile):
+    net = compile(nn.BatchNorm1d(3))
+    for n in (4, 4, 6, 5, 2):
+        yield backward(net(tensor(n, 3)))
+    yield outcome(net, tensor(1, 3))
+    net.eval()
+    yield from over(net, sizes=(4, 6, 1))
+
+
+@program(exact=False)
+def attention(compile):
+    @compile
+    def f(q, k):
+        weights = F.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+        return weights @ k
+    for t, s in ((4, 4), (4, 4), (5, 5), (6, 3), (1, 7), (2, 2)):
+        q, k = leaf(2, t, 4), leaf(2, s, 4)
+        yield backward(f(q, k)), q, k
+
+
+@program(exact=False)
+def recurrence(compile):
+    cell = nn.RNNCell(3, 4)
+
+    @compile
+    def f(xs):
+        h = xs.new_zeros(xs.shape[1], 4)
+        for x in xs:
+            h = cell(x, h)
+        return h
+    for t, b in ((2, 3), (2, 3), (3, 3), (2, 4), (1, 1), (3, 5)):
+        yield backward(f(tensor(t, b, 3)))
+
+
+@program
+def gradients(compile):
+    yield from under_gradient(compile(lambda x: (x * x).sum(0) + x.mean(1, keepdim=True)[:1, 0]))
+
+
+@program
+def gradient_of_an_expansion(compile):
+    f = compile(lambda x, y: x * y)
+    yield from under_gradient(f, lambda n: (leaf(n, 3), leaf(3)))
+    yield from under_gradient(f, lambda n: (leaf(1, 3), leaf(n, 1)))
+
+
+@program
+def writes_to_arguments(compile):
+    @compile
+    def f(x, y):
+        x.add_(1)
+        x[1:] *= 2
+        return y.copy_(x).sum()
+    yield from over(f, lambda n: (tensor(n, 3), tensor(n, 3)))
+
+
+@program
+def views_of_arguments(compile):
+    f = compile(lambda x: (x[1:], x.t(), x.view(-1), x.flatten(), x.unsqueeze(0)))
+    for n in SIZES:
+        x = tensor(n, 3)
+        found = f(x)
+        found[1].mul_(2)
+        yield found, x
+
+
+@program
+def views_of_results(compile):
+    @compile
+    def f(x):
+        y = x + 1
+        return y[: x.shape[0] // 2], y
+    for n in SIZES:
+        part, whole = f(tensor(n, 3))
+        part.zero_()
+        yield part, whole
+
+
+@program
+def layouts(compile):
+    f = compile(lambda x: x + 1)
+    for n in (4, 5, 6):
+        for x in (tensor(n, 3), tensor(3, n).t(), tensor(n, 6)[:, ::2], tensor(1, 3).expand(n, 3), tensor(n, 4)[:, 1:]):
+            yield f(x)
+
+
+@program
+def dimensions(compile):
+    f = compile(lambda x: x.sum(-1) * 2)
+    for shape in ((4, 3), (4, 3), (5, 3), (2, 5, 3), (3,), (5, 4), (2, 2, 2, 3), (6, 3)):
+        yield f(tensor(*shape))
+
+
+@program
+def every_size_at_once(compile):
+    f = compile(lambda x: x.transpose(1, 2).reshape(x.shape[0], -1) + 1)
+    for shape in ((2, 3, 4), (2, 3, 4), (3, 3, 4), (3, 4, 4), (3, 4, 5), (5, 2, 3), (1, 1, 1), (0, 3, 4), (2, 0, 4)):
+        yield outcome(f, tensor(*shape))
+
+
+@program
+def lists_of_changing_lengths(compile):
+    f = compile(lambda xs: sum(x.sum() for x in xs) + len(xs))
+    for n in (1, 1, 2, 3, 0, 2, 4):
+        yield f([tensor(k + 1) for k in range(n)])
+
+
+@program
+def size_kept_on_an_object(compile):
+    class Pool(nn.Module):
+        size = None
+
+        def forward(self, x):
+            if self.size != x.shape:
+                self.size, self.ones = x.shape, torch.ones(x.shape)
+            return x + self.ones
+    yield from over(compile(Pool()))
+
+
+@program
+def marked_dynamic(compile):
+    f = compile(lambda x: x.sum(0) + 1)
+    for n in (4, 5, 6, 1, 0):
+        x = tensor(n, 3)
+        if n > 1:
+            torch._dynamo.mark_dynamic(x, 0)
+        yield f(x).clone()
+
+
+@program
+def sizes_that_agree_by_chance(compile):
+    f = compile(lambda x, y: (x.sum(0), y.sum(0), x.shape == y.shape))
+    for n, m in ((4, 4), (4, 4), (5, 5), (6, 6), (6, 7), (7, 6), (3, 3)):
+        yield f(tensor(n, 3), tensor(m, 3))
+
+
+@program
+def returning_to_old_sizes(compile):
+    f = compile(lambda x: (x - x.mean(0)) * x.shape[0])
+    for n in (2, 4, 8, 16, 2, 4, 8, 16, 32, 64, 2, 4):
+        yield f(tensor(n, 3) * 4)
+    yield from calls(f, tensor(2, 3))
