@@ -72,7 +72,8 @@ def attribute(holder: Any, name: str) -> Any:
 def snapshot(container: Any) -> tuple:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
-        return tuple(dict.keys(container)), tuple(map(noted, dict.values(container)))
+        kind = OrderedDict if isinstance(container, OrderedDict) else dict  # an OrderedDict keeps an order of its own
+        return tuple(kind.keys(container)), tuple(map(noted, kind.values(container)))
     if isinstance(container, (set, frozenset)):
         return (frozenset((type(v), v) for v in container),)
     return (tuple(map(noted, container)),)
@@ -139,8 +140,8 @@ class Read:
         if self.kind == "attr" and not missing:
             place = "attributes" if self.key == "__dict__" else "attribute"
             return place, holder, self.key, self.expected
-        if self.kind == "type":
-            return "type", holder, None, self.expected
+        if self.kind in ("type", "size"):
+            return self.kind, holder, None, self.expected
         if self.kind == "contents":
             if kind is dict:
                 return "entries", holder, *self.expected

@@ -75,6 +75,8 @@ class Observer:
         self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
         #: functions, classes and modules of the user, with their attributes before the run
         self._holders: list[tuple[Any, str, dict]] = []
+        #: modules of libraries, and torch.Tensor
+        self._libraries: list[tuple[Any, str]] = []
         self._attributes: set[str] = set()
         self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
         #: places where the run wrote, or may have, as they were before -> whether it surely did
@@ -104,6 +106,8 @@ class Observer:
         self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
             self._watch_class(nn.Module)
+            self._follow(torch.Tensor, "torch.Tensor")
+            self._read("size", self._vars(torch.Tensor), None, len(vars(torch.Tensor)), "the methods of torch.Tensor", follow=False)
             for name, hooks in GLOBAL_MODULE_HOOKS.items():
                 self._follow(hooks, f"torch.nn.modules.module.{name}")
             root = self._function.__self__ if isinstance(self._function, types.MethodType) else None
@@ -273,7 +277,7 @@ class Observer:
         elif isinstance(value, ContextVar):
             self._read("call", value.get, (None,), value.get(None), name)
         elif isinstance(value, functools._lru_cache_wrapper):
-            self._follow(value.__wrapped__, name)
+            self._follow_memo(value, name)
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 self._follow(item, f"{name}[{i}]")
@@ -293,13 +297,32 @@ class Observer:
             self._read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
         self._follow_holder(function, name)
 
+    def _follow_memo(self, function: Any, name: str) -> None:
+        """A function that remembers its results: a call that it answers from memory is a read of what it remembers."""
+        if kind_of_module(function.__module__) == USER:
+            remembered = functools.partial(_remembered, function)
+            self._read("call", remembered, (), remembered(), f"what {name} remembers")
+        self._follow(function.__wrapped__, name)
+
     def _follow_holder(self, holder: Any, name: str) -> None:
-        """A function, class or module of the user: guard the attributes that the code entered so far names."""
-        if kind_of_module(self._module_of(holder)) != USER:
-            return
-        self._holders.append((holder, name, dict(vars(holder))))
-        for attribute in self._attributes:
-            self._read_named(holder, name, attribute)
+        """A function, class or module: guard the attributes that the code entered so far names. Of a class of the user's also
+        what operators call; of torch's and other libraries' functions and classes nothing, but for tensors."""
+        if kind_of_module(self._module_of(holder)) == USER:
+            self._holders.append((holder, name, dict(vars(holder))))
+            for attribute in self._attributes:
+                self._read_named(holder, name, attribute)
+            for special in _specials(holder) if isinstance(holder, type) else ():
+                self._read_named(holder, name, special)
+        elif isinstance(holder, types.ModuleType) or holder is torch.Tensor:
+            self._libraries.append((holder, name))
+            for attribute in self._attributes & vars(holder).keys():
+                self._read_of_library(holder, name, attribute)
+
+    def _read_of_library(self, holder: Any, name: str, attribute: str) -> None:
+        """Guard a function of a library's module, or a method of tensors, which a program may replace."""
+        found = vars(holder)[attribute]
+        follow = isinstance(found, (types.ModuleType, types.FunctionType))
+        self._read("item", self._vars(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 
     def _read_named(self, holder: Any, name: str, attribute: str) -> None:
         """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that."""
@@ -346,6 +369,9 @@ class Observer:
             self._effect(f"reads {name}, an iterator from outside the function", user_line())
             return
         if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not _open(cls):
+            return
+        if cls is types.SimpleNamespace:  # whose attribute access can't be watched
+            self._follow_contents(vars(value), name, name)
             return
         if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
             return
@@ -415,7 +441,7 @@ class Observer:
         found = self._class_attribute(type(obj), name)
         if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
             if isinstance(found, types.MemberDescriptorType):
-                self._read("attr", obj, name, found.__get__(obj), subject)
+                self._read("attr", obj, name, _slot(found, obj), subject)
             return
         if own is not None:
             if name in _TABLES and isinstance(obj, nn.Module):
@@ -584,6 +610,9 @@ class Observer:
         for attribute in new:
             for holder, name, _ in list(self._holders):
                 self._read_named(holder, name, attribute)
+            for holder, name in list(self._libraries):
+                if attribute in vars(holder):
+                    self._read_of_library(holder, name, attribute)
         for attribute, number in attributes_written(code):
             self._written.setdefault(attribute, f"{code.co_filename}:{number}")
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
@@ -674,6 +703,27 @@ def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:
     """Whether a frame with these variables may be one of the function."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or ())
     return all(_content(cell) is values.get(name, MISSING) for name, cell in cells)
+
+
+def _slot(member: types.MemberDescriptorType, obj: Any) -> Any:
+    try:
+        return member.__get__(obj)
+    except AttributeError:
+        return MISSING
+
+
+def _specials(cls: type) -> list[str]:
+    """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
+    return [name for name, value in vars(cls).items()
+            if name.startswith("__") and isinstance(value, types.FunctionType) and name not in _OURS]
+
+
+def _remembered(function: Any) -> tuple:
+    """What a function made by functools.lru_cache holds, its results among it."""
+    def links(held):
+        return type(held) is dict and any(type(value).__name__ == "_lru_list_elem" for value in held.values())
+    return tuple(held for held in gc.get_referents(function)
+                 if not (links(held) or isinstance(held, type) or type(held) is object))
 
 
 def _content(cell: types.CellType) -> Any:

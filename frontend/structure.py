@@ -142,9 +142,13 @@ class Arguments:
         if first is not None:
             self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same tensor as an earlier one,", value))
             return
+        if type(value) not in (torch.Tensor, nn.Parameter):  # whose attributes may run code of the user's
+            raise Unsupported(f"argument {name} is a tensor of the class {type(value).__name__}")
         if not has_strides(value):
             raise Unsupported(f"argument {name} is a tensor without strides ({'nested' if value.is_nested else value.layout})")
         variable = self._locals[id(value)] = self._local(access)
+        kind = self._names.bind(type(value))
+        self.steps.append(Condition(f"type({variable}) is {kind}", f"type({variable})", f"type of {name}", type(value)))
         self.steps.append(Condition(f"not {variable}.is_nested", f"{variable}.is_nested", f"{name}.is_nested", False))
         self.places[id(value)] = place
         self.tensors.append((variable, name, value))

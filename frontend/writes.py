@@ -147,7 +147,7 @@ def _deque_steps(now: list, before: tuple) -> Iterator[tuple]:
 def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
     """Keys that stay in order stay; those behind the first that does not are put in again."""
     keys, values = before
-    old, now = dict(zip(keys, values)), list(dict.items(container))
+    old, now = dict(zip(keys, values)), list(zip(*snapshot(container)))
     kept = [k for k in keys if k in container]
     stay = _common(kept, [k for k, _ in now])
     moved = dict.fromkeys(kept[stay:])

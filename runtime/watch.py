@@ -19,6 +19,7 @@ KINDS = {
     "no entry": "(mapping, key, None): any other mapping lacks a key",
     "attribute": "(object, name, value): what an object's attribute is",
     "type": "(object, None, type): what an object's class is",
+    "size": "(container, None, int): how many items a container has",
     "attributes": "(object, None, dict): what an object's `__dict__` is",
     "nothing": "(container, None, None): a container is empty",
     "entries": "(dict, keys, values): all that a dict has, in order, as two tuples",
@@ -45,6 +46,7 @@ extern object *PyObject_GetAttr(object *, object *);
 extern object *PyObject_Type(object *);
 extern object *PyObject_GenericGetDict(object *, void *);
 extern long PyObject_Size(object *);
+extern long PyLong_AsLong(object *);
 extern object *PyErr_Occurred(void);
 extern void PyErr_Clear(void);
 extern void Py_DecRef(object *);
@@ -84,9 +86,10 @@ static int holds_one(const place *p)
     case 3: return PySequence_Contains(p->holder, p->key) == 0;
     case 4: return is(PyObject_GetAttr(p->holder, p->key), p->expected);
     case 5: return is(PyObject_Type(p->holder), p->expected);
-    case 6: return is(PyObject_GenericGetDict(p->holder, 0), p->expected);
-    case 7: return PyObject_Size(p->holder) == 0;
-    case 8: return holds_entries(p);
+    case 6: return PyObject_Size(p->holder) == PyLong_AsLong(p->expected);
+    case 7: return is(PyObject_GenericGetDict(p->holder, 0), p->expected);
+    case 8: return PyObject_Size(p->holder) == 0;
+    case 9: return holds_entries(p);
     default: return holds_elements(p);
     }
 }

@@ -764,7 +764,7 @@ def test_every_kind_of_place():
     places = {
         "item": (d, "a", X), "no item": (d, "b", None), "entry": (space, "a", X), "no entry": (space, "b", None),
         "attribute": (o, "x", X), "type": (o, None, Plain), "attributes": (o, None, vars(o)), "nothing": (empty, None, None),
-        "entries": (d, ("a",), (X,)), "elements": (items, None, (X,))}
+        "entries": (d, ("a",), (X,)), "elements": (items, None, (X,)), "size": (space, None, 1)}
     assert set(places) == set(KINDS)
     o.x = X
     changes = {
@@ -772,7 +772,7 @@ def test_every_kind_of_place():
         "entry": lambda: d.update(a=1), "no entry": lambda: d.update(b=1),
         "attribute": lambda: delattr(o, "x"), "type": lambda: setattr(o, "__class__", type("Other", (), {})),
         "attributes": lambda: setattr(o, "__dict__", {}), "nothing": lambda: empty.update(a=1), "entries": lambda: d.update(b=1),
-        "elements": lambda: items.append(1)}
+        "elements": lambda: items.append(1), "size": lambda: d.update(b=1)}
     for kind, place in places.items():
         holds = watch([(kind, *place)])
         assert holds() is True and holds() is True

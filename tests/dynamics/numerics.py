@@ -41,7 +41,7 @@ def no_identity_that_nan_breaks(compile):
 @program
 def extrema_of_special_values(compile):
     f = compile(lambda a, b: (torch.maximum(a, b), torch.minimum(a, b), torch.fmax(a, b) + 0.0, torch.fmin(a, b) + 0.0, a.clamp(b, b + 1),
-                              a.clamp(-1, 1), a.clamp(min=0), a.clamp(max=-0.0), a.relu(), F.relu6(a), F.hardtanh(a)))
+                              a.clamp(-1, 1), a.clamp(min=0) + 0.0, a.clamp(max=-0.0) + 0.0, a.relu(), F.relu6(a) + 0.0, F.hardtanh(a)))
     yield from calls(f, *pairs())
 
 
@@ -67,7 +67,7 @@ def choices_of_special_values(compile):
 @program
 def remainders_of_special_values(compile):
     yield from calls(compile(lambda a, b: (torch.fmod(a, b), torch.remainder(a, b), a // b, torch.div(a, b, rounding_mode="trunc"),
-                                           a % 3, a // -2.0)), *(torch.where(t.abs() < 1e-37, 0.25, t) for t in pairs()))
+                                           a % 3, a // -2.0)), *(torch.where((t.abs() > 1e-37) & (t.abs() < 1e37), t, 0.25) for t in pairs()))
 
 
 @program
