@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import config
-from ..errors import BuildError, SmeltError, SmeltWarning, Unsupported
+from ..errors import BuildError, SmeltWarning, Unsupported
 from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .fetched import Fetched, Found
 from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
@@ -31,6 +31,8 @@ from .torch_internals import active_dispatch_modes, active_function_modes, activ
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
+#: What torch's ops raise. Anything else comes from code of the user's, or of torch's around the call.
+OP_ERRORS = (RuntimeError, IndexError, ValueError, TypeError)
 
 
 class Run(Protocol):
@@ -44,15 +46,13 @@ class Run(Protocol):
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
 
-    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for. `writes`: whether
-    it leaves more behind than its result."""
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
     reads: Sequence[Read] = ()
-    writes: bool = False
 
     def __post_init__(self):
         self.check = self.guards.check
@@ -117,15 +117,20 @@ class CompiledFunction:
                 if run is None or run.broken:
                     return self._function(*args, **kwargs)
                 try:
-                    results = run(tensors)
-                except Exception as error:
-                    if not program.writes or isinstance(error, SmeltError):
-                        raise
-                    break  # nothing is written yet: eager fails at the same place, and leaves what eager leaves
-                return program.make(results, args, kwargs)
+                    found = run(tensors)
+                except OP_ERRORS as error:
+                    raised = error  # dealt with outside, so as not to be the context of what the function raises
+                    break
+                return program.make(found, args, kwargs)
         else:
             return self._first_call(args, kwargs)
-        return self._function(*args, **kwargs)
+        return self._raising(raised, args, kwargs)
+
+    def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
+        """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
+        result = self._function(*args, **kwargs)
+        self._warn("raised", f"{self.name}: a compiled program raised {type(error).__name__}, the function itself did not: {error}")
+        return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method. Every instance has its own programs, which live as long as it does."""
@@ -239,7 +244,7 @@ class CompiledFunction:
         guards = self._guards(arguments, names, observer, recording, rebuild.numbers)
         run = self._built(recording)
         run = Passing(run, len(rebuild.numbers)) if rebuild.numbers else run
-        return self._case(arguments, observer, guards, run, rebuild.make, writes=bool(observer.writes or recording.writebacks))
+        return self._case(arguments, observer, guards, run, rebuild.make)
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
@@ -249,11 +254,11 @@ class CompiledFunction:
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
-    def _case(self, arguments: Arguments, observer: Observer, *program, **more) -> CompiledProgram:
+    def _case(self, arguments: Arguments, observer: Observer, *program) -> CompiledProgram:
         reads = observer.reads.values()
         if looks_at_types(reads):
-            return CompiledProgram(*program, **more)
-        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads), **more)
+            return CompiledProgram(*program)
+        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads))
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""

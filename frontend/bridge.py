@@ -37,6 +37,8 @@ class Executable:
         self._run = forward if derivative is None else Differentiable(
             recording, forward, derivative, verify, lambda: bool(self.broken),
             lambda found, inputs: self._report(found, "backward", inputs))
+        if recording.random:
+            self._run = _restoring(self._run)
         self._plain = not recording.writebacks and all(isinstance(r, Fresh) for r in recording.results)
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
@@ -96,6 +98,18 @@ class Executable:
         if self.verify == "raise":
             raise WrongResult(told)
         warnings.warn(told, SmeltWarning, stacklevel=5)
+
+
+def _restoring(function: Callable) -> Callable:
+    """One that draws no random numbers where it raises: then the user's function runs instead, which draws its own."""
+    def run(*inputs):
+        state = torch.get_rng_state()
+        try:
+            return function(*inputs)
+        except Exception:
+            torch.set_rng_state(state)
+            raise
+    return run
 
 
 def _outside_autocast(function: Callable) -> Callable:

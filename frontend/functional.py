@@ -20,7 +20,7 @@ from typing import Callable
 import torch
 
 from ..compiler.builder import Builder
-from ..compiler.ir import TensorType, Type, Value
+from ..compiler.ir import TensorType, Type, Value, dense
 from ..compiler.ops.views import inverse
 from ..errors import Unsupported
 from .gradients import Reach, custom_function
@@ -183,6 +183,8 @@ class Memory:
         base, grad, flag = alias.base, torch.is_grad_enabled(), tensor.requires_grad
         if base.input is not None:
             self._refuse_shared_write(base)
+            if not dense(base.type.shape, base.type.strides) and not _distinct(base.type.shape, base.type.strides):
+                raise Unsupported("writes to an input whose elements share memory")
             if grad and flag:
                 raise Unsupported("writes in place to an input that requires grad")
         if grad and flag and alias.family.torn:

@@ -107,7 +107,8 @@ class Observer:
         try:
             self._watch_class(nn.Module)
             self._follow(torch.Tensor, "torch.Tensor")
-            self._read("size", self._vars(torch.Tensor), None, len(vars(torch.Tensor)), "the methods of torch.Tensor", follow=False)
+            self._read("size", self._vars(torch.Tensor), None, len(vars(torch.Tensor)), "the methods of torch.Tensor",
+                       follow=False)
             for name, hooks in GLOBAL_MODULE_HOOKS.items():
                 self._follow(hooks, f"torch.nn.modules.module.{name}")
             root = self._function.__self__ if isinstance(self._function, types.MethodType) else None

@@ -241,6 +241,8 @@ class Recorder:
             return self._memory.current(alias) if id(given) in unread else self._memory.read(given, alias)
         if isinstance(given, (list, tuple)):
             return type(given)([self._read(g, call, unread) for g in given])
+        if type(given) is int and not -1 << 63 <= given < 1 << 63:
+            raise Unsupported("a whole number of more than 64 bits")
         return given
 
     def _record(self, call: "_Call", result) -> None:
@@ -419,6 +421,8 @@ class Recorder:
     def _finish(self, results: Sequence[torch.Tensor]) -> Recording:
         aliases = [self._alias(t) for t in results]
         self._check_inputs()
+        if not torch.is_grad_enabled() and any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases)):
+            raise Unsupported("gives a result that requires grad, though gradients are off where it is called")
         outputs = _Outputs(self._b)
         entries: dict[int, Result] = {}
         for tensor, alias in zip(results, aliases):

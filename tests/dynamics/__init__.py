@@ -6,12 +6,13 @@ between the two runs (`snapshot.py`), so that a program says nothing about what 
 """
 from importlib import import_module
 
-from .harness import PROGRAMS, Outcome, Program, check, run
+from .harness import PROGRAMS, Outcome, Program, check, difference_made, run
 
 #: The modules of programs, in the order of what they are about: control flow, state, tensors, the world outside.
-ROWS = ("branches", "numbers", "sizes", "state_read", "state_written", "aliasing", "autograd", "random_numbers", "modes", "errors",
+ROWS = ("branches", "numbers", "sizes", "state_read", "state_written", "aliasing", "autograd", "random_numbers", "modes",
+        "errors",
         "threads", "nesting", "numerics")
 for _row in ROWS:
     import_module(f"{__name__}.{_row}")
 
-__all__ = ["PROGRAMS", "ROWS", "Outcome", "Program", "check", "run"]
+__all__ = ["PROGRAMS", "ROWS", "Outcome", "Program", "check", "difference_made", "run"]

@@ -447,7 +447,8 @@ def results_that_need_none(compile):
 
 @program
 def ties(compile):
-    f = compile(lambda x: (x.max(), x.amax(0), x.max(0).values, x.abs().sum(), torch.maximum(x, x.flip(0)), x.clamp(-1, 1), x.relu()))
+    f = compile(lambda x: (x.max(), x.amax(0), x.max(0).values, x.abs().sum(), torch.maximum(x, x.flip(0)), x.clamp(-1, 1),
+                           x.relu()))
     for _ in range(3):
         x = torch.tensor([[1.0, 1, 0], [1, -1, 0]]).requires_grad_()
         torch.autograd.backward([r.sum() for r in f(x)])

@@ -95,13 +95,12 @@ def backward(result: torch.Tensor) -> torch.Tensor:
 
 def run(program: Program, **options: Any) -> Outcome:
     """Run a program plain and compiled with these options of smelt.compile, and compare the two."""
-    plain = observe(program, lambda function=None, **ignored: function or (lambda f: f))
     with _created() as functions:
-        compiled = observe(program, lambda function=None, **own: smelt.compile(function, **{**options, **own}))
+        different = difference_made(program, lambda function=None, **own: smelt.compile(function, **{**options, **own}))
     reports = [smelt.explain(f) for f in functions if f.programs or f.fallbacks]
     eager = tuple(reason for report in reports for reason in report.fallbacks)
     defects = [p.broken for report in reports for p in report.programs if p.broken] + [r for r in eager if "internal error" in r]
-    wrong = next(iter(defects), "") or _first_difference(compiled, plain, program.exact)
+    wrong = next(iter(defects), "") or different
     return Outcome(wrong, bool(reports) and all(r.compiled for r in reports), eager, sum(len(r.programs) for r in reports))
 
 
@@ -109,6 +108,12 @@ def check(program: Program, **options: Any) -> None:
     """AssertionError where the compiled run is not the plain run."""
     found = run(program, **options)
     assert not found.wrong, f"{program}: {found.wrong}"
+
+
+def difference_made(program: Program, compile: Callable) -> str:
+    """The first thing that is not as without this `compile`; "" if there is none."""
+    plain = observe(program, lambda function=None, **ignored: function or (lambda f: f))
+    return _first_difference(observe(program, compile), plain, program.exact)
 
 
 def observe(program: Program, compile: Callable) -> list[list[Fact]]:
@@ -139,7 +144,8 @@ def _add_surroundings(seen: Snapshot, said: str) -> None:
     seen.add("torch's random state", hash(torch.get_rng_state().numpy().tobytes()))
     seen.add("other random states", hash((random.getstate(), keys.tobytes(), *rest)))
     seen.add("printed", said)
-    seen.add("switches", (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(), torch.get_num_threads(),
+    seen.add("switches", (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
+                          torch.get_num_threads(),
                           torch.are_deterministic_algorithms_enabled(), torch.is_autocast_enabled("cpu")))
 
 

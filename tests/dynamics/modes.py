@@ -129,7 +129,8 @@ def denormals_flushed(compile):
 def strides_of_an_argument(compile):
     f = compile(lambda x: (x + 1, x.sum(0), x.t() * 2))
     big = tensor(8, 8)
-    for x in (big[:4, :4], big[:4, :4], X, X.t(), big[::2, ::2], big[4:, 4:], big.t()[:4, 2:6], X[0].expand(4, 4), X[:, :1].expand(4, 4)):
+    for x in (big[:4, :4], big[:4, :4], X, X.t(), big[::2, ::2], big[4:, 4:], big.t()[:4, 2:6], X[0].expand(4, 4),
+              X[:, :1].expand(4, 4)):
         yield f(x)
 
 
@@ -164,7 +165,8 @@ def memory_formats_inside(compile):
 @program
 def dtypes_of_an_argument(compile):
     f = compile(lambda x: (x * 2 + 1, x.sum(), x > 1, -x))
-    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.int16, torch.float32):
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.int16,
+                  torch.float32):
         yield from calls(f, X.to(dtype), times=2)
 
 
@@ -181,7 +183,8 @@ def promotion(compile):
 def promotion_of_scalars_and_dimensionless_tensors(compile):
     f = compile(lambda x, y: (x + y, x * y))
     for x in (X, X.half(), X.long()):
-        for y in (2, 2.0, torch.tensor(2.0), torch.tensor(2.0, dtype=torch.float64), torch.tensor(2), torch.tensor([2.0], dtype=torch.float64)):
+        for y in (2, 2.0, torch.tensor(2.0), torch.tensor(2.0, dtype=torch.float64), torch.tensor(2),
+                  torch.tensor([2.0], dtype=torch.float64)):
             yield f(x, y)
 
 

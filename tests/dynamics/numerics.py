@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from .harness import backward, calls, outcome, program, tensor
 
-SPECIAL = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 3.4e38, -3.4e38, 0.5, -0.5, 2.5, 1.5])
+SPECIAL = torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 3.4e38, -3.4e38, 0.5, -0.5,
+                        2.5, 1.5])
 HALF = (torch.float16, torch.bfloat16)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
@@ -40,34 +41,41 @@ def no_identity_that_nan_breaks(compile):
 
 @program
 def extrema_of_special_values(compile):
-    f = compile(lambda a, b: (torch.maximum(a, b), torch.minimum(a, b), torch.fmax(a, b) + 0.0, torch.fmin(a, b) + 0.0, a.clamp(b, b + 1),
-                              a.clamp(-1, 1), a.clamp(min=0) + 0.0, a.clamp(max=-0.0) + 0.0, a.relu(), F.relu6(a) + 0.0, F.hardtanh(a)))
+    """But for the sign of a zero that ties with another zero, which eager's own vector and scalar code do not agree on."""
+    @compile
+    def f(a, b):
+        either = torch.maximum(a, b), torch.minimum(a, b), torch.fmax(a, b) + 0.0, torch.fmin(a, b) + 0.0, a.clamp(b, b + 1)
+        return *either, a.clamp(-1, 1), a.clamp(min=0) + 0.0, a.clamp(max=-0.0) + 0.0, a.relu(), F.relu6(a) + 0.0, F.hardtanh(a)
     yield from calls(f, *pairs())
 
 
 @program
 def clamp_by_nan(compile):
     f = compile(lambda x, low, high: x.clamp(low, high))
-    for low, high in ((-1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (-1.0, math.nan), (1.0, -1.0), (-math.inf, math.inf), (-0.0, 0.0)):
+    for low, high in ((-1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (-1.0, math.nan), (1.0, -1.0), (-math.inf, math.inf),
+                      (-0.0, 0.0)):
         yield f(SPECIAL, low, high)
 
 
 @program
 def comparisons_of_special_values(compile):
     yield from calls(compile(lambda a, b: (a < b, a <= b, a > b, a >= b, a == b, a != b, a.isnan(), a.isinf(), a.isfinite(),
-                                           a.signbit(), a.sign(), a.logical_not(), torch.isclose(a, b, equal_nan=True))), *pairs())
+                                           a.signbit(), a.sign(), a.logical_not(), torch.isclose(a, b,
+                                                                                                 equal_nan=True))), *pairs())
 
 
 @program
 def choices_of_special_values(compile):
-    yield from calls(compile(lambda a, b: (torch.where(a > b, a, b), torch.where(a == a, 0.0, a), a.masked_fill(a != a, -0.0),
-                                           torch.copysign(a, b), a.nan_to_num(), torch.lerp(a, b, 0.5), torch.heaviside(a, b))), *pairs())
+    f = compile(lambda a, b: (torch.where(a > b, a, b), torch.where(a == a, 0.0, a), a.masked_fill(a != a, -0.0),
+                              torch.copysign(a, b), a.nan_to_num(), torch.lerp(a, b, 0.5), torch.heaviside(a, b)))
+    yield from calls(f, *pairs())
 
 
 @program
 def remainders_of_special_values(compile):
-    yield from calls(compile(lambda a, b: (torch.fmod(a, b), torch.remainder(a, b), a // b, torch.div(a, b, rounding_mode="trunc"),
-                                           a % 3, a // -2.0)), *(torch.where((t.abs() > 1e-37) & (t.abs() < 1e37), t, 0.25) for t in pairs()))
+    """But of what is too far apart for eager's vector code, which gives NaN then."""
+    f = compile(lambda a, b: (torch.fmod(a, b), torch.remainder(a, b), a // b, torch.div(a, b, rounding_mode="trunc"), a % 3, a // -2))
+    yield from calls(f, *(torch.where((t.abs() > 1e-37) & (t.abs() < 1e37), t, 0.25) for t in pairs()))
 
 
 @program
@@ -92,13 +100,15 @@ def functions_at_their_poles(compile):
 def small_arguments(compile):
     x = torch.cat([torch.logspace(-30, -1, 30), -torch.logspace(-30, -1, 30), torch.tensor([0.0, -0.0, 1e-45])])
     for dtype in (torch.float32, torch.float64):
-        yield from calls(compile(lambda x: (x.expm1(), x.log1p(), x.tanh(), x.sin(), x.sinh(), x.erf(), x.asinh(), F.softplus(x))),
+        yield from calls(compile(lambda x: (x.expm1(), x.log1p(), x.tanh(), x.sin(), x.sinh(), x.erf(), x.asinh(),
+                                            F.softplus(x))),
                          x.to(dtype))
 
 
 @program
 def zero_keeps_its_sign(compile):
-    yield from calls(compile(lambda x: (x.sqrt(), x.sin(), x.tanh(), x.expm1(), x.log1p(), x.asinh(), x.atan(), x.relu(), x * 2, x.trunc())),
+    yield from calls(compile(lambda x: (x.sqrt(), x.sin(), x.tanh(), x.expm1(), x.log1p(), x.asinh(), x.atan(), x.relu(), x * 2,
+                                        x.trunc())),
                      torch.tensor([0.0, -0.0]))
 
 
@@ -116,7 +126,8 @@ def denormals(compile):
 
 @program
 def python_floats(compile):
-    f = compile(lambda x, k: (x * k, x + k, torch.full((2,), k), x.clamp(min=k) + 0.0, torch.maximum(x, torch.tensor(k)) + 0.0, k * 2))
+    f = compile(lambda x, k: (x * k, x + k, torch.full((2,), k), x.clamp(min=k) + 0.0, torch.maximum(x, torch.tensor(k)) + 0.0,
+                              k * 2))
     for k in (-0.0, 0.0, -0.0, math.nan, math.inf, -math.inf, 1e-46, 1e39, 1e308, 0.1, 5e-324):
         yield outcome(f, SPECIAL, k)
 
@@ -155,14 +166,16 @@ def shifts(compile):
 
 @program
 def reductions_of_integers(compile):
-    f = compile(lambda a: (a.sum(), a.sum(0), a.prod(1), a.amax(), a.amin(1), a.any(), a.all(0), a.cumsum(0), a.sum(dtype=a.dtype)))
+    f = compile(lambda a: (a.sum(), a.sum(0), a.prod(1), a.amax(), a.amin(1), a.any(), a.all(0), a.cumsum(0),
+                           a.sum(dtype=a.dtype)))
     for dtype in (*INTEGERS, torch.bool):
         yield f(extremes(torch.int8)[0].to(dtype))
 
 
 @program
 def casts_between_floats(compile):
-    values = torch.cat([SPECIAL.double(), torch.tensor([65504.0, 65520.0, 65519.9, 6e-8, 2.9e-8, 1e-320, 1 + 2**-9, 1 + 3 * 2**-9], dtype=torch.float64)])
+    values = torch.cat([SPECIAL.double(), torch.tensor([65504.0, 65520.0, 65519.9, 6e-8, 2.9e-8, 1e-320, 1 + 2**-9,
+                                                        1 + 3 * 2**-9], dtype=torch.float64)])
     f = compile(lambda x: tuple(x.to(d) for d in (torch.float64, torch.float32, *HALF)))
     for dtype in (torch.float64, torch.float32, *HALF):
         yield from calls(f, values.to(dtype), times=2)
@@ -198,7 +211,8 @@ def rounding_op_by_op(compile):
 
 @program
 def scalars_in_half_precision(compile):
-    f = compile(lambda x: (x * 0.1, x + 1e-3, x / 3, 1 / x, x - 0.3, x * (1 / 3), torch.add(x, x, alpha=0.1), x > 0.1, x.clamp(-0.1, 0.1)))
+    f = compile(lambda x: (x * 0.1, x + 1e-3, x / 3, 1 / x, x - 0.3, x * (1 / 3), torch.add(x, x, alpha=0.1), x > 0.1,
+                           x.clamp(-0.1, 0.1)))
     for dtype in HALF:
         yield from calls(f, random(256).to(dtype), times=2)
 
@@ -219,7 +233,8 @@ def overflow_in_half_precision(compile):
 
 @program
 def ties_of_arguments(compile):
-    x = torch.tensor([[1.0, 3, 3, 2], [0.0, 0.0, 0.0, 0.0], [5, 5, 5, 5], [math.nan, 1, math.nan, 2], [-math.inf, -math.inf, -math.inf, -math.inf]])
+    x = torch.tensor([[1.0, 3, 3, 2], [0.0, 0.0, 0.0, 0.0], [5, 5, 5, 5], [math.nan, 1, math.nan, 2],
+                      [-math.inf, -math.inf, -math.inf, -math.inf]])
     f = compile(lambda x: (x.argmax(1), x.argmin(1), x.max(1), x.min(1), x.argmax(), x.argmin(0), x.max(0).indices))
     for dtype in (torch.float32, torch.float64, *HALF):
         yield from calls(f, x.to(dtype), times=2)
@@ -229,28 +244,32 @@ def ties_of_arguments(compile):
 
 @program
 def order_with_nan(compile):
-    yield from calls(compile(lambda x: (x.sort(), x.sort(descending=True, stable=True).values, x.topk(4), x.median(), x.nanmedian(),
+    yield from calls(compile(lambda x: (x.sort(), x.sort(descending=True, stable=True).values, x.topk(4), x.median(),
+                                        x.nanmedian(),
                                         x.unique(sorted=True).shape)), SPECIAL[:12])
 
 
 @program
 def reductions_of_special_values(compile):
     a, _ = pairs()
-    yield from calls(compile(lambda x: (x.amax(0), x.amin(0), x.max(), x.min(), x.sum(0), x.nansum(0), x.prod(1), x.any(0), x.all(0),
+    yield from calls(compile(lambda x: (x.amax(0), x.amin(0), x.max(), x.min(), x.sum(0), x.nansum(0), x.prod(1), x.any(0),
+                                        x.all(0),
                                         x.isnan().sum(), x.norm(float("inf")), x.cummax(0).values)), a)
 
 
 @program
 def reductions_of_nothing(compile):
     x = torch.zeros(0, 3)
-    yield from calls(compile(lambda x: (x.sum(), x.sum(0), x.prod(), x.mean(), x.mean(1), x.any(), x.all(), x.std(0), x.logsumexp(0))), x)
+    yield from calls(compile(lambda x: (x.sum(), x.sum(0), x.prod(), x.mean(), x.mean(1), x.any(), x.all(), x.std(0),
+                                        x.logsumexp(0))), x)
     for f in (compile(lambda x: x.max()), compile(lambda x: x.argmin(0)), compile(lambda x: x.amin())):
         yield outcome(f, x)
 
 
 @program(exact=False)
 def softmax_of_special_values(compile):
-    rows = torch.tensor([[1.0, 2, 3], [1000, 1001, 1002], [-1000, -1001, -1002], [-math.inf, 0, 1], [-math.inf] * 3, [math.inf, 0, 1],
+    rows = torch.tensor([[1.0, 2, 3], [1000, 1001, 1002], [-1000, -1001, -1002], [-math.inf, 0, 1], [-math.inf] * 3,
+                         [math.inf, 0, 1],
                          [math.nan, 0, 1], [0, 0, 0], [3e38, -3e38, 0]])
     f = compile(lambda x: (F.softmax(x, -1), F.log_softmax(x, -1), x.logsumexp(-1), F.softmin(x, 1)))
     for dtype in (torch.float32, torch.float64, *HALF):
@@ -261,7 +280,8 @@ def softmax_of_special_values(compile):
 def losses_at_their_edges(compile):
     x = torch.tensor([0.0, 1.0, 1e-30, 1 - 1e-7, 100.0, -100.0, 50.0])
     t = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.5])
-    f = compile(lambda x, t: (F.binary_cross_entropy_with_logits(x, t, reduction="none"), F.logsigmoid(x), F.softplus(x), F.smooth_l1_loss(x, t),
+    f = compile(lambda x, t: (F.binary_cross_entropy_with_logits(x, t, reduction="none"), F.logsigmoid(x), F.softplus(x),
+                              F.smooth_l1_loss(x, t),
                               F.huber_loss(x, t), F.binary_cross_entropy(x.sigmoid(), t, reduction="none"), F.gelu(x), F.silu(x)))
     yield from calls(f, x, t)
 
@@ -317,7 +337,8 @@ def cancellation_in_variances(compile):
 
 @program(exact=False)
 def gradients_at_special_points(compile):
-    f = compile(lambda x: x.abs() + x.relu() + x.sqrt().nan_to_num() + x.clamp(0, 1) + x.sign() + torch.where(x > 0, x.log(), x) + x.norm())
+    f = compile(lambda x: x.abs() + x.relu() + x.sqrt().nan_to_num() + x.clamp(0, 1) + x.sign() + torch.where(x > 0, x.log(),
+                                                                                                              x) + x.norm())
     for values in ([0.0, 1.0, 4.0], [0.0, 1.0, 4.0], [-0.0, math.inf, 1.0], [0.0, 0.0, 0.0]):
         x = torch.tensor(values, requires_grad=True)
         yield backward(f(x))
@@ -326,14 +347,16 @@ def gradients_at_special_points(compile):
 @program
 def booleans_as_numbers(compile):
     a, b = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
-    yield from calls(compile(lambda a, b: (a + b, a * b, a & b, a ^ b, ~a, a.sum(), a.float().mean(), a * 2.5, a < b, a.int() - b.int(),
+    yield from calls(compile(lambda a, b: (a + b, a * b, a & b, a ^ b, ~a, a.sum(), a.float().mean(), a * 2.5, a < b,
+                                           a.int() - b.int(),
                                            torch.where(a, 1, 0), a.any(), a.all())), a, b)
 
 
 @program(exact=False)
 def double_precision_is_kept(compile):
     x = random(50, dtype=torch.float64)
-    yield from calls(compile(lambda x: (x * 0.1 + 1e-17, x.exp() - 1, x.sum(), torch.tensor(0.1, dtype=torch.float64) * x, x.sin() ** 2)), x)
+    yield from calls(compile(lambda x: (x * 0.1 + 1e-17, x.exp() - 1, x.sum(), torch.tensor(0.1, dtype=torch.float64) * x,
+                                        x.sin() ** 2)), x)
 
 
 @program

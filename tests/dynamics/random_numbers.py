@@ -41,7 +41,8 @@ def dropout_under_gradient(compile):
 
 @program
 def kinds_of_dropout(compile):
-    f = compile(lambda x: (F.dropout1d(x, 0.5), F.alpha_dropout(x, 0.5, training=True), F.feature_alpha_dropout(x, 0.5, training=True)))
+    f = compile(lambda x: (F.dropout1d(x, 0.5), F.alpha_dropout(x, 0.5, training=True),
+                           F.feature_alpha_dropout(x, 0.5, training=True)))
     yield from calls(f, tensor(2, 3, 4))
 
 
@@ -53,7 +54,8 @@ def factories(compile):
 
 @program
 def like_an_argument(compile):
-    f = compile(lambda x: (torch.rand_like(x), torch.randn_like(x) * x, torch.randint_like(x, 5), torch.empty_like(x).uniform_(-1, 1)))
+    f = compile(lambda x: (torch.rand_like(x), torch.randn_like(x) * x, torch.randint_like(x, 5),
+                           torch.empty_like(x).uniform_(-1, 1)))
     yield from calls(f, X)
     yield from calls(f, X.t())
     yield from calls(f, X.double())
@@ -165,6 +167,18 @@ def draw_before_an_exception(compile):
         return y @ w
     for rows in (8, 8, 3, 8, 3, 8):
         yield outcome(f, X, tensor(rows, 2))
+
+
+@program
+def draw_before_an_index_that_is_out_of_range(compile):
+    @compile
+    def f(x, i):
+        x.add_(torch.rand(8))
+        y = x[i]
+        return F.dropout(y, 0.5)
+    for i in (0, 1, 2, 9, 3, -9, 0):
+        x = tensor(4, 8)
+        yield outcome(f, x, torch.tensor([i]))
 
 
 @program(exact=False)

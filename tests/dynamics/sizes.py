@@ -120,7 +120,8 @@ def split_and_chunk(compile):
 
 @program
 def slices_of_a_size(compile):
-    yield from over(compile(lambda x: (x[1:] - x[:-1], x[::2] + 1, x[-2:] * 2, x[: x.shape[0] // 2] + 1)), sizes=(4, 4, 6, 3, 8, 2, 7))
+    yield from over(compile(lambda x: (x[1:] - x[:-1], x[::2] + 1, x[-2:] * 2, x[: x.shape[0] // 2] + 1)),
+                    sizes=(4, 4, 6, 3, 8, 2, 7))
 
 
 @program

@@ -62,7 +62,8 @@ class Snapshot:
                 self.add(f"{path}{name}", part)
 
     def _tensor(self, path: str, t: torch.Tensor) -> None:
-        kind = {"type": type(t).__name__, "dtype": t.dtype, "device": t.device, "layout": t.layout, "requires_grad": t.requires_grad,
+        kind = {"type": type(t).__name__, "dtype": t.dtype, "device": t.device, "layout": t.layout,
+                "requires_grad": t.requires_grad,
                 "is_leaf": t.is_leaf, "has grad_fn": _has_grad_fn(t), "is_inference": t.is_inference()}
         if t.layout is torch.strided and not t.is_nested:
             kind.update({"shape": tuple(t.shape), "strides": t.stride(), "offset": t.storage_offset(), "is_conj": t.is_conj()})

@@ -236,11 +236,13 @@ def decorated_function(compile):
 def containers_of_the_closure(compile):
     table, items, names, queue = {"a": 1.0}, [1.0, 2.0], {"a", "b"}, deque([1.0, 2.0], maxlen=2)
     counts, ordered = defaultdict(float), OrderedDict(a=1.0, b=2.0)
-    f = compile(lambda x: x * sum(table.values()) + sum(items) + ("a" in names) - queue[0] + counts["z"] + next(iter(ordered.values())))
+    f = compile(lambda x: x * sum(table.values()) + sum(items) + ("a" in names) - queue[0] + counts["z"]
+                + next(iter(ordered.values())))
     counts["z"] = 0.0
     yield from calls(f, X)
     changes = (lambda: table.update(b=2.0), lambda: table.pop("a"), lambda: items.append(3.0), items.reverse, items.clear,
-               lambda: names.discard("a"), lambda: queue.append(7.0), lambda: counts.update(z=1.0), lambda: ordered.move_to_end("a"))
+               lambda: names.discard("a"), lambda: queue.append(7.0), lambda: counts.update(z=1.0),
+               lambda: ordered.move_to_end("a"))
     for change in changes:
         change()
         yield from calls(f, X, times=2)
