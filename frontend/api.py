@@ -129,7 +129,7 @@ class CompiledFunction:
     def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
         """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
         result = self._function(*args, **kwargs)
-        self._warn("raised", f"{self.name}: a compiled program raised {type(error).__name__}, the function itself did not: {error}")
+        self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
         return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

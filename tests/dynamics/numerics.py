@@ -74,7 +74,8 @@ def choices_of_special_values(compile):
 @program
 def remainders_of_special_values(compile):
     """But of what is too far apart for eager's vector code, which gives NaN then."""
-    f = compile(lambda a, b: (torch.fmod(a, b), torch.remainder(a, b), a // b, torch.div(a, b, rounding_mode="trunc"), a % 3, a // -2))
+    f = compile(lambda a, b: (torch.fmod(a, b), torch.remainder(a, b), a // b, torch.div(a, b, rounding_mode="trunc"), a % 3,
+                              a // -2))
     yield from calls(f, *(torch.where((t.abs() > 1e-37) & (t.abs() < 1e37), t, 0.25) for t in pairs()))
 
 
