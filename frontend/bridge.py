@@ -55,7 +55,7 @@ class Executable:
         """The run's results, in order, after the write-backs."""
         with torch.no_grad():
             for w in self.recording.writebacks:
-                tensors[w.input].copy_(outputs[w.output])
+                _write(tensors[w.input], outputs[w.output], w.counted)
         entries = self.recording.results
         made = {id(r): self._result(r, tensors, outputs) for r in {id(r): r for r in entries}.values()}
         return [made[id(r)] for r in entries]
@@ -98,6 +98,14 @@ class Executable:
         if self.verify == "raise":
             raise WrongResult(told)
         warnings.warn(told, SmeltWarning, stacklevel=5)
+
+
+def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
+    """Copy a value into a tensor, as so many writes that autograd counts."""
+    target = tensor if counted else tensor.data  # whose writes do not count
+    target.copy_(value)
+    for _ in range(counted - 1):
+        torch.autograd.graph.increment_version(tensor)
 
 
 def _restoring(function: Callable) -> Callable:

@@ -69,11 +69,15 @@ def attribute(holder: Any, name: str) -> Any:
         return MISSING
 
 
+def ordered(container: dict) -> type:
+    """The class that tells what a dict holds in its order, which an OrderedDict keeps for itself, past any of the user's."""
+    return OrderedDict if isinstance(container, OrderedDict) else dict
+
+
 def snapshot(container: Any) -> tuple:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
-        kind = OrderedDict if isinstance(container, OrderedDict) else dict  # an OrderedDict keeps an order of its own
-        return tuple(kind.keys(container)), tuple(map(noted, kind.values(container)))
+        return tuple(ordered(container).keys(container)), tuple(map(noted, ordered(container).values(container)))
     if isinstance(container, (set, frozenset)):
         return (frozenset((type(v), v) for v in container),)
     return (tuple(map(noted, container)),)

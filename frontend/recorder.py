@@ -429,7 +429,8 @@ class Recorder:
             if id(tensor) not in entries:
                 siblings = [t for t, a in zip(results, aliases) if a.base is alias.base]
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
-        writebacks = tuple(WriteBack(i.input, outputs.add(i.value)) for i in self._memory.inputs if i.version)
+        writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
+                           for base, tensor, (_, _, version) in zip(self._memory.inputs, self._tensors, self._before) if base.version)
         tensors = list(self._tensors)
         given = self._b.given if isinstance(self._b, NumberBuilder) else ()
         for value, node in given:
@@ -536,7 +537,7 @@ class _Ops(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
         if recorder.unsupported is not None or recorder._busy:
-            return function(*args, **kwargs) if recorder.numbers is None else function(*plain(args), **plain(kwargs))
+            return _run(function, args, kwargs) if recorder.numbers is None else _run(function, plain(args), plain(kwargs))
         if overload(function).composite:
             with self:
                 return function.decompose(*args, **kwargs)
@@ -544,13 +545,22 @@ class _Ops(TorchDispatchMode):
         if recorder.numbers is not None:
             args, kwargs = plain((args, kwargs))
         try:
-            result = function(*args, **kwargs)
+            result = _run(function, args, kwargs)
         except BaseException as error:
             recorder.stop(Unsupported(f"an op raised {type(error).__name__}"))
             raise
         if call is not None:
             recorder.after(call, result)
         return result
+
+
+def _run(function, args, kwargs):
+    """Run an op. Writes to lists of tensors are counted by the ops that they are made of, but not below autograd."""
+    result, op = function(*args, **kwargs), overload(function)
+    if op.packet.startswith("_foreach_"):
+        for place in op.writes:
+            torch.autograd.graph.increment_version(op.argument(place, args, kwargs))
+    return result
 
 
 class _Api(TorchFunctionMode):

@@ -55,9 +55,11 @@ Result = Union[Given, InputView, Fresh, OutputView]
 
 @dataclass(frozen=True)
 class WriteBack:
-    """After the run, copy graph output `output` into input `input` in place (without autograd)."""
+    """After the run, copy graph output `output` into input `input` in place (without autograd), where autograd counted
+    `counted` writes: batch norm writes its statistics uncounted."""
     input: int
     output: int
+    counted: int = 1
 
 
 @dataclass(frozen=True, eq=False)

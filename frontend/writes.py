@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from ..errors import Unsupported
-from .guards import MISSING, Namespace, Read, constant, same, snapshot
+from .guards import MISSING, Namespace, Read, constant, ordered, same, snapshot
 from .symbols import Node, is_symbolic
 
 
@@ -147,7 +147,7 @@ def _deque_steps(now: list, before: tuple) -> Iterator[tuple]:
 def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
     """Keys that stay in order stay; those behind the first that does not are put in again."""
     keys, values = before
-    old, now = dict(zip(keys, values)), list(zip(*snapshot(container)))
+    old, now = dict(zip(keys, values)), list(ordered(container).items(container))
     kept = [k for k in keys if k in container]
     stay = _common(kept, [k for k, _ in now])
     moved = dict.fromkeys(kept[stay:])

@@ -51,7 +51,7 @@ def extrema_of_special_values(compile):
 
 @program
 def clamp_by_nan(compile):
-    f = compile(lambda x, low, high: x.clamp(low, high))
+    f = compile(lambda x, low, high: x.clamp(low, high) + 0.0)
     for low, high in ((-1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (-1.0, math.nan), (1.0, -1.0), (-math.inf, math.inf),
                       (-0.0, 0.0)):
         yield f(SPECIAL, low, high)

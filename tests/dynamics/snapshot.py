@@ -21,16 +21,16 @@ _PACKAGE = __name__.rsplit(".", 1)[0]
 
 
 class Versions:
-    """Whether tensors were written to between two snapshots. Tensors are held weakly."""
+    """How often tensors were written to between two snapshots. Tensors are held weakly."""
 
     def __init__(self):
         self._last: dict[int, tuple[weakref.ref, int]] = {}
 
-    def moved(self, t: torch.Tensor) -> bool | None:
-        """Whether the version counter moved on since the last snapshot; None for a tensor that was not there."""
+    def counted(self, t: torch.Tensor) -> int | None:
+        """The writes that the version counter tells since the last snapshot; None for a tensor that was not there."""
         known = self._last.get(id(t))
         self._last[id(t)] = weakref.ref(t), t._version
-        return t._version > known[1] if known is not None and known[0]() is t else None
+        return t._version - known[1] if known is not None and known[0]() is t else None
 
 
 class Snapshot:
@@ -70,7 +70,7 @@ class Snapshot:
             if t.numel() and not t.is_meta:
                 kind["shares the memory of"] = self._storages.setdefault(t.untyped_storage().data_ptr(), path)
         if not t.is_inference():
-            kind["was written to"] = self._versions.moved(t)
+            kind["writes to it"] = self._versions.counted(t)
         self.facts += [(f"{path}: {name}", fact) for name, fact in kind.items()]
         if not t.is_meta:
             self.facts.append((path, _values(t)))
