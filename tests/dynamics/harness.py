@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import random
 import sys
@@ -112,8 +113,12 @@ def check(program: Program, **options: Any) -> None:
 
 def difference_made(program: Program, compile: Callable) -> str:
     """The first thing that is not as without this `compile`; "" if there is none."""
-    plain = observe(program, lambda function=None, **ignored: function or (lambda f: f))
-    return _first_difference(observe(program, compile), plain, program.exact)
+    return _first_difference(observe(program, compile), _plainly(program), program.exact)
+
+
+@functools.lru_cache(maxsize=None)
+def _plainly(program: Program) -> list[list[Fact]]:
+    return observe(program, lambda function=None, **ignored: function or (lambda f: f))
 
 
 def observe(program: Program, compile: Callable) -> list[list[Fact]]:
