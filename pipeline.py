@@ -15,7 +15,8 @@ from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
 from .codegen.triton.backend import TritonBackend
 from .compiler.ir import Graph, TensorType
-from .compiler.passes import Joint, cse, dce, decompose, drop_detach, fast_random, fold, gradient, partition, restrict, simplify
+from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
+                              simplify)
 from .compiler.evaluate import evaluate
 from .compiler.verify import verify
 from .errors import BuildError
@@ -121,8 +122,9 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
-    graph = c.apply("simplified", recording.graph, CLEAN)
-    of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView)) and r.requires_grad))
+    graph = c.apply("simplified", recording.graph, (derive, *CLEAN))
+    of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView))
+                             and r.requires_grad and r.output not in recording.spent))
     wrt = tuple(k for k, t in enumerate(recording.tensors) if t.requires_grad)
     derivative = None
     if of and wrt:
@@ -211,6 +213,6 @@ def _by_reference(graph: Graph, *inputs) -> list:
 
 def compile_graph(graph: Graph, backend: str = "auto") -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
-    for p in (*CLEAN, *LOWER):
+    for p in (derive, *CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
     return _load(generate(graph, _backend(backend, _device(graph))))

@@ -9,6 +9,7 @@ from .dims import Sym
 from .instantiate import with_sizes
 from .ir import Graph, NumberType, Value
 from .ops.core import takes_random_numbers
+from .ops.gradients import parts
 
 
 def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], None] | None = None,
@@ -23,7 +24,18 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     """
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
-    env: dict[Value, Any] = {i: x.item() if isinstance(i.type, NumberType) else x for i, x in zip(graph.inputs, inputs)}
+    leaves = {i for v in graph.values if v.op.name == "gradients" for i in parts(v.inputs, v.attrs["roots"])[2]}
+    if leaves:
+        with torch.enable_grad():
+            results = _run_all(graph, inputs, leaves, watch, precise, noise)
+        return results if torch.is_grad_enabled() else [r.detach() if isinstance(r, torch.Tensor) else r for r in results]
+    return _run_all(graph, inputs, leaves, watch, precise, noise)
+
+
+def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, precise: bool, noise) -> list[Any]:
+    """`evaluate`, with the leaves of gradients that the graph itself asks for on autograd's tape."""
+    env: dict[Value, Any] = {i: x.item() if isinstance(i.type, NumberType) else _leaf(x) if i in leaves else x
+                             for i, x in zip(graph.inputs, inputs)}
     sizes = symbol_values(graph, inputs)
     last = {i: v for v in graph.values for i in v.operands}
     kept = set(graph.outputs)
@@ -31,12 +43,19 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
         env[v] = run(v, [env[i] if isinstance(i, Value) else i for i in v.inputs], sizes, precise)
         if noise is not None:
             env[v] = disturbed(env[v], noise)
+        if v in leaves:
+            env[v] = _leaf(env[v])
         if watch:
             watch(v, env[v])
         for i in v.operands:
             if last[i] is v and i not in kept:
                 env.pop(i, None)
     return [env[o] for o in graph.outputs]
+
+
+def _leaf(x: torch.Tensor) -> torch.Tensor:
+    """The tensor, if autograd follows it, else a leaf like it."""
+    return x if x.requires_grad else x.detach().requires_grad_()
 
 
 def disturbed(result: Any, noise: torch.Generator) -> Any:

@@ -8,7 +8,7 @@ import threading
 import types
 import warnings
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
 import torch
@@ -24,7 +24,7 @@ from .modules import compiled_module, pair_of
 from .observer import Observer
 from .places import user_frame
 from .recorder import Recorder
-from .recording import Recording
+from .recording import Grads, Recording
 from .structure import Arguments, Rebuild
 from .symbols import Node, Numbers
 from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks
@@ -224,14 +224,14 @@ class CompiledFunction:
             try:
                 program = self._program(arguments, names, observer, recorder, result)
             finally:
-                if arguments.given is not None:
-                    result = without_symbols(result, arguments)
-            if not observer.writes and program.check(args, kwargs) is None:
+                result = without_symbols(result, recorder.numbers, arguments)
+            if not program.writes and program.check(args, kwargs) is None:
                 raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
         except (Unsupported, BuildError) as e:
             self._say(e)
-            program = self._case(arguments, observer, self._guards(arguments, names, observer), None, None, str(e))
-        if program.run and observer.writes or program.check(args, kwargs) is not None:  # a write may change what it depends on
+            program = self._case(arguments, observer, self._guards(arguments, names, observer, recorder.numbers), None, None,
+                                 str(e))
+        if program.writes or program.check(args, kwargs) is not None:  # a write may change what the program depends on
             self.programs = (program, *self.programs)
         return result
 
@@ -241,10 +241,11 @@ class CompiledFunction:
         fetched = self._fetched(arguments, observer)
         rebuild = Rebuild(result, arguments.places, observer.outside, observer.writes, fetched.at)
         recording = recorder.finish(rebuild.tensors)
-        guards = self._guards(arguments, names, observer, recording, rebuild.numbers)
+        guards = self._guards(arguments, names, observer, recorder.numbers, recording, rebuild.numbers)
         run = self._built(recording)
         run = Passing(run, len(rebuild.numbers)) if rebuild.numbers else run
-        return self._case(arguments, observer, guards, run, rebuild.make)
+        return self._case(arguments, observer, guards, run, rebuild.make,
+                          writes=bool(observer.writes or recording.writebacks or recording.grads.writes))
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
@@ -269,16 +270,19 @@ class CompiledFunction:
         except Exception as defect:
             raise Unsupported(f"internal error while compiling: {type(defect).__name__}: {defect}") from defect
 
-    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, recording: Recording | None = None,
-                returned: Sequence[str] = ()) -> Guards:
+    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, numbers: Numbers,
+                recording: Recording | None = None, returned: Sequence[str] = ()) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
-        captured, written = [], ()
+        captured, written, grads = [], (), Grads()
         given = {id(t): variable for variable, _, t in arguments.tensors}
         steps = list(arguments.steps)
         if recording is not None:
             end = len(recording.tensors) - len(recording.numbers)
-            captured = [(observer.name_of(t) or "constant", t) for t in recording.tensors[len(given):end]]
+            captured = [(observer.name_of(t) or recording.graph.inputs[k].name, t)
+                        for k, t in enumerate(recording.tensors[:end]) if k >= len(given)]
             written = tuple(sorted({w.input for w in recording.writebacks}))
+            grads = replace(recording.grads, known=tuple(k for k, _ in recording.grads.fetched if k < len(given)
+                                                         or observer.name_of(recording.tensors[k])))
         taken = {id(t) for _, t in captured}
         watched = []
         fetched = self._fetched(arguments, observer)
@@ -289,12 +293,10 @@ class CompiledFunction:
                 steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
             elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
-        host = None
-        if arguments.given is not None:
-            read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
-            host = host_of(arguments.given, names, read, recording, returned)
+        read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
+        host = host_of(numbers, names, read, recording, returned)
         return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
-                      observer.read_flags, self._watch, fetched.at, host)
+                      observer.read_flags, self._watch, fetched.at, host, grads)
 
     def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
         changing = observer.changing | self._found.changing

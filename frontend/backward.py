@@ -9,6 +9,7 @@ import torch
 
 from ..compiler.compare import Mismatch, compare
 from ..compiler.evaluate import evaluate, widen
+from ..compiler.ops.gradients import gradients_of
 from .recording import Recording
 from .torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
 
@@ -200,28 +201,33 @@ class _Node(PlainFunction):
         return tuple(out)
 
 
-class _Seed(torch.autograd.Function):
-    """A scalar whose gradient with respect to each output is the one given."""
+class _Spent(PlainFunction):
+    """The end of a graph that a backward pass has been through."""
 
     @staticmethod
-    def forward(ctx, grads, *outputs):
-        ctx.grads = grads
-        return torch.zeros((), device="cpu")
+    def forward(ctx, output, flag):
+        return output.view_as(output)
 
     @staticmethod
-    def backward(ctx, _):
-        return None, *ctx.grads
+    def backward(ctx, *grads):
+        raise RuntimeError("Trying to backward through the graph a second time (or directly access saved tensors after they have "
+                           "already been freed). Specify retain_graph=True if you need to backward through the graph a second time "
+                           "or if you need to access saved tensors after calling backward.")
+
+
+def as_spent(output: torch.Tensor) -> torch.Tensor:
+    """The same tensor, requiring grad, from which no backward pass can start any more."""
+    with torch.enable_grad():
+        return _Spent.apply(output, torch.empty(0, requires_grad=True))
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:
-    """torch.autograd.grad, None where an input is not reached. Given gradients, that imports sympy: half a second."""
+    """torch's gradients, None where an input is not reached."""
     if not inputs:
         return ()
     if any(map(_is_batched, grads)):  # which may not enter an autograd.Function
         return torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
-    with torch.enable_grad():
-        seed = _Seed.apply(grads, *outputs)
-    return torch.autograd.grad(seed, inputs, create_graph=create_graph, allow_unused=True)
+    return gradients_of(outputs, inputs, grads, create_graph)
 
 
 def _is_batched(grad: torch.Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from ..compiler.compare import Mismatch, compare, evaluate_noisily, evaluate_precisely
 from ..compiler.evaluate import evaluate
 from ..errors import SmeltWarning, WrongResult
-from .backward import Derivative, Differentiable, generator_at, outside_autocast
+from .backward import Derivative, Differentiable, as_spent, generator_at, outside_autocast
 from .recording import Fresh, Given, InputView, Recording, Result
 
 Tensors = Sequence[torch.Tensor]
@@ -39,8 +39,10 @@ class Executable:
             lambda found, inputs: self._report(found, "backward", inputs))
         if recording.random:
             self._run = _restoring(self._run)
-        self._plain = not recording.writebacks and all(isinstance(r, Fresh) for r in recording.results)
+        more = recording.writebacks or recording.grads.writes or recording.spent
+        self._plain = not more and all(isinstance(r, Fresh) for r in recording.results)
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
+        self._entries = {id(r): r for r in (*recording.results, *(w.result for w in recording.grads.writes))}
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
 
     def __call__(self, tensors: Tensors) -> Sequence[torch.Tensor]:
@@ -53,14 +55,20 @@ class Executable:
 
     def _results(self, tensors: Tensors, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The run's results, in order, after the write-backs."""
+        recording = self.recording
         with torch.no_grad():
-            for w in self.recording.writebacks:
+            for w in recording.writebacks:
                 _write(tensors[w.input], outputs[w.output], w.counted)
-        entries = self.recording.results
-        made = {id(r): self._result(r, tensors, outputs) for r in {id(r): r for r in entries}.values()}
-        return [made[id(r)] for r in entries]
+        if recording.spent:
+            outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
+        made = {key: self._result(r, tensors, outputs) for key, r in self._entries.items()}
+        for w in recording.grads.writes:
+            tensors[w.input].grad = made[id(w.result)]
+        return [made[id(r)] for r in recording.results]
 
-    def _result(self, r: Result, tensors: Tensors, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _result(self, r: Result | None, tensors: Tensors, outputs: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        if r is None:
+            return None
         if isinstance(r, Given):
             return tensors[r.input]
         if isinstance(r, Fresh):

@@ -115,10 +115,10 @@ def _held(holder: Any, key: Any) -> Any:
 
 # After the run
 
-def without_symbols(result: Any, arguments: Arguments) -> Any:
+def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
     result = _plain_result(result, {id(new): before for new, before in arguments.remade})
-    left = arguments.given.surviving()
+    left = numbers.surviving()
     if left:
         _replace(left, {id(left)}, DEPTH)
     return result

@@ -81,6 +81,11 @@ class Memory:
         entry = self._known.get(id(tensor))
         return entry[1] if entry is not None and entry[0]() is tensor else None
 
+    def holders(self, place: int) -> list[torch.Tensor]:
+        """The live tensors whose memory is at this address."""
+        found = [ref() for ref, alias in self._known.values() if place and alias.base.address == place]
+        return [t for t in found if t is not None]
+
     # Tensors come in
 
     def add(self, tensor: torch.Tensor, type: TensorType, value: Value, input: int | None = None) -> Alias:
@@ -191,7 +196,7 @@ class Memory:
             self.check_gradient(tensor, alias, new)
         if grad and not flag:
             self._settle(base, alias.family)
-        kept = not grad and flag and not alias.steps and base.input is None and not alias.family.torn
+        kept = not grad and flag and not alias.steps and not alias.family.torn
         if kept:
             new = self._with_gradient_of(base.value, new)
         base.value = self._written(alias, new)

@@ -51,6 +51,29 @@ def custom_function(tensor: torch.Tensor) -> str:
     return node.name().removesuffix("Backward") if isinstance(node, torch.autograd.function.BackwardCFunction) else ""
 
 
+def released(tensor: torch.Tensor) -> bool:
+    """Whether a backward pass went through the tensor's graph and freed what it had saved, so that another one raises."""
+    todo, seen = [node_of(tensor)], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if name.startswith("_saved_") and _is_freed(node, name):
+                return True
+        todo += [n for n, _ in node.next_functions]
+    return False
+
+
+def _is_freed(node, name: str) -> bool:
+    try:
+        getattr(node, name)
+    except RuntimeError as error:
+        return "second time" in str(error)
+    return False
+
+
 class Sources:
     """The inputs as they stand in autograd's graph: leaves, or results of something before the run."""
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import types
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ctypes import c_float
 from enum import Enum
 from math import copysign
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
 
+from .recording import Grads
 from .symbols import Node, is_symbolic, noted
-from .torch_internals import TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
+from .torch_internals import TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -50,6 +52,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return False
+
+
+def float32(number: float) -> float:
+    """The number rounded to float32."""
+    return c_float(number).value
 
 
 def constant(value: Any) -> bool:
@@ -176,7 +183,7 @@ class Namespace:
 
     def __init__(self):
         self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "attribute": attribute,
-                                      "MISSING": MISSING}
+                                      "MISSING": MISSING, "float32": float32}
         self._names: dict[int, str] = {id(v): k for k, v in self.bound.items()}
 
     def bind(self, value: Any, hint: str = "c") -> str:
@@ -424,9 +431,31 @@ def distinct(found: tuple, others: frozenset) -> bool:
     return len(ids) == len(found) and ids.isdisjoint(others)
 
 
+def _grad_steps(grads: Grads, variables: Sequence[str], names: Sequence[str]) -> "list[Condition | str]":
+    """What `.grad` of the inputs holds, fetched where it is an input itself. `variables` and `names` are those of the inputs."""
+    steps: list[Condition | str] = []
+    for leaf in grads.unhooked:
+        hooks = " or ".join(f"{variables[leaf]}.{hooks}" for hooks in TENSOR_HOOKS)
+        steps.append(Condition(f"not ({hooks})", hooks, f"hooks of {names[leaf]}", None))
+    for leaf in grads.absent:
+        found = f"{variables[leaf]}.grad"
+        steps.append(Condition(f"{found} is None", found, f"{names[leaf]}.grad", None))
+    for k, leaf in grads.fetched:
+        found = f"{variables[leaf]}.grad"
+        if k in grads.known:
+            steps.append(Condition(f"{found} is {variables[k]}", found, f"{names[leaf]}.grad", MISSING))
+        else:
+            steps += [f"{variables[k]} = {found}",
+                      Condition(f"{variables[k]} is not None", variables[k], f"{names[leaf]}.grad", "a tensor")]
+    return steps
+
+
 @dataclass(frozen=True)
 class Host:
-    """What the guards compute of a program's numbers: `steps`, and `passed`, the texts of what follows the input tensors."""
+    """What the guards compute of a program's numbers: `steps`, and `passed`, the texts of what follows the input tensors.
+
+    `elements` are the inputs that they read numbers from, by the names for them in the steps."""
+    elements: Mapping[str, int] = field(default_factory=dict)
     steps: Sequence[Condition | str] = ()
     passed: Sequence[str] = ()
 
@@ -441,7 +470,8 @@ class Guards:
     def __init__(self, names: Namespace, arguments: Sequence["Condition | str"], reads: Iterable[Read], state: Sequence[Read],
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
-                 watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None):
+                 watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None,
+                 grads: Grads = Grads()):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
@@ -450,9 +480,13 @@ class Guards:
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched))
-        fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
         local = [variable for variable, _, _ in given]
-        inputs = ", ".join([*local, *fixed[:len(captured)]])
+        for k, _ in grads.fetched:
+            if k not in grads.known:
+                names.place(captured[k - len(local)][1], f"g{k}")
+        fixed = [names.bind(t, "t") for _, t in (*captured, *watched)]
+        variables = [*local, *fixed[:len(captured)]]
+        inputs = ", ".join(variables)
         host = host or Host()
         passed = "".join(f", {text}" for text in host.passed)
         everything = ", ".join([*local, *fixed, *(names.bind(s) for s in self._tensors.sentinel)])
@@ -460,8 +494,10 @@ class Guards:
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *looks, *host.steps,
-                 Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors)]
+        steps = [*mode_conditions(names), *switches, *arguments, *looks,
+                 *_grad_steps(grads, variables, [n for _, n, _ in given] + [n for n, _ in captured]),
+                 Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors),
+                 *(f"{name} = {variables[k]}" for name, k in host.elements.items()), *host.steps]
         if read_flags:  # under no_grad the check above looks past them
             named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
             steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",

@@ -12,6 +12,7 @@ from ..compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ..compiler.op import ATEN, WRITES, is_number
 from ..compiler.ops.core import Operand
 from ..errors import Unsupported
+from .foreach import one_by_one
 from .symbols import is_symbolic
 from .torch_internals import is_composite, schema_of
 
@@ -33,6 +34,8 @@ class Overload:
     sized       the size of its result depends on the values
     composite   it is made of other ops
     numbers     the arguments, by position and by name, that take a number of any type
+    each        the same on one tensor after the other, for an op on lists of tensors
+    label       it marks a stretch of the run for a profiler
     silent      it gives nothing and writes nothing that a graph could hold: it checks or has an effect
     """
     function: Callable
@@ -49,6 +52,8 @@ class Overload:
     sized: bool
     composite: bool
     numbers: frozenset[int | str]
+    each: Callable | None
+    label: bool
     silent: bool
 
     def argument(self, place: tuple[int, str], args: Sequence, kwargs: Mapping) -> Any:
@@ -73,7 +78,8 @@ def overload(function) -> Overload:
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
         reads=torch.Tag.data_dependent_output in tags, sized=torch.Tag.dynamic_output_shape in tags,
         composite=is_composite(function), numbers=frozenset(part for place, a in zip(places, schema.arguments)
-                                                            if str(a.type) in _NUMBER_TYPES for part in place), silent=not schema.returns and not writes)
+                                                            if str(a.type) in _NUMBER_TYPES for part in place),
+        each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes)
 
 
 _NUMBER_TYPES = ("number", "Optional[number]")

@@ -8,6 +8,7 @@ never the run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any, Callable, Sequence
 
 import torch
@@ -19,14 +20,16 @@ from ..errors import Unsupported
 from .bridge import replay
 from .building import NumberBuilder
 from .custom import CustomCalls
+from .differentiating import Differentiating
+from .elements import Elements
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
 from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
 from .profiling import unprofiled
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
-from .symbols import Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
-from .torch_internals import TorchDispatchMode, current_backward, version_of
+from .symbols import Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
+from .torch_internals import TorchDispatchMode, current_backward, put_engine, version_of
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
 LARGEST_CONSTANT = 4096
@@ -40,15 +43,20 @@ _REFUSED: dict[Callable, str] = {
     **{f: _READS.format("printing it") for f in (_T.__repr__, _T.__format__)},
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
-    **{f: "runs a backward pass" for f in (_T.backward, torch.autograd.grad)},
-    **{f: "reads or writes .grad" for f in (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)},
     **{f: "cuts a tensor from its gradient in place (.detach_())" for f in (_T.detach_, torch.detach_)},
-    **{f: "changes whether a tensor requires grad" for f in (_T.requires_grad_, _T.requires_grad.__set__)},
+    _T.requires_grad.__set__: "changes whether a tensor requires grad",
     _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
-    _T.grad_fn.__get__: "reads autograd's graph (.grad_fn)",
     _T._version.__get__: "reads the version of a tensor",
     _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
 }
+#: The same for some arguments: what they do, "" where that is nothing.
+_REFUSED_FOR: dict[Callable, Callable[..., str]] = {
+    _T.requires_grad_: lambda t, flag=True: "changes whether a tensor requires grad" * (t.requires_grad is not flag),
+    _T.grad_fn.__get__: lambda t, *_: "reads autograd's graph (.grad_fn)" * t.requires_grad}
+#: Calls that read one element as True or False.
+_TRUTHS = (_T.__bool__, torch.is_nonzero)
+_BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
+_GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
@@ -75,23 +83,25 @@ class Recorder:
                  numbers: Numbers | None = None):
         self.unsupported: Unsupported | None = None
         self._name, self._name_of = name, name_of
-        self._b = Builder() if numbers is None else NumberBuilder(numbers, lambda v: self._reach.add_input(v, 0))
+        self.numbers = numbers or Numbers()
+        self._b = NumberBuilder(self.numbers, lambda v: self._reach.add_input(v, 0))
         self._reach, self._sources = Reach(self._b), Sources()
-        self.numbers = numbers
         self._memory = Memory(self._b, self._reach)
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
-        self._random = self._from_numbers = self._busy = False
+        self._elements = Elements(self._b, self.numbers, self._tensors)
+        self._answer: Float | Int | None = None  # to the read of a number that is under way
+        self._random = self._from_numbers = self._busy = self._differentiates = False
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
-        self._modes = (_Ops(self), _Api(self))
+        self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias)
+        self._modes = (_Ops(self), _Api(self), _Engine(self))
         self._guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
-        if self.numbers is not None:
-            self._filled = wrapped_numbers_filled()
-            self._filled.__enter__()
+        self._filled = wrapped_numbers_filled()
+        self._filled.__enter__()
         for mode in self._modes:
             mode.__enter__()
         return self
@@ -99,8 +109,8 @@ class Recorder:
     def __exit__(self, *error) -> None:
         for mode in reversed(self._modes):
             mode.__exit__(*error)
-        if self.numbers is not None:
-            self._filled.__exit__(*error)
+        self._filled.__exit__(*error)
+        self.numbers.alive = False
 
     def stop(self, why: Unsupported) -> None:
         """Record nothing more."""
@@ -153,13 +163,14 @@ class Recorder:
         self._reach.add_input(value, tensor.requires_grad << k)
         self._tensors.append(tensor)
         self._before.append(_state(tensor))
+        self._elements.add_input(k, tensor)
         return self._memory.add(tensor, type, value, input=k)
 
     def _alias(self, tensor: torch.Tensor) -> Alias:
         """The alias of a tensor; one that the run did not make becomes an input."""
         alias = self._memory.find(tensor)
         if alias is None:
-            name = self._name_of(tensor)
+            name = self._name_of(tensor) or self._grads.name_of(tensor, self._name_of)
             if name is None:
                 raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
             alias = self._add_input(name, tensor)
@@ -182,7 +193,7 @@ class Recorder:
 
     def before(self, function, args, kwargs) -> "_Call | None":
         """What is to be known of an op before it runs; None once the recording has ended."""
-        return self._guarded(self._prepare, function, args, kwargs)
+        return None if self._differentiates or self._busy else self._guarded(self._prepare, function, args, kwargs)
 
     def after(self, call: "_Call", result) -> None:
         """Import an op that has run."""
@@ -194,8 +205,8 @@ class Recorder:
         if self._custom.inside:
             self._custom.check((*args, *kwargs.values()))
             return None
-        if self.numbers is not None:
-            args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
+        self._answered()
+        args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
         self._refuse(op, args, kwargs)
         call = _Call(op, args, kwargs)
         if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
@@ -221,8 +232,6 @@ class Recorder:
             raise Unsupported("runs a backward pass")
         if torch.is_inference_mode_enabled() != self._inference:
             raise Unsupported("enters or leaves inference mode")
-        if op.reads:
-            raise Unsupported(_READS.format(".item(), bool(), int(), float(), torch.equal(), ..."))
         by_places = op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
         if op.sized and not by_places:
             raise Unsupported(f"the size of a result depends on the values ({op.key})")
@@ -249,12 +258,61 @@ class Recorder:
         op = call.op
         if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
             self._random = call.random = True
-        if op.reshapes:
+        if op.reads:
+            self._add_number(call, result)
+        elif op.reshapes:
             self._reshape_in_place(call)
         elif op.writes:
             self._write(call, result)
         else:
             self._add_results(call, result)
+
+    # Numbers
+
+    def _add_number(self, call: "_Call", result: Any) -> None:
+        """A tensor's element is read."""
+        self._answer = self._elements.read(call.values[0], result) if call.op.packet == "_local_scalar_dense" else None
+        if self._answer is None:
+            raise Unsupported(_READS.format(".item(), bool(), int(), float(), torch.equal(), ..."))
+
+    def _answered(self, function: Callable | None = None, result: Any = None) -> Any:
+        """What a call of torch's API gives the user: the symbolic number that it read, if it can take its place."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return result
+        if function is _T.item:
+            return answer
+        return bool(answer) if function in _TRUTHS else fixed(answer)
+
+    # Gradients
+
+    def differentiate(self, engine: Callable, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
+        """Run autograd's engine, whose ops are not recorded, and import the gradients that it gives."""
+        call = self._guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
+        self._differentiates = True
+        try:
+            result = engine(roots, tangents, keep, again, inputs, *args, **kwargs)
+        except BaseException as error:
+            self.stop(Unsupported(f"a backward pass raised {type(error).__name__}"))
+            raise
+        finally:
+            self._differentiates = False
+        if call is not None:
+            self._guarded(self._grads.record, call, result, keep)
+        return result
+
+    def enter_backward(self, enters: bool) -> None:
+        """A call that runs a backward pass begins, or any other."""
+        self._grads.entered = len(self._b.values) if enters else None
+
+    def touch_grad(self, access: Callable, tensor: torch.Tensor, *value) -> Any:
+        """`.grad` is read (`value` is nothing), set or deleted."""
+        reads = access == _T.grad.__get__
+        slot = self._guarded(self._grads.look if reads else self._grads.slot, tensor)
+        result = access(tensor, *value)
+        if not reads and slot is not None:
+            slot.now = tensor.grad
+        return result
 
     # What an op gives
 
@@ -419,26 +477,30 @@ class Recorder:
         return recording
 
     def _finish(self, results: Sequence[torch.Tensor]) -> Recording:
-        aliases = [self._alias(t) for t in results]
+        self._answered()
+        left = self._grads.left(results)
+        tensors = [*results, *(grad for _, grad in left if grad is not None)]
+        aliases = [self._alias(t) for t in tensors]
         self._check_inputs()
         if not torch.is_grad_enabled() and any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases)):
             raise Unsupported("gives a result that requires grad, though gradients are off where it is called")
         outputs = _Outputs(self._b)
         entries: dict[int, Result] = {}
-        for tensor, alias in zip(results, aliases):
+        for tensor, alias in zip(tensors, aliases):
             if id(tensor) not in entries:
-                siblings = [t for t, a in zip(results, aliases) if a.base is alias.base]
+                siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
         writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
                            for base, tensor, (_, _, version) in zip(self._memory.inputs, self._tensors, self._before) if base.version)
-        tensors = list(self._tensors)
-        given = self._b.given if isinstance(self._b, NumberBuilder) else ()
-        for value, node in given:
+        inputs = list(self._tensors)
+        for value, node in self._b.given:
             self._b.inputs.append(value)
-            tensors.append(torch.tensor(node.value, dtype=value.dtype, device=value.type.device))
+            inputs.append(torch.tensor(node.value, dtype=value.dtype, device=value.type.device))
+        grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
         graph = self._b.graph(self._name, outputs.values)
-        return Recording(graph, tuple(tensors), tuple(entries[id(t)] for t in results), writebacks, self._random,
-                         tuple(node for _, node in given))
+        return Recording(graph, tuple(inputs), tuple(entries[id(t)] for t in results), writebacks, self._random,
+                         tuple(node for _, node in self._b.given), grads, tuple(sorted(outputs.spent)),
+                         dict(self._elements.inputs))
 
     def _check_inputs(self) -> None:
         for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
@@ -456,13 +518,14 @@ class Recorder:
             return InputView(base.input, steps) if steps else Given(base.input)
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
-        if tensor.requires_grad:
+        spent = tensor.requires_grad and self._grads.spent(tensor)
+        if tensor.requires_grad and not spent:
             self._check_reached(tensor, value)
         if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
-            return Fresh(outputs.add_owned(value, alias.type), tensor.requires_grad)
+            return Fresh(outputs.add_owned(value, alias.type, spent), tensor.requires_grad)
         if not any(t.requires_grad for t in siblings):
             self._memory.detach(base)
-        return OutputView(outputs.add_base(base), steps, tensor.requires_grad)
+        return OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
 
     def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Refuse what replaying the views on another call's input would not give."""
@@ -496,6 +559,7 @@ class _Outputs:
 
     def __init__(self, b: Builder):
         self.values: list[Value] = []
+        self.spent: set[int] = set()
         self._b = b
         self._bases: dict[Base, int] = {}
 
@@ -507,18 +571,19 @@ class _Outputs:
             self.values.append(value)
         return self.values.index(value)
 
-    def add_owned(self, value: Value, type: TensorType) -> int:
-        """A value that gets memory of its own, laid out as `type`."""
+    def add_owned(self, value: Value, type: TensorType, spent: bool = False) -> int:
+        """A value that gets memory of its own, laid out as `type`. `spent`: a backward pass has been through its graph."""
         if value in self.values or value in self._b.inputs or value.type.strides != type.strides:
             value = self._b.copy(value)
             value.type = type
         self.values.append(value)
+        self.spent |= {len(self.values) - 1} if spent else set()
         return len(self.values) - 1
 
-    def add_base(self, base: Base) -> int:
+    def add_base(self, base: Base, spent: bool) -> int:
         """A base's value, once for all results that share it."""
         if base not in self._bases:
-            self._bases[base] = self.add_owned(base.value, base.type)
+            self._bases[base] = self.add_owned(base.value, base.type, spent)
         return self._bases[base]
 
 
@@ -535,15 +600,16 @@ class _Ops(TorchDispatchMode):
         self._recorder = recorder
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs, recorder = kwargs or {}, self._recorder
-        if recorder.unsupported is not None or recorder._busy:
-            return _run(function, args, kwargs) if recorder.numbers is None else _run(function, plain(args), plain(kwargs))
-        if overload(function).composite:
+        kwargs, recorder, op = kwargs or {}, self._recorder, overload(function)
+        if recorder.unsupported is not None or recorder._busy or op.label:
+            return _run(function, plain(args), plain(kwargs))
+        if op.composite or op.each:
             with self:
-                return function.decompose(*args, **kwargs)
+                result = (op.each or function.decompose)(*args, **kwargs)
+            _count_writes(op, args, kwargs)
+            return result
         call = recorder.before(function, args, kwargs)
-        if recorder.numbers is not None:
-            args, kwargs = plain((args, kwargs))
+        args, kwargs = plain((args, kwargs))
         try:
             result = _run(function, args, kwargs)
         except BaseException as error:
@@ -555,12 +621,17 @@ class _Ops(TorchDispatchMode):
 
 
 def _run(function, args, kwargs):
-    """Run an op. Writes to lists of tensors are counted by the ops that they are made of, but not below autograd."""
-    result, op = function(*args, **kwargs), overload(function)
+    """Run an op as autograd would."""
+    result = function(*args, **kwargs)
+    _count_writes(overload(function), args, kwargs)
+    return result
+
+
+def _count_writes(op: Overload, args, kwargs) -> None:
+    """Writes to lists of tensors are counted by the ops that they are made of, but not below autograd."""
     if op.packet.startswith("_foreach_"):
         for place in op.writes:
             torch.autograd.graph.increment_version(op.argument(place, args, kwargs))
-    return result
 
 
 class _Api(TorchFunctionMode):
@@ -572,19 +643,40 @@ class _Api(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
-        if recorder.numbers is not None:
-            function, args, kwargs = _with_numbers(function, args, kwargs)
+        function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
-        if function in _REFUSED:
-            recorder.stop(Unsupported(_REFUSED[function], _place(here())))
-        if function not in _MAKERS:
-            return function(*args, **kwargs)
-        recorder._from_numbers = _MAKERS[function](*args)
+        if function in _GRAD:
+            return recorder.touch_grad(function, *args)
+        reason = _REFUSED.get(function, "") if function not in _REFUSED_FOR else _REFUSED_FOR[function](*args, **kwargs)
+        if reason:
+            recorder.stop(Unsupported(reason, _place(here())))
+        recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
+        recorder.enter_backward(function in _BACKWARD)
         try:
-            return function(*args, **kwargs)
+            return recorder._answered(function, function(*args, **kwargs))
         finally:
             recorder._from_numbers = False
+            recorder.enter_backward(False)
+
+
+class _Engine:
+    """Stands in for torch's way into autograd's engine, which no mode sees."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder, self._thread = recorder, get_ident()
+
+    def __enter__(self) -> None:
+        self._engine = put_engine(self._run)
+
+    def __exit__(self, *_) -> None:
+        put_engine(self._engine)
+
+    def _run(self, *args, **kwargs):
+        recorder = self._recorder
+        if get_ident() != self._thread or recorder.unsupported is not None or recorder._busy or recorder._differentiates:
+            return self._engine(*args, **kwargs)
+        return recorder.differentiate(self._engine, *args, **kwargs)
 
 
 def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:

@@ -1,8 +1,8 @@
 """What one recorded run came to: a pure graph, and how its outputs become the run's results and effects."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, Union
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Union
 
 import torch
 
@@ -62,18 +62,47 @@ class WriteBack:
     counted: int = 1
 
 
+@dataclass(frozen=True)
+class GradWrite:
+    """After the write-backs, let `.grad` of input `input` be this result, or None."""
+    input: int
+    result: Result | None
+
+
+@dataclass(frozen=True)
+class Grads:
+    """What a run depends on, and leaves, in `.grad` of its inputs.
+
+    fetched   (k, leaf): input k is what `.grad` of input `leaf` holds when the call begins
+    known     those of these k that are reached in another way too
+    absent    inputs whose `.grad` is None then
+    unhooked  inputs that gradients arrive at: a hook of theirs would run
+    writes    what the run leaves there
+    """
+    fetched: tuple[tuple[int, int], ...] = ()
+    known: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
+    unhooked: tuple[int, ...] = ()
+    writes: tuple[GradWrite, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One run. `tensors[k]` is the very tensor that was graph input k: the arguments first, in the order given to the
     recorder (those the run never read included), then whatever else the run read (parameters, buffers, globals).
     `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
-    unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors."""
+    unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors;
+    `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
+    and a backward pass from which raises: one has been through their graph."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
     writebacks: tuple[WriteBack, ...] = ()
     random: bool = False
     numbers: tuple[Any, ...] = ()
+    grads: Grads = Grads()
+    spent: tuple[int, ...] = ()
+    elements: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def disjoint(self) -> tuple[int, ...]:

@@ -63,11 +63,11 @@ class Numbers:
         """The number in a place that the guards read, into a local of its node's name; `subject` names it for people."""
         return Node(self, self._name(), value, subject).wrapped()
 
-    def number(self, text: str, value: Plain, subject: str, size: Dim | None = None) -> "Float | Int":
+    def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
         """The number that the Python expression `text`, over names that the guards define, gives on every call.
 
-        size: the same as a size of the IR, for an int that may be one."""
-        return self._node(text, frozenset(), value, subject, size).wrapped()
+        size: the same as a size of the IR, for an int that may be one; needs: the names of inputs in the text."""
+        return self._node(text, frozenset(needs), value, subject, size).wrapped()
 
     def made(self, number: "Float | Int") -> "Float | Int":
         """Note a stand-in that was made, for `surviving`."""

@@ -4,7 +4,7 @@ Checked at import: what the installed torch lacks is named, with what it serves,
 """
 from contextlib import contextmanager
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
@@ -49,6 +49,12 @@ _no_function = _take("torch._C.DisableTorchFunction", "to fill tensors made of s
 PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for transforms, "
                       "which guards have ruled out", needed=False) or torch.autograd.Function
 
+_take("torch.autograd._engine_run_backward", "to see the backward passes of a run")
+#: where a tensor keeps the hooks that run when a gradient arrives at it
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+for _name in TENSOR_HOOKS:
+    _take(f"torch.Tensor.{_name}", "to notice hooks on tensors")
+
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
 _take("torch.ops.aten.linear.default._can_decompose", "to record composite ops under inference mode")
@@ -77,3 +83,10 @@ def schema_of(overload):
 def is_composite(overload) -> bool:
     """Whether the overload is made of other ops in C++, for every device."""
     return overload._can_decompose()
+
+
+def put_engine(run: Callable) -> Callable:
+    """Let `run` stand for torch's way into autograd's engine; gives what stood there before."""
+    before = torch.autograd._engine_run_backward
+    torch.autograd._engine_run_backward = run
+    return before

@@ -1,6 +1,6 @@
-"""PyTorch's own test databases run through smelt: every op and every module, compiled against eager.
+"""PyTorch's own test databases run through smelt: every op, module and optimiser's step, compiled against eager.
 
-    python tests/torch_tables.py [ops|modules] [--only NAME] [--share 0.25] [--samples N]
+    python tests/torch_tables.py [ops|modules|optimizers] [--only NAME] [--share 0.25] [--samples N]
 
 prints a count, and a line for everything that differs. CI runs a seeded quarter (test_torch_tables.py).
 """
@@ -20,6 +20,7 @@ import torch
 from torch.testing._internal import common_methods_invocations
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
+from torch.testing._internal.common_optimizers import optim_db
 from torch.utils import _pytree as pytree
 
 import smelt
@@ -217,9 +218,67 @@ def gradients_of_parameters(target, module, args, kwargs) -> list:
     return gradients(result, [p for p in module.parameters() if p.requires_grad])
 
 
+OPTIMIZER_STEPS = 5
+
+
+def run_optimizers(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
+    """Every optimiser with every set of options and every implementation of its step, which is compiled on its own."""
+    tally = tally or Tally()
+    for info in chosen([i for i in optim_db if not i.only_supports_sparse_grads], share, only):
+        tally.names += 1
+        for n, options in enumerate(info.optim_inputs_func(device="cpu")):
+            if samples and n >= samples:
+                continue
+            for how in ("", *(h for h in info.supported_impls if h != "differentiable")):
+                if how and any(isinstance(v, torch.Tensor) for v in options.kwargs.values()):
+                    continue  # a tensor as the learning rate is not for these
+                label = f"{info.name} {options.desc} {how}"
+                check_optimizer(label, info.optim_cls, {**options.kwargs, **({how: True} if how else {})}, tally)
+    return tally
+
+
+def check_optimizer(name: str, cls: type, options: dict, tally: Tally) -> None:
+    """A few steps on parameters with given gradients, the compiled step against its eager twin: values and state."""
+    tally.samples += 1
+    made = [_optimizer(cls, options) for _ in range(2)]
+    plain, compiled = made[1][1].step, smelt.compile(made[1][1].step, backend=tally.backend)
+    for call in range(OPTIMIZER_STEPS):
+        found = [optimizer_outcome(call, *m, step) for m, step in zip(made, (made[0][1].step, compiled))]
+        wrong = same(found[1], found[0])
+        if wrong:
+            tally.failures.append(f"{name}, step {call}: {wrong[:300]}")
+            return
+    assert made[1][1].step == plain
+    tally.add(name, smelt.explain(compiled))
+
+
+def _optimizer(cls: type, options: dict) -> tuple:
+    """(parameters, an optimiser of them, which shares no tensor among its options with any other)."""
+    torch.manual_seed(0)
+    shapes = ((4, 3), (3, 5)) if cls is torch.optim.Muon else ((4, 3), (3,), ())
+    parameters = [torch.nn.Parameter(torch.randn(s)) for s in shapes]
+    return parameters, cls(parameters, **copy.deepcopy(options))
+
+
+def optimizer_outcome(call: int, parameters: list, optimizer: torch.optim.Optimizer, step: Callable) -> tuple:
+    """What a step leaves; the last gradient is sometimes missing."""
+    torch.manual_seed(call)
+    for k, p in enumerate(parameters):
+        p.grad = torch.randn(p.shape) if k + 1 < len(parameters) or call != 3 else None
+
+    def closure():
+        loss = sum(p.square().sum() for p in parameters)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss
+    result = step(closure) if isinstance(optimizer, torch.optim.LBFGS) else step()
+    state = optimizer.state_dict()
+    return [p.detach().clone() for p in parameters], [p.grad for p in parameters], result, state["state"], state["param_groups"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("tables", nargs="*", default=["ops", "modules"])
+    parser.add_argument("tables", nargs="*", default=["ops", "modules", "optimizers"])
     parser.add_argument("--only", default="")
     parser.add_argument("--backend", default="auto", help="c, triton (on the CPU in its interpreter) or eager")
     parser.add_argument("--share", type=float, default=1.0)
@@ -228,7 +287,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     failed = 0
     for name in args.tables:
-        run = {"ops": run_ops, "modules": run_modules}[name]
+        run = {"ops": run_ops, "modules": run_modules, "optimizers": run_optimizers}[name]
         tally = run(args.share, args.only, args.samples, Tally(args.backend))
         for f in tally.failures:
             print("  " + f)

@@ -2,5 +2,5 @@
 
 To add an op: write its record in the file of its family. Nothing else has to know.
 """
-from . import (activations, arithmetic, batch_norm, convolution, core, creation, indexing, logic, losses, math, matmul, normalization,
-               pooling, random, reductions, scatters, shaping, slices, softmax, views)
+from . import (activations, arithmetic, batch_norm, convolution, core, creation, gradients, indexing, logic, losses, math, matmul,
+               normalization, pooling, random, reductions, scatters, shaping, slices, softmax, views)

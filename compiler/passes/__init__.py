@@ -2,6 +2,7 @@
 from .cse import cse
 from .dce import dce
 from .decompose import decompose
+from .derive import derive
 from .fast_random import fast_random
 from .fold import fold
 from .gradient import Joint, gradient

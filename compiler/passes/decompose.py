@@ -5,13 +5,12 @@ from typing import Callable
 
 from ..builder import Builder, Replacement, rewrite
 from ..ir import Graph, Value
-from ..op import Op
 
 
-def decompose(graph: Graph, which: Callable[[Op], bool] = lambda op: True) -> Graph:
-    """Replace every composite value (of the ops that `which` picks) by its record's `decompose`, until none is left."""
+def decompose(graph: Graph, which: Callable[[Value], bool] = lambda v: True) -> Graph:
+    """Replace every composite value (that `which` picks) by its record's `decompose`, until none is left."""
     def rule(b: Builder, v: Value) -> Replacement:
-        if v.op.kind != "composite" or not which(v.op):
+        if v.op.kind != "composite" or not which(v):
             return None
         with b.at(b.origin, b.origin.note or f"part of {v.op.name}"):
             return v.op.decompose(b, v)

@@ -77,8 +77,8 @@ def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
     for k in wrt:
         if not differentiable(graph.inputs[k].type):
             raise InvalidGraph(f"{graph.name}: {describe(graph.inputs[k])} cannot be differentiated with respect to")
-    graph, active = _differentiable_form(graph, {graph.inputs[k] for k in wrt})
-    sweep = _Sweep(graph, active)
+    graph, active = differentiable_form(graph, {graph.inputs[k].name for k in wrt}, [graph.outputs[k] for k in of])
+    sweep = Sweep(graph, active)
     for k in of:
         sweep.seed(graph.outputs[k], graph.output_names[k] if graph.output_names else graph.outputs[k].name)
     sweep.run()
@@ -100,12 +100,18 @@ def _is_complex(v: Value) -> bool:
     return any(isinstance(t, TensorType) and t.dtype.is_complex for t in types)
 
 
-def _differentiable_form(graph: Graph, active: set[Value]) -> tuple[Graph, set[Value]]:
-    """The graph with a gradient rule on every op that needs one, and the values that depend on the active inputs."""
-    graph = decompose(graph, lambda op: op.gradient is None)
-    active = set(active)
+def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) -> tuple[Graph, set[Value]]:
+    """The graph with a gradient rule on every op between the leaves (by name) and the roots, and the values there that
+    depend on the leaves."""
+    aside = {v.name for v in graph.values} - {v.name for v in needed(roots, graph.values)}
+    graph = decompose(graph, lambda v: v.op.gradient is None and v.name not in aside)
+    active = {x for x in graph.inputs if x.name in leaves}
 
     def rule(b: Builder, v: Value) -> Replacement:
+        if v.name in aside:
+            return None
+        if v.name in leaves:
+            active.add(v)
         wanted = tuple(k for k, i in enumerate(v.inputs) if i in active and differentiable(i.type))
         if not wanted or not differentiable(v.type) or _stops_gradients(v.op):
             return None
@@ -163,12 +169,13 @@ def _refuse_random(taped: Value) -> None:
                           str(taped.origin))
 
 
-class _Sweep:
+class Sweep:
     """The reverse sweep: values in reverse program order, each passing its adjoint on to what it read."""
 
-    def __init__(self, graph: Graph, active: set[Value]):
+    def __init__(self, graph: Graph, active: set[Value], later: Sequence[Value] = ()):
+        """later: values that come after the sweep, whose names are taken."""
         self.graph, self.active = graph, active
-        self.b = Builder(v.name for v in (*graph.inputs, *graph.values))
+        self.b = Builder(v.name for v in (*graph.inputs, *graph.values, *later))
         self.b.inputs, self.b.values = list(graph.inputs), list(graph.values)
         self.adjoint: dict[Value, Value] = {}
         self.of_results: dict[Value, _ResultGradients] = {}
@@ -182,7 +189,7 @@ class _Sweep:
     def run(self) -> None:
         for v in reversed(self.graph.values):
             g = self.of_results.get(v) or self.adjoint.get(v)
-            if g is None:
+            if g is None or not any(i in self.active for i in v.operands):
                 continue
             with self.b.at(v.origin, f"grad of {v.op.name}"):
                 if v.op.name == "item":
