@@ -202,15 +202,15 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         observer = Observer(self._function, arguments)
         recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name,
-                                                arguments.given)
+                                                arguments.given, elements=symbolic)
         again = False
         try:
             with StandIns(self._changing, arguments), observer, recorder:
                 result = _called(self._function, arguments)
         except Exception as error:
-            if arguments.given is None:
+            if not recorder.numbers.lines and arguments.given is None:
                 raise
-            error.args = without_symbols(error.args, arguments)
+            error.args = without_symbols(error.args, recorder.numbers, arguments)
             again = observer.untouched and recorder.untouched
             if not again:
                 raise

@@ -77,6 +77,11 @@ class Differentiating:
                 return f"{name_of(slot.leaf) or 'tensor'}.grad"
         return None
 
+    @property
+    def changed(self) -> bool:
+        """Whether the run changed the `.grad` of any tensor, or went through autograd's graph."""
+        return self._freed or any(slot.now is not slot.before for slot in self.slots.values())
+
     # A backward pass
 
     def prepare(self, roots: Sequence, tangents: Sequence, again: bool, inputs: Sequence, accumulate: bool) -> Pass:

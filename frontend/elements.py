@@ -23,9 +23,11 @@ _ARITHMETIC = {"add": ("{} + {}", operator.add), "sub": ("{} - {}", operator.sub
 
 
 class Elements:
-    """`tensors` are the graph's first inputs, in order; `inputs` the names for them in what the numbers are computed of."""
+    """`tensors` are the graph's first inputs, in order; `inputs` the names for them in what the numbers are computed of.
+    `wanted`: whether there are to be any."""
 
-    def __init__(self, b: NumberBuilder, numbers: Numbers, tensors: Sequence[torch.Tensor]):
+    def __init__(self, b: NumberBuilder, numbers: Numbers, tensors: Sequence[torch.Tensor], wanted: bool):
+        self._wanted = wanted
         self._b, self._numbers, self._tensors = b, numbers, tensors
         self.inputs: dict[str, int] = {}
         self._before: dict[int, int | float] = {}
@@ -33,7 +35,7 @@ class Elements:
 
     def add_input(self, k: int, tensor: torch.Tensor) -> None:
         """Input k, before the run does anything to it."""
-        if tensor.numel() == 1 and tensor.dtype in _READ and tensor.device.type == "cpu":
+        if self._wanted and tensor.numel() == 1 and tensor.dtype in _READ and tensor.device.type == "cpu":
             self._before[k] = tensor.item()
 
     def read(self, value: Value, found: int | float) -> "Float | Int | None":

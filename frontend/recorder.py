@@ -75,12 +75,13 @@ class Recorder:
     name_of     tells the name of a tensor that the run reads and did not make ("fc1.weight"), None if it has none
     name        of the graph
     numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
+    elements    whether numbers read of tensors may be symbolic ones
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
-                 numbers: Numbers | None = None):
+                 numbers: Numbers | None = None, elements: bool = True):
         self.unsupported: Unsupported | None = None
         self._name, self._name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -89,7 +90,7 @@ class Recorder:
         self._memory = Memory(self._b, self._reach)
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
-        self._elements = Elements(self._b, self.numbers, self._tensors)
+        self._elements = Elements(self._b, self.numbers, self._tensors, elements)
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._busy = self._differentiates = False
         self._inference = torch.is_inference_mode_enabled()
@@ -462,7 +463,8 @@ class Recorder:
     @property
     def untouched(self) -> bool:
         """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
-        return self.unsupported is None and not self._random and not any(base.version for base in self._memory.inputs)
+        changed = any(base.version for base in self._memory.inputs) or self._grads.changed
+        return self.unsupported is None and not self._random and not changed
 
     # The end
 

@@ -546,4 +546,65 @@ class Double(torch.autograd.Function):
 
 
 def test_custom_function():
-    eager_because("custom autograd.Function", lambda x: Double.apply(x).sum().backward(), lambda: torch.randn(3, requires_grad=True))
+    def through(x, w):
+        (Double.apply(x) * w).sum().backward()
+        return x.grad * 1
+    same_calls(through, pair)
+
+
+def test_gradients_missing_on_some_calls():
+    """An optimiser's step on its own, for whatever gradients there are."""
+    parameters = [[nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))] for _ in range(2)]
+    optimizers = [torch.optim.Adam(p) for p in parameters]
+    steps = optimizers[0].step, smelt.compile(optimizers[1].step)
+    for call in range(7):
+        for params, step in zip(parameters, steps):
+            params[0].grad = torch.full((3,), 0.5 + call)
+            params[1].grad = None if call in (2, 4, 5) else torch.full((2,), 1.5 + call)
+            step()
+        for p, q in zip(*parameters):
+            same_tensor(q, p)
+        same_state(optimizers[1].state_dict(), optimizers[0].state_dict())
+    assert smelt.explain(steps[1]).compiled
+
+
+@pytest.mark.parametrize("make_optimizer", [
+    lambda p: torch.optim.Adam(p, lr=0.1), lambda p: torch.optim.AdamW(p, lr=0.1, foreach=True), torch.optim.RMSprop,
+    torch.optim.ASGD, torch.optim.NAdam], ids=["Adam", "AdamW", "RMSprop", "ASGD", "NAdam"])
+def test_optimisers_with_counters(make_optimizer):
+    agree(lambda net: step_of(net, make_optimizer), programs=3)
+
+
+def test_a_scheduler_costs_no_recording():
+    def make(net):
+        step, optimizer = step_of(net, lambda p: torch.optim.AdamW(p, lr=0.1))
+        return step, optimizer
+    eager_net = classifier()
+    net = copy.deepcopy(eager_net)
+    (eager, eager_optimizer), (step, optimizer) = make(eager_net), make(net)
+    schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in (eager_optimizer, optimizer)]
+    compiled = smelt.compile(step)
+    for k in range(10):
+        same_tensor(compiled(X[k % STEPS], Y[k % STEPS]), eager(X[k % STEPS], Y[k % STEPS]))
+        same_module(net, eager_net)
+        for s in schedulers:
+            s.step()
+    assert len(compiled.programs) == 2 and smelt.explain(compiled).compiled
+
+
+def test_state_loaded_half_way():
+    eager_net = classifier()
+    net = copy.deepcopy(eager_net)
+    make = lambda n: step_of(n, lambda p: torch.optim.Adam(p, lr=0.1))
+    (eager, eager_optimizer), (step, optimizer) = make(eager_net), make(net)
+    compiled = smelt.compile(step)
+    for k in range(8):
+        if k == 3:
+            saved = copy.deepcopy((net.state_dict(), optimizer.state_dict()))
+        if k == 5:
+            for module, o in ((net, optimizer), (eager_net, eager_optimizer)):
+                module.load_state_dict(saved[0])
+                o.load_state_dict(copy.deepcopy(saved[1]))
+        same_tensor(compiled(X[k % STEPS], Y[k % STEPS]), eager(X[k % STEPS], Y[k % STEPS]))
+        same_module(net, eager_net)
+    assert smelt.explain(compiled).compiled
