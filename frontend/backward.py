@@ -210,9 +210,9 @@ class _Spent(PlainFunction):
 
     @staticmethod
     def backward(ctx, *grads):
-        raise RuntimeError("Trying to backward through the graph a second time (or directly access saved tensors after they have "
-                           "already been freed). Specify retain_graph=True if you need to backward through the graph a second time "
-                           "or if you need to access saved tensors after calling backward.")
+        raise RuntimeError("Trying to backward through the graph a second time (or directly access saved tensors after they "
+                           "have already been freed). Specify retain_graph=True if you need to backward through the graph a "
+                           "second time or if you need to access saved tensors after calling backward.")
 
 
 def as_spent(output: torch.Tensor) -> torch.Tensor:

@@ -136,7 +136,8 @@ class Differentiating:
         """The engine has run: `results` are its gradients, none where they went to the slots."""
         self._freed |= not keep
         if call.slots:
-            results = [slot.leaf.grad if self._arrived(slot, version) else None for slot, version in zip(call.slots, call.versions)]
+            results = [slot.leaf.grad if self._arrived(slot, version) else None
+                       for slot, version in zip(call.slots, call.versions)]
         found = [k for k, r in enumerate(results) if r is not None]
         if not found:
             return

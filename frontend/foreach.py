@@ -22,7 +22,8 @@ def one_by_one(function: Callable) -> Callable | None:
         return None
 
     def run(*args, **kwargs):
-        given = {a.name: args[k] if k < len(args) else kwargs.get(a.name, a.default_value) for k, a in enumerate(schema.arguments)}
+        given = {a.name: args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
+                 for k, a in enumerate(schema.arguments)}
         count = next(len(v) for v in given.values() if isinstance(v, (list, tuple)))
         results = [_on_one(single, given, k) for k in range(count)]
         return results if schema.returns else None

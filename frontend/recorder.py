@@ -49,14 +49,14 @@ _REFUSED: dict[Callable, str] = {
     _T._version.__get__: "reads the version of a tensor",
     _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
 }
-#: The same for some arguments: what they do, "" where that is nothing.
-_REFUSED_FOR: dict[Callable, Callable[..., str]] = {
-    _T.requires_grad_: lambda t, flag=True: "changes whether a tensor requires grad" * (t.requires_grad is not flag),
-    _T.grad_fn.__get__: lambda t, *_: "reads autograd's graph (.grad_fn)" * t.requires_grad}
+#: The same, where they do what the reason says: of tensors in another state they do nothing, or tell nothing.
+_REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
+    _T.requires_grad_: (lambda t, flag=True: t.requires_grad is not flag, "changes whether a tensor requires grad"),
+    _T.grad_fn.__get__: (lambda t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
+_GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
 _TRUTHS = (_T.__bool__, torch.is_nonzero)
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
-_GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
@@ -650,8 +650,8 @@ class _Api(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _GRAD:
             return recorder.touch_grad(function, *args)
-        reason = _REFUSED.get(function, "") if function not in _REFUSED_FOR else _REFUSED_FOR[function](*args, **kwargs)
-        if reason:
+        applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
+        if reason and applies(*args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder.enter_backward(function in _BACKWARD)

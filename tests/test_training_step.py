@@ -124,8 +124,9 @@ def test_zero_grad_to_zero(to_none, foreach):
     agree(make)
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1},
-                                     {"momentum": 0.9, "dampening": 0.5, "maximize": True}, {"momentum": 0.9, "foreach": True}], ids=str)
+@pytest.mark.parametrize("options", [
+    {}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1},
+    {"momentum": 0.9, "dampening": 0.5, "maximize": True}, {"momentum": 0.9, "foreach": True}], ids=str)
 def test_sgd(options):
     agree(lambda net: step_of(net, lambda p: torch.optim.SGD(p, lr=0.1, **options)))
 
@@ -438,8 +439,9 @@ def leaf_written_between(x, w):
 
 
 @pytest.mark.parametrize("function", [
-    twice, two_losses, with_gradient, several_roots, chosen_inputs, plain_grad, grad_of_intermediate, unused, materialized, grad_then_more,
-    meta_step, penalty, hessian_vector, in_no_grad, grad_set_and_read, grad_deleted, grad_moved, expanded, expanded_twice, leaf_written_between],
+    twice, two_losses, with_gradient, several_roots, chosen_inputs, plain_grad, grad_of_intermediate, unused, materialized,
+    grad_then_more, meta_step, penalty, hessian_vector, in_no_grad, grad_set_and_read, grad_deleted, grad_moved, expanded,
+    expanded_twice, leaf_written_between],
     ids=lambda f: f.__name__)
 def test_functions(function):
     same_calls(function, pair)
