@@ -46,13 +46,15 @@ class Run(Protocol):
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
 
-    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for. `writes`: whether
+    it leaves more behind than its result."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
     reads: Sequence[Read] = ()
+    writes: bool = False
 
     def __post_init__(self):
         self.check = self.guards.check
@@ -255,11 +257,11 @@ class CompiledFunction:
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
-    def _case(self, arguments: Arguments, observer: Observer, *program) -> CompiledProgram:
+    def _case(self, arguments: Arguments, observer: Observer, *program, writes: bool = False) -> CompiledProgram:
         reads = observer.reads.values()
         if looks_at_types(reads):
-            return CompiledProgram(*program)
-        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads))
+            return CompiledProgram(*program, writes=writes)
+        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads), writes=writes)
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""
