@@ -40,6 +40,10 @@ dump: str = _read("dump", "")
 verify: str = _read("verify", "first")
 #: Programs kept per compiled function; past that, calls that fit none run eagerly.
 program_limit: int = _read_count("program_limit", 16)
+#: Paths kept per program that branches on data; past that, calls that take none of them run eagerly.
+path_limit: int = _read_count("path_limit", 32)
+#: Times that one path may look at tensors in Python.
+reading_limit: int = _read_count("reading_limit", 256)
 #: 1: everything runs eagerly (to find out whether smelt is at fault).
 disable: bool = _read("disable", "0") == "1"
 #: Vector instruction set of the generated C: "auto", "avx512", "avx2", "neon" or "scalar".

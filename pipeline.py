@@ -125,11 +125,9 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     graph = c.apply("simplified", recording.graph, (derive, *CLEAN))
     of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView))
                              and r.requires_grad and r.output not in recording.spent))
-    wrt = tuple(k for k, t in enumerate(recording.tensors) if t.requires_grad)
+    wrt = recording.differentiated
     derivative = None
     if of and wrt:
-        if any(t.is_inference() for t in recording.tensors):
-            raise Unsupported("computes a gradient with a tensor that was made under inference mode")
         joint = c.step("gradient", gradient, graph, wrt, of).reached()
         verify(joint.graph, "gradient")
         joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
@@ -195,9 +193,10 @@ def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequen
         graph = decompose(graph)  # some composite ops give what later derivatives take for independent of their operands
         derivative = gradient(graph, wrt, [of[i] for i in arriving]).reached().derivative
         results = range(len(derivative.outputs))
-        flows = gradient(derivative, [k for k, t in enumerate(tensors) if t.requires_grad], results).reach
+        differentiated = tuple(k for k, t in enumerate(tensors) if t.requires_grad)
+        flows = gradient(derivative, differentiated, results).reach
         recording = Recording(derivative, tuple(tensors), tuple(Fresh(k, any(flows[k])) for k in results),
-                              random=c.recording.random)
+                              random=c.recording.random, differentiated=differentiated)
         executable = build(recording, backend, check)
     except (Unsupported, BuildError) as e:
         c.eager.append(f"the gradients that are differentiated in turn: {e}")

@@ -9,20 +9,22 @@ import types
 import warnings
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Mapping, Protocol, Sequence
+from typing import Any, Callable, Hashable, Mapping, Protocol, Sequence
 
 import torch
 from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
+from .branches import Branches
 from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .fetched import Fetched, Found
 from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
-from .host import host_of
+from .host import early_names, host_of
 from .modules import compiled_module, pair_of
 from .observer import Observer
 from .places import user_frame
+from .readings import Reading
 from .recorder import Recorder
 from .recording import Grads, Recording
 from .structure import Arguments, Rebuild
@@ -46,15 +48,13 @@ class Run(Protocol):
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
 
-    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for. `writes`: whether
-    it leaves more behind than its result."""
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
     reads: Sequence[Read] = ()
-    writes: bool = False
 
     def __post_init__(self):
         self.check = self.guards.check
@@ -82,6 +82,41 @@ def _called(function: Callable, arguments: Arguments) -> Any:
     return function(*args, **kwargs)
 
 
+class _Run:
+    """A run of a function under observation."""
+
+    def __init__(self, arguments: Arguments, names: Namespace, observer: Observer, name: str, changing: Changing,
+                 found: Found, symbolic: bool):
+        self.arguments, self.names, self.observer = arguments, names, observer
+        self._found = found
+        given = [(name, t) for _, name, t in arguments.tensors]
+        self._lines = changing.lines if symbolic and not changing.barred else ()
+        self.recorder = observer.recorder = Recorder(given, observer.name_of, name, arguments.given, symbolic, self._symbolic,
+                                                     lambda: observer.unsupported is None)
+
+    def _symbolic(self, line: str) -> bool:
+        """Whether the numbers that .item() gives at a line are to be symbolic ones."""
+        return line in self._lines and not looks_at_types(self.observer.reads.values())
+
+    @property
+    def fetched(self) -> Fetched:
+        """What the run read, with what is another object on every call."""
+        changing = self.observer.changing | self._found.changing
+        return Fetched(self.observer.reads.values(), changing, {id(t) for _, _, t in self.arguments.tensors})
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers that the run depends on, in places where another one can be put: a program's `leaves` and `reads`."""
+        reads = self.observer.reads.values()
+        return {} if looks_at_types(reads) else {"leaves": self.arguments.leaves, "reads": number_reads(reads)}
+
+    def origins(self, recording: Recording) -> list[Hashable]:
+        """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
+        count, at = len(self.arguments.tensors), self.fetched.at
+        captured = recording.tensors[count:len(recording.tensors) - len(recording.numbers)]
+        return [*range(count), *(at[id(t)].found_at if id(t) in at else id(t) for t in captured)]
+
+
 class CompiledFunction:
     """A function that runs compiled where it can.
 
@@ -98,12 +133,12 @@ class CompiledFunction:
         plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
         functools.update_wrapper(self, function, updated=functools.WRAPPER_UPDATES if plain else ())
         self.__wrapped__ = function
-        self.programs: tuple[CompiledProgram, ...] = ()
+        self.programs: tuple[CompiledProgram | Branches, ...] = ()
         self.recompilations: list[str] = []
         self.fallbacks: list[str] = []
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch = watch
-        self._attempts = 0
+        self._vain = 0  # recordings that hold for no call
         self._found = Found()
         self._warned: set[str] = set()
         self._changing = Changing()
@@ -171,18 +206,33 @@ class CompiledFunction:
     # The first call of a case
 
     def _first_call(self, args: tuple, kwargs: dict) -> Any:
+        recorded = len(self.programs) + self._vain
+        if recorded >= config.program_limit:
+            change = self._change(args, kwargs) or "what the run itself writes"
+            self._warn("limit", f"{self.name} was recorded {recorded} times (config.program_limit); calls that fit "
+                       f"none of its programs run eagerly. What changed last: {change}")
+            return self._function(*args, **kwargs)
+        return self._recorded(self._change(args, kwargs), args, kwargs)
+
+    def _new_path(self, branches: Branches, reading: Reading, args: tuple, kwargs: dict) -> Any:
+        """A call that came to an answer which no path was recorded under."""
+        if len(branches.paths) >= config.path_limit:
+            self._warn(f"paths {reading.where}", f"{self.name} branches into {len(branches.paths)} paths (config.path_limit); "
+                       f"calls that take none of them run eagerly. What was read last: {reading}")
+            if branches.misses > config.path_limit:
+                branches.broken = "hardly any call takes a path that was recorded"
+            return self._function(*args, **kwargs)
+        if reading.how == "number":
+            self._changing.lines.add(reading.where)
+        return self._recorded(str(reading), args, kwargs)
+
+    def _recorded(self, change: str, args: tuple, kwargs: dict) -> Any:
+        """Record a call, which `change` made necessary, unless another one is being recorded."""
         if _not_plain() or not _recording.acquire(blocking=False):
             return self._function(*args, **kwargs)
         try:
-            if self._attempts >= config.program_limit:
-                change = self._change(args, kwargs) or "what the run itself writes"
-                self._warn("limit", f"{self.name} was recorded {self._attempts} times (config.program_limit); calls that fit "
-                           f"none of its programs run eagerly. What changed last: {change}")
-                return self._function(*args, **kwargs)
-            if self.programs:
-                change = self._change(args, kwargs)
-                if change:
-                    self.recompilations.append(f"{self.name}: {change}")
+            if change:
+                self.recompilations.append(f"{self.name}: {change}")
             return self._record(args, kwargs)
         finally:
             _recording.release()
@@ -202,66 +252,101 @@ class CompiledFunction:
         except Unsupported as e:
             self._say(e)
             return self._function(*args, **kwargs)
-        observer = Observer(self._function, arguments)
-        recorder = observer.recorder = Recorder([(name, t) for _, name, t in arguments.tensors], observer.name_of, self.name,
-                                                arguments.given, elements=symbolic)
-        again = False
+        run = _Run(arguments, names, Observer(self._function, arguments), self.name, self._changing, self._found, symbolic)
         try:
-            with StandIns(self._changing, arguments), observer, recorder:
+            with StandIns(self._changing, arguments), run.observer, run.recorder:
                 result = _called(self._function, arguments)
         except Exception as error:
-            if not recorder.numbers.lines and arguments.given is None:
-                raise
-            error.args = without_symbols(error.args, recorder.numbers, arguments)
-            again = observer.untouched and recorder.untouched
+            error.args = without_symbols(error.args, run.recorder.numbers, arguments)
+            symbols = run.recorder.numbers.lines or arguments.given is not None
+            again = bool(symbols) and symbolic and run.observer.untouched and run.recorder.untouched
             if not again:
+                self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
                 raise
+        else:
+            again = False
         if again:
             result = self._record(args, kwargs, symbolic=False)
             self._changing.barred = True
             return result
-        self._attempts += 1
-        self._found.note(observer.reads.values())
+        self._found.note(run.observer.reads.values())
         try:
             try:
-                program = self._program(arguments, names, observer, recorder, result)
+                self._keep(run, result, args, kwargs)
             finally:
-                result = without_symbols(result, recorder.numbers, arguments)
-            if not program.writes and program.check(args, kwargs) is None:
-                raise Unsupported(f"the run itself changes what it depends on: {program.guards.why(args, kwargs)}")
+                result = without_symbols(result, run.recorder.numbers, arguments)
         except (Unsupported, BuildError) as e:
             self._say(e)
-            program = self._case(arguments, observer, self._guards(arguments, names, observer, recorder.numbers), None, None,
-                                 str(e))
-        if program.writes or program.check(args, kwargs) is not None:  # a write may change what the program depends on
-            self.programs = (program, *self.programs)
+            if not self._keep_beginning(run, str(e), args, kwargs):
+                self._keep_eager(run, str(e), args, kwargs)
         return result
-
-    def _program(self, arguments: Arguments, names: Namespace, observer: Observer, recorder: Recorder,
-                 result: Any) -> CompiledProgram:
-        observer.finish()
-        fetched = self._fetched(arguments, observer)
-        rebuild = Rebuild(result, arguments.places, observer.outside, observer.writes, fetched.at)
-        recording = recorder.finish(rebuild.tensors)
-        guards = self._guards(arguments, names, observer, recorder.numbers, recording, rebuild.numbers)
-        run = self._built(recording)
-        run = Passing(run, len(rebuild.numbers)) if rebuild.numbers else run
-        return self._case(arguments, observer, guards, run, rebuild.make,
-                          writes=bool(observer.writes or recording.writebacks or recording.grads.writes))
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
         arguments = Arguments(self._function, args, kwargs, Namespace(), self._bound) if self.programs else None
         for program in self.programs:
-            self._changing.compare(program.leaves, program.reads, arguments)
+            for case in program.paths if isinstance(program, Branches) else (program,):
+                self._changing.compare(case.leaves, case.reads, arguments)
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
-    def _case(self, arguments: Arguments, observer: Observer, *program, writes: bool = False) -> CompiledProgram:
-        reads = observer.reads.values()
-        if looks_at_types(reads):
-            return CompiledProgram(*program, writes=writes)
-        return CompiledProgram(*program, leaves=arguments.leaves, reads=number_reads(reads), writes=writes)
+    def _keep(self, run: _Run, result: Any, args: tuple, kwargs: dict) -> None:
+        """Keep a program for a run that went well."""
+        run.observer.finish()
+        rebuild = Rebuild(result, run.arguments.places, run.observer.outside, run.observer.writes, run.fetched.at)
+        recording = run.recorder.finish(rebuild.tensors)
+        guards = self._guards(run, recording, early_names(run.recorder.numbers, rebuild.numbers))
+        if not self._holds(run, guards, args, kwargs):
+            raise Unsupported(f"the run itself changes what it depends on: {guards.why(args, kwargs)}")
+        if recording.readings:
+            self._keep_path(run, recording, guards, rebuild.make, rebuild.numbers)
+            return
+        built = self._built(recording)
+        self._keep_program(run, guards, Passing(built, len(rebuild.numbers)) if rebuild.numbers else built, rebuild.make)
+
+    def _holds(self, run: _Run, guards: Guards, args: tuple, kwargs: dict) -> bool:
+        """Whether a run's guards hold for a call like it; what it writes, the next call may find changed."""
+        return bool(run.observer.writes) or run.recorder.wrote or guards.check(args, kwargs) is not None
+
+    def _keep_program(self, run: _Run, *program) -> None:
+        self.programs = CompiledProgram(*program, **run.numbers), *self.programs
+
+    def _keep_beginning(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> bool:
+        """Let the calls that come to the same answers as a run be eager, and no others. False if the run read nothing before
+        it became clear that it is eager."""
+        beginning = run.recorder.beginning()
+        if not beginning.readings:
+            return False
+        try:
+            guards = self._guards(run, beginning, early_names(run.recorder.numbers, ()))
+            if not self._holds(run, guards, args, kwargs):
+                return False
+            self._keep_path(run, beginning, guards, None, (), reason)
+        except (Unsupported, BuildError):  # of the beginning itself
+            return False
+        return True
+
+    def _keep_eager(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> None:
+        """Let the calls that fit a run's guards be eager."""
+        guards = self._guards(run)
+        if guards.check(args, kwargs) is not None:
+            self._keep_program(run, guards, None, None, reason)
+        else:
+            self._vain += 1
+
+    def _keep_path(self, run: _Run, recording: Recording, guards: Guards, make: Callable | None, returned: Sequence[str],
+                   reason: str = "") -> None:
+        """Keep a path of a program that branches: of one whose paths begin like this, or of a new one."""
+        modes, origins = run.observer.modes, run.origins(recording)
+        numbers = run.recorder.numbers
+        for branches in self.programs:
+            if isinstance(branches, Branches) and branches.modes == modes and branches.fits(recording, origins, numbers):
+                break
+        else:
+            branches = Branches(modes, self._built, self._new_path, lambda args, kwargs: self._function(*args, **kwargs))
+        branches.add(recording, origins, numbers, make, returned=tuple(returned), guards=guards, reason=reason,
+                     **run.numbers)
+        self.programs = (branches, *(p for p in self.programs if p is not branches))
 
     def _built(self, recording: Recording) -> Run:
         """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""
@@ -272,9 +357,9 @@ class CompiledFunction:
         except Exception as defect:
             raise Unsupported(f"internal error while compiling: {type(defect).__name__}: {defect}") from defect
 
-    def _guards(self, arguments: Arguments, names: Namespace, observer: Observer, numbers: Numbers,
-                recording: Recording | None = None, returned: Sequence[str] = ()) -> Guards:
+    def _guards(self, run: _Run, recording: Recording | None = None, returned: Sequence[str] = ()) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
+        arguments, names, observer = run.arguments, run.names, run.observer
         captured, written, grads = [], (), Grads()
         given = {id(t): variable for variable, _, t in arguments.tensors}
         steps = list(arguments.steps)
@@ -282,12 +367,12 @@ class CompiledFunction:
             end = len(recording.tensors) - len(recording.numbers)
             captured = [(observer.name_of(t) or recording.graph.inputs[k].name, t)
                         for k, t in enumerate(recording.tensors[:end]) if k >= len(given)]
-            written = tuple(sorted({w.input for w in recording.writebacks}))
+            written = recording.written
             grads = replace(recording.grads, known=tuple(k for k, _ in recording.grads.fetched if k < len(given)
                                                          or observer.name_of(recording.tensors[k])))
         taken = {id(t) for _, t in captured}
         watched = []
-        fetched = self._fetched(arguments, observer)
+        fetched = run.fetched
         for name, t in observer.tensors.values():
             if id(t) in given and id(t) in fetched.objects:
                 names.place(t, given[id(t)])
@@ -296,13 +381,9 @@ class CompiledFunction:
             elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
         read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
-        host = host_of(numbers, names, read, recording, returned)
+        host = host_of(run.recorder.numbers, names, read, recording, returned)
         return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
                       observer.read_flags, self._watch, fetched.at, host, grads)
-
-    def _fetched(self, arguments: Arguments, observer: Observer) -> Fetched:
-        changing = observer.changing | self._found.changing
-        return Fetched(observer.reads.values(), changing, {id(t) for _, _, t in arguments.tensors})
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

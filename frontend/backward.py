@@ -72,7 +72,7 @@ class Differentiable:
         self.verify, self.broken, self.report = verify, broken, report
         self.outputs = len(recording.graph.outputs)
         self.passive = tuple(k for k in range(self.outputs) if k not in set(derivative.of))
-        written = {w.input for w in recording.writebacks}
+        written = set(recording.written)
         by_value = {k for kind, k in derivative.saved if kind == "input"}
         first = {"input": 0, "extra": len(recording.graph.inputs) + self.outputs}
         self.saved = tuple(first[kind] + k for kind, k in derivative.saved)  # places in (*inputs, *outputs, *extra outputs)

@@ -42,7 +42,6 @@ class Executable:
         more = recording.writebacks or recording.grads.writes or recording.spent
         self._plain = not more and all(isinstance(r, Fresh) for r in recording.results)
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
-        self._entries = {id(r): r for r in (*recording.results, *(w.result for w in recording.grads.writes))}
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
 
     def __call__(self, tensors: Tensors) -> Sequence[torch.Tensor]:
@@ -51,29 +50,7 @@ class Executable:
             return outputs
         if self._plain:
             return [outputs[k] for k in self._order]
-        return self._results(tensors, outputs)
-
-    def _results(self, tensors: Tensors, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The run's results, in order, after the write-backs."""
-        recording = self.recording
-        with torch.no_grad():
-            for w in recording.writebacks:
-                _write(tensors[w.input], outputs[w.output], w.counted)
-        if recording.spent:
-            outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
-        made = {key: self._result(r, tensors, outputs) for key, r in self._entries.items()}
-        for w in recording.grads.writes:
-            tensors[w.input].grad = made[id(w.result)]
-        return [made[id(r)] for r in recording.results]
-
-    def _result(self, r: Result | None, tensors: Tensors, outputs: Sequence[torch.Tensor]) -> torch.Tensor | None:
-        if r is None:
-            return None
-        if isinstance(r, Given):
-            return tensors[r.input]
-        if isinstance(r, Fresh):
-            return outputs[r.output]
-        return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], r.steps)
+        return assemble(self.recording, tensors, outputs)
 
     # The check of the first run
 
@@ -106,6 +83,29 @@ class Executable:
         if self.verify == "raise":
             raise WrongResult(told)
         warnings.warn(told, SmeltWarning, stacklevel=5)
+
+
+def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[torch.Tensor]:
+    """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
+    with torch.no_grad():
+        for w in recording.writebacks:
+            _write(tensors[w.input], outputs[w.output], w.counted)
+    if recording.spent:
+        outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
+    made = {key: _result(r, tensors, outputs) for key, r in recording.entries.items()}
+    for w in recording.grads.writes:
+        tensors[w.input].grad = made[id(w.result)]
+    return [made[id(r)] for r in recording.results]
+
+
+def _result(r: Result | None, tensors: Tensors, outputs: Tensors) -> torch.Tensor | None:
+    if r is None:
+        return None
+    if isinstance(r, Given):
+        return tensors[r.input]
+    if isinstance(r, Fresh):
+        return outputs[r.output]
+    return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], r.steps)
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:

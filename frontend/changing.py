@@ -23,15 +23,17 @@ class Changing:
     arguments   expressions in terms of `args` and `kwargs`
     reads       by the place, a read of it
     barred      whether a recording with symbolic numbers failed where one with plain numbers did not
+    lines       the user's file:line where a number is read of a tensor by .item()
     """
 
     def __init__(self):
         self.arguments: set[str] = set()
         self.reads: dict[tuple, Read] = {}
+        self.lines: set[str] = set()
         self.barred = False
 
     def __bool__(self) -> bool:
-        return not self.barred and bool(self.arguments or self.reads)
+        return not self.barred and bool(self.arguments or self.reads or self.lines)
 
     def compare(self, leaves: Mapping[str, Any], reads: Iterable[Read], arguments: Arguments) -> None:
         """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
@@ -55,6 +57,11 @@ def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
     """The reads of numbers in places where another one can be put."""
     places = (part for read in reads for part in parts(read))
     return tuple(p for p in places if type(p.expected) in (int, float) and _settable(p))
+
+
+def looks_at_types(reads: Iterable[Read]) -> bool:
+    """Whether a run may look at a number's type: a symbolic one is none of Python's own, and `type(n) is float` would tell."""
+    return any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads)
 
 
 def _settable(read: Read) -> bool:
@@ -117,6 +124,8 @@ def _held(holder: Any, key: Any) -> Any:
 
 def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
+    if arguments.given is None:
+        return result
     result = _plain_result(result, {id(new): before for new, before in arguments.remade})
     left = numbers.surviving()
     if left:

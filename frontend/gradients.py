@@ -1,10 +1,12 @@
 """What carries gradients: as the graph predicts it, and as torch's autograd recorded it."""
 from __future__ import annotations
 
+from typing import Collection, Iterable
+
 import torch
 
 from ..compiler.builder import Builder
-from ..compiler.ir import TensorType, Type, Value
+from ..compiler.ir import Graph, TensorType, Type, Value
 from ..errors import Unsupported
 
 
@@ -13,9 +15,9 @@ def _differentiable(type: Type) -> bool:
 
 
 class Reach:
-    """For every value being built, the inputs that its gradient would flow to, as a set of bits."""
+    """For every value that is built, or of a graph, the inputs that its gradient would flow to, as a set of bits."""
 
-    def __init__(self, b: Builder):
+    def __init__(self, b: Builder | Graph):
         self._b, self._done = b, 0
         self._bits: dict[Value, int] = {}
 
@@ -35,6 +37,18 @@ class Reach:
         for i in v.operands:
             bits |= self._bits[i]
         return bits
+
+
+def flows(graph: Graph, sources: Collection[Value], results: Iterable[Value]) -> set[Value]:
+    """The inputs and values through which a gradient of `results` flows to the inputs `sources`."""
+    reach = Reach(graph)
+    for i in graph.inputs:
+        reach.add_input(i, i in sources)
+    found = {v for v in results if reach.of(v)}
+    for v in reversed(graph.values):
+        if v in found:
+            found.update(i for i in v.operands if reach.of(i))
+    return found
 
 
 def node_of(tensor: torch.Tensor):

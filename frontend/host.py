@@ -41,13 +41,29 @@ def host_of(numbers: Numbers, names: Namespace, read: Collection[str], recording
         define(asked.names)
         steps.append(Condition(asked.test, asked.now, asked.subject, asked.expected))
     nodes = recording.numbers if recording is not None else ()
-    define({*(node.name for node in nodes), *returned})
     inputs = recording.graph.inputs[len(recording.graph.inputs) - len(nodes):] if nodes else ()
-    makers = (names.bind(_maker(i.dtype, i.type.device)) for i in inputs)
-    return Host(elements, tuple(steps), (*(f"{make}({node.name})" for make, node in zip(makers, nodes)), *reversed(returned)))
+    early = [(i, node) for i, node in zip(inputs, nodes) if node.name not in numbers.data]
+    define({*(node.name for _, node in early), *returned})
+    makers = (f"{names.bind(maker(i.dtype, i.type.device))}({node.name})" for i, node in early)
+    return Host(elements, tuple(steps), (*makers, *reversed(returned)))
+
+
+def early_names(numbers: Numbers, returned: Sequence[str]) -> list[str]:
+    """The numbers that the guards are to pass as they are: of those returned, and of those that are computed with what is
+    read of tensors, the ones that come of no reading. Those returned come first."""
+    if not numbers.data:
+        return list(returned)
+    used = [n for name, (_, operands) in numbers.lines.items() if name in numbers.data for n in sorted(operands)]
+    return [n for n in dict.fromkeys((*returned, *used, *sorted(numbers.compared))) if n not in numbers.data]
+
+
+def late_lines(numbers: Numbers, start: int, stop: int | None) -> str:
+    """Of the lines between two counts of them, those that compute with what is read of tensors."""
+    lines = list(numbers.lines.items())[start:stop]
+    return "\n".join(f"{name} = {text}" for name, (text, _) in lines if name in numbers.data)
 
 
 @lru_cache(maxsize=None)
-def _maker(dtype: torch.dtype, device: torch.device) -> Callable:
+def maker(dtype: torch.dtype, device: torch.device) -> Callable:
     """Makes a 0-dim tensor of a number."""
     return partial(torch.scalar_tensor, dtype=dtype, device=device)

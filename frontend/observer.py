@@ -218,6 +218,11 @@ class Observer:
                 kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
                 yield put(Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where)), value)
 
+    @property
+    def modes(self) -> tuple:
+        """torch's switches as they were before the run."""
+        return tuple(read.expected for read in self.state)
+
     def name_of(self, t: torch.Tensor) -> str | None:
         """The readable source of a tensor that came from outside the run: "fc1.weight", "global w"; None if unknown."""
         found = self.tensors.get(id(t))

@@ -8,14 +8,15 @@ never the run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from threading import get_ident
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from ..compiler.builder import Builder
-from ..compiler.ir import Origin, TensorType, TupleType, Value, dense
+from ..compiler.ir import Graph, Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
 from .bridge import replay
 from .building import NumberBuilder
@@ -27,8 +28,9 @@ from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
 from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
 from .profiling import unprofiled
+from .readings import HOW, LARGEST_LIST, Reading, Readings
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
-from .symbols import Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
+from .symbols import Asked, Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
 from .torch_internals import TorchDispatchMode, current_backward, put_engine, version_of
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
@@ -36,11 +38,13 @@ LARGEST_CONSTANT = 4096
 
 _T = torch.Tensor
 _READS = "reads a tensor's values in Python ({})"
+#: Ops that tell whether all elements agree, by the op that tells it of each element.
+_COMPARISONS = {"equal": torch.ops.aten.eq.Tensor, "allclose": torch.ops.aten.isclose.default}
 #: Calls of torch's API that a recording cannot hold, and why.
 _REFUSED: dict[Callable, str] = {
     **{f: _READS.format(f".{f.__name__}()") for f in (
-        _T.tolist, _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__, _T.__deepcopy__)},
-    **{f: _READS.format("printing it") for f in (_T.__repr__, _T.__format__)},
+        _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__, _T.__deepcopy__)},
+    _T.__repr__: _READS.format("printing it"),
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
     **{f: "cuts a tensor from its gradient in place (.detach_())" for f in (_T.detach_, torch.detach_)},
@@ -51,6 +55,7 @@ _REFUSED: dict[Callable, str] = {
 }
 #: The same, where they do what the reason says: of tensors in another state they do nothing, or tell nothing.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
+    _T.__format__: (lambda t, *_: t.dim() > 0, _READS.format("printing it")),
     _T.requires_grad_: (lambda t, flag=True: t.requires_grad is not flag, "changes whether a tensor requires grad"),
     _T.grad_fn.__get__: (lambda t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
@@ -76,12 +81,15 @@ class Recorder:
     name        of the graph
     numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
     elements    whether numbers read of tensors may be symbolic ones
+    symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
+    open        tells whether the run can still become a program, as far as others than the recorder see
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
-                 numbers: Numbers | None = None, elements: bool = True):
+                 numbers: Numbers | None = None, elements: bool = True, symbolic: Callable[[str], bool] = lambda line: False,
+                 open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
         self._name, self._name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -91,14 +99,16 @@ class Recorder:
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
         self._elements = Elements(self._b, self.numbers, self._tensors, elements)
+        self._readings, self._symbolic = Readings(open), symbolic
+        self.numbers.tell = partial(self.guarded, self._add_condition)
         self._answer: Float | Int | None = None  # to the read of a number that is under way
-        self._random = self._from_numbers = self._busy = self._differentiates = False
+        self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias)
         self._modes = (_Ops(self), _Api(self), _Engine(self))
-        self._guarded(self._take_arguments, arguments)
+        self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
         self._filled = wrapped_numbers_filled()
@@ -118,7 +128,7 @@ class Recorder:
         if self.unsupported is None:
             self.unsupported = Unsupported(why.reason, why.where or _place(self._b.origin))
 
-    def _guarded(self, observe: Callable, *args) -> Any:
+    def guarded(self, observe: Callable, *args) -> Any:
         """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""
         if self.unsupported is not None:
             return None
@@ -138,11 +148,11 @@ class Recorder:
     def enter_function(self, function: type, args: tuple, kwargs: dict) -> None:
         """A custom autograd.Function is called."""
         self._b.origin = here()
-        self._guarded(self._custom.enter, function, args, kwargs)
+        self.guarded(self._custom.enter, function, args, kwargs)
 
     def leave_function(self, result: Any) -> None:
         """It gave this result."""
-        self._guarded(self._custom.leave, result)
+        self.guarded(self._custom.leave, result)
 
     # Tensors that the run did not make
 
@@ -194,11 +204,11 @@ class Recorder:
 
     def before(self, function, args, kwargs) -> "_Call | None":
         """What is to be known of an op before it runs; None once the recording has ended."""
-        return None if self._differentiates or self._busy else self._guarded(self._prepare, function, args, kwargs)
+        return None if self._differentiates or self._busy else self.guarded(self._prepare, function, args, kwargs)
 
     def after(self, call: "_Call", result) -> None:
         """Import an op that has run."""
-        self._guarded(self._record, call, result)
+        self.guarded(self._record, call, result)
 
     def _prepare(self, function, args, kwargs) -> "_Call | None":
         self._b.origin = here()
@@ -233,9 +243,10 @@ class Recorder:
             raise Unsupported("runs a backward pass")
         if torch.is_inference_mode_enabled() != self._inference:
             raise Unsupported("enters or leaves inference mode")
-        by_places = op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
-        if op.sized and not by_places:
-            raise Unsupported(f"the size of a result depends on the values ({op.key})")
+        if op.reads and op.key != "_local_scalar_dense" and op.key not in _COMPARISONS:
+            raise Unsupported(_READS.format(op.key))
+        if op.sized and op.writes:
+            raise Unsupported(f"writes to a tensor whose size depends on the values ({op.key})")
         if op.silent:
             raise Unsupported(f"calls an op that only has an effect ({op.key})")
         if op.packet in ("_conj", "_neg_view"):
@@ -261,6 +272,8 @@ class Recorder:
             self._random = call.random = True
         if op.reads:
             self._add_number(call, result)
+        elif _sized(call):
+            self._add_sized(call, result)
         elif op.reshapes:
             self._reshape_in_place(call)
         elif op.writes:
@@ -268,14 +281,69 @@ class Recorder:
         else:
             self._add_results(call, result)
 
-    # Numbers
+    # What Python looks at
 
-    def _add_number(self, call: "_Call", result: Any) -> None:
-        """A tensor's element is read."""
-        self._answer = self._elements.read(call.values[0], result) if call.op.packet == "_local_scalar_dense" else None
-        if self._answer is None:
-            raise Unsupported(_READS.format(".item(), bool(), int(), float(), torch.equal(), ..."))
+    def add_reading(self, values: Sequence[Value], how: str, answer: Any) -> None:
+        """The run looked at these values in Python."""
+        if self._readings.matter(values):
+            self._note(values, how, answer, len(self._b.values))
 
+    def _note(self, values: Sequence[Value], how: str, answer: Any, position: int, **more) -> None:
+        self._readings.add(Reading(tuple(values), how, answer, position, len(self._b.inputs), len(self.numbers.lines),
+                                   _place(here()), **more))
+
+    def _symbol_wanted(self, values: Sequence[Value], answer: Any) -> bool:
+        """Whether the run is to get a symbolic number from .item()."""
+        return self._as_item and type(answer) in (int, float) and self._readings.matter(values) and self._symbolic(_place(here()))
+
+    def _add_symbol(self, value: Value, answer: int | float) -> None:
+        """A number was read that is another one on each call: the run gets a symbolic one."""
+        self._answer = self.numbers.read(answer, f"{value.op.name}.item()")
+        self._note([value], "symbol", answer, len(self._b.values), text=self._answer.node.name)
+
+    def _add_condition(self, asked: Asked) -> None:
+        """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
+        done = self._readings.all
+        if self.unsupported is None and not any((r.how, r.text) == ("condition", asked.now) for r in done):
+            self._note((), "condition", asked.expected, done[-1].position, text=asked.now, subject=asked.subject)
+
+    def _add_number(self, call: "_Call", result) -> None:
+        """An element was read, or all elements of two tensors were compared."""
+        if call.op.key in _COMPARISONS:
+            a, b = call.values[:2]
+            if call.op.key == "equal" and (a is b and result or a.shape != b.shape):
+                return
+            elementwise = TensorType(tuple(torch.broadcast_shapes(a.shape, b.shape)), torch.bool, a.type.device)
+            compared = import_call(self._b, overload(_COMPARISONS[call.op.key]), call.values, call.keywords, elementwise)
+            self.add_reading([self._b.all(compared, dim=tuple(range(compared.rank)), keepdim=False)], "truth", result)
+            return
+        self._answer = self._elements.read(call.values[0], result)
+        if self._answer is not None:
+            return
+        if self._as_truth:
+            self.add_reading(call.values, "truth", bool(result))
+        elif self._symbol_wanted(call.values, result):
+            self._add_symbol(call.values[0], result)
+        else:
+            self.add_reading(call.values, "number", result)
+
+    def add_list(self, tensor: torch.Tensor, result: Any) -> None:
+        """The elements were read as a list."""
+        if tensor.numel() > LARGEST_LIST:
+            raise Unsupported(_READS.format(f".tolist() of {tensor.numel()} elements"), _place(here()))
+        self._b.origin = here()
+        self.add_reading([self._memory.current(self._alias(tensor))], "elements", result)
+
+    def _add_sized(self, call: "_Call", result) -> None:
+        """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
+        several = isinstance(result, (list, tuple))
+        type = type_of(result)
+        values = opaque_call(self._b, call.op, call.values, call.keywords, type)
+        pairs = list(zip(result, values)) if several else [(result, values)]
+        for r, value in pairs:
+            _check_kind(r)
+            self._memory.add(r, type_of(r), value)
+        self.add_reading([v for _, v in pairs], "sizes", HOW["sizes"](*(r for r, _ in pairs)))
     def _answered(self, function: Callable | None = None, result: Any = None) -> Any:
         """What a call of torch's API gives the user: the symbolic number that it read, if it can take its place."""
         answer, self._answer = self._answer, None
@@ -289,7 +357,7 @@ class Recorder:
 
     def differentiate(self, engine: Callable, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
         """Run autograd's engine, whose ops are not recorded, and import the gradients that it gives."""
-        call = self._guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
+        call = self.guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
         self._differentiates = True
         try:
             result = engine(roots, tangents, keep, again, inputs, *args, **kwargs)
@@ -299,7 +367,7 @@ class Recorder:
         finally:
             self._differentiates = False
         if call is not None:
-            self._guarded(self._grads.record, call, result, keep)
+            self.guarded(self._grads.record, call, result, keep)
         return result
 
     def enter_backward(self, enters: bool) -> None:
@@ -309,7 +377,7 @@ class Recorder:
     def touch_grad(self, access: Callable, tensor: torch.Tensor, *value) -> Any:
         """`.grad` is read (`value` is nothing), set or deleted."""
         reads = access == _T.grad.__get__
-        slot = self._guarded(self._grads.look if reads else self._grads.slot, tensor)
+        slot = self.guarded(self._grads.look if reads else self._grads.slot, tensor)
         result = access(tensor, *value)
         if not reads and slot is not None:
             slot.now = tensor.grad
@@ -463,8 +531,12 @@ class Recorder:
     @property
     def untouched(self) -> bool:
         """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
-        changed = any(base.version for base in self._memory.inputs) or self._grads.changed
-        return self.unsupported is None and not self._random and not changed
+        return self.unsupported is None and not self._random and not self.wrote
+
+    @property
+    def wrote(self) -> bool:
+        """Whether the run wrote to tensors from outside, or to their `.grad`."""
+        return any(base.version for base in self._memory.inputs) or self._grads.changed
 
     # The end
 
@@ -473,7 +545,7 @@ class Recorder:
 
         Raises Unsupported for what could not be recorded.
         """
-        recording = self._guarded(self._finish, results)
+        recording = self.guarded(self._finish, results)
         if self.unsupported is not None:
             raise self.unsupported
         return recording
@@ -494,15 +566,38 @@ class Recorder:
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
         writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
                            for base, tensor, (_, _, version) in zip(self._memory.inputs, self._tensors, self._before) if base.version)
-        inputs = list(self._tensors)
-        for value, node in self._b.given:
-            self._b.inputs.append(value)
-            inputs.append(torch.tensor(node.value, dtype=value.dtype, device=value.type.device))
         grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
-        graph = self._b.graph(self._name, outputs.values)
-        return Recording(graph, tuple(inputs), tuple(entries[id(t)] for t in results), writebacks, self._random,
-                         tuple(node for _, node in self._b.given), grads, tuple(sorted(outputs.spent)),
-                         dict(self._elements.inputs))
+        graph, inputs, numbers = self._graph(self._b.values, outputs.values)
+        readings = self._readings.all
+        if readings and _differentiates(graph.values[readings[0].position:]):
+            raise Unsupported("runs a backward pass after it read a tensor in Python")
+        return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
+                         tuple(sorted(outputs.spent)), dict(self._elements.inputs), self._differentiated(entries.values()),
+                         tuple(w.input for w in writebacks), tuple(readings))
+
+    def beginning(self) -> Recording:
+        """What was recorded up to the last reading, or the last before a backward pass that comes after the first."""
+        readings = self._readings.all
+        while readings and _differentiates(self._b.values[readings[0].position:readings[-1].position]):
+            readings = readings[:-1]
+        graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
+        return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()),
+                         elements=dict(self._elements.inputs), readings=tuple(readings))
+
+    def _graph(self, values: Sequence[Value], outputs: Sequence[Value]) -> tuple[Graph, tuple[torch.Tensor, ...], tuple]:
+        """The graph, its input tensors, and the numbers that the last of these stand for."""
+        given = self._b.given
+        numbers = tuple(torch.tensor(node.value, dtype=value.dtype, device=value.type.device) for value, node in given)
+        graph = Graph(self._name, (*self._b.inputs, *(value for value, _ in given)), tuple(values), tuple(outputs))
+        return graph, (*self._tensors, *numbers), tuple(node for _, node in given)
+
+    def _differentiated(self, results: Iterable[Result]) -> tuple[int, ...]:
+        """The inputs that require grad."""
+        found = tuple(k for k, t in enumerate(self._tensors) if t.requires_grad)
+        computed = any(r.requires_grad for r in results if isinstance(r, (Fresh, OutputView)))
+        if found and computed and any(t.is_inference() for t in self._tensors):
+            raise Unsupported("computes a gradient with a tensor that was made under inference mode")
+        return found
 
     def _check_inputs(self) -> None:
         for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
@@ -654,12 +749,16 @@ class _Api(TorchFunctionMode):
         if reason and applies(*args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
+        recorder._as_truth, recorder._as_item = function in _TRUTHS, function is _T.item
         recorder.enter_backward(function in _BACKWARD)
         try:
-            return recorder._answered(function, function(*args, **kwargs))
+            result = function(*args, **kwargs)
         finally:
-            recorder._from_numbers = False
+            recorder._from_numbers = recorder._as_truth = recorder._as_item = False
             recorder.enter_backward(False)
+        if function is _T.tolist:
+            recorder.guarded(recorder.add_list, args[0], result)
+        return recorder._answered(function, result)
 
 
 class _Engine:
@@ -679,6 +778,17 @@ class _Engine:
         if get_ident() != self._thread or recorder.unsupported is not None or recorder._busy or recorder._differentiates:
             return self._engine(*args, **kwargs)
         return recorder.differentiate(self._engine, *args, **kwargs)
+
+
+def _differentiates(values: Iterable[Value]) -> bool:
+    """Whether a backward pass is among these values."""
+    return any(v.op.name == "gradients" for v in values)
+
+
+def _sized(call: _Call) -> bool:
+    """Whether the sizes of the results depend on the values; an index by places gives as many as there are places."""
+    return call.op.sized and not (call.op.packet == "index" and all(
+        i is None or i.dtype not in (torch.bool, torch.uint8) for i in call.args[1]))
 
 
 def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:

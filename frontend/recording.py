@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Callable, Mapping, Union
 
 import torch
 
 from ..compiler.ir import Graph
+from .readings import Reading
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class Recording:
     `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
     unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors;
     `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
-    and a backward pass from which raises: one has been through their graph."""
+    and a backward pass from which raises: one has been through their graph. `differentiated` are the inputs that require
+    grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come
+    out as they did in it."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
@@ -103,8 +107,11 @@ class Recording:
     grads: Grads = Grads()
     spent: tuple[int, ...] = ()
     elements: Mapping[str, int] = field(default_factory=dict)
+    differentiated: tuple[int, ...] = ()
+    written: tuple[int, ...] = ()
+    readings: tuple[Reading, ...] = ()
 
-    @property
-    def disjoint(self) -> tuple[int, ...]:
-        """Inputs that are written to: on every call they must not share memory with any other input."""
-        return tuple(w.input for w in self.writebacks)
+    @cached_property
+    def entries(self) -> dict[int, Result | None]:
+        """Every result to be made, and every gradient, by its id."""
+        return {id(r): r for r in (*self.results, *(w.result for w in self.grads.writes))}

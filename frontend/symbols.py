@@ -43,12 +43,17 @@ class Numbers:
 
     lines       name -> (text, the names in it), in the order computed; every text is Python over earlier names
     asked       by their tests
+    data        the names of those that come of readings (see readings.py); what is asked of these, `tell` is told
+    compared    the names in what `tell` was told
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
     """
 
     def __init__(self):
         self.lines: dict[str, tuple[str, frozenset[str]]] = {}
         self.asked: dict[str, Asked] = {}
+        self.data: set[str] = set()
+        self.compared: set[str] = set()
+        self.tell: Callable[[Asked], None] = lambda asked: None
         self.alive = True
         self._thread = get_ident()
         self._known: dict[str, Node] = {}
@@ -62,6 +67,12 @@ class Numbers:
     def given(self, value: Plain, subject: str) -> "Float | Int":
         """The number in a place that the guards read, into a local of its node's name; `subject` names it for people."""
         return Node(self, self._name(), value, subject).wrapped()
+
+    def read(self, value: Plain, subject: str) -> "Float | Int":
+        """The number that the run reads of a tensor."""
+        number = self.given(value, subject)
+        self.data.add(number.node.name)
+        return number
 
     def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
         """The number that the Python expression `text`, over names that the guards define, gives on every call.
@@ -111,6 +122,8 @@ class Numbers:
         if text not in self._known:
             name = self._name()
             self.lines[name] = text, names
+            if not names.isdisjoint(self.data):
+                self.data.add(name)
             self._known[text] = Node(self, name, value, shown if len(shown) <= _SHOWN else name, size)
         return self._known[text]
 
@@ -133,7 +146,7 @@ class Numbers:
                 return
             test, fits = f"({test} or {n} - {n} != 0)", fits or not math.isfinite(node.value)
         if fits:
-            self._note(test, n, f"{node.shown} as {dtype}", node.value, node)
+            self._note(test, f"bool({test})", f"{node.shown} fits {dtype}", True, node)
         else:
             self.fix(node)
 
@@ -143,8 +156,14 @@ class Numbers:
 
     def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
         names = frozenset(o.name for o in operands if o.name)
-        if self.listening and names:
-            self.asked.setdefault(test, Asked(test, now, subject, expected, names))
+        if not self.listening or not names:
+            return
+        asked = Asked(test, now, subject, expected, names)
+        if names.isdisjoint(self.data):
+            self.asked.setdefault(test, asked)
+        else:
+            self.compared |= names
+            self.tell(asked)
 
 
 class Node:

@@ -221,14 +221,13 @@ def test_objects_from_outside_keep_their_identity():
     (lambda x: (y for y in [x]), "generator"),
     (lambda x: (lambda: x), "function"),
     (lambda x: (lambda r: (r.append(r), r)[1])([x]), "holds itself"),
-    (lambda x: x.sum().item(), "item"),
 ])
 def test_results_that_cannot_be_made_again(make, reason):
     f = compiled(make)
     with pytest.warns(SmeltWarning, match=reason):
         f(X)
     assert type(f(X)) is type(make(X))
-    assert f(X) is not f(X) or isinstance(f(X), float)
+    assert f(X) is not f(X)
 
 
 def test_tensors_made_by_a_run_are_new_every_time():
@@ -272,7 +271,7 @@ def test_gradients_flow():
 
 def test_unsupported_warns_once_or_raises():
     def f(x):
-        return x * 2 if x.sum() > 0 else x
+        return x * 2 if x.numpy().sum() > 0 else x
     g = compiled(f)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -80,17 +80,20 @@ WORKS = {
         [(remembering, (X,))],
     "Other shapes, dtypes, numbers or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
+    "A whole training step as one program: backward passes, `.grad` and the optimiser's step inside the function.":
+        [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
+    "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
+        [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
+         (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
     "Ops without a record of their own (FFT, sort, linear algebra): calls of torch between the kernels, with torch's gradient.":
         [(lambda: lambda x: torch.fft.fft(x).abs().sort()[0], (X,))],
 }
 #: What it says to run eagerly.
 DOES_NOT = {
-    "A backward pass or an optimiser's step inside the function: compile the forward, and its backward comes with it.":
-        [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
-    "Values read in Python: `.item()`, `if x.sum() > 0`, `.numpy()`.":
-        [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,))],
-    "Results whose size depends on values: `nonzero`, boolean masks.":
-        [(lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
+    "A backward pass inside the function that comes after a branch on data.":
+        [(lambda: lambda x: torch.autograd.grad(x.sum(), x)[0] if x.sum() > 0 else x, (X.clone().requires_grad_(),))],
+    "Elements taken out of torch: `.numpy()`, printing a tensor, `.tolist()` of many.":
+        [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
     "Effects outside the program's objects: printing, files, time, other libraries.": [(lambda: printing, (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
@@ -118,7 +121,7 @@ def test_what_is_said_not_to_work_runs_eagerly(claim):
     """If this fails, smelt has learnt something: move the claim to WORKS and write the README anew."""
     for make, args in DOES_NOT[claim]:
         found, report = state(make, args)
-        assert found == "not compiled", report
+        assert found in ("not compiled", "compiled in part"), report
 
 
 def test_a_gradient_can_be_differentiated_again():

@@ -366,7 +366,7 @@ def test_a_written_input_copied_before_it_changes():
     def program(x, y):
         y.copy_(x)
         x.sin_()
-    assert check(program, randn(3), randn(3)).disjoint == (0, 1)
+    assert check(program, randn(3), randn(3)).written == (0, 1)
 
 
 def test_writes_between_parts_of_one_memory():
@@ -567,17 +567,10 @@ def same_inputs_other_gradient(x):
 
 
 REFUSED = {
-    "item": (lambda x: x * x.sum().item(), "reads a tensor's values"),
-    "branch": (lambda x: x if x.sum() > 0 else -x, "reads a tensor's values"),
-    "float": (lambda x: x * float(x[0, 0]), "reads a tensor's values"),
-    "tolist": (lambda x: x * x.detach().tolist()[0][0], "reads a tensor's values"),
     "numpy": (lambda x: torch.as_tensor(x.detach().numpy()), "reads a tensor's values"),
     "data_ptr": (lambda x: x * (x.data_ptr() % 2), "reads a tensor's values"),
     "print": (lambda x: (x, str(x))[0] * 2, "reads a tensor's values"),
-    "equal": (lambda x: x * torch.equal(x, x), "reads a tensor's values"),
     "list of tensors": (lambda x: torch.tensor([x[0, 0], x[0, 1]]), "plain numbers"),
-    "nonzero": (lambda x: x.nonzero(), "size of a result depends on the values"),
-    "mask": (lambda x: x[x > 0], "size of a result depends on the values"),
     "custom function": (lambda x: Double.apply(x), "custom autograd.Function (Double)"),
     "custom function inside": (lambda x: Double.apply(x * 2) * 3, "custom autograd.Function (Double)"),
     "hook": (lambda x: (lambda y: (y.register_hook(lambda g: g * 2), y)[1])(x * 2), "hook"),
@@ -616,6 +609,40 @@ def test_refused_with_the_users_line(name):
     called = inspect.getsourcelines(function)[1]
     assert file == __file__ and (first <= int(line) < first + len(source) or int(line) == called)
     assert (active_dispatch_modes(), active_function_modes()) == (0, 0)
+
+
+READ = {
+    "branch": (lambda x: x if x.sum() > 0 else -x, "truth", lambda x: bool(x.sum() > 0)),
+    "item": (lambda x: x * x.sum().item(), "number", lambda x: x.sum().item()),
+    "float": (lambda x: x * float(x[0, 0].detach()), "number", lambda x: x[0, 0].item()),
+    "index": (lambda x: x[x.sum(1).argmax().item()], "number", lambda x: x.sum(1).argmax().item()),
+    "format": (lambda x: (f"{x.detach().sum():.3f}", x)[1], "number", lambda x: x.sum().item()),
+    "tolist": (lambda x: x * x.detach()[0].tolist()[1], "elements", lambda x: x[0].tolist()),
+    "equal": (lambda x: x * torch.equal(x, x.abs()), "truth", lambda x: torch.equal(x, x.abs())),
+    "allclose": (lambda x: x * torch.allclose(x, x.abs()), "truth", lambda x: torch.allclose(x, x.abs())),
+    "contains": (lambda x: x * (1.0 in x), "number", lambda x: 1.0 in x),
+    "nonzero": (lambda x: x.nonzero(), "sizes", lambda x: ((tuple(x.nonzero().shape), x.nonzero().stride()),)),
+    "mask": (lambda x: x[x > 0], "sizes", lambda x: ((tuple(x[x > 0].shape), (1,)),)),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_python_reads_is_noted_with_the_users_line(name):
+    function, how, answer = READ[name]
+    x = randn(3, 4, grad=True)
+    recording, _ = record(function, [x])
+    reading, = recording.readings
+    assert (reading.how, reading.answer) == (how, answer(x.detach()))
+    file, line = reading.where.rsplit(":", 1)
+    assert file == __file__ and int(line) == inspect.getsourcelines(function)[1]
+    values = dict(zip(recording.graph.values, recording.graph.values))
+    assert all(v in values for v in reading.values) and 0 < reading.position <= len(values)
+
+
+def test_numbers_that_are_the_same_on_every_call_are_not_read():
+    recording, _ = record(lambda x: x * torch.tensor(2.0).item() if torch.equal(x, x) and not torch.equal(x, x[0]) else x,
+                          [randn(3)])
+    assert recording.readings == ()
 
 
 def test_writes_to_inputs_that_require_grad_are_refused():
@@ -657,7 +684,7 @@ def test_a_refused_run_goes_on_unwatched():
         y = x * x.sum().item()
         z = y.numpy()
     assert torch.equal(y, x * x.sum().item()) and z.shape == (3,)
-    assert "item" in recorder.unsupported.reason
+    assert "numpy" in recorder.unsupported.reason
 
 
 def test_errors_of_the_program_pass_through_and_leave_no_mode():

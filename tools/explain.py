@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -14,8 +15,10 @@ from ..compiler.instantiate import instantiate
 from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import BuildError, SmeltError
-from ..frontend.api import CompiledFunction, CompiledProgram, compiled_function
+from ..frontend.api import CompiledFunction, compiled_function
+from ..frontend.branches import Branches
 from ..frontend.bridge import Executable
+from ..frontend.guards import Guards
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
 from ..runtime.program import Call, Program, Slot, arena_layout, nbytes
@@ -88,10 +91,29 @@ class ProgramReport:
 
 
 @dataclass(frozen=True)
+class BranchReport:
+    """A line of the user's where Python looks at tensors, and goes on by what it finds there.
+
+    `reads`: "the truth", "the number", "the elements", "the sizes", or what is asked of a number read before. `answers`: those
+    that were recorded. `paths`: that many go through it.
+    """
+    where: str
+    reads: str
+    answers: tuple[str, ...]
+    paths: int
+
+    def __str__(self):
+        shown = self.answers if len(self.answers) <= 6 else (*self.answers[:5], "...")
+        return f"{self.where}: {_count(self.paths, 'path')} by {self.reads}: {', '.join(shown)}"
+
+
+@dataclass(frozen=True)
 class Report:
     """What became of a function. `compiled`: every path recorded so far runs as a program.
 
-    `programs`: the newest first.
+    `programs`: the newest first. A function that branches on data has one for each segment between two of its readings.
+    `paths`: recorded ways through the function.
+    `branches`: where it reads tensors in Python.
     `fallbacks`: reason and user's line of each path that runs eagerly.
     `recompilations`: why each program after the first was needed.
     """
@@ -99,6 +121,8 @@ class Report:
     programs: tuple[ProgramReport, ...]
     fallbacks: tuple[str, ...]
     recompilations: tuple[str, ...] = field(default=())
+    paths: int = 0
+    branches: tuple[BranchReport, ...] = ()
 
     @property
     def compiled(self) -> bool:
@@ -133,6 +157,7 @@ class Report:
         for n, p in enumerate(self.programs):
             first, *rest = p.lines()
             lines += [f"  program {n}: {first}", *(f"    {line}" for line in rest)]
+        lines += [f"  branches at {b}" for b in self.branches]
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         return "\n".join(lines)
@@ -145,17 +170,38 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     TypeError for anything else; BuildError where the kernels are not Triton's or do not compile.
     """
     function = compiled_function(compiled)
-    programs = [_program(p, time and n == 0, target if n == 0 else "") for n, p in enumerate(_kept(function))]
-    return Report(function.name, tuple(programs), tuple(p.reason for p in function.programs if p.run is None),
-                  tuple(function.recompilations))
+    programs = [_program(*p, time and n == 0, target if n == 0 else "") for n, p in enumerate(_kept(function))]
+    trees = [p for p in function.programs if isinstance(p, Branches)]
+    reasons = [p.reasons if isinstance(p, Branches) else (p.reason,) * (p.run is None) for p in function.programs]
+    paths = len(function.programs) - len(trees) + sum(len(t.paths) for t in trees)
+    return Report(function.name, tuple(programs), tuple(chain.from_iterable(reasons)), tuple(function.recompilations), paths,
+                  tuple(chain.from_iterable(map(_branches, trees))))
 
 
-def _kept(function: CompiledFunction) -> list[CompiledProgram]:
-    return [p for p in function.programs if p.run is not None]
+def _branches(tree: Branches) -> list[BranchReport]:
+    """The lines where the paths of one program read tensors."""
+    answers: dict[tuple[str, str], dict[str, None]] = {}
+    paths: dict[tuple[str, str], int] = {}
+    for path in tree.paths:
+        readings = [r for r in path.readings if r.how != "symbol"]
+        for reading in readings:
+            answers.setdefault((reading.where, reading.what), {})[reading.found] = None
+        for line in {(reading.where, reading.what) for reading in readings}:
+            paths[line] = paths.get(line, 0) + 1
+    return [BranchReport(*line, tuple(found), paths[line]) for line, found in answers.items()]
 
 
-def _program(p: CompiledProgram, timed: bool, target: str) -> ProgramReport:
-    compilation = p.run.compilation
+def _kept(function: CompiledFunction) -> list[tuple[Guards, Executable]]:
+    """Everything that was built, with its guards."""
+    kept: list[tuple[Guards, Executable]] = []
+    for p in function.programs:
+        built = p.executables.values() if isinstance(p, Branches) else [p.run] if p.run is not None else []
+        kept += [(p.guards, executable) for executable in built]
+    return kept
+
+
+def _program(guards: Guards, run: Executable, timed: bool, target: str) -> ProgramReport:
+    compilation = run.compilation
     kernels, calls, arena, outputs = [], [], 0, 0
     for part, loaded in compilation.programs.items():
         program = loaded.program
@@ -171,8 +217,8 @@ def _program(p: CompiledProgram, timed: bool, target: str) -> ProgramReport:
         arena += arena_layout(program.slots, program.notes["sizes"])[1]
         outputs += sum(nbytes(program.slots[o], program.notes["sizes"]) for o in set(program.outputs)
                        if program.slots[o].place == "output")
-    return ProgramReport(tuple(str(p.guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
-                         dict(compilation.seconds), len(compilation.graphs["recorded"].values), p.run.broken,
+    return ProgramReport(tuple(str(guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
+                         dict(compilation.seconds), len(compilation.graphs["recorded"].values), run.broken,
                          _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager))
 
 
@@ -233,12 +279,12 @@ def _executable(compiled: Any, program: int) -> Executable:
     function = compiled_function(compiled)
     kept = _kept(function)
     if not kept:
-        reasons = "; ".join(p.reason for p in function.programs) or "it has not been called yet"
+        reasons = "; ".join(explain(compiled).fallbacks) or "it has not been called yet"
         raise SmeltError(f"{function.name} has no compiled program: {reasons}")
     if program not in range(len(kept)):
         raise SmeltError(f"{function.name} has {_count(len(kept), 'program')}, counted from 0, the newest; "
                          f"there is no program {program!r}")
-    return kept[program].run
+    return kept[program][1]
 
 
 def stage_text(compiled: Any, stage: str, program: int) -> str:

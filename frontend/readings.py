@@ -1,0 +1,94 @@
+"""Readings: the places of a run where Python looks at the elements, or at the sizes, of tensors, and goes on accordingly."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Hashable, Sequence
+
+import torch
+
+from .. import config
+from ..compiler.equality import key_of
+from ..compiler.ir import Value
+from ..errors import Unsupported
+
+#: What Python gets of tensors. A "symbol" is a number whose value does not matter by itself.
+HOW: dict[str, Callable[..., Any]] = {
+    "truth": lambda t: bool(t),
+    "number": lambda t: t.item(),
+    "symbol": lambda t: t.item(),
+    "elements": lambda t: t.tolist(),
+    "sizes": lambda *tensors: tuple((tuple(t.shape), t.stride()) for t in tensors),
+}
+#: A tensor with more elements than this is not read as a list.
+LARGEST_LIST = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The run looked at `values` in Python, and went on under what it found.
+
+    how         what Python got of them: a key of HOW; or "condition", of numbers read before
+    answer      what that was in the recorded run
+    position    how many of the graph's values were there before it, `inputs` how many of its inputs, and `lines` how many
+                lines of symbolic numbers
+    where       the user's file:line
+    text        of a condition, the Python expression that was asked about; of a symbol, its name
+    subject     of a condition, its text for people
+    """
+    values: tuple[Value, ...]
+    how: str
+    answer: Any
+    position: int
+    inputs: int
+    lines: int
+    where: str
+    text: str = ""
+    subject: str = ""
+
+    @property
+    def outcome(self) -> Hashable:
+        """The answer, to compare."""
+        return self.outcome_of(self.answer)
+
+    def outcome_of(self, answer: Any) -> Hashable:
+        return type(answer) if self.how == "symbol" else key_of(answer)
+
+    def alike(self, other: Reading) -> bool:
+        """Whether two readings of the same values ask the same."""
+        return (self.how, self.text) == (other.how, other.text)
+
+    @property
+    def found(self) -> str:
+        """The answer, for people."""
+        return " and ".join(str(list(shape)) for shape, _ in self.answer) if self.how == "sizes" else repr(self.answer)
+
+    @property
+    def what(self) -> str:
+        """What was read, for people."""
+        return self.subject or f"the {self.how}"
+
+    def __str__(self):
+        return f"{self.where}: {self.what} {'are' if self.how in ('sizes', 'elements') else 'is'} {self.found}"
+
+
+def fixed(v: Value) -> bool:
+    """Whether a value is the same on every call."""
+    return not v.operands and v.op.kind != "input" and not v.op.random
+
+
+class Readings:
+    """Those of one run, as they come. `open` tells whether what happens from here on can still become part of a program."""
+
+    def __init__(self, open: Callable[[], bool]):
+        self.all: list[Reading] = []
+        self._open = open
+
+    def matter(self, values: Sequence[Value]) -> bool:
+        """Whether what Python reads of these values is to be noted."""
+        return self._open() and not all(map(fixed, values))
+
+    def add(self, reading: Reading) -> None:
+        """Raises Unsupported where there are too many."""
+        if len(self.all) >= config.reading_limit:
+            raise Unsupported(f"reads tensors in Python more than {config.reading_limit} times (config.reading_limit)")
+        self.all.append(reading)
