@@ -34,6 +34,8 @@ class Executable:
         self.broken = ""
         if torch.is_autocast_enabled("cpu"):
             forward = _outside_autocast(forward)
+        if recording.inference is not None:
+            forward = torch.inference_mode(recording.inference)(forward)
         self._run = forward if derivative is None else Differentiable(
             recording, forward, derivative, verify, lambda: bool(self.broken),
             lambda found, inputs: self._report(found, "backward", inputs))

@@ -241,8 +241,6 @@ class Recorder:
     def _refuse(self, op: Overload, args, kwargs) -> None:
         if current_backward() != self._within:
             raise Unsupported("runs a backward pass")
-        if torch.is_inference_mode_enabled() != self._inference:
-            raise Unsupported("enters or leaves inference mode")
         if op.reads and op.key != "_local_scalar_dense" and op.key not in _COMPARISONS:
             raise Unsupported(_READS.format(op.key))
         if op.sized and op.writes:
@@ -573,7 +571,18 @@ class Recorder:
             raise Unsupported("runs a backward pass after it read a tensor in Python")
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          tuple(sorted(outputs.spent)), dict(self._elements.inputs), self._differentiated(entries.values()),
-                         tuple(w.input for w in writebacks), tuple(readings))
+                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries))
+
+    def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
+        """The inference mode that the results were made under, where the run entered or left it for that."""
+        made = {t.is_inference() for t in results if isinstance(entries[id(t)], (Fresh, OutputView))}
+        if len(made) > 1:
+            raise Unsupported("enters or leaves inference mode, and returns tensors from inside and outside it")
+        if made <= {self._inference}:
+            return None
+        if self._readings.all:
+            raise Unsupported("enters or leaves inference mode, and branches on data")
+        return made.pop()
 
     def beginning(self) -> Recording:
         """What was recorded up to the last reading, or the last before a backward pass that comes after the first."""

@@ -588,7 +588,6 @@ REFUSED = {
     "set data": (lambda x: setattr(x, "data", x.detach() + 1), ".data"),
     "as_strided view of an input": (lambda x: x.as_strided((2,), (3,)), "as_strided view"),
     "sparse": (lambda x: x.to_sparse(), "not dense"),
-    "inference mode": (lambda x: torch.inference_mode()(lambda: x * 2)(), "inference mode"),
     "out resized": (lambda x: torch.add(x.detach(), 1, out=torch.empty(0)), "another size"),
     "view of another dtype": (lambda x: x.detach().clone().view(torch.int32).add_(1), "through a view"),
 }
