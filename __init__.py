@@ -11,14 +11,14 @@ became of a function; `config` holds every setting.
 """
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from . import config, errors
 from .errors import (BuildError, IncompatibleTorch, InvalidGraph, InvalidText, SmeltError, SmeltWarning, Unsupported,
                      WrongResult)
 
 __version__ = "0.1.0"
-__all__ = ["compile", "explain", "show", "draw", "config", "errors", "SmeltError", "SmeltWarning", "Unsupported", "BuildError",
+__all__ = ["compile", "mark_dynamic", "explain", "show", "draw", "config", "errors", "SmeltError", "SmeltWarning", "Unsupported", "BuildError",
            "InvalidGraph", "InvalidText", "IncompatibleTorch", "WrongResult"]
 
 
@@ -27,7 +27,8 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     """Compile a function, a method, a callable object or a module; without one, a decorator with these options.
 
     fullgraph   raise Unsupported where a call would run eagerly, instead of warning once
-    dynamic     accepted for torch.compile's sake; every new size is recorded anew, whatever it says
+    dynamic     None: a size of an argument that is seen to change becomes a symbol, and the program holds for all sizes from 2
+                on that fit what it asked of them; True: all sizes of arguments are symbols at once; False: never
     backend     "auto": "c" on the CPU, "triton" on a GPU; "triton" on the CPU: in Triton's interpreter, which is slow and for
                 tests; "eager": run the recorded graph op by op with torch (to find out what is at fault)
     verify      when to check a program against its recording: "first", "always", "raise" or "off" (config.verify if None)
@@ -42,6 +43,15 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     from .pipeline import compile as wired
     return wired(function, fullgraph=fullgraph, disable=disable, dynamic=dynamic, backend=backend, verify=verify, rng=rng,
                  mode=mode)
+
+
+def mark_dynamic(tensor: Any, dim: int | Sequence[int]) -> None:
+    """Let compiled functions that are given this tensor take these of its dimensions as symbols at once, as after a change.
+
+    torch._dynamo.mark_dynamic does the same. Raises IndexError for a dimension that there is not.
+    """
+    from .frontend.varying import mark_dynamic as mark
+    mark(tensor, dim)
 
 
 def explain(compiled: Any, time: bool = False, target: str = ""):

@@ -99,7 +99,8 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
     builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"])
-    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch)
+    return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch,
+                       dynamic=options["dynamic"])
 
 
 def _watch(places) -> Callable[[], bool] | None:

@@ -9,7 +9,7 @@ import types
 import warnings
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Hashable, Mapping, Protocol, Sequence
+from typing import Any, Callable, ContextManager, Hashable, Mapping, Protocol, Sequence
 
 import torch
 from torch import nn
@@ -27,9 +27,12 @@ from .places import user_frame
 from .readings import Reading
 from .recorder import Recorder
 from .recording import Grads, Recording
+from .sizes import Sizes
 from .structure import Arguments, Rebuild
 from .symbols import Node, Numbers
 from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks
+from .trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
+from .varying import Place, Varying
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
@@ -91,8 +94,9 @@ class _Run:
         self._found = found
         given = [(name, t) for _, name, t in arguments.tensors]
         self._lines = changing.lines if symbolic and not changing.barred else ()
-        self.recorder = observer.recorder = Recorder(given, observer.name_of, name, arguments.given, symbolic, self._symbolic,
-                                                     lambda: observer.unsupported is None)
+        self.recorder = observer.recorder = Second(arguments, observer.name_of) if isinstance(arguments, SizedArguments) else (
+            Recorder(given, observer.name_of, name, arguments.given, symbolic, self._symbolic,
+                     lambda: observer.unsupported is None))
 
     def _symbolic(self, line: str) -> bool:
         """Whether the numbers that .item() gives at a line are to be symbolic ones."""
@@ -110,6 +114,11 @@ class _Run:
         reads = self.observer.reads.values()
         return {} if looks_at_types(reads) else {"leaves": self.arguments.leaves, "reads": number_reads(reads)}
 
+    def repeatable(self, recording: Recording) -> bool:
+        """Whether the run does nothing but compute with tensors and write to some, and so would do the same again."""
+        more = self.observer.writes or recording.readings or recording.elements or recording.spent or recording.grads != Grads()
+        return not (more or isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
+
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
         count, at = len(self.arguments.tensors), self.fetched.at
@@ -126,10 +135,11 @@ class CompiledFunction:
     """
 
     def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0,
-                 watch: Watch | None = None):
+                 watch: Watch | None = None, dynamic: bool | None = None):
         """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
         once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
-        bound: how many leading arguments are the same objects on every call. watch: a faster way to look at what runs read."""
+        bound: how many leading arguments are the same objects on every call. watch: a faster way to look at what runs read.
+        dynamic: see Varying."""
         plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
         functools.update_wrapper(self, function, updated=functools.WRAPPER_UPDATES if plain else ())
         self.__wrapped__ = function
@@ -139,6 +149,7 @@ class CompiledFunction:
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch = watch
         self._vain = 0  # recordings that hold for no call
+        self.varying = Varying(dynamic)
         self._found = Found()
         self._warned: set[str] = set()
         self._changing = Changing()
@@ -179,7 +190,8 @@ class CompiledFunction:
                 alive = weakref.ref(instance, lambda _, key=id(instance): self._methods.pop(key, None))
             except TypeError:  # no weak references to it: its methods share the programs, guarded by its identity
                 return types.MethodType(self, instance)
-            method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1, watch=self._watch)
+            method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1, watch=self._watch,
+                                      dynamic=self.varying.dynamic)
             found = self._methods[id(instance)] = alive, method
         return types.MethodType(found[1], instance)
 
@@ -191,7 +203,8 @@ class CompiledFunction:
         return self.__qualname__
 
     def __deepcopy__(self, memo: dict) -> CompiledFunction:
-        return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph, watch=self._watch)
+        return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph, watch=self._watch,
+                                dynamic=self.varying.dynamic)
 
     @property
     def name(self) -> str:
@@ -270,6 +283,7 @@ class CompiledFunction:
             self._changing.barred = True
             return result
         self._found.note(run.observer.reads.values())
+        self.varying.note([(name, t) for _, name, t in arguments.tensors])
         try:
             try:
                 self._keep(run, result, args, kwargs)
@@ -295,6 +309,8 @@ class CompiledFunction:
         run.observer.finish()
         rebuild = Rebuild(result, run.arguments.places, run.observer.outside, run.observer.writes, run.fetched.at)
         recording = run.recorder.finish(rebuild.tensors)
+        if run.repeatable(recording) and self._keep_in_symbols(run, recording, args, kwargs):
+            return
         guards = self._guards(run, recording, early_names(run.recorder.numbers, rebuild.numbers))
         if not self._holds(run, guards, args, kwargs):
             raise Unsupported(f"the run itself changes what it depends on: {guards.why(args, kwargs)}")
@@ -303,6 +319,39 @@ class CompiledFunction:
             return
         built = self._built(recording)
         self._keep_program(run, guards, Passing(built, len(rebuild.numbers)) if rebuild.numbers else built, rebuild.make)
+
+    def _keep_in_symbols(self, run: _Run, recording: Recording, args: tuple, kwargs: dict) -> bool:
+        """Keep a program for all sizes like those of a run that was recorded, if some change and all goes well with them."""
+        tensors = [(name, t) for _, name, t in run.arguments.tensors]
+        places = self.varying.symbols(tensors)
+        if not places:
+            return False
+        first, changing = First(run.recorder, recording, len(tensors)), self._changing or Changing()
+
+        def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager) -> None:
+            again = result = None
+            try:
+                names = Namespace()
+                arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
+                                           sizes=sizes, symbolic=changing.arguments)
+                again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found, False)
+                with undone(first), StandIns(changing, arguments), composites, again.observer, again.recorder:
+                    result = _called(self._function, arguments)
+                self._keep(again, result, args, kwargs)
+            except (Unsupported, BuildError):
+                raise
+            except Exception as error:
+                raise again and again.recorder.unsupported or ConcreteSizes(f"{type(error).__name__}: {error}") from error
+            finally:
+                if again:
+                    without_symbols(result, sizes, arguments)
+        try:
+            kept = without_fixed(places, attempt)
+        except (Unsupported, BuildError) as why:
+            self.varying.fix(tensors, places, reason=str(why).partition("\n")[0])
+            return False
+        self.varying.fix(tensors, places, kept)
+        return True
 
     def _holds(self, run: _Run, guards: Guards, args: tuple, kwargs: dict) -> bool:
         """Whether a run's guards hold for a call like it; what it writes, the next call may find changed."""
@@ -363,6 +412,7 @@ class CompiledFunction:
         captured, written, grads = [], (), Grads()
         given = {id(t): variable for variable, _, t in arguments.tensors}
         steps = list(arguments.steps)
+        forms = arguments.forms() if isinstance(arguments, SizedArguments) else {}
         if recording is not None:
             end = len(recording.tensors) - len(recording.numbers)
             captured = [(observer.name_of(t) or recording.graph.inputs[k].name, t)
@@ -383,7 +433,7 @@ class CompiledFunction:
         read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
         host = host_of(run.recorder.numbers, names, read, recording, returned)
         return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
-                      observer.read_flags, self._watch, fetched.at, host, grads)
+                      observer.read_flags, self._watch, fetched.at, host, grads, forms)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""
@@ -426,7 +476,7 @@ def _not_plain() -> bool:
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,
-            fullgraph: bool = False, disable: bool = False, watch: Watch | None = None) -> Any:
+            fullgraph: bool = False, disable: bool = False, watch: Watch | None = None, dynamic: bool | None = None) -> Any:
     """Compile a function, method, callable object or module; without one, a decorator.
 
     build       makes a recording into a callable from its input tensors to its result tensors
@@ -435,8 +485,9 @@ def compile(function: Callable | None = None, *, build: Callable[[Recording], Ru
     disable     give back the function as it is
     watch       makes a function that tells whether places in Python's objects still hold the same objects; without it, and
                 where that function finds another object, generated Python looks at them
+    dynamic     when sizes of arguments become symbols; see Varying
     """
-    made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch)
+    made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch, dynamic=dynamic)
 
     def decorate(function: Any) -> Any:
         if disable or isinstance(function, CompiledFunction) or pair_of(function):

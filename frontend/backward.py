@@ -8,7 +8,9 @@ from typing import Any, Callable, Sequence
 import torch
 
 from ..compiler.compare import Mismatch, compare
-from ..compiler.evaluate import evaluate, widen
+from ..compiler.dims import Dim
+from ..compiler.evaluate import evaluate, symbol_values, widen
+from ..compiler.instantiate import with_sizes
 from ..compiler.ops.gradients import gradients_of
 from .recording import Recording
 from .torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
@@ -37,7 +39,7 @@ class Derivative:
     reach: tuple[tuple[bool, ...], ...]
     saved: tuple[tuple[str, int], ...]
     relevant: tuple[int, ...]
-    strides: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[Dim, ...], ...]
     program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
     again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
     cut: tuple[int, ...] = ()
@@ -110,7 +112,8 @@ class Differentiable:
             saved[n] = s
         again = torch.is_grad_enabled()
         operands = self._inputs(ctx, saved) if again else saved
-        operands += [_laid_out(g, self.derivative.strides[i]) for i, g in zip(arriving, grads)]
+        strides = with_sizes(self.derivative.strides, ctx.sizes) if self.recording.symbolic else self.derivative.strides
+        operands += [_laid_out(g, strides[i]) for i, g in zip(arriving, grads)]
         by_program = not self.broken() and not any(map(_is_batched, grads))  # a kernel sees no batch
         backward = self._chosen(arriving, operands if again else None) if by_program else None
         if backward is not None:
@@ -173,6 +176,7 @@ class _Node(PlainFunction):
     @staticmethod
     def forward(ctx, program: Differentiable, *tensors):
         ctx.program, ctx.generator = program, torch.get_rng_state() if program.recording.random else None
+        ctx.sizes = symbol_values(program.recording.graph, tensors) if program.recording.symbolic else {}
         results = program.forward(*tensors)
         if program.cloned:  # the run writes to them after this
             tensors = [t.clone() if k in program.cloned else t for k, t in enumerate(tensors)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
 from ..compiler.compare import Mismatch, compare, evaluate_noisily, evaluate_precisely
-from ..compiler.evaluate import evaluate
+from ..compiler.dims import Sym
+from ..compiler.evaluate import evaluate, symbol_values
+from ..compiler.instantiate import with_sizes
 from ..errors import SmeltWarning, WrongResult
 from .backward import Derivative, Differentiable, as_spent, generator_at, outside_autocast
 from .recording import Fresh, Given, InputView, Recording, Result
@@ -94,20 +96,24 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
             _write(tensors[w.input], outputs[w.output], w.counted)
     if recording.spent:
         outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
-    made = {key: _result(r, tensors, outputs) for key, r in recording.entries.items()}
+    sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
+    made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
     for w in recording.grads.writes:
         tensors[w.input].grad = made[id(w.result)]
     return [made[id(r)] for r in recording.results]
 
 
-def _result(r: Result | None, tensors: Tensors, outputs: Tensors) -> torch.Tensor | None:
+def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping[Sym, int]) -> torch.Tensor | None:
     if r is None:
         return None
     if isinstance(r, Given):
         return tensors[r.input]
     if isinstance(r, Fresh):
         return outputs[r.output]
-    return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], r.steps)
+    steps = r.steps
+    if sizes:
+        steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
+    return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], steps)
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Iterable, Mapping
 
 from .fetched import parts
 from .guards import MISSING, Read, same
-from .structure import Arguments, is_dataclass_instance
+from .structure import Arguments, is_dataclass_instance, tuple_like
 from .symbols import is_symbolic, plain
 
 
@@ -88,7 +88,7 @@ def _put(holder: Any, key: Any, value: Any) -> None:
 
 
 class StandIns:
-    """Symbolic numbers in the places of plain ones, while a run is recorded; a context manager around it.
+    """Stand-ins in the places of numbers and arguments, while a run is recorded; a context manager around it.
 
     Where the run writes to such a place, what it wrote stays."""
 
@@ -147,7 +147,7 @@ def _plain_result(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, tuple):
         items = [_plain_result(v, done) for v in value]
         if any(new is not v for new, v in zip(items, value)):
-            done[id(value)] = tuple.__new__(type(value), items)
+            done[id(value)] = tuple_like(value, items)
         return done[id(value)]
     holder = value if isinstance(value, (dict, list)) else vars(value) if is_dataclass_instance(value) else None
     for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder or ())):

@@ -26,6 +26,7 @@ from ..errors import Unsupported
 from .gradients import Reach, custom_function
 from .overloads import import_call, overload
 from .recording import ViewStep
+from .sizes import inner
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Base:
 @dataclass(eq=False)
 class Alias:
     """One tensor: `steps` lead from the base to it. `value` holds for the base's version `version`; `chained` says that it
-    was made by the steps, and not by a write."""
+    was made by the steps, and not by a write. `number`: the how-manieth tensor of the run it is."""
     base: Base
     steps: tuple[Step, ...]
     type: TensorType
@@ -66,6 +67,7 @@ class Alias:
     value: Value
     version: int = 0
     chained: bool = True
+    number: int = -1
 
 
 class Memory:
@@ -75,6 +77,7 @@ class Memory:
         self._b, self._reach = b, reach
         self._known: dict[int, tuple[weakref.ref, Alias]] = {}
         self.inputs: list[Base] = []
+        self.met = 0
         self._inputs_at: dict[int, list[Base]] = {}
 
     def find(self, tensor: torch.Tensor) -> Alias | None:
@@ -109,7 +112,15 @@ class Memory:
         alias = Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained)
         return self._put(tensor, alias)
 
+    def move(self, tensor: torch.Tensor, to: torch.Tensor) -> None:
+        """Another tensor object takes the place of a tensor with memory of its own."""
+        alias = self._known[id(tensor)][1]
+        alias.base.owner = weakref.ref(to)
+        self._known[id(to)] = weakref.ref(to), alias
+
     def _put(self, tensor: torch.Tensor, alias: Alias) -> Alias:
+        alias.number = self.met
+        self.met += 1
         self._known[id(tensor)] = weakref.ref(tensor), alias
         return alias
 
@@ -249,11 +260,12 @@ class Memory:
 
 def address(tensor: torch.Tensor) -> int:
     """Where the tensor's memory begins; 0 for empty memory."""
-    return tensor.untyped_storage().data_ptr()
+    return inner(tensor).untyped_storage().data_ptr()
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors of one memory share elements, other than by being the same view of it (dtypes that differ: yes)."""
+    a, b = inner(a), inner(b)
     if (a.shape, a.stride(), a.storage_offset()) == (b.shape, b.stride(), b.storage_offset()):
         return False
     if a.dtype != b.dtype:

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from ctypes import c_float
 from enum import Enum
 from math import copysign
+from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
 
+from ..compiler.dims import Dim, Expr
+from ..compiler.ir import TensorType
 from .recording import Grads
 from .symbols import Node, is_symbolic, noted
 from .torch_internals import TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
@@ -320,11 +323,15 @@ class TensorCheck:
     """The metadata of all tensors of a program in one check, which also sees two of them be the same object and, through
     dispatch keys, autocast, inference mode and functorch transforms."""
 
-    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]]):
+    def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]], forms: Mapping[int, TensorType] = MappingProxyType({})):
+        """forms: types of tensors (by place) of which some sizes and strides are expressions, which are not looked at."""
         self.names = [name for name, _ in tensors]
-        self.expected = [metadata(t) for _, t in tensors]
+        self.expected = [metadata(t) | (_form(forms[k]) if k in forms else {}) for k, (_, t) in enumerate(tensors)]
         self.sentinel = () if tensors else (torch.empty(0),)
-        self.guards = TensorGuards(*(t for _, t in tensors), *self.sentinel, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+        sizes, strides = ([[_fixed(n) for n in e[what]] for e in self.expected] if forms else None
+                          for what in ("shape", "strides"))
+        self.guards = TensorGuards(*(t for _, t in tensors), *self.sentinel, dynamic_dims_sizes=sizes,
+                                   dynamic_dims_strides=strides)
         self.check = self.guards.check
 
     def difference(self, *tensors: torch.Tensor) -> str:
@@ -333,7 +340,7 @@ class TensorCheck:
             if not isinstance(t, torch.Tensor):
                 return f"{name} is no tensor"
             for what, now in metadata(t).items():
-                if now != expected[what]:
+                if not _fits(now, expected[what]):
                     return f"{name}.{what} {dimension(expected[what], now)}"
         if len({id(t) for t in tensors}) < len(tensors):
             return "one tensor is given twice"
@@ -344,13 +351,28 @@ class TensorCheck:
                          f"{', requires grad' if e['requires_grad'] else ''}" for n, e in zip(self.names, self.expected))
 
 
+def _form(type: TensorType) -> dict[str, Any]:
+    return {"shape": type.shape, "strides": type.strides}
+
+
+def _fixed(size: Dim) -> int | None:
+    return None if isinstance(size, Expr) else size
+
+
+def _fits(now: Any, expected: Any) -> bool:
+    """Whether metadata is as expected, an expression standing for any size."""
+    if not isinstance(expected, tuple) or not isinstance(now, tuple):
+        return now == expected
+    return len(now) == len(expected) and all(isinstance(e, Expr) or n == e for n, e in zip(now, expected))
+
+
 def dimension(before: Any, now: Any) -> str:
     return f"{brief(before)} -> {brief(now)}"
 
 
 def brief(value: Any) -> str:
     """A short text for a guard's value."""
-    if constant(value) or value is MISSING:
+    if constant(value) or value is MISSING or isinstance(value, tuple) and Expr in map(type, value):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
     if isinstance(value, (list, tuple, dict, set)):
@@ -370,7 +392,7 @@ def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, R
                 watch: Watch | None) -> "list[str | Condition | _Unless]":
     """The conditions of all reads; behind one look at their places those that have one. What is fetched gets a local each."""
     for n, read in enumerate(fetched.values()):
-        names.place(read.expected, f"s{n}")
+        names.place(read.expected, f"found{n}")
     steps = [_number_steps(names, r) if isinstance(r.expected, Node) else
              _fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
     places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]
@@ -471,15 +493,15 @@ class Guards:
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
                  watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None,
-                 grads: Grads = Grads()):
+                 grads: Grads = Grads(), forms: Mapping[int, TensorType] = MappingProxyType({})):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
-        of the numbers read. Where
+        of the numbers read; forms: see TensorCheck, of the arguments. Where
         `watch` tells that no place read has another object in it, the conditions on what is there are not looked at."""
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
-        self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched))
+        self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched), forms)
         local = [variable for variable, _, _ in given]
         for k, _ in grads.fetched:
             if k not in grads.known:

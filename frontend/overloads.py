@@ -8,11 +8,13 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from ..compiler.builder import Builder
+from ..compiler.dims import typical
 from ..compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ..compiler.op import ATEN, WRITES, is_number
 from ..compiler.ops.core import Operand
 from ..errors import Unsupported
 from .foreach import one_by_one
+from .sizes import Sized, in_symbols, symbolic
 from .symbols import is_symbolic
 from .torch_internals import is_composite, schema_of
 
@@ -32,6 +34,7 @@ class Overload:
     seeded      it may draw random numbers
     reads       its result is a Python number that depends on the values
     sized       the size of its result depends on the values
+    sizes       the names of its arguments that are ints: sizes, places, dimensions; not numbers to compute with
     composite   it is made of other ops
     numbers     the arguments, by position and by name, that take a number of any type
     each        the same on one tensor after the other, for an op on lists of tensors
@@ -50,6 +53,7 @@ class Overload:
     seeded: bool
     reads: bool
     sized: bool
+    sizes: frozenset[str]
     composite: bool
     numbers: frozenset[int | str]
     each: Callable | None
@@ -77,8 +81,8 @@ def overload(function) -> Overload:
         tuple(writes), any(a.is_out for a in schema.arguments), _twin(function) if schema.is_mutable else None,
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
         reads=torch.Tag.data_dependent_output in tags, sized=torch.Tag.dynamic_output_shape in tags,
-        composite=is_composite(function), numbers=frozenset(part for place, a in zip(places, schema.arguments)
-                                                            if str(a.type) in _NUMBER_TYPES for part in place),
+        sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
+        numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes)
 
 
@@ -105,7 +109,7 @@ def _twin(function) -> Overload | None:
 def type_of(t: Any) -> Type:
     """The IR's type of what a call gave."""
     if isinstance(t, torch.Tensor):
-        return TensorType(tuple(t.shape), t.dtype, t.device, t.stride())
+        return t.form if type(t) is Sized else TensorType(tuple(t.shape), t.dtype, t.device, t.stride())
     if isinstance(t, (list, tuple)):
         return TupleType(tuple(map(type_of, t)))
     return ObjectType(type(t).__name__)
@@ -173,6 +177,8 @@ def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
 def checked(b: Builder, op: Overload, value: Value, type: TensorType, start: int) -> Value:
     """`value`, held against the real result's type; if it was emitted after `start`, it takes on the real layout."""
     found = value.type
+    if symbolic(found) and tuple(map(typical, found.shape)) == type.shape:
+        type = in_symbols(type, value, b.values[start:], op.view)
     if (found.shape, found.dtype, found.device) != (type.shape, type.dtype, type.device):
         raise Unsupported(f"internal error: {op.key} was imported as {found}, torch gave {type}")
     if found.strides != type.strides and any(v is value for v in b.values[start:]):

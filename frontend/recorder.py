@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..compiler.builder import Builder
+from ..compiler.dims import typical
 from ..compiler.ir import Graph, Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
 from .bridge import replay
@@ -30,6 +31,7 @@ from .overloads import Overload, Written, checked, import_call, opaque_call, ove
 from .profiling import unprofiled
 from .readings import HOW, LARGEST_LIST, Reading, Readings
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
+from .sizes import Sized
 from .symbols import Asked, Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
 from .torch_internals import TorchDispatchMode, current_backward, put_engine, version_of
 
@@ -84,6 +86,8 @@ class Recorder:
     symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
     open        tells whether the run can still become a program, as far as others than the recorder see
 
+    calls       the ops called, with what they were given, to compare with another run
+
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
 
@@ -91,7 +95,7 @@ class Recorder:
                  numbers: Numbers | None = None, elements: bool = True, symbolic: Callable[[str], bool] = lambda line: False,
                  open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
-        self._name, self._name_of = name, name_of
+        self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
         self._b = NumberBuilder(self.numbers, lambda v: self._reach.add_input(v, 0))
         self._reach, self._sources = Reach(self._b), Sources()
@@ -103,6 +107,7 @@ class Recorder:
         self.numbers.tell = partial(self.guarded, self._add_condition)
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self.calls: list[tuple] = []
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
@@ -181,7 +186,7 @@ class Recorder:
         """The alias of a tensor; one that the run did not make becomes an input."""
         alias = self._memory.find(tensor)
         if alias is None:
-            name = self._name_of(tensor) or self._grads.name_of(tensor, self._name_of)
+            name = self.name_of(tensor) or self._grads.name_of(tensor, self.name_of)
             if name is None:
                 raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
             alias = self._add_input(name, tensor)
@@ -206,9 +211,23 @@ class Recorder:
         """What is to be known of an op before it runs; None once the recording has ended."""
         return None if self._differentiates or self._busy else self.guarded(self._prepare, function, args, kwargs)
 
-    def after(self, call: "_Call", result) -> None:
-        """Import an op that has run."""
+    def run(self, function, args, kwargs):
+        """Run an op as autograd would."""
+        result = self._execute(function, plain(args), plain(kwargs))
+        _count_writes(overload(function), args, kwargs)
+        return result
+
+    def _execute(self, function, args, kwargs):
+        return function(*args, **kwargs)
+
+    def after(self, call: "_Call", result):
+        """Import an op that has run, and give what the run gets of it."""
         self.guarded(self._record, call, result)
+        return result
+
+    def _met(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
+        """A tensor that an op gave, and its type, as they are known from here on."""
+        return tensor, type
 
     def _prepare(self, function, args, kwargs) -> "_Call | None":
         self._b.origin = here()
@@ -236,7 +255,16 @@ class Recorder:
             _refuse_overlap(call)
         if op.seeded:
             call.generator = torch.get_rng_state()
+        self.calls.append((op, self._given(args), self._given(kwargs)))
         return call
+
+    def _given(self, part: Any) -> Any:
+        """What an op is given, to compare with another run: tensors by their number, sizes and numbers as they are now."""
+        if isinstance(part, torch.Tensor):
+            return alias.number if (alias := self._memory.find(part)) else None
+        if isinstance(part, (list, tuple)):
+            return tuple(map(self._given, part))
+        return {k: self._given(p) for k, p in part.items()} if isinstance(part, dict) else typical(plain(part))
 
     def _refuse(self, op: Overload, args, kwargs) -> None:
         if current_backward() != self._within:
@@ -399,7 +427,7 @@ class Recorder:
         for r, t, value in zip(result, type.items, values) if several else ((result, type, values),):
             if isinstance(r, torch.Tensor):
                 self._refuse_strided_random(call, r)
-                self._memory.add(r, t, value)
+                self._memory.add(*self._met(r, t, value), value)
 
     def _source(self, call: "_Call", results: Sequence[torch.Tensor]) -> Alias | None:
         """The alias of the tensor that the results are views of, if they are."""
@@ -418,6 +446,11 @@ class Recorder:
         several, type = isinstance(result, (list, tuple)), type_of(result)
         source, view = self._view(call, source)
         values = self._memory.views(self._memory.current(source), view, type)
+        if several:
+            result, items = zip(*map(self._met, result, type.items, values))
+            type = TupleType(items)
+        else:
+            result, type = self._met(result, type, values)
         for k, r in enumerate(result if several else (result,)):
             step = Step(ViewStep(view.function, view.args, view.kwargs, k if several else None, view.grad), type)
             self._memory.add_view(source, r, step, values[k] if several else values)
@@ -431,6 +464,8 @@ class Recorder:
         if op.packet not in ("as_strided", "as_strided_"):
             return source, view
         owner = source.base.owner()
+        if isinstance(owner, Sized):
+            raise Unsupported("as_strided on a tensor of symbolic sizes")
         if owner is None or not owner.is_contiguous() or owner.storage_offset() or address(owner) == 0 \
                 or owner.untyped_storage().nbytes() != owner.numel() * owner.element_size():
             raise Unsupported("as_strided on memory that is not one contiguous tensor")
@@ -458,11 +493,11 @@ class Recorder:
         written = {id(t) for t, _ in call.targets}
         others = [r for r in results if isinstance(r, torch.Tensor) and id(r) not in written]
         for tensor, alias in call.targets:
-            if tuple(tensor.shape) != alias.type.shape:
+            if type_of(tensor).shape != alias.type.shape:
                 raise Unsupported(f"writes to a tensor of another size, which is resized ({call.op.key})")
         values = self._new_values(call, others)
         for r, value in zip(others, values):
-            self._memory.add(r, type_of(r), value)
+            self._memory.add(*self._met(r, type_of(r), value), value)
         for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
             self._refuse_strided_random(call, tensor)
             self._memory.write(tensor, alias, self._fitted(value, alias.type))
@@ -597,7 +632,7 @@ class Recorder:
         """The graph, its input tensors, and the numbers that the last of these stand for."""
         given = self._b.given
         numbers = tuple(torch.tensor(node.value, dtype=value.dtype, device=value.type.device) for value, node in given)
-        graph = Graph(self._name, (*self._b.inputs, *(value for value, _ in given)), tuple(values), tuple(outputs))
+        graph = Graph(self.name, (*self._b.inputs, *(value for value, _ in given)), tuple(values), tuple(outputs))
         return graph, (*self._tensors, *numbers), tuple(node for _, node in given)
 
     def _differentiated(self, results: Iterable[Result]) -> tuple[int, ...]:
@@ -708,29 +743,19 @@ class _Ops(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs, recorder, op = kwargs or {}, self._recorder, overload(function)
         if recorder.unsupported is not None or recorder._busy or op.label:
-            return _run(function, plain(args), plain(kwargs))
+            return recorder.run(function, args, kwargs)
         if op.composite or op.each:
             with self:
                 result = (op.each or function.decompose)(*args, **kwargs)
             _count_writes(op, args, kwargs)
             return result
         call = recorder.before(function, args, kwargs)
-        args, kwargs = plain((args, kwargs))
         try:
-            result = _run(function, args, kwargs)
+            result = recorder.run(function, args, kwargs)
         except BaseException as error:
             recorder.stop(Unsupported(f"an op raised {type(error).__name__}"))
             raise
-        if call is not None:
-            recorder.after(call, result)
-        return result
-
-
-def _run(function, args, kwargs):
-    """Run an op as autograd would."""
-    result = function(*args, **kwargs)
-    _count_writes(overload(function), args, kwargs)
-    return result
+        return result if call is None else recorder.after(call, result)
 
 
 def _count_writes(op: Overload, args, kwargs) -> None:
@@ -846,7 +871,7 @@ def _is_operand(data) -> bool:
 
 def _check_kind(tensor: torch.Tensor) -> None:
     """Raise Unsupported for tensors other than plain dense ones on the CPU or a GPU; a backend may take fewer."""
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter, Sized):
         raise Unsupported(f"a tensor of the class {type(tensor).__name__}")
     known = tensor.device.type in ("cpu", "cuda") and tensor.layout is torch.strided
     if not known or tensor.is_quantized or tensor.is_nested:

@@ -113,6 +113,11 @@ class Recording:
     inference: bool | None = None
 
     @cached_property
+    def symbolic(self) -> bool:
+        """Whether sizes of the graph are symbols."""
+        return bool(self.graph.bindings())
+
+    @cached_property
     def entries(self) -> dict[int, Result | None]:
         """Every result to be made, and every gradient, by its id."""
         return {id(r): r for r in (*self.results, *(w.result for w in self.grads.writes))}

@@ -29,6 +29,11 @@ def is_namedtuple(value: Any) -> bool:
                                                                       or hasattr(type(value), "n_sequence_fields"))
 
 
+def tuple_like(value: tuple, items: Sequence) -> tuple:
+    """A tuple of the same class with other items."""
+    return torch.Size(items) if isinstance(value, torch.Size) else tuple.__new__(type(value), items)
+
+
 def is_dataclass_instance(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
@@ -65,7 +70,7 @@ class Arguments:
     containers  (name, container) of those that a run may change
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
     leaves      the same expressions of all numbers -> their values
-    call        (args, kwargs) as they are to be recorded, with symbolic numbers in place of some
+    call        (args, kwargs) as they are to be recorded, with stand-ins for some: symbolic numbers, tensors of symbolic sizes
     standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is to be there in the run)
     remade      tuples with others in them, which are remade for the run, as (new, the call's own)
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
@@ -111,8 +116,7 @@ class Arguments:
         if depth > DEPTH:
             raise Unsupported(f"argument {name} is nested too deeply")
         if isinstance(value, torch.Tensor):
-            self._tensor(value, access, place, name)
-            return value
+            return self._tensor(value, access, place, name)
         if type(value) in (list, tuple, dict, OrderedDict) or is_namedtuple(value) or self._flat_dataclass(value):
             return self._container(value, access, place, name, depth)
         if type(value) in (int, float):
@@ -137,11 +141,11 @@ class Arguments:
             return False
         return set(getattr(value, "__dict__", ())) == {f.name for f in dataclasses.fields(value)}
 
-    def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> None:
+    def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> torch.Tensor:
         first = self._locals.get(id(value))
         if first is not None:
             self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same tensor as an earlier one,", value))
-            return
+            return self._taken.get(id(value), value)
         if type(value) not in (torch.Tensor, nn.Parameter):  # whose attributes may run code of the user's
             raise Unsupported(f"argument {name} is a tensor of the class {type(value).__name__}")
         if not has_strides(value):
@@ -152,6 +156,7 @@ class Arguments:
         self.steps.append(Condition(f"not {variable}.is_nested", f"{variable}.is_nested", f"{name}.is_nested", False))
         self.places[id(value)] = place
         self.tensors.append((variable, name, value))
+        return value
 
     def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
         first = self._locals.get(id(value))
@@ -188,12 +193,12 @@ class Arguments:
                                            for suffix, item, v in items])
 
     def _filled(self, value: Any, place: str, items: list) -> Any:
-        """A container with these items, which may be symbolic numbers, in place of its own."""
+        """A container with these items, which may be stand-ins, in place of its own."""
         holder = vars(value) if is_dataclass_instance(value) else value
         keys, held = (holder.keys(), holder.values()) if isinstance(holder, dict) else (range(len(value)), value)
         other = [(key, item, was) for key, item, was in zip(keys, items, held) if item is not was]
         if other and isinstance(holder, tuple):
-            made = self._taken[id(value)] = tuple.__new__(type(value), items)
+            made = self._taken[id(value)] = tuple_like(value, items)
             self.remade.append((made, value))
             self.places[id(made)] = place
             return made
@@ -287,7 +292,7 @@ class Rebuild:
             return f"[{', '.join(map(self._expression, value))}]"
         if isinstance(value, tuple):
             items = "".join(f"{self._expression(v)}, " for v in value)
-            if hasattr(kind, "n_sequence_fields"):  # a struct sequence, as torch.return_types.max
+            if kind is torch.Size or hasattr(kind, "n_sequence_fields"):  # a struct sequence, as torch.return_types.max
                 return f"{self._names.bind(kind)}(({items}))"
             return f"({items})" if kind is tuple else f"tuple.__new__({self._names.bind(kind)}, ({items}))"
         if kind in (set, frozenset) and all(map(constant, value)):

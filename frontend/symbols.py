@@ -351,7 +351,7 @@ _BINARY = (
     ("truediv", "/", ("truediv", "float_truediv", "int_truediv"), (float, int)),
     ("floordiv", "//", ("floordiv", "int_floordiv"), (float, int)), ("mod", "%", ("mod",), (float, int)),
     ("pow", "**", ("pow", "float_pow", "pow_by_natural"), (float, int)),
-    ("and", "&", ("and_", "bitwise_and"), (int,)), ("or", "|", ("or_", "bitwise_or"), (int,)),
+    ("and", "&", ("and_", "sym_and", "bitwise_and"), (int,)), ("or", "|", ("or_", "sym_or", "bitwise_or"), (int,)),
     ("xor", "^", ("bitwise_xor",), (int,)), ("lshift", "<<", ("lshift",), (int,)), ("rshift", ">>", ("rshift",), (int,)))
 _COMPARISONS = (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))
 _UNARY = (("neg", "-{}", (float, int)), ("pos", "+{}", (float, int)), ("abs", "abs({})", (float, int)), ("invert", "~{}", (int,)))

@@ -35,6 +35,10 @@ is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "t
 
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
+set_versions = _take("torch._C._autograd._unsafe_set_version_counter", "to undo what a trial run leaves of its writes")
+wrapper = _take("torch.Tensor._make_wrapper_subclass", "to record tensors of symbolic sizes")
+_python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")
+unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
 empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)
@@ -58,6 +62,8 @@ for _name in TENSOR_HOOKS:
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
 _take("torch.ops.aten.linear.default._can_decompose", "to record composite ops under inference mode")
+_take("torch.ops.aten.dropout.default.py_kernels", "to record composite ops of symbolic sizes")
+_take("torch.ops.aten.dropout.default._dispatch_cache", "to record composite ops of symbolic sizes")
 
 #: hooks that run in every module's call
 GLOBAL_MODULE_HOOKS = {name: _take(f"torch.nn.modules.module.{name}", "to notice hooks on every module") for name in (
@@ -73,6 +79,22 @@ def without_modes():
     """Inside, no mode of torch sees what runs."""
     with _no_dispatch(), _no_function():
         yield
+
+
+@contextmanager
+def composites_in_python():
+    """Composite ops are made of others by torch's decompositions in Python, which take symbols for sizes everywhere, where
+    those in C++ don't. Only dropout stays in C++: its decomposition draws other random numbers."""
+    dropout = torch.ops.aten.dropout.default
+    kernels = dict(dropout.py_kernels)
+    dropout.py_kernels.clear()
+    dropout._dispatch_cache.clear()
+    try:
+        with _python_dispatcher():
+            yield
+    finally:
+        dropout.py_kernels.update(kernels)
+        dropout._dispatch_cache.clear()
 
 
 def schema_of(overload):

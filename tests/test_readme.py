@@ -78,7 +78,9 @@ WORKS = {
         [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
     "State that a call leaves behind: attributes, containers, globals, hidden states, counters, logs of losses.":
         [(remembering, (X,))],
-    "Other shapes, dtypes, numbers or module attributes: guards see them, and another program is recorded.":
+    "Sizes that change: from the second one on a size is a symbol (`dynamic=None`), and one program serves all from 2 on.":
+        [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
+    "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "A whole training step as one program: backward passes, `.grad` and the optimiser's step inside the function.":
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
@@ -133,12 +135,15 @@ def test_a_gradient_can_be_differentiated_again():
         assert first.tolist() == [75.0, 75.0] and second.tolist() == [30.0, 30.0]
 
 
-def test_sizes_are_not_symbolic():
-    """There is a program for every shape."""
-    f = smelt.compile(lambda x: x * 2)
-    for n in (2, 3, 4):
+def test_sizes_with_programs_of_their_own():
+    """Sizes 0 and 1, and those that Python asks for."""
+    f, g = smelt.compile(lambda x: x * 2), smelt.compile(lambda x: sum(x[k] for k in range(x.shape[0])))
+    for n in (2, 3, 4, 1, 0):
         f(torch.ones(n))
-    assert len(smelt.explain(f).programs) == 3
+    for n in (2, 3, 4):
+        g(torch.ones(n))
+    assert len(smelt.explain(f).programs) == 4 and len(smelt.explain(g).programs) == 3
+    assert smelt.explain(g).fixed_sizes
 
 
 def program_and_output(text: str, monkeypatch) -> tuple[str, str]:

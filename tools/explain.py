@@ -116,6 +116,7 @@ class Report:
     `branches`: where it reads tensors in Python.
     `fallbacks`: reason and user's line of each path that runs eagerly.
     `recompilations`: why each program after the first was needed.
+    `fixed_sizes`: why sizes of arguments that change did not become symbols.
     """
     name: str
     programs: tuple[ProgramReport, ...]
@@ -123,6 +124,7 @@ class Report:
     recompilations: tuple[str, ...] = field(default=())
     paths: int = 0
     branches: tuple[BranchReport, ...] = ()
+    fixed_sizes: tuple[str, ...] = field(default=())
 
     @property
     def compiled(self) -> bool:
@@ -160,6 +162,7 @@ class Report:
         lines += [f"  branches at {b}" for b in self.branches]
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
+        lines += [f"  sizes stay fixed: {r}" for r in self.fixed_sizes]
         return "\n".join(lines)
 
 
@@ -175,7 +178,7 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     reasons = [p.reasons if isinstance(p, Branches) else (p.reason,) * (p.run is None) for p in function.programs]
     paths = len(function.programs) - len(trees) + sum(len(t.paths) for t in trees)
     return Report(function.name, tuple(programs), tuple(chain.from_iterable(reasons)), tuple(function.recompilations), paths,
-                  tuple(chain.from_iterable(map(_branches, trees))))
+                  tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons))
 
 
 def _branches(tree: Branches) -> list[BranchReport]:

@@ -1,0 +1,69 @@
+"""Which sizes of a function's arguments are to be symbols: those that have been seen to change, or that the user names."""
+from __future__ import annotations
+
+from collections import Counter
+from typing import Container, Mapping, Sequence
+
+import torch
+
+#: A dimension of one of the tensors among the arguments: (place among them, dimension).
+Place = tuple[int, int]
+#: Where torch notes the dimensions that mark_dynamic was called for.
+_MARK = "_dynamo_dynamic_indices"
+
+
+def mark_dynamic(tensor: torch.Tensor, dim: int | Sequence[int]) -> None:
+    """Let a compiled function that is given this tensor take any size (of 2 or more) for these dimensions at once."""
+    for d in (dim,) if isinstance(dim, int) else dim:
+        if not -tensor.dim() <= d < tensor.dim():
+            raise IndexError(f"mark_dynamic: a tensor of {tensor.dim()} dimensions has no dimension {d}")
+        marks = getattr(tensor, _MARK, set())
+        marks.add(d % tensor.dim())
+        setattr(tensor, _MARK, marks)
+
+
+class Varying:
+    """What is known of the sizes of one function's arguments.
+
+    dynamic  None: sizes become symbols once they are seen to change; True: at once; False: never
+    reasons  why sizes that change stay numbers
+    """
+
+    def __init__(self, dynamic: bool | None = None):
+        self.dynamic = dynamic
+        self.reasons: list[str] = []
+        self._seen: list[dict[str, tuple[int, ...]]] = []
+        self._fixed: set[tuple[str, int]] = set()
+
+    def symbols(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> dict[Place, Place]:
+        """The places whose sizes are to be symbols, each with the first place that has the same size and always had."""
+        found: dict[Place, Place] = {}
+        roots: dict[tuple, Place] = {}
+        for k, (name, t) in enumerate(tensors):
+            for d, size in enumerate(t.shape):
+                if size >= 2 and (name, d) not in self._fixed and self._wanted(name, t, d):
+                    history = (*(seen[name][d] for seen in self._same_rank(name, t)), size)
+                    found[k, d] = roots.setdefault(history, (k, d))
+        return found
+
+    def _wanted(self, name: str, t: torch.Tensor, d: int) -> bool:
+        if self.dynamic is not None:
+            return self.dynamic
+        return d in getattr(t, _MARK, ()) or any(seen[name][d] != t.shape[d] for seen in self._same_rank(name, t))
+
+    def _same_rank(self, name: str, t: torch.Tensor) -> list[dict[str, tuple[int, ...]]]:
+        return [seen for seen in self._seen if len(seen.get(name, ())) == t.dim() > 0]
+
+    def note(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+        """A call with these arguments has been recorded."""
+        self._seen.append({name: tuple(t.shape) for name, t in tensors})
+
+    def fix(self, tensors: Sequence[tuple[str, torch.Tensor]], places: Mapping[Place, Place], kept: Container[Place] = (),
+            reason: str = "") -> None:
+        """Of these places for symbols, only the sizes of those that are kept could be; the reason where there are none.
+
+        Of several equal sizes one may have to be fixed, and another not: this shows once they differ."""
+        alone = Counter(places.values())
+        self._fixed.update((tensors[k][0], d) for (k, d), root in places.items() if (k, d) not in kept and alone[root] == 1)
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)

@@ -1,0 +1,295 @@
+"""Sizes of arguments that change from call to call: one program for all of them, equal to eager at each."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import smelt
+from smelt.frontend.api import compiled_function
+
+BATCHES = [(4, 8), (6, 8), (9, 8), (3, 8), (1, 8), (4, 8), (2, 8), (17, 8)]
+SEQUENCES = [(4, 5, 8), (6, 5, 8), (12, 7, 8), (3, 9, 8), (2, 2, 8), (11, 12, 8), (1, 5, 8), (4, 5, 8)]
+IMAGES = [(2, 3, 8, 8), (4, 3, 8, 8), (7, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)]
+POSITIONS = torch.randn(32, 8, generator=torch.Generator().manual_seed(3))
+
+
+def _twice(x):
+    y = x * 1
+    y[:, 0].add_(1)
+    return y, y[1:]
+
+
+def _causal(x):
+    seen = torch.tril(torch.ones(x.shape[1], x.shape[1])) == 1
+    return (x @ x.transpose(1, 2)).masked_fill(~seen, float("-inf")).softmax(-1) @ x
+
+
+#: name -> (function, shapes of the calls, number of programs)
+FUNCTIONS = {
+    "relu": (lambda x: F.relu(x) * 2, [*BATCHES, (0, 8)], 4),
+    "flatten": (lambda x: x.flatten(1), SEQUENCES, 4),
+    "flatten in front": (lambda x: x.flatten(0, 1) * 2, SEQUENCES, 4),
+    "view": (lambda x: x.view(x.shape[0], -1) + 1, SEQUENCES, 4),
+    "reshape": (lambda x: x.reshape(x.shape[0] * x.shape[1], 2, 4) + 1, SEQUENCES, 4),
+    "transpose": (lambda x: (x.transpose(1, 2).contiguous(), (x * 2).transpose(1, 2)), SEQUENCES, 4),
+    "mean": (lambda x: (x.mean(0), x.mean((0, 1)), x.mean()), SEQUENCES, 4),
+    "var": (lambda x: x.var((0, 1)), SEQUENCES, 4),
+    "softmax": (lambda x: x.softmax(0) + x.softmax(1), SEQUENCES, 4),
+    "cat": (lambda x: torch.cat([x, torch.ones(x.shape[0], 1, 8)], 1), SEQUENCES, 4),
+    "stack": (lambda x: torch.stack([x, x * 2], 1), SEQUENCES, 4),
+    "split": (lambda x: (sum(x.split(4, -1)), x.chunk(2, -1)[1]), SEQUENCES, 4),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 1)), SEQUENCES, 4),
+    "slices": (lambda x: (x[:, :-1] - x[:, 1:]), SEQUENCES, 4),
+    "last": (lambda x: x[-1] + x[:, -1:], [(4, 5, 8), (6, 5, 8), (12, 7, 8), (3, 9, 8), (11, 12, 8)], 3),
+    "times a size": (lambda x: x * x.shape[0] / x.shape[1] ** 0.5, SEQUENCES, 4),
+    "divided by a count": (lambda x: x.sum() / x.numel(), SEQUENCES, 4),
+    "size returned": (lambda x: (x * 2, x.shape[0] * 2, x.shape), SEQUENCES, 4),
+    "arange": (lambda x: x + torch.arange(x.shape[1])[None, :, None], SEQUENCES, 4),
+    "new tensors": (lambda x: x + torch.zeros(x.shape[0], 1, 8) + torch.ones_like(x) + x.new_ones(x.shape), SEQUENCES, 4),
+    "expand": (lambda x: torch.ones(1, 1, 8).expand_as(x) + x, SEQUENCES, 4),
+    "positions": (lambda x: x + POSITIONS[:x.shape[1]], SEQUENCES, 4),
+    "causal attention": (_causal, SEQUENCES[1:5], 2),
+    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), SEQUENCES[1:5], 2),
+    "einsum": (lambda x: torch.einsum("bij,bkj->bik", x, x), SEQUENCES, 4),
+    "views": (lambda x: (x[:, 1:], x.view(-1, 8), x.transpose(0, 1)), SEQUENCES, 4),
+    "write to a view": (_twice, SEQUENCES, 4),
+    "in place": (lambda x: (x * 1).add_(1).relu_(), SEQUENCES, 4),
+    "dropout": (lambda x: F.dropout(x, 0.5), SEQUENCES, 4),
+    "a branch on a size": (lambda x: x * 2 if x.shape[0] > 5 else x * 3, [(4, 8), (6, 8), (3, 8), (9, 8), (2, 8)], 3),
+    "a loop over a size": (lambda x: sum(x[:, t] * t for t in range(x.shape[1])),
+                           [(4, 5, 8), (6, 5, 8), (9, 5, 8), (9, 7, 8), (3, 7, 8), (5, 5, 8)], 3),
+    "a size as text": (lambda x: x * len(f"{x.shape[0]}"), [(4, 8), (6, 8), (12, 8), (4, 8)], 3),
+    "a fixed partner": (lambda x: x + POSITIONS[:16], [(4, 16, 8), (5, 16, 8), (16, 16, 8), (7, 16, 8)], 2),
+}
+MODULES = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), BATCHES, 3),
+    "linear over a sequence": (lambda: nn.Linear(8, 3), SEQUENCES, 4),
+    "batch norm": (lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4)), [b for b in BATCHES if b[0] > 2], 2),
+    "layer norm": (lambda: nn.LayerNorm(8), SEQUENCES, 4),
+    "cnn": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 5)),
+            IMAGES, 3),
+    "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True), SEQUENCES[1:4], 2),
+}
+
+
+def _results(value) -> list:
+    return list(value) if type(value) is tuple else [value]
+
+
+def _called(function, x: torch.Tensor) -> tuple:
+    """Results, the gradient, and torch's random state after a call."""
+    torch.manual_seed(7)
+    x = x.clone().requires_grad_()
+    results = _results(function(x))
+    differentiable = [r for r in results if isinstance(r, torch.Tensor) and r.requires_grad]
+    sum((r * r).sum() for r in differentiable).backward()
+    return results, x.grad, torch.get_rng_state(), x._version
+
+
+def _check(plain, compiled, shape, generator) -> None:
+    x = torch.randn(shape, generator=generator)
+    (theirs, grad, state, version), (ours, our_grad, our_state, our_version) = _called(plain, x), _called(compiled, x)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        assert type(a) is type(b)
+        if isinstance(a, torch.Tensor):
+            assert a.stride() == b.stride() and a.requires_grad == b.requires_grad
+            torch.testing.assert_close(a, b, equal_nan=True)
+        else:
+            assert a == b and all(type(i) is type(j) for i, j in zip(_results(a), _results(b)))
+    torch.testing.assert_close(our_grad, grad, rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert torch.equal(our_state, state) and our_version == version
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    function, shapes, programs = FUNCTIONS[name]
+    compiled, generator = smelt.compile(function), torch.Generator().manual_seed(0)
+    for shape in shapes:
+        _check(function, compiled, shape, generator)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == programs, report
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(name):
+    make, shapes, programs = MODULES[name]
+    torch.manual_seed(0)
+    twin = make()
+    compiled, generator = smelt.compile(copy.deepcopy(twin)), torch.Generator().manual_seed(0)
+    for shape in shapes:
+        _check(twin, compiled, shape, generator)
+    for (name, a), b in zip(compiled.state_dict().items(), twin.state_dict().values()):
+        torch.testing.assert_close(a, b, msg=name)
+    for a, b in zip(compiled.parameters(), twin.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == programs, report
+
+
+class Translator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.positions = nn.Embedding(20, 16), nn.Parameter(torch.randn(32, 16) * 0.1)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.1, batch_first=True)
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 20)
+
+    def forward(self, text, target):
+        h = self.encoder(self.words(text) + self.positions[:text.shape[1]])
+        return F.cross_entropy(self.out(h).flatten(0, 1), target.flatten())
+
+
+def test_fifty_batch_sizes_through_training():
+    """A transformer's training with a batch of another size each time: two programs."""
+    torch.manual_seed(0)
+    plain = Translator()
+    compiled = smelt.compile(copy.deepcopy(plain))
+    pairs = [(m, torch.optim.SGD(m.parameters(), 0.05, momentum=0.9)) for m in (plain, compiled)]
+    generator = torch.Generator().manual_seed(1)
+    for size in torch.randperm(50, generator=generator).add(2).tolist():
+        text, target = torch.randint(0, 20, (2, size, 7), generator=generator)
+        losses = []
+        for module, optimizer in pairs:
+            torch.manual_seed(size)
+            optimizer.zero_grad()
+            losses.append(module(text, target))
+            losses[-1].backward()
+            optimizer.step()
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+    for a, b in zip(plain.parameters(), compiled.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == 2, report
+
+
+def test_several_symbols():
+    """Equal sizes share a symbol as long as they are equal; others have their own."""
+    f = smelt.compile(lambda x, y: x @ y)
+    for n, m in ((4, 5), (6, 7), (9, 8), (8, 8), (3, 30), (2, 2)):
+        x, y = torch.randn(n, 8), torch.randn(8, m)
+        torch.testing.assert_close(f(x, y), x @ y)
+    assert len(f.programs) == 2
+    g = smelt.compile(lambda x, y: x + y)
+    for n in (4, 6, 9):
+        assert g(torch.ones(n, 8), torch.ones(n, 8)).shape == (n, 8)
+    assert len(g.programs) == 2
+    assert g(torch.ones(7, 8), torch.ones(1, 8)).shape == (7, 8)
+    with pytest.raises(RuntimeError):
+        g(torch.ones(7, 8), torch.ones(5, 8))
+
+
+def test_what_is_asked_of_a_size_is_a_guard():
+    f = smelt.compile(lambda x: x[:x.shape[0] // 2] if x.shape[0] % 2 == 0 else x * 1)
+    for n in (4, 8, 6, 100):
+        assert f(torch.ones(n)).shape == (n // 2,)
+    assert len(f.programs) == 2 and "% 2) == 0 is True" in str(f.programs[0])
+    assert f(torch.ones(5)).shape == (5,) and f(torch.ones(7)).shape == (7,)
+    assert len(f.programs) == 3
+    assert f.recompilations[-1].endswith("True -> False")
+
+
+def test_at_once_and_never():
+    marked = smelt.compile(torch.sin)
+    always, never = smelt.compile(torch.cos, dynamic=True), smelt.compile(torch.tanh, dynamic=False)
+    for n in (4, 6, 8):
+        x = torch.randn(n, 3)
+        smelt.mark_dynamic(x, 0)
+        torch.testing.assert_close(marked(x), x.sin())
+        torch.testing.assert_close(always(x), x.cos())
+        torch.testing.assert_close(never(x), x.tanh())
+    assert [len(f.programs) for f in (marked, always, never)] == [1, 1, 3]
+    always(torch.randn(5, 7)), marked(torch.randn(5, 7))
+    assert [len(f.programs) for f in (marked, always)] == [2, 1]
+    with pytest.raises(IndexError):
+        smelt.mark_dynamic(torch.randn(3), 1)
+    x = torch.randn(3)
+    x._dynamo_dynamic_indices = {0}  # as torch._dynamo.mark_dynamic leaves it
+    f = smelt.compile(torch.exp)
+    f(x), f(torch.randn(9))
+    assert len(f.programs) == 1
+
+
+def test_dynamic_sizes_that_a_parameter_fixes():
+    """Under dynamic=True, sizes that have to fit a parameter stay numbers, the others are symbols."""
+    layer = nn.Linear(8, 3)
+    f = smelt.compile(layer, dynamic=True)
+    for n in (8, 4, 5):
+        x = torch.randn(n, 8)
+        torch.testing.assert_close(f(x), layer(x))
+    assert len(compiled_function(f).programs) <= 2
+
+
+def test_inputs_written_to():
+    """The run is repeated for the recording: nothing is written twice."""
+    def f(x, log):
+        log.add_(1)
+        x.mul_(2)
+        return x + log
+
+    g = smelt.compile(f)
+    mine, theirs = torch.zeros(8), torch.zeros(8)
+    for n in (4, 6, 9, 1, 5):
+        x = torch.randn(n, 8)
+        a, b = x.clone(), x.clone()
+        assert torch.equal(g(a, mine), f(b, theirs)) and torch.equal(a, b) and a._version == b._version
+        assert torch.equal(mine, theirs) and mine._version == theirs._version
+    assert len(g.programs) == 3
+
+
+def test_arguments_in_containers():
+    def f(batch, *, scale):
+        return {"out": batch["x"] * scale + batch["more"][0], "count": batch["x"].shape[0]}
+
+    g = smelt.compile(f)
+    for n in (4, 6, 9, 11):
+        more = [torch.randn(n, 1), "text"]
+        batch = {"x": torch.randn(n, 8), "more": more}
+        held = list(batch.values())
+        ours, theirs = g(batch, scale=2.0), f(batch, scale=2.0)
+        assert torch.equal(ours["out"], theirs["out"]) and ours["count"] is n
+        assert all(a is b for a, b in zip(batch.values(), held)) and type(more[0]) is torch.Tensor
+    assert len(g.programs) == 2
+
+
+def test_layouts_of_arguments():
+    """A program for symbolic sizes holds for the layout that it was recorded with."""
+    f = smelt.compile(lambda x: x.reshape(-1) * 2)
+    for n in (4, 6, 9):
+        for x in (torch.randn(n, 8), torch.randn(8, n).t(), torch.randn(n, 16)[:, ::2]):
+            ours, theirs = f(x), x.reshape(-1) * 2
+            assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
+    assert smelt.explain(f).compiled
+
+
+def test_why_sizes_stay_fixed():
+    lstm = nn.LSTM(4, 3)
+    f = smelt.compile(lambda x: lstm(x)[0])
+    for n in (3, 5, 3):
+        x = torch.randn(n, 2, 4)
+        torch.testing.assert_close(f(x), lstm(x)[0])
+    report = smelt.explain(f)
+    assert report.compiled and len(report.programs) == 2 and report.fixed_sizes and "sizes stay fixed" in str(report)
+
+
+def test_a_failing_repetition_leaves_nothing():
+    """What can't be recorded with symbols is recorded as it is: the random state, buffers and arguments are those of one call."""
+    bn, twin = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+
+    def f(bn, x):
+        return bn(x) * float(x.shape[0]) * hash(x.shape[0]) + torch.rand(())
+
+    g = smelt.compile(f)
+    for n in (4, 6, 9):
+        x = torch.randn(n, 8)
+        torch.manual_seed(n)
+        ours, state = g(bn, x), torch.get_rng_state()
+        torch.manual_seed(n)
+        torch.testing.assert_close(ours, f(twin, x))
+        assert torch.equal(state, torch.get_rng_state())
+        assert torch.equal(bn.running_var, twin.running_var) and bn.num_batches_tracked == twin.num_batches_tracked
+        assert bn.running_mean._version == twin.running_mean._version
+    assert len(g.programs) == 3
