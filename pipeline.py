@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
@@ -70,14 +70,14 @@ class Compilation:
         self.graphs[stage] = graph
         return graph
 
-    def program(self, stage: str, graph: Graph) -> Callable:
-        """Generate, build and load one graph."""
-        self.load({stage: graph})
+    def program(self, stage: str, graph: Graph, landing: Mapping[int, int] = {}) -> Callable:
+        """Generate, build and load one graph. `landing`: outputs that are to end in inputs' memory."""
+        self.load({stage: graph}, landing)
         return self.programs[stage].run
 
-    def load(self, graphs: dict[str, Graph]) -> None:
+    def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
         """Generate graphs, by stage, and load them side by side: into `programs`."""
-        generated = [self.step("generate", generate, graph, self.backend) for graph in graphs.values()]
+        generated = [self.step("generate", generate, graph, self.backend, landing) for graph in graphs.values()]
         self.programs.update(zip(graphs, self.step("build", _load_all, generated)))
 
     def run_graph(self, graph: Graph, inputs) -> tuple:
@@ -143,7 +143,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
                                 partial(_backward_again, c, graph, wrt, of, backend, check),
                                 tuple(k for k in wrt if k not in joint.wrt))
     else:
-        forward = c.program("forward", c.apply("forward", graph, LOWER))
+        forward = c.program("forward", c.apply("forward", graph, LOWER), recording.landing)
     if config.dump:
         dump.write(c, config.dump)
     return _executable(c, forward, derivative, check or config.verify)

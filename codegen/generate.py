@@ -16,6 +16,7 @@ from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
 from . import loops
 from .coordinates import Variable
 from .fuse import Group, fuse
+from .landing import land
 from .lower import Memory, lower
 from .placement import Placement, place
 from .plan import Slots, formulas
@@ -53,9 +54,13 @@ class Unprinted:
     segments: tuple[Segment, ...]
 
 
-def generate(graph: Graph, backend: Backend) -> Program:
-    """The program of a verified, decomposed graph, with its source printed by the backend."""
-    return _printed(build(graph, backend), backend)
+def generate(graph: Graph, backend: Backend, landing: Mapping[int, int] = {}) -> Program:
+    """The program of a verified, decomposed graph, with its source printed by the backend.
+
+    `landing`: outputs that are to end in the memory of inputs. Where that can be, they are written there, and the program
+    gives that input as the output.
+    """
+    return _printed(build(graph, backend, landing=landing), backend)
 
 
 def single_kernels(graph: Graph, backend: Backend) -> tuple[Program, ...]:
@@ -83,14 +88,14 @@ def _alone(program: Program, launch: Launch) -> Program:
     return replace(program, name=launch.kernels[0], slots=tuple(slots), inputs=inputs, outputs=(), steps=(launch,))
 
 
-def build(graph: Graph, backend: Backend, joined: bool = True) -> Unprinted:
+def build(graph: Graph, backend: Backend, joined: bool = True, landing: Mapping[int, int] = {}) -> Unprinted:
     """Everything but the printing. `joined`: kernels that follow each other are one launch."""
     prepared = prepare(graph, backend.use_library, backend.parts)
     fusion = fuse(prepared)
     placement = place(prepared, fusion)
     join_siblings(prepared, fusion, placement)
-    order = schedule(prepared, fusion, placement)
-    return _Builder(prepared, placement, joined).build(order)
+    order = schedule(prepared, fusion, placement, {prepared.outputs[o] for o in landing})
+    return _Builder(prepared, placement, joined).build(order, landing)
 
 
 class _Builder:
@@ -105,23 +110,27 @@ class _Builder:
         self.kernels: dict[tuple, loops.AnyKernel] = {}
         self.names: set[str] = set()
         self.steps: list[Call | KernelCall] = []
-        self.notes: list[dict[str, Any]] = []
+        self.noted: list[tuple] = []  # what there is to note of each kernel, in order
         self.computed = _by_group(graph, placement)
         for v in graph.values:
             if v.op is ITEM:
                 self.items.setdefault(v.inputs[0], {})[v.attrs["index"]] = v
 
-    def build(self, order: Sequence[Group]) -> Unprinted:
+    def build(self, order: Sequence[Group], landing: Mapping[int, int]) -> Unprinted:
         self.take_slots()
         for group in order:
             if group.fixed is None:
                 self.add_kernel(group)
             elif group.fixed.op.kind == "opaque" and group.fixed not in self.slots.of:
                 self.add_call(group.fixed)
-        self.slots.note_lives([_slots_of(s) for s in self.steps])
-        steps, segments = self.join_kernels()
         inputs, outputs = (tuple(self.slots.of[v] for v in part) for part in (self.graph.inputs, self.graph.outputs))
-        notes = {"graph": self.graph, "kernels": self.notes, "calls": [s.name for s in self.steps if isinstance(s, Call)],
+        wanted = {outputs[o]: inputs[i] for o, i in landing.items() if outputs.count(outputs[o]) == 1 and inputs[i] not in outputs}
+        self.steps, moved = land(self.steps, self.slots.slots, wanted)
+        outputs = tuple(moved.get(o, o) for o in outputs)
+        self.slots.note_lives([_slots_of(s) for s in self.steps])
+        kernels = self.share_kernels()
+        steps, segments = self.join_kernels()
+        notes = {"graph": self.graph, "kernels": kernels, "calls": [s.name for s in self.steps if isinstance(s, Call)],
                  "sizes": {s.name: typical(expr_of(s)) for s in self.graph.bindings()}}
         program = Program(self.graph.name, tuple(self.slots.slots), inputs, outputs, steps, "", self.symbols,
                           tuple(self.memory.messages), notes)
@@ -160,10 +169,14 @@ class _Builder:
         if all(0 in v.shape for v in stored):
             return
         kernel = lower(group, evaluated, sorted(stored, key=self.position.__getitem__), self.memory)
-        slots = tuple(b.slot for b in kernel.buffers)
-        kernel = self.shared(kernel)
-        self.notes.append(_note(kernel, evaluated, self.placement.loads[group], stored))
-        self.steps.append((kernel, slots))
+        self.noted.append((evaluated, self.placement.loads[group], stored))
+        self.steps.append((kernel, tuple(b.slot for b in kernel.buffers)))
+
+    def share_kernels(self) -> list[dict[str, Any]]:
+        """Let equal kernels be one; the notes on all of them, in order."""
+        self.steps = [s if isinstance(s, Call) else (self.shared(s[0]), s[1]) for s in self.steps]
+        kernels = [s[0] for s in self.steps if not isinstance(s, Call)]
+        return [_note(kernel, *noted) for kernel, noted in zip(kernels, self.noted, strict=True)]
 
     def shared(self, kernel: loops.AnyKernel) -> loops.AnyKernel:
         """The first kernel that equals this one but for names and slots."""

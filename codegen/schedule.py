@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import heapq
+from typing import Collection
 
-from ..compiler.ir import Graph
+from ..compiler.ir import Graph, Value
 from ..compiler.ops.core import takes_random_numbers
 from .fuse import Fusion, Group
 from .placement import Placement
 
 
-def schedule(graph: Graph, fusion: Fusion, placement: Placement) -> list[Group]:
-    """The groups with something to do, each after what it loads; values that take random numbers stay in program order."""
+def schedule(graph: Graph, fusion: Fusion, placement: Placement, late: Collection[Value] = ()) -> list[Group]:
+    """The groups with something to do, each after what it loads; values that take random numbers stay in program order.
+    Those that store a value of `late` come when no other can."""
     position = {v: n for n, v in enumerate(graph.values)}
     groups = [g for g in fusion.groups if g.fixed or any(v in placement.stored for v in g.members)]
     before = dependencies(graph, fusion, placement, groups)
@@ -19,7 +21,7 @@ def schedule(graph: Graph, fusion: Fusion, placement: Placement) -> list[Group]:
         for other in needed:
             after[other].append(g)
     waiting = {g: len(needed) for g, needed in before.items()}
-    first = {g: min(position[v] for v in g.members) for g in groups}
+    first = {g: (any(v in late for v in g.members), min(position[v] for v in g.members)) for g in groups}
     ready = [(first[g], g.bit, g) for g in groups if not waiting[g]]
     heapq.heapify(ready)
     order: list[Group] = []

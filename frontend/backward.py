@@ -219,10 +219,13 @@ class _Spent(PlainFunction):
                            "second time or if you need to access saved tensors after calling backward.")
 
 
+_FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
+
+
 def as_spent(output: torch.Tensor) -> torch.Tensor:
     """The same tensor, requiring grad, from which no backward pass can start any more."""
     with torch.enable_grad():
-        return _Spent.apply(output, torch.empty(0, requires_grad=True))
+        return _Spent.apply(output, _FLAG)
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:

@@ -45,6 +45,7 @@ class Executable:
             self._run = _restoring(self._run)
         more = recording.writebacks or recording.grads.writes or recording.spent
         self._plain = not more and all(isinstance(r, Fresh) for r in recording.results)
+        self._written = frozenset(recording.landing.values()) if derivative is None else ()
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
 
@@ -65,7 +66,8 @@ class Executable:
         plain = [t.detach() for t in tensors]
         with torch.no_grad(), outside_autocast(), generator_at(state):
             reference = evaluate(graph, plain)
-        outputs = self._run(*tensors)
+        # What a run writes to in place is to stay as it was until this is over.
+        outputs = self._run(*(_copy(t) if k in self._written else t for k, t in enumerate(tensors)))
 
         def again(how):
             with torch.no_grad(), outside_autocast(), generator_at(state):
@@ -93,7 +95,11 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
     with torch.no_grad():
         for w in recording.writebacks:
-            _write(tensors[w.input], outputs[w.output], w.counted)
+            if outputs[w.output] is not tensors[w.input]:
+                _write(tensors[w.input], outputs[w.output], w.counted)
+    landed = [tensors[w.input] for w in recording.writebacks if outputs[w.output] is tensors[w.input] for _ in range(w.counted)]
+    if landed:
+        torch.autograd.graph.increment_version(landed)
     if recording.spent:
         outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
     sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
@@ -114,6 +120,11 @@ def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping
     if sizes:
         steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
     return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], steps)
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements in the same layout in other memory."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:

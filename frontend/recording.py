@@ -112,6 +112,12 @@ class Recording:
     readings: tuple[Reading, ...] = ()
     inference: bool | None = None
 
+    @property
+    def landing(self) -> dict[int, int]:
+        """The outputs that are for a write-back alone, with the inputs that they are written to."""
+        others = {r.output for r in self.entries.values() if isinstance(r, (Fresh, OutputView))}
+        return {w.output: w.input for w in self.writebacks if w.output not in others}
+
     @cached_property
     def symbolic(self) -> bool:
         """Whether sizes of the graph are symbols."""

@@ -6,7 +6,7 @@ from typing import Mapping, Sequence
 
 from ...compiler.dims import Dim, product, typical
 from ..comparisons import narrowed
-from ..loops import AnyKernel, Kernel, sizes_of
+from ..loops import AnyKernel, Check, Kernel, body_of, sizes_of
 from .body import Names, size_text
 from .columns import Columns
 from .helpers import header
@@ -46,12 +46,13 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
 class Function:
     """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
     share of it; `sizes` are the symbols that it takes. `work` is the estimated time of all of its `points` on one thread, in
-    microseconds, at typical sizes."""
+    microseconds, at typical sizes. `checks`: it may set the error."""
     name: str
     text: str
     work: float
-    points: Dim = 1
-    sizes: tuple[str, ...] = ()
+    points: Dim
+    sizes: tuple[str, ...]
+    checks: bool
 
 
 _THREADS = """
@@ -73,38 +74,41 @@ static long useful_threads(long wanted, long threads) { return wanted < 1 ? 1 : 
 
 
 def _function(kernel: AnyKernel, isa: Isa) -> Function:
+    sizes, checks = sizes_of(kernel), any(isinstance(s, Check) for s in body_of(kernel))
     if not isinstance(kernel, Kernel):
         terms = product((kernel.batch, kernel.m, kernel.n, kernel.k))
-        return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes_of(kernel))
+        return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes, checks)
     kernel = replace(kernel, body=narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes)))
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
     points = product(a.size for a in kernel.axes)
-    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), points, sizes_of(kernel))
+    return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), points, sizes, checks)
 
 
 def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function], symbols: Mapping[str, int]) -> str:
     """The function that runs a segment's kernels; where there are threads, with a barrier between kernels unless the first
-    thread runs both."""
+    thread runs both. What comes after a check that failed does not run: it may write to what the caller keeps."""
     run = [(printed[kernel], slots) for kernel, slots in calls]
+    checked = [any(f.checks for f, _ in run[:n]) for n in range(len(run))]
     team = max((_useful_threads(f) for f, _ in run), default=1)
     lines = [f"long {symbol}(void **slots, long threads)", "{", "    long error = 0;"]
     if any(f.sizes for f, _ in run):
-        lines += _sized_calls(run, symbols)
+        lines += _sized_calls(run, checked, symbols)
     elif team == 1:
-        lines += [f"    {_call(f, slots, '0', '1')}" for f, slots in run]
+        lines += [f"    {_when(_call(f, slots, '0', '1'), '!error' * after)}" for (f, slots), after in zip(run, checked)]
     else:
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
                   "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
         for number, (f, slots) in enumerate(run):
             if number and max(_useful_threads(f), _useful_threads(run[number - 1][0])) > 1:
                 lines.append("        #pragma omp barrier")
-            lines.append("        " + _shared_call(f, slots, team))
+            lines.append("        " + _shared_call(f, slots, team, "!error" * checked[number]))
         lines.append("    }")
     return "\n".join(lines + ["    return error;", "}"]) + "\n"
 
 
-def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], symbols: Mapping[str, int]) -> list[str]:
+def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], checked: Sequence[bool],
+                 symbols: Mapping[str, int]) -> list[str]:
     """The inside of a segment with symbolic sizes: how many threads have work follows from the sizes."""
     sizes = sorted({s for f, _ in run for s in f.sizes})
     lines = [f"    const long {_size(s)} = (long)slots[{symbols[s]}];" for s in sizes]
@@ -119,7 +123,8 @@ def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], symbols: Mappi
         useful = f"useful_{number}"
         if number:
             lines.append("        #pragma omp barrier")
-        lines.append(f"        if (tid < {useful}) {_call(f, slots, 'tid', f'team < {useful} ? team : {useful}')}")
+        call = _call(f, slots, "tid", f"team < {useful} ? team : {useful}")
+        lines.append(f"        {_when(call, '!error' * checked[number], f'tid < {useful}')}")
     return [*lines, "    }"]
 
 
@@ -132,14 +137,20 @@ def _useful_threads(f: Function) -> int:
     return max(1, int(f.work / WORK_PER_THREAD))
 
 
-def _shared_call(f: Function, slots: tuple[int, ...], team: int) -> str:
+def _shared_call(f: Function, slots: tuple[int, ...], team: int, condition: str) -> str:
     """A call by as many threads of the team as the kernel has work for."""
     useful = _useful_threads(f)
     if useful == 1:
-        return f"if (tid == 0) {_call(f, slots, '0', '1')}"
+        return _when(_call(f, slots, "0", "1"), condition, "tid == 0")
     if useful >= team:
-        return _call(f, slots, "tid", "team")
-    return f"if (tid < {useful}) {_call(f, slots, 'tid', f'team < {useful} ? team : {useful}')}"
+        return _when(_call(f, slots, "tid", "team"), condition)
+    return _when(_call(f, slots, "tid", f"team < {useful} ? team : {useful}"), condition, f"tid < {useful}")
+
+
+def _when(call: str, *conditions: str) -> str:
+    """The call under those conditions that there are."""
+    given = " && ".join(filter(None, conditions))
+    return f"if ({given}) {call}" if given else call
 
 
 def _call(f: Function, slots: tuple[int, ...], tid: str, threads: str) -> str:

@@ -6,6 +6,7 @@ again what it needs of earlier ones, but for costly values, which are kept in a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 import torch
 
@@ -49,7 +50,7 @@ class Schedule(Stages):
     def __init__(self, kernel: Kernel, isa: Isa):
         super().__init__(kernel)
         self.isa = isa
-        self.lanes = _lanes(kernel, isa)
+        self.lanes = _lanes(kernel, [s for s, axes in zip(kernel.body, self.varies) if axes or not kernel.axes], isa)
         self.vector = self._vector_axis()
         self.keep: set[str] = set()
         self.passes = self._passes(keep=True)
@@ -134,9 +135,10 @@ class Schedule(Stages):
         return row * itemsize
 
 
-def _lanes(kernel: Kernel, isa: Isa) -> int:
-    """Lanes that fill a register with the kernel's floats: 8-byte ones where it has any, or has 8-byte integers alone."""
-    dtypes = {s.dtype for s in kernel.body if hasattr(s, "dtype")}
+def _lanes(kernel: Kernel, varying: Sequence[Statement], isa: Isa) -> int:
+    """Lanes that fill a register with the floats that vary along an axis: 8-byte ones where there are any, or 8-byte integers
+    alone."""
+    dtypes = {s.dtype for s in varying if hasattr(s, "dtype")}
     floats = {d for d in dtypes if d.is_floating_point}
     few = known(2 ** 31 - 1, product(a.size for a in kernel.reduced))
     places = any(isinstance(s, Reduce) and s.op in ("argmax", "argmin") for s in kernel.body) and not few
