@@ -258,7 +258,9 @@ class Observer:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
         self._logs.reached(value)
         if isinstance(value, torch.Tensor):
-            self.tensors.setdefault(id(value), (name, value))
+            known = self.tensors.setdefault(id(value), (name, value))
+            if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
+                self.tensors[id(value)] = name, value
             return
         if id(value) in self._known or constant(value) or is_symbolic(value):
             return

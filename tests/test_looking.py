@@ -340,3 +340,21 @@ def test_always_sees_what_goes_wrong_later(monkeypatch, tmp_path):
     for _ in range(3):
         f(X, Y)
     assert not compiled_function(f).programs[0].run.unchecked, "by default only the first run is checked"
+
+
+def test_a_training_step_says_what_is_written_where(tmp_path):
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+    compiled = smelt.compile(step)
+    for _ in range(2):
+        compiled(torch.ones(4, 3))
+    text = smelt.draw(compiled, tmp_path / "step.dot").read_text()
+    for label in ("result 0", "written to closure_net_weight", "closure_net_bias.grad"):
+        assert label in text

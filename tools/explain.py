@@ -18,6 +18,7 @@ from ..errors import BuildError, SmeltError
 from ..frontend.api import CompiledFunction, compiled_function
 from ..frontend.branches import Branches
 from ..frontend.bridge import Executable
+from ..frontend.recording import Fresh, OutputView
 from ..frontend.guards import Guards
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
@@ -317,9 +318,13 @@ def picture(compiled: Any, path: Any, program: int) -> Path:
 
 
 def _output_labels(executable: Executable, part: str) -> list[str]:
-    recorded = executable.recording.graph
+    recording, recorded = executable.recording, executable.recording.graph
     if part == "backward":
         return [f"gradient of {recorded.inputs[k].name}" for k in executable.derivative.wrt]
     outputs = executable.compilation.graphs[part].outputs
-    results = [f"result {n}" for n in range(len(recorded.outputs))]
+    labels = {w.output: f"written to {recorded.inputs[w.input].name}" for w in recording.writebacks}
+    labels |= {w.result.output: f"{recorded.inputs[w.input].name}.grad" for w in recording.grads.writes
+               if isinstance(w.result, (Fresh, OutputView))}
+    labels |= {r.output: f"result {n}" for n, r in enumerate(recording.results) if isinstance(r, (Fresh, OutputView))}
+    results = [labels.get(n, f"result {n}") for n in range(len(recorded.outputs))]
     return [*results, *(f"{o.name}, for the backward" for o in outputs[len(results):])]
