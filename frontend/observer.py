@@ -7,6 +7,7 @@ observes one thread, and is undone whatever happens.
 """
 from __future__ import annotations
 
+import copyreg
 import functools
 import os
 import gc
@@ -50,6 +51,9 @@ _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrap
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
+
+
+copyreg._slotnames(torch.Tensor)  # which the first tensor to be copied or pickled leaves in the class, whose size is guarded
 
 
 class Observer:

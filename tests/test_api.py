@@ -516,3 +516,12 @@ def test_repr_and_lookup():
     assert isinstance(f, CompiledFunction) and "0 programs" in repr(f)
     with pytest.raises(TypeError, match="not compiled"):
         compiled_function(Net())
+
+
+def test_copying_and_saving_tensors_changes_nothing(tmp_path):
+    f = smelt.compile(lambda x: x * 2)
+    f(torch.ones(3))
+    copy.deepcopy(nn.Linear(2, 2))
+    torch.save(torch.ones(2), tmp_path / "t.pt")
+    f(torch.ones(3))
+    assert len(f.programs) == 1
