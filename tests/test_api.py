@@ -519,7 +519,7 @@ def test_repr_and_lookup():
 
 
 def test_copying_and_saving_tensors_changes_nothing(tmp_path):
-    f = smelt.compile(lambda x: x * 2)
+    f = compiled(lambda x: x * 2)
     f(torch.ones(3))
     copy.deepcopy(nn.Linear(2, 2))
     torch.save(torch.ones(2), tmp_path / "t.pt")
