@@ -18,7 +18,8 @@ from .errors import (BuildError, IncompatibleTorch, InvalidGraph, InvalidText, S
                      WrongResult)
 
 __version__ = "0.1.0"
-__all__ = ["compile", "mark_dynamic", "explain", "show", "draw", "config", "errors", "SmeltError", "SmeltWarning", "Unsupported", "BuildError",
+__all__ = ["compile", "mark_dynamic", "explain", "show", "draw", "config", "errors", "SmeltError", "SmeltWarning", "Unsupported",
+           "BuildError",
            "InvalidGraph", "InvalidText", "IncompatibleTorch", "WrongResult"]
 
 

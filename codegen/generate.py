@@ -124,7 +124,8 @@ class _Builder:
             elif group.fixed.op.kind == "opaque" and group.fixed not in self.slots.of:
                 self.add_call(group.fixed)
         inputs, outputs = (tuple(self.slots.of[v] for v in part) for part in (self.graph.inputs, self.graph.outputs))
-        wanted = {outputs[o]: inputs[i] for o, i in landing.items() if outputs.count(outputs[o]) == 1 and inputs[i] not in outputs}
+        wanted = {outputs[o]: inputs[i] for o, i in landing.items()
+                  if outputs.count(outputs[o]) == 1 and inputs[i] not in outputs}
         self.steps, moved = land(self.steps, self.slots.slots, wanted)
         outputs = tuple(moved.get(o, o) for o in outputs)
         self.slots.note_lives([_slots_of(s) for s in self.steps])

@@ -28,7 +28,8 @@ def land(steps: Sequence[Step], slots: Sequence[Slot], wanted: Mapping[int, int]
 
 
 def _alike(result: Slot, target: Slot) -> bool:
-    return result.place == "output" and (result.shape, result.strides, result.dtype) == (target.shape, target.strides, target.dtype)
+    same = (result.shape, result.strides, result.dtype) == (target.shape, target.strides, target.dtype)
+    return result.place == "output" and same
 
 
 def _writer(steps: Sequence[Step], result: int, target: int) -> int | None:

@@ -58,7 +58,8 @@ FUNCTIONS = {
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "floor": torch.floor, "ceil": torch.ceil,
     "trunc": torch.trunc,
     "rint": torch.round, "sqrt": _square_root, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
-    "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2, "philox": _philox}
+    "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2,
+    "philox": _philox}
 
 #: ops that every backend computes to the last bit; the others are approximations
 EXACT = {"add", "sub", "mul", "div", "fmod", "fma", "neg", "abs", "eq", "ne", "lt", "le", "where", "and", "or", "xor", "not",

@@ -37,8 +37,8 @@ def distance(sample, cdf):
 def test_distributions(dtype):
     torch.manual_seed(0)
     x = torch.zeros(N, dtype=dtype)
-    uniform, normal, drawn = warm(lambda x: (torch.rand_like(x), torch.randn_like(x) * 2 + 1, torch.empty_like(x).uniform_(-3, 5)),
-                                  x)(x)
+    f = warm(lambda x: (torch.rand_like(x), torch.randn_like(x) * 2 + 1, torch.empty_like(x).uniform_(-3, 5)), x)
+    uniform, normal, drawn = f(x)
     assert uniform.dtype == normal.dtype == dtype
     assert 0 <= uniform.min() and uniform.max() < 1 and -3 <= drawn.min() and drawn.max() < 5
     assert distance(uniform, lambda v: v) < 1.95

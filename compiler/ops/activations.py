@@ -157,7 +157,8 @@ def _log_sigmoid_second(b, v, g):
 
 
 pointwise("log_sigmoid_backward", "the derivative of log_sigmoid at x times g, given exp(-|x|)", cost=8,
-          meaning=lambda g, x, decay: aten.log_sigmoid_backward(g, x, decay.detach()), scalar=_log_sigmoid_backward, aten=("log_sigmoid_backward",),
+          meaning=lambda g, x, decay: aten.log_sigmoid_backward(g, x, decay.detach()), scalar=_log_sigmoid_backward,
+          aten=("log_sigmoid_backward",),
           gradient=partials(_linear_backward, _log_sigmoid_second, None),
           samples=lambda: [((torch.randn(3, 4), x, x.abs().neg().exp()), {}) for x in [torch.randn(3, 4)]])
 

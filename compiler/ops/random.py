@@ -186,7 +186,8 @@ def _uniform_type(inputs, a):
     return TensorType(broadcast([i.shape for i in inputs]), a["dtype"], inputs[0].type.device)
 
 
-pointwise("uniform", "a number in [0, 1) for (key, counter)", type=_uniform_type, meaning=uniform, scalar=_uniform_element, cost=45,
+pointwise("uniform", "a number in [0, 1) for (key, counter)", type=_uniform_type, meaning=uniform, scalar=_uniform_element,
+          cost=45,
           gradient=lambda b, v, g: (None, None),
           samples=lambda: [((torch.tensor(7 << 40), torch.arange(12).reshape(3, 4) << 30), {"dtype": d})
                            for d in (torch.float32, torch.float64, torch.bfloat16)])
