@@ -23,7 +23,8 @@ def main():
 
     loss(x, y).backward()
     for ending in ("svg", "png"):
-        print("wrote", smelt.draw(loss, Path(f"classifier.{ending}")))
+        print("wrote", smelt.draw(loss, Path(f"classifier.{ending}")), "and",
+              smelt.draw(run.step, Path(f"training_step.{ending}")))
     print()
     bench.main(seconds=0.5)
 

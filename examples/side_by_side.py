@@ -14,7 +14,7 @@ import smelt
 
 @dataclass
 class Run:
-    """Losses of both trainings, seconds a step (medians), the two trained models, and the compiled objective."""
+    """Losses of both trainings, seconds a step (medians), the two trained models, and the compiled step."""
     name: str
     eager_losses: list[float]
     losses: list[float]
@@ -22,7 +22,7 @@ class Run:
     seconds: float
     eager_model: torch.nn.Module
     model: torch.nn.Module
-    objective: Callable
+    step: Callable
 
     @property
     def difference(self) -> float:
@@ -40,10 +40,10 @@ class Run:
 
 
 class Trainer:
-    """An objective (x, y) -> loss, its optimiser and its own random state."""
+    """A training step (x, y) -> loss, with its own random state."""
 
-    def __init__(self, objective, optimizer):
-        self.objective, self.optimizer = objective, optimizer
+    def __init__(self, step):
+        self.train = step
         self.random_state = torch.get_rng_state()
         self.losses: list[float] = []
         self.seconds: list[float] = []
@@ -51,28 +51,31 @@ class Trainer:
     def step(self, x, y):
         torch.set_rng_state(self.random_state)
         start = time.perf_counter()
-        loss = self.objective(x, y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        loss = self.train(x, y)
         self.seconds.append(time.perf_counter() - start)
         self.random_state = torch.get_rng_state()
         self.losses.append(loss.item())
+
+
+def training_step(model: torch.nn.Module, loss: Callable, optimizer: torch.optim.Optimizer) -> Callable:
+    """Forward, backward and the optimiser's step, as one function (x, y) -> loss."""
+    def step(x, y):
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+        return value
+    return step
 
 
 def side_by_side(name: str, model: torch.nn.Module, optimizer: Callable, loss: Callable, batches: Iterable,
                  warmup: int = 5) -> Run:
     """Train `model` on the batches `(x, y)`; `optimizer(parameters)` makes an optimiser."""
     twin = copy.deepcopy(model)
-
-    @smelt.compile
-    def objective(x, y):
-        return loss(twin(x), y)
-
-    eager = Trainer(lambda x, y: loss(model(x), y), optimizer(model.parameters()))
-    compiled = Trainer(objective, optimizer(twin.parameters()))
+    step = smelt.compile(training_step(twin, loss, optimizer(twin.parameters())))
+    eager, compiled = Trainer(training_step(model, loss, optimizer(model.parameters()))), Trainer(step)
     for x, y in batches:
         eager.step(x, y)
         compiled.step(x, y)
     return Run(name, eager.losses, compiled.losses, statistics.median(eager.seconds[warmup:]),
-               statistics.median(compiled.seconds[warmup:]), model, twin, objective)
+               statistics.median(compiled.seconds[warmup:]), model, twin, step)

@@ -14,7 +14,7 @@ def example(request):
 @pytest.mark.parametrize("example", ["linear_regression", "digits", "cnn", "autoencoder", "char_rnn", "transformer"], indirect=True)
 def test_same_losses_as_eager_over_the_whole_training(example, capsys):
     run = example.main()
-    report = smelt.explain(run.objective)
+    report = smelt.explain(run.step)
     assert report.compiled, str(report)
     assert run.difference <= 1e-4, str(run)
     assert len(run.losses) >= 20 and run.losses[-1] < run.losses[0]
