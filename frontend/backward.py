@@ -11,7 +11,8 @@ from ..compiler.compare import Mismatch, compare
 from ..compiler.dims import Dim
 from ..compiler.evaluate import evaluate, symbol_values, widen
 from ..compiler.instantiate import with_sizes
-from ..compiler.ops.gradients import gradients_of
+from ..compiler.ops.gradients import gradients, gradients_of
+from .functional import address
 from .recording import Recording
 from .torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
 
@@ -222,10 +223,20 @@ class _Spent(PlainFunction):
 _FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
 
 
+def gradients_between(operands: Tensors, roots: int, again: bool, strides: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """The gradients of a `gradients` value's operands, from autograd's engine: in these strides, each in memory of its own."""
+    found, places = [], {address(t) for t in operands}
+    for g, order in zip(gradients(*operands, roots=roots, again=again), strides):
+        g = _laid_out(g, order)
+        found.append(g.clone() if address(g) in places else g)
+        places.add(address(found[-1]))
+    return found
+
+
 def as_spent(output: torch.Tensor) -> torch.Tensor:
     """The same tensor, requiring grad, from which no backward pass can start any more."""
     with torch.enable_grad():
-        return _Spent.apply(output, _FLAG)
+        return _Spent.apply(output.detach(), _FLAG)
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:

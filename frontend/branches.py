@@ -15,7 +15,9 @@ import torch
 from ..compiler.equality import graph_key, key_of, value_key
 from ..compiler.ir import Graph, Value
 from ..compiler.ops.core import takes_random_numbers
+from ..compiler.ops.gradients import parts
 from ..compiler.passes import Segment, cut
+from .backward import gradients_between
 from .bridge import Executable, assemble
 from .gradients import flows
 from .guards import Guards, Read, float32, same
@@ -94,6 +96,7 @@ class Node:
     """One segment, and the reading at its end (None at a path's end) of the tensors of `slots`.
 
     keys        what its values compute, and from which tensors
+    gives       of a backward pass, the slots of its gradients and the strides that they have there
     lines       the lines of Python that compute numbers for it
     paths       those that go through it, by the outcome of its reading
     """
@@ -101,6 +104,7 @@ class Node:
     lines: str
     reading: Reading | None
     slots: tuple[Slot, ...]
+    gives: tuple[tuple[Slot, tuple[int, ...]], ...] = ()
     paths: dict[Hashable, list[Path]] = field(default_factory=dict)
     need: Need = Need()
     step: Step | None = None
@@ -111,7 +115,7 @@ class Node:
     def like(self, other: Node) -> bool:
         """Whether both compute the same from the same tensors, and read the same of it."""
         return (self.reading is not None and other.reading is not None and self.reading.alike(other.reading)
-                and (self.slots, self.keys, self.lines) == (other.slots, other.keys, other.lines))
+                and (self.slots, self.gives, self.keys, self.lines) == (other.slots, other.gives, other.keys, other.lines))
 
 
 class Branches:
@@ -132,7 +136,8 @@ class Branches:
         self.broken = ""
         self.misses = 0  # calls in a row that took no recorded path
         self._build, self._record, self._eagerly = build, record, eagerly
-        self._random, self._version = False, 0
+        self._random = self._differentiates = False
+        self._version = 0
         self._last: tuple[Path, ...] = ()
 
     @property
@@ -161,6 +166,9 @@ class Branches:
 
     def __call__(self, start: tuple) -> tuple[Finish, Any]:
         """Follow the answers from what `check` gave: how the call ends, and with what."""
+        if self._differentiates and not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return self(start)
         state = torch.get_rng_state() if self._random else None
         while (found := self._walk(*start, state)) is None:
             _put_back(state)
@@ -238,6 +246,7 @@ class Branches:
         new = Path(nodes=nodes, slots=slots, names=names, readings=recording.readings, recording=bare, outputs=outputs,
                    finish=make or self._run_eagerly, **path)
         self._random |= recording.random
+        self._differentiates |= any(r.gives for r in recording.readings)
         self._version += 1
         for node, found in zip(nodes, new.outcomes):
             node.paths.setdefault(found, []).append(new)
@@ -262,15 +271,20 @@ class Branches:
         graph = recording.graph
         whole = {slot: v for v, slot in _slots(recording).items()}
         wanted = {v for r in recording.readings for v in r.values} | {whole[s] for n in nodes for s in n.need.gives}
-        pieces = cut(graph, [r.position for r in recording.readings], wanted)
+        passes = [graph.values[r.position] for r in recording.readings if r.gives]
+        apart = {*passes, *(v for r in recording.readings for v in r.gives)}
+        pieces = cut(graph, [r.position for r in recording.readings], wanted, apart)
         results = [k.output for k in (*recording.results, *(w.result for w in recording.grads.writes))
                    if isinstance(k, (Fresh, OutputView)) and k.requires_grad and k.output not in recording.spent]
         live = flows(graph, {graph.inputs[k] for k in recording.differentiated}, [graph.outputs[k] for k in results])
         live |= {pieces.outputs[k] for k in results if graph.outputs[k] in live}
+        for v in passes:
+            roots, _, leaves = parts(v.inputs, v.attrs["roots"])
+            live |= flows(graph, set(leaves), roots)
         live |= {whole[s] for n in nodes for s in n.need.flows}
         slots = _slots(recording, pieces.outputs)
         for node, segment in zip(nodes, pieces.segments):
-            self._serve(node, segment, slots, live, recording.written)
+            self._serve(node, segment, slots, live, recording.written if results else ())
         return tuple(slots[o] for o in pieces.outputs)
 
     def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int]) -> None:
@@ -322,11 +336,16 @@ def _advance(step: Step, known: dict[Slot, Any], numbers: dict[str, Any]) -> boo
     return True
 
 
-def _answer(node: Node, known: Mapping[Slot, Any], numbers: dict[str, Any]) -> Any:
-    """What a node's reading finds; a symbol is added to the numbers."""
+def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any]) -> Any:
+    """What a node's reading finds; a symbol is added to the numbers, gradients to what is known."""
     reading = node.reading
     if reading.how == "condition":
         return eval(reading.text, _FUNCTIONS, numbers)
+    if reading.how == "gradients":
+        slots, strides = zip(*node.gives)
+        operands = [known[s] for s in node.slots]
+        known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
+        return reading.answer
     answer = HOW[reading.how](*(known[s] for s in node.slots))
     if reading.how == "symbol":
         numbers[reading.text] = answer
@@ -366,6 +385,7 @@ def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) 
     nodes, start, line = [], 0, 0
     for r in readings:
         key = tuple(inputs[:r.inputs]), tuple(keys[start:r.position])
-        nodes.append(Node(key, late_lines(numbers, line, r.lines), r, tuple(slots[v] for v in r.values)))
+        nodes.append(Node(key, late_lines(numbers, line, r.lines), r, tuple(slots[v] for v in r.values),
+                          tuple((slots[v], v.type.strides) for v in r.gives)))
         start, line = r.position, r.lines
     return [*nodes, Node((), late_lines(numbers, line, None), None, ())]

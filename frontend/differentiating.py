@@ -43,11 +43,16 @@ class Pass:
 
 
 class Differentiating:
-    """What a run does with gradients. `alias` gives a tensor's alias, and makes it an input if the run did not make it."""
+    """What a run does with gradients.
+
+    alias   gives a tensor's alias, and makes it an input if the run did not make it
+    note    is told of each backward pass: (its `gradients` value, what it gives), and what was computed before
+    """
 
     def __init__(self, b: Builder, memory: Memory, reach: Reach, sources: Sources, tensors: Sequence[torch.Tensor],
-                 alias: Callable[[torch.Tensor], Alias]):
+                 alias: Callable[[torch.Tensor], Alias], note: Callable[[Value, Sequence[Value]], None]):
         self._b, self._memory, self._reach, self._sources, self._tensors, self._alias = b, memory, reach, sources, tensors, alias
+        self._note = note
         self.slots: dict[int, Slot] = {}
         self.unhooked: dict[int, torch.Tensor] = {}  # leaves whose hooks would have run
         self._freed = False
@@ -144,8 +149,9 @@ class Differentiating:
         type = TupleType(tuple(call.wrt[k].type.like() for k in found))
         whole = self._b.gradients(*call.roots, *call.tangents, *(call.wrt[k] for k in found), roots=len(call.roots),
                                   again=call.again, type=type)
-        for n, k in enumerate(found):
-            value = self._b.item(whole, index=n)
+        items = [self._b.item(whole, index=n) for n in range(len(found))]
+        self._note(whole, items)
+        for k, value in zip(found, items):
             if call.slots:
                 with torch.no_grad():
                     self._accumulate(call, call.slots[k], value)

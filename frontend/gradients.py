@@ -7,6 +7,7 @@ import torch
 
 from ..compiler.builder import Builder
 from ..compiler.ir import Graph, TensorType, Type, Value
+from ..compiler.passes import repeated
 from ..errors import Unsupported
 
 
@@ -29,6 +30,20 @@ class Reach:
             self._bits[v] = self._new(v)
         self._done = len(self._b.values)
         return self._bits[value]
+
+    def crosses(self, results: Iterable[Value], position: int) -> bool:
+        """Whether a gradient of `results` flows through values built before the first `position` ones were there."""
+        earlier = set(self._b.values[:position])
+        todo, seen = list(results), set()
+        while todo:
+            v = todo.pop()
+            if v in seen or not self.of(v):
+                continue
+            if v in earlier and not repeated(v):
+                return True
+            seen.add(v)
+            todo += v.operands
+        return False
 
     def _new(self, v: Value) -> int:
         if v.op.name == "detach" or not _differentiable(v.type) or (v.op.random and v.op.gradient is None):

@@ -1,4 +1,7 @@
-"""Readings: the places of a run where Python looks at the elements, or at the sizes, of tensors, and goes on accordingly."""
+"""Readings: the places of a run where Python looks at the elements, or at the sizes, of tensors, and goes on accordingly.
+
+A backward pass through what was computed before a reading is such a place too: autograd looks at the tensors then.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,13 +30,15 @@ LARGEST_LIST = 16
 class Reading:
     """The run looked at `values` in Python, and went on under what it found.
 
-    how         what Python got of them: a key of HOW; or "condition", of numbers read before
+    how         what Python got of them: a key of HOW; or "condition", of numbers read before; or "gradients", of a backward
+                pass: `values` are the operands of a `gradients` value then
     answer      what that was in the recorded run
     position    how many of the graph's values were there before it, `inputs` how many of its inputs, and `lines` how many
                 lines of symbolic numbers
     where       the user's file:line
     text        of a condition, the Python expression that was asked about; of a symbol, its name
     subject     of a condition, its text for people
+    gives       of a backward pass, the values that are the gradients; `text` tells whether they are differentiated in turn
     """
     values: tuple[Value, ...]
     how: str
@@ -44,6 +49,12 @@ class Reading:
     where: str
     text: str = ""
     subject: str = ""
+    gives: tuple[Value, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether the run can go on in several ways."""
+        return self.how not in ("symbol", "gradients")
 
     @property
     def outcome(self) -> Hashable:

@@ -111,7 +111,8 @@ class Recorder:
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
-        self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias)
+        self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
+                                      self._note_gradients)
         self._modes = (_Ops(self), _Api(self), _Engine(self))
         self.guarded(self._take_arguments, arguments)
 
@@ -396,6 +397,16 @@ class Recorder:
             self.guarded(self._grads.record, call, result, keep)
         return result
 
+    def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
+        """A backward pass: it is made between two segments where its gradients flow through a reading."""
+        done, roots = self._readings.all, whole.attrs["roots"]
+        if not done or not self._reach.crosses(whole.inputs[:roots], done[-1].position):
+            return
+        if not all(v in self._b.inputs for v in whole.inputs[2 * roots:]):
+            raise Unsupported("after it read a tensor in Python, differentiates with respect to one that it made before")
+        self._note(whole.inputs, "gradients", (), self._b.values.index(whole), gives=tuple(gives),
+                   text="again" if whole.attrs["again"] else "")
+
     def enter_backward(self, enters: bool) -> None:
         """A call that runs a backward pass begins, or any other."""
         self._grads.entered = len(self._b.values) if enters else None
@@ -602,8 +613,6 @@ class Recorder:
         grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
-        if readings and _differentiates(graph.values[readings[0].position:]):
-            raise Unsupported("runs a backward pass after it read a tensor in Python")
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          tuple(sorted(outputs.spent)), dict(self._elements.inputs), self._differentiated(entries.values()),
                          tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries))
@@ -620,9 +629,9 @@ class Recorder:
         return made.pop()
 
     def beginning(self) -> Recording:
-        """What was recorded up to the last reading, or the last before a backward pass that comes after the first."""
+        """What was recorded up to the last reading, without the backward passes after it."""
         readings = self._readings.all
-        while readings and _differentiates(self._b.values[readings[0].position:readings[-1].position]):
+        while readings and readings[-1].gives:
             readings = readings[:-1]
         graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
         return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()),
@@ -812,11 +821,6 @@ class _Engine:
         if get_ident() != self._thread or recorder.unsupported is not None or recorder._busy or recorder._differentiates:
             return self._engine(*args, **kwargs)
         return recorder.differentiate(self._engine, *args, **kwargs)
-
-
-def _differentiates(values: Iterable[Value]) -> bool:
-    """Whether a backward pass is among these values."""
-    return any(v.op.name == "gradients" for v in values)
 
 
 def _sized(call: _Call) -> bool:

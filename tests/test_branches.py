@@ -613,41 +613,6 @@ def test_other_shapes_and_dtypes_have_paths_of_their_own():
     assert len(compiled_function(compiled).programs) == 3 and smelt.explain(compiled).paths == 6
 
 
-def training(branches):
-    """A network and its training step."""
-    torch.manual_seed(0)
-    net = nn.Linear(4, 1)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = ((net(x) - y) ** 2).mean()
-        if branches and loss < 1.5:
-            return 0.0
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-    return net, step
-
-
-@pytest.mark.parametrize("branches", [False, True])
-def test_training_steps(branches):
-    """What is read after the backward passes is compiled; a path with one after a reading is eager, and the others are not."""
-    (net, step), (twin, plain) = training(branches), training(branches)
-    compiled = smelt.compile(step)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if branches else "error", SmeltWarning)
-        torch.manual_seed(1)
-        for _ in range(8):
-            x, y = torch.randn(8, 4), torch.randn(8, 1)
-            assert compiled(x, y) == pytest.approx(plain(x, y), rel=1e-5)
-            same(list(net.parameters()), list(twin.parameters()))
-    report = smelt.explain(compiled)
-    assert report.state == ("compiled in part" if branches else "compiled"), report
-    assert bool(report.fallbacks) == branches
-    assert all("runs a backward pass after it read a tensor" in f for f in report.fallbacks)
-
-
 def test_double_backward():
     def f(x):
         y = x ** 3

@@ -89,6 +89,22 @@ def test_values_with_gaps_in_memory_are_handed_on_without():
     assert pieces.segments[0].graph.outputs[0].type.contiguous and pieces.segments[1].graph.inputs[0].type.contiguous
 
 
+def test_values_that_come_about_between_two_segments():
+    graph = parse(GRAPH)
+    value = by_name(graph)
+    pieces = cut(graph, [5], [value["t"]], apart=[value["b"]])
+    first, second = pieces.segments
+    assert "b" not in names(first.graph.values) | names(second.graph.values)
+    assert "t" in names(first.gives) and "b" in names(second.takes)
+    x, w = torch.randn(3, 4), torch.randn(4)
+    known = {v: t for v, t in zip(graph.inputs, (x, w))}
+    known.update(zip(first.gives, evaluate(first.graph, [known[v] for v in first.takes])))
+    known[value["b"]] = known[value["t"]].exp()
+    known.update(zip(second.gives, evaluate(second.graph, [known[v] for v in second.takes])))
+    for output, theirs in zip(pieces.outputs, evaluate(graph, (x, w))):
+        assert torch.equal(known[output], theirs)
+
+
 def test_random_values_stay_where_they_are():
     graph = parse("""
     graph f(%x: f32[4]) {

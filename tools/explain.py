@@ -187,7 +187,7 @@ def _branches(tree: Branches) -> list[BranchReport]:
     answers: dict[tuple[str, str], dict[str, None]] = {}
     paths: dict[tuple[str, str], int] = {}
     for path in tree.paths:
-        readings = [r for r in path.readings if r.how != "symbol"]
+        readings = [r for r in path.readings if r.asks]
         for reading in readings:
             answers.setdefault((reading.where, reading.what), {})[reading.found] = None
         for line in {(reading.where, reading.what) for reading in readings}:

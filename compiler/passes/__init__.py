@@ -1,6 +1,6 @@
 """The passes: each a function `Graph -> Graph` that gives the same object back when it changed nothing."""
 from .cse import cse
-from .cut import Cut, Segment, cut
+from .cut import Cut, Segment, cut, repeated
 from .dce import dce
 from .decompose import decompose
 from .derive import derive

@@ -1,7 +1,7 @@
 """Cuts a graph into segments that run one after another, so that something can look at values in between.
 
 A value that is needed after its segment is one of the segment's outputs, and an input of the segments that read it.
-Views and constants are made again where they are needed instead.
+Views and constants are made again where they are needed instead. Values may also come about between two segments.
 """
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ class Cut:
     outputs: tuple[Value, ...]
 
 
-def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = ()) -> Cut:
+def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = (), apart: Collection[Value] = ()) -> Cut:
     """Cut after the first `ends[0]` values, after `ends[1]`, ...; one more segment holds the rest.
 
     `wanted`: values that are to be given, each by its own segment, whether or not a later one reads it. No output of the
     whole is also what a later segment takes (it becomes a copy): the caller may hand it on to be written to.
+    `apart`: values that no segment computes; each is there once the segments before its place have run.
     """
-    cutting = _Cutting(graph, ends, wanted)
+    cutting = _Cutting(graph, ends, wanted, apart)
     segments = [cutting.segment(k) for k in reversed(range(len(ends) + 1))]
     return Cut(tuple(reversed(segments)), cutting.outputs)
 
@@ -45,8 +46,8 @@ def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = ()) -> Cu
 class _Cutting:
     """Segments are made from the last to the first: each says what it takes, which the earlier ones must give."""
 
-    def __init__(self, graph: Graph, ends: Sequence[int], wanted: Collection[Value]):
-        self.graph, self.starts = graph, (0, *ends)
+    def __init__(self, graph: Graph, ends: Sequence[int], wanted: Collection[Value], apart: Collection[Value]):
+        self.graph, self.starts, self.apart = graph, (0, *ends), set(apart)
         self.place = {v: bisect_right(ends, n) for n, v in enumerate(graph.values)}
         self.names = [v.name for v in (*graph.inputs, *graph.values)]
         self.users = graph.users()
@@ -72,7 +73,7 @@ class _Cutting:
 
     def segment(self, k: int) -> Segment:
         end = self.starts[k + 1] if k + 1 < len(self.starts) else len(self.graph.values)
-        own = self.graph.values[self.starts[k]:end]
+        own = tuple(v for v in self.graph.values[self.starts[k]:end] if v not in self.apart)
         if k == len(self.starts) - 1:
             own = (*own, *self.copies.values())
         gives = tuple(v for v in own if v in self.given)
