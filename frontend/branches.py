@@ -136,7 +136,7 @@ class Branches:
         self.broken = ""
         self.misses = 0  # calls in a row that took no recorded path
         self._build, self._record, self._eagerly = build, record, eagerly
-        self._random = self._differentiates = False
+        self._random = self._enables = False
         self._version = 0
         self._last: tuple[Path, ...] = ()
 
@@ -166,7 +166,7 @@ class Branches:
 
     def __call__(self, start: tuple) -> tuple[Finish, Any]:
         """Follow the answers from what `check` gave: how the call ends, and with what."""
-        if self._differentiates and not torch.is_grad_enabled():
+        if self._enables and not torch.is_grad_enabled():
             with torch.enable_grad():
                 return self(start)
         state = torch.get_rng_state() if self._random else None
@@ -246,7 +246,7 @@ class Branches:
         new = Path(nodes=nodes, slots=slots, names=names, readings=recording.readings, recording=bare, outputs=outputs,
                    finish=make or self._run_eagerly, **path)
         self._random |= recording.random
-        self._differentiates |= any(r.gives for r in recording.readings)
+        self._enables |= recording.enabled or any(r.gives for r in recording.readings)
         self._version += 1
         for node, found in zip(nodes, new.outcomes):
             node.paths.setdefault(found, []).append(new)

@@ -41,6 +41,8 @@ class Executable:
         self._run = forward if derivative is None else Differentiable(
             recording, forward, derivative, verify, lambda: bool(self.broken),
             lambda found, inputs: self._report(found, "backward", inputs))
+        if recording.enabled:
+            self._run = torch.enable_grad()(self._run)
         if recording.random:
             self._run = _restoring(self._run)
         more = recording.writebacks or recording.grads.writes or recording.spent
@@ -79,7 +81,7 @@ class Executable:
         self._report(found, "forward", plain)
         if self.derivative is None:
             return reference
-        with outside_autocast(), generator_at(state):
+        with outside_autocast(), generator_at(state), torch.set_grad_enabled(torch.is_grad_enabled() or self.recording.enabled):
             live = evaluate(graph, tensors)
         return [r if r.requires_grad == o.requires_grad else o for r, o in zip(live, outputs)]
 

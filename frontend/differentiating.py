@@ -107,8 +107,8 @@ class Differentiating:
                     raise Unsupported("a backward pass that flows to other inputs than its root was computed from")
                 reached |= bits
             for k in _bits(reached):
-                self._refuse_hooks(self._tensors[k])
-            leaves = list(inputs) or [self._tensors[k] for k in _bits(reached)]
+                self._refuse_hooks(self._sources.tensors[k])
+            leaves = list(inputs) or [self._sources.tensors[k] for k in _bits(reached)]
             wrt = [self._value(leaf) for leaf in leaves]
         slots = [self._accumulated(leaf) for leaf in leaves] if accumulate else []
         versions = [-1 if s.now is None else version_of(s.now) for s in slots]
@@ -123,11 +123,12 @@ class Differentiating:
         self.unhooked[id(leaf)] = leaf
 
     def _value(self, tensor: torch.Tensor) -> Value:
-        """The value to differentiate by: of an input the one that it came with, whose gradient in-place writes hand on."""
+        """The value to differentiate by: of a leaf the one that it began with, whose gradient in-place writes hand on."""
         alias = self._alias(tensor)
         if alias.base.input is not None and not alias.steps:
             return self._b.inputs[alias.base.input]
-        return self._memory.read(tensor, alias)
+        value = self._memory.read(tensor, alias)
+        return self._sources.made.get(id(tensor), value)
 
     def _accumulated(self, leaf: torch.Tensor) -> Slot:
         if node_of(leaf) is not None:
@@ -225,9 +226,9 @@ class Differentiating:
         """The memory of an input whose `.grad` was touched; None for a tensor that the run made and kept to itself."""
         known = self._memory.find(leaf)
         alias = self._alias(leaf) if known is None else known
-        if alias.base.input is None and not any(leaf is r for r in results):
+        if alias.made and not any(leaf is r for r in results):
             return None
-        if alias.base.input is None or alias.steps or any(leaf is s.before for s in self.slots.values()):
+        if alias.made or any(leaf is s.before for s in self.slots.values()):
             raise Unsupported("touches the .grad of a tensor that is neither an argument nor a parameter")
         return alias.base
 
@@ -237,7 +238,7 @@ class Differentiating:
         looked = [(inputs[id(s.leaf)], s.before) for s in self.slots.values() if s.looked and id(s.leaf) in inputs]
         return Grads(fetched=tuple((inputs[id(grad)], leaf) for leaf, grad in looked if grad is not None),
                      absent=tuple(leaf for leaf, grad in looked if grad is None),
-                     unhooked=tuple(inputs[i] for i in self.unhooked),
+                     unhooked=tuple(inputs[i] for i in self.unhooked if i in inputs),
                      writes=tuple(GradWrite(k, entry) for k, entry in writes))
 
     def spent(self, tensor: torch.Tensor) -> bool:

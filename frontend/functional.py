@@ -23,7 +23,7 @@ from ..compiler.builder import Builder
 from ..compiler.ir import TensorType, Type, Value, dense
 from ..compiler.ops.views import inverse
 from ..errors import Unsupported
-from .gradients import Reach, custom_function
+from .gradients import Reach, Sources, custom_function
 from .overloads import import_call, overload
 from .recording import ViewStep
 from .sizes import inner
@@ -69,12 +69,17 @@ class Alias:
     chained: bool = True
     number: int = -1
 
+    @property
+    def made(self) -> bool:
+        """Whether the run made the tensor, be it as a view of one that it did not make."""
+        return self.base.input is None or bool(self.steps)
+
 
 class Memory:
     """Every tensor that the run has met, as aliases. Tensors are held weakly: a tensor that died is forgotten."""
 
-    def __init__(self, b: Builder, reach: Reach):
-        self._b, self._reach = b, reach
+    def __init__(self, b: Builder, reach: Reach, sources: Sources):
+        self._b, self._reach, self._sources = b, reach, sources
         self._known: dict[int, tuple[weakref.ref, Alias]] = {}
         self.inputs: list[Base] = []
         self.met = 0
@@ -141,6 +146,8 @@ class Memory:
         value = self.current(alias)
         if torch.is_grad_enabled() and (tensor.is_floating_point() or tensor.is_complex()):
             if tensor.requires_grad:
+                if alias.made and tensor.is_leaf and id(tensor) not in self._sources.made:
+                    value = self._as_leaf(tensor, alias, value)
                 self.check_gradient(tensor, alias, value)
             elif self._reach.of(value):
                 value = alias.value = self._detached(value)
@@ -154,6 +161,16 @@ class Memory:
             raise Unsupported(f"custom autograd.Function ({name})" if name else
                               "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
                               if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
+
+    def _as_leaf(self, tensor: torch.Tensor, alias: Alias, value: Value) -> Value:
+        """The value of a tensor that the run made, and let require grad: gradients end there."""
+        leaf = self._sources.made[id(tensor)] = alias.value = self._detached(value)
+        self._reach.add_leaf(leaf, self._sources.add(tensor))
+        alias.family, alias.chained = Family(torn=False), False
+        alias.base.families.append(alias.family)
+        if not alias.steps:
+            alias.base.value = leaf
+        return leaf
 
     def _detached(self, value: Value) -> Value:
         detached = self._b.detach(value)

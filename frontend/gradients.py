@@ -25,6 +25,11 @@ class Reach:
     def add_input(self, value: Value, bits: int) -> None:
         self._bits[value] = bits
 
+    def add_leaf(self, value: Value, bits: int) -> None:
+        """A value of the graph that gradients end at, whatever it was computed from."""
+        self.of(value)
+        self._bits[value] = bits
+
     def of(self, value: Value) -> int:
         for v in self._b.values[self._done:]:
             self._bits[v] = self._new(v)
@@ -104,9 +109,16 @@ def _is_freed(node, name: str) -> bool:
 
 
 class Sources:
-    """The inputs as they stand in autograd's graph: leaves, or results of something before the run."""
+    """Where gradients end, each a bit: the inputs that require grad, as leaves of autograd's graph or results of something
+    before the run; and leaves that the run makes.
+
+    tensors     one for each bit
+    made        the values of the leaves that the run made, by the ids of their tensors
+    """
 
     def __init__(self):
+        self.tensors: list[torch.Tensor] = []
+        self.made: dict[int, Value] = {}
         self._leaves: dict[int, int] = {}
         self._edges: dict[tuple, int] = {}
         self._allowed: set = set()
@@ -115,12 +127,19 @@ class Sources:
         """A custom function's node that the graph holds as an op."""
         self._allowed.add(node)
 
-    def add(self, tensor: torch.Tensor, bits: int) -> None:
-        node = node_of(tensor)
+    def add(self, tensor: torch.Tensor) -> int:
+        """One more; its bit."""
+        node, bit = node_of(tensor), 1 << len(self.tensors)
+        self.tensors.append(tensor)
         if node is None:
-            self._leaves[id(tensor)] = bits
+            self._leaves[id(tensor)] = bit
         else:
-            self._edges[node, tensor.output_nr] = bits
+            self._edges[node, tensor.output_nr] = bit
+        return bit
+
+    def made_among(self, bits: int) -> bool:
+        """Whether leaves that the run made are among these."""
+        return any(self._leaves[i] & bits for i in self.made)
 
     def reached(self, tensor: torch.Tensor) -> int:
         """The bits of the inputs that a backward pass from `tensor` would arrive at, found in autograd's graph.

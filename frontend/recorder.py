@@ -49,17 +49,17 @@ _REFUSED: dict[Callable, str] = {
     _T.__repr__: _READS.format("printing it"),
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
-    **{f: "cuts a tensor from its gradient in place (.detach_())" for f in (_T.detach_, torch.detach_)},
-    _T.requires_grad.__set__: "changes whether a tensor requires grad",
     _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
     _T._version.__get__: "reads the version of a tensor",
     _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
 }
-#: The same, where they do what the reason says: of tensors in another state they do nothing, or tell nothing.
+_CHANGES_FLAG = "changes whether a tensor requires grad that the run did not make"
+#: The same, where the recorder and the arguments are such that they do what the reason says.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
-    _T.__format__: (lambda t, *_: t.dim() > 0, _READS.format("printing it")),
-    _T.requires_grad_: (lambda t, flag=True: t.requires_grad is not flag, "changes whether a tensor requires grad"),
-    _T.grad_fn.__get__: (lambda t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
+    _T.__format__: (lambda r, t, *_: t.dim() > 0, _READS.format("printing it")),
+    _T.requires_grad_: (lambda r, t, requires_grad=True: t.requires_grad is not requires_grad and not r.made(t), _CHANGES_FLAG),
+    **{f: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG) for f in (_T.requires_grad.__set__, _T.detach_, torch.detach_)},
+    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
 _TRUTHS = (_T.__bool__, torch.is_nonzero)
@@ -99,7 +99,7 @@ class Recorder:
         self.numbers = numbers or Numbers()
         self._b = NumberBuilder(self.numbers, lambda v: self._reach.add_input(v, 0))
         self._reach, self._sources = Reach(self._b), Sources()
-        self._memory = Memory(self._b, self._reach)
+        self._memory = Memory(self._b, self._reach, self._sources)
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
         self._elements = Elements(self._b, self.numbers, self._tensors, elements)
@@ -175,9 +175,7 @@ class Recorder:
         k = len(self._tensors)
         type = type_of(tensor)
         value = self._b.input(name.replace(".", "_"), type)
-        if tensor.requires_grad:
-            self._sources.add(tensor, 1 << k)
-        self._reach.add_input(value, tensor.requires_grad << k)
+        self._reach.add_input(value, self._sources.add(tensor) if tensor.requires_grad else 0)
         self._tensors.append(tensor)
         self._before.append(_state(tensor))
         self._elements.add_input(k, tensor)
@@ -411,6 +409,11 @@ class Recorder:
         """A call that runs a backward pass begins, or any other."""
         self._grads.entered = len(self._b.values) if enters else None
 
+    def made(self, tensor: torch.Tensor) -> bool:
+        """Whether the run made a tensor."""
+        alias = self._memory.find(tensor)
+        return alias is not None and alias.made
+
     def touch_grad(self, access: Callable, tensor: torch.Tensor, *value) -> Any:
         """`.grad` is read (`value` is nothing), set or deleted."""
         reads = access == _T.grad.__get__
@@ -600,8 +603,7 @@ class Recorder:
         tensors = [*results, *(grad for _, grad in left if grad is not None)]
         aliases = [self._alias(t) for t in tensors]
         self._check_inputs()
-        if not torch.is_grad_enabled() and any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases)):
-            raise Unsupported("gives a result that requires grad, though gradients are off where it is called")
+        enabled = not torch.is_grad_enabled() and any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases))
         outputs = _Outputs(self._b)
         entries: dict[int, Result] = {}
         for tensor, alias in zip(tensors, aliases):
@@ -615,7 +617,7 @@ class Recorder:
         readings = self._readings.all
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          tuple(sorted(outputs.spent)), dict(self._elements.inputs), self._differentiated(entries.values()),
-                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries))
+                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled)
 
     def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
         """The inference mode that the results were made under, where the run entered or left it for that."""
@@ -686,7 +688,10 @@ class Recorder:
             raise Unsupported("returns a view of an input with a gradient of its own")
 
     def _check_reached(self, tensor: torch.Tensor, value: Value) -> None:
-        if self._sources.reached(tensor) != self._reach.of(value):
+        reached = self._reach.of(value)
+        if self._sources.made_among(reached):
+            raise Unsupported("gives a result whose gradient flows to a tensor that the run made (requires_grad_)")
+        if self._sources.reached(tensor) != reached:
             raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
 
 
@@ -789,7 +794,7 @@ class _Api(TorchFunctionMode):
         if function in _GRAD:
             return recorder.touch_grad(function, *args)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
-        if reason and applies(*args, **kwargs):
+        if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in _TRUTHS, function is _T.item

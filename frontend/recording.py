@@ -97,7 +97,8 @@ class Recording:
     `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
     and a backward pass from which raises: one has been through their graph. `differentiated` are the inputs that require
     grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come
-    out as they did in it. `inference` is the mode that the results are made under, where it is not the caller's."""
+    out as they did in it. `inference` is the mode that the results are made under, where it is not the caller's; `enabled`
+    says that gradients are on for them, though they are off where the function is called."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
@@ -111,6 +112,7 @@ class Recording:
     written: tuple[int, ...] = ()
     readings: tuple[Reading, ...] = ()
     inference: bool | None = None
+    enabled: bool = False
 
     @property
     def landing(self) -> dict[int, int]:

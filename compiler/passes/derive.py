@@ -17,21 +17,17 @@ def derive(graph: Graph) -> Graph:
 
 def _derived(graph: Graph, asked: Value) -> Graph:
     """The graph with one `gradients` value, the first, derived."""
-    at = graph.values.index(asked)
-    before, after = graph.values[:at], graph.values[at + 1:]
-    read = {i for v in (asked, *after) for i in v.operands}.union(graph.outputs)
-    live = tuple(v for v in (*graph.inputs, *before) if v in read)
     roots, _, leaves = parts(asked.inputs, asked.attrs["roots"])
-    prefix, active = differentiable_form(Graph(graph.name, graph.inputs, before, live), {v.name for v in leaves}, roots)
-    new = dict(zip(live, prefix.outputs))
-
-    sweep = Sweep(prefix, active, after)
-    roots, tangents, leaves = parts([new[i] for i in asked.inputs], asked.attrs["roots"])
+    graph, active = differentiable_form(graph, {v.name for v in leaves}, roots)
+    at, asked = next((k, v) for k, v in enumerate(graph.values) if v.name == asked.name)
+    before, after = graph.values[:at], graph.values[at + 1:]
+    sweep = Sweep(Graph(graph.name, graph.inputs, before, ()), active, after)
+    roots, tangents, leaves = parts(asked.inputs, asked.attrs["roots"])
     for root, tangent in zip(roots, tangents):
         if root in active:
             sweep.add(root, tangent)
     sweep.run()
-    fresh = set(sweep.b.values).difference(prefix.values)
+    fresh, new = set(sweep.b.values).difference(before), {}
     gradients = [sweep.gradient_of(leaf) for leaf in leaves]
     for v in after:
         if v.op.name == "item" and v.inputs[0] is asked:

@@ -102,7 +102,7 @@ def _is_complex(v: Value) -> bool:
 
 def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) -> tuple[Graph, set[Value]]:
     """The graph with a gradient rule on every op between the leaves (by name) and the roots, and the values there that
-    depend on the leaves."""
+    depend on the leaves. What the roots don't depend on stays as it is."""
     aside = {v.name for v in graph.values} - {v.name for v in needed(roots, graph.values)}
     graph = decompose(graph, lambda v: v.op.gradient is None and v.name not in aside)
     active = {x for x in graph.inputs if x.name in leaves}
