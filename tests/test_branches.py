@@ -729,6 +729,20 @@ def test_equal_segments_are_built_once():
     assert len(smelt.explain(compiled).programs) <= 5
 
 
+def test_functions_of_linalg_that_may_fail():
+    """They look at whether they succeeded, and raise where they did not: that is a branch."""
+    def f(a, b):
+        lower = torch.linalg.cholesky(a)
+        return torch.linalg.solve(a, b) + lower.diagonal().log().sum()
+    good, other, bad = torch.tensor([[2.0, 1], [1, 2]]), torch.tensor([[4.0, 0], [0, 1]]), torch.tensor([[1.0, 2], [2, 1]])
+    compiled = check(f, [(good, torch.ones(2)), (other, torch.ones(2))], paths=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        for a in (bad, good, bad, other):
+            same(outcome(compiled, (a, torch.ones(2))), outcome(f, (a, torch.ones(2))))
+    assert smelt.explain(compiled).state == "compiled in part"
+
+
 def test_a_path_found_wrong_is_not_used_again(monkeypatch):
     compiled = smelt.compile(branch)
     for x in (UP, DOWN):
