@@ -58,7 +58,9 @@ _CHANGES_FLAG = "changes whether a tensor requires grad that the run did not mak
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.__format__: (lambda r, t, *_: t.dim() > 0, _READS.format("printing it")),
     _T.requires_grad_: (lambda r, t, requires_grad=True: t.requires_grad is not requires_grad and not r.made(t), _CHANGES_FLAG),
-    **{f: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG) for f in (_T.requires_grad.__set__, _T.detach_, torch.detach_)},
+    _T.requires_grad.__set__: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG),
+    **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
+       for f in (_T.detach_, torch.detach_)},
     _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
@@ -421,6 +423,11 @@ class Recorder:
         """Whether the run made a tensor."""
         alias = self._memory.find(tensor)
         return alias is not None and alias.made
+
+    def used(self, tensor: torch.Tensor) -> bool:
+        """Whether the run computed with a tensor that it made."""
+        value = self._memory.find(tensor).value
+        return any(value in v.operands for v in self._b.values)
 
     def touch_grad(self, access: Callable, tensor: torch.Tensor, *value) -> Any:
         """`.grad` is read (`value` is nothing), set or deleted."""

@@ -135,9 +135,9 @@ def cut_over_time(net, x):
     h = x
     total = 0
     for _ in range(3):
-        h = torch.tanh(h + net(h))
-        total = total + h.sum()
-        h.detach_()
+        new = h + net(h)
+        total = total + new.sum()
+        h = (new * 2).detach_()
     return total
 
 

@@ -117,6 +117,48 @@ def requirement_toggled_inside(compile):
         yield backward(z), y
 
 
+@program(exact=False)
+def leaf_made_inside(compile):
+    """Steps uphill, as in adversarial training."""
+    w = leaf(4)
+
+    @compile
+    def f(x):
+        delta = torch.zeros_like(x, requires_grad=True)
+        for _ in range(2):
+            slope, = torch.autograd.grad((torch.sin(x + delta) * w).sum(), delta)
+            with torch.no_grad():
+                delta.add_(slope.sign() / 8)
+        return ((x + delta.detach()) * w).sum()
+    for k in range(4):
+        f(tensor(4) + k).backward()
+        yield w
+
+
+@program
+def leaf_with_a_gradient_of_its_own(compile):
+    @compile
+    def f(x):
+        other = x.detach().clone().requires_grad_()
+        (other * other * x).sum().backward()
+        return other.grad * 2
+    for _ in range(4):
+        x = leaf(4)
+        yield f(x), x
+
+
+@program
+def cut_in_place(compile):
+    @compile
+    def f(x):
+        h = x * 2
+        h.detach_()
+        return x + h * x
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
 @program
 def requirement_of_an_argument_toggled_inside(compile):
     @compile

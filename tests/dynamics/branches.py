@@ -420,3 +420,33 @@ def gradient_of_a_number_that_left_the_graph(compile):
         with torch.no_grad():
             x.mul_(k)
         yield backward(f(x))
+
+
+@program(exact=False)
+def step_that_looks_at_its_loss(compile):
+    """Skipped where the loss is not finite; a large gradient is scaled down."""
+    w = leaf(4)
+    optimizer = torch.optim.SGD([w], lr=0.125, momentum=0.5)
+
+    @compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = (x * w - 1).pow(2).mean()
+        if not torch.isfinite(loss):
+            return None
+        loss.backward()
+        norm = w.grad.norm()
+        if norm > 2:
+            w.grad.mul_(2 / norm)
+        optimizer.step()
+        return loss.detach()
+    for scale in (1, 1, 0.25, 1, float("inf"), 0.25, 1, float("inf"), 0.25):
+        yield step(tensor(4) * scale)
+
+
+@program(exact=False)
+def solved_where_it_can_be(compile):
+    f = compile(lambda a, b: torch.linalg.solve(a, b) * 2)
+    for scale in (1, 1, 2, 1):
+        a = (torch.eye(3) * scale + 0.25).requires_grad_()
+        yield backward(f(a, tensor(3))), a
