@@ -6,11 +6,10 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
-
 import torch
 
 from ..errors import BuildError
+from .program import Signature
 from .triton_module import NVIDIA_OPTIONS, OPTIONS, load_module
 
 #: Name -> Triton's target: backend, architecture, threads in a warp.
@@ -32,27 +31,27 @@ class Resources:
         return f"{self.registers} registers", f"{self.shared} B shared", f"{self.spills} spilled"
 
 
-def compile_for(target: str, source: str, name: str, pointers: Mapping[str, torch.dtype], constants: Mapping[str, int],
-                warps: int) -> Resources:
-    """Compile the kernel of this name for a target of TARGETS. `pointers`: the dtype behind each parameter that is one.
+def compile_for(target: str, source: str, kernel: Signature) -> Resources:
+    """Compile a kernel of a source for a target of TARGETS.
 
     Raises BuildError for another target, and where Triton is not installed or cannot compile the kernel.
     """
     if target not in TARGETS:
         raise BuildError(f"no target {target!r}: there is {', '.join(TARGETS)}")
-    kernel = getattr(load_module(source, interpreted=False), name)
+    function = getattr(load_module(source, interpreted=False), kernel.name)
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     backend, architecture, lanes = TARGETS[target]
-    signature = {p: f"*{TYPES[d]}" for p, d in pointers.items()} | dict.fromkeys(constants, "constexpr")
-    aligned = {(n,): [["tt.divisibility", 16]] for n in range(len(pointers))}
-    options = {**OPTIONS, **(NVIDIA_OPTIONS if backend == "cuda" else {}), "num_warps": warps}
+    signature = {**{p: f"*{TYPES[d]}" for p, d in kernel.pointers.items()}, **dict.fromkeys(kernel.sizes, "i64"),
+                 **dict.fromkeys(kernel.constants, "constexpr")}
+    aligned = {(n,): [["tt.divisibility", 16]] for n in range(len(kernel.pointers))}
+    options = {**OPTIONS, **(NVIDIA_OPTIONS if backend == "cuda" else {}), **kernel.options}
     try:
-        compiled = triton.compile(ASTSource(kernel, signature, dict(constants), aligned),
+        compiled = triton.compile(ASTSource(function, signature, dict(kernel.constants), aligned),
                                   target=GPUTarget(backend, architecture, lanes), options=options)
     except Exception as error:  # the compiler's own errors have no common base
-        raise BuildError(f"Triton does not compile {name} for {target}: {error}") from error
+        raise BuildError(f"Triton does not compile {kernel.name} for {target}: {error}") from error
     found = _of_ptx(compiled.asm["ptx"], architecture) if backend == "cuda" else _of_amdgcn(compiled.asm["amdgcn"])
     return Resources(found[0], compiled.metadata.shared, found[1])
 

@@ -124,7 +124,7 @@ class _Printer:
 
     def triton_launch(self, name: str, step: Launch) -> str:
         self.host.plans.append((name, step, step.uses))
-        return f"{name}({', '.join(self.names[i] for i in step.uses)})"
+        return f"{name}({', '.join([*(self.names[i] for i in step.uses), *self.symbols])})"
 
     def print_call(self, step: Call):
         self.allocate(r.slot for r in refs_in((step.args, step.kwargs)))

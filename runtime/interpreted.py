@@ -23,9 +23,9 @@ _lock = threading.RLock()
 def interpreted(segment: Callable[..., int]) -> Callable[..., int]:
     """A segment that one thread at a time runs, and whose kernels divide by zero silently, as a GPU does."""
     @wraps(segment)
-    def run(*tensors) -> int:
+    def run(*given) -> int:
         with _lock, _repaired(), np.errstate(all="ignore"), torch.no_grad():
-            return segment(*(t.detach() for t in tensors))
+            return segment(*(x.detach() if isinstance(x, torch.Tensor) else x for x in given))
     return run
 
 

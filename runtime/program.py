@@ -81,7 +81,7 @@ class Launch:
 
     It reads and writes the slots named in `uses`; returns 0, or 1 + the index in the program's messages of a failed check.
     In C it is `symbol(void **slots, long threads)`, where the values of the program's symbols stand after the slots; in
-    Triton's Python `symbol(*tensors)`, with the tensors of `uses`.
+    Triton's Python `symbol(*tensors, *sizes)`, with the tensors of `uses` and the values of the program's symbols.
     """
     symbol: str
     kernels: tuple[str, ...]
@@ -101,6 +101,17 @@ class Call:
 
 
 Step = Union[Launch, Call]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a Triton function is called: the dtype behind each pointer, the names of its int64 sizes, its constants, and what
+    Triton's compiler is told (num_warps, num_stages)."""
+    name: str
+    pointers: Mapping[str, torch.dtype]
+    sizes: tuple[str, ...]
+    constants: Mapping[str, int | str]
+    options: Mapping[str, int]
 
 
 @dataclass(frozen=True)

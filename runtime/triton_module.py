@@ -25,7 +25,7 @@ NVIDIA_OPTIONS: dict[str, Any] = {"enable_reflect_ftz": False}
 
 
 def triton_functions(source: str, device: torch.device) -> tuple[Callable[[str], Callable[..., int]], Path]:
-    """(a function that gives the segment of a name, the source's file). A segment takes tensors on this device.
+    """(a function that gives the segment of a name, the source's file). A segment takes tensors on this device, then sizes.
 
     Raises BuildError where Triton is not installed.
     """
@@ -58,7 +58,7 @@ def _on_device(segment: Callable[..., int], device: torch.device) -> Callable[..
     if torch.cuda.device_count() == 1:
         return segment
 
-    def run(*tensors) -> int:
+    def run(*given) -> int:
         with torch.cuda.device(device) if torch.cuda.current_device() != device.index else nullcontext():
-            return segment(*tensors)
+            return segment(*given)
     return run

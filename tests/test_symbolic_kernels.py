@@ -44,9 +44,9 @@ def inputs_for(graph: Graph, sizes: dict[Sym, int]) -> list[torch.Tensor]:
     return found
 
 
-def check(graph: Graph, *pairs: tuple[int, ...], tolerance: float = 2e-5) -> None:
+def check(graph: Graph, *pairs: tuple[int, ...], tolerance: float = 2e-5, backend: str = "c") -> None:
     """Compile once, and compare at each tuple of values of the graph's symbols (in the order of their names)."""
-    run = compile_graph(graph, "c")
+    run = compile_graph(graph, backend)
     symbols = sorted(graph.bindings(), key=lambda s: s.name)
     for values in pairs:
         sizes = dict(zip(symbols, values))

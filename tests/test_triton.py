@@ -12,7 +12,9 @@ import torch_tables
 
 import smelt
 from smelt import pipeline
+from smelt.codegen.generate import build
 from smelt.codegen.loops import Axis, Buffer, Kernel, Load, Store
+from smelt.codegen.triton.backend import TritonBackend
 from smelt.codegen.triton.printer import print_alone, print_source
 from smelt.compiler import evaluate
 from smelt.compiler.compare import compare, evaluate_precisely
@@ -22,11 +24,14 @@ from smelt.runtime import Launch, Program, Slot, load
 
 from .random_programs import random_graph
 from .test_c_printer import CASES as KERNELS
+from .test_symbolic_kernels import ONE, TWO, check, graph_of
 from .triton_programs import CASES, Case, kernels, normal, programs
 
 pytest.importorskip("triton")
 
 GOLDEN = Path(__file__).parent / "golden"
+#: Too many elements for the interpreter, which reduces one at a time.
+SLOW = {"wide columns", "many columns in many batches", "place", "attention"}
 TINY = {"softmax_long": (2, 20000), "cross_entropy": (5, 37), "column_mean": (70, 33), "total": (9, 11)}
 
 
@@ -76,12 +81,10 @@ def test_programs(name):
 @pytest.mark.parametrize("seed", range(20))
 def test_random_programs(seed):
     graph, inputs = random_graph(1000 + seed)
-    lowered = graph
-    for p in (*pipeline.CLEAN, *pipeline.LOWER):
-        lowered = p(lowered)
+    plain = lowered(graph)
     ours = pipeline.compile_graph(graph, "triton")(*inputs)
-    wrong = compare(list(ours), evaluate(lowered, inputs), lambda: evaluate_precisely(lowered, inputs))
-    assert wrong is None, f"{wrong}\n{lowered}"
+    wrong = compare(list(ours), evaluate(plain, inputs), lambda: evaluate_precisely(plain, inputs))
+    assert wrong is None, f"{wrong}\n{plain}"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -134,6 +137,18 @@ def test_integer_division_and_its_check():
         f(x, y)
 
 
+@pytest.mark.parametrize("name", sorted(ONE.keys() - SLOW))
+def test_a_symbolic_size(name):
+    write, shapes = ONE[name]
+    check(graph_of(write, *shapes), (2,), (5,), (17,), backend="triton")
+
+
+@pytest.mark.parametrize("name", sorted(TWO.keys() - SLOW))
+def test_two_symbolic_sizes(name):
+    write, shapes = TWO[name]
+    check(graph_of(write, *shapes), (2, 3), (3, 5), backend="triton")
+
+
 # Sources
 
 @pytest.mark.parametrize("name", CASES)
@@ -172,8 +187,27 @@ def test_compiles_ahead_of_time(name, target):
     from smelt.runtime.ahead_of_time import compile_for
     for kernel in kernels(CASES[name], CASES[name].rows, CASES[name].width):
         source, f = print_alone(kernel)
-        found = compile_for(target, source, f.name, f.pointers, f.constants, f.warps)
+        found = compile_for(target, source, f.signature)
         assert 0 < found.registers < 128 and found.spills == 0
+
+
+def lowered(graph):
+    for p in (*pipeline.CLEAN, *pipeline.LOWER):
+        graph = p(graph)
+    return graph
+
+
+def kernels_of(graph, backend=TritonBackend()) -> list[Kernel]:
+    return [kernel for _, calls in build(lowered(graph), backend).segments for kernel, _ in calls]
+
+
+@pytest.mark.parametrize("name", ["softmax over the symbol", "transposed sum", "split"])
+def test_symbolic_sizes_compile_ahead_of_time(name):
+    from smelt.runtime.ahead_of_time import compile_for
+    for kernel in kernels_of(graph_of(ONE[name][0], *ONE[name][1])):
+        source, f = print_alone(kernel)
+        assert f.signature.sizes == ("s0",) and "s0: tl.int64" in source
+        assert compile_for("sm_90", source, f.signature).spills == 0
 
 
 # Around it

@@ -35,7 +35,7 @@ def table(names: Iterable[str]) -> Iterator[tuple[str, str, str, Resources | Bui
             source, f = print_alone(kernel)
             for target in TARGETS:
                 try:
-                    yield name, f.name, target, compile_for(target, source, f.name, f.pointers, f.constants, f.warps)
+                    yield name, f.name, target, compile_for(target, source, f.signature)
                 except BuildError as error:
                     yield name, f.name, target, error
 

@@ -249,7 +249,7 @@ def _kernel_resources(graph: Graph, backend: Backend, target: str) -> list[Resou
     found = []
     for _, ((kernel, _),) in build(graph, backend, joined=False).segments:
         source, f = print_alone(kernel)
-        found.append(compile_for(target, source, f.name, f.pointers, f.constants, f.warps))
+        found.append(compile_for(target, source, f.signature))
     return found
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ...errors import Unsupported
 from .printer import print_source
 from .tiling import parts_for_programs
 
@@ -16,9 +15,7 @@ class TritonBackend:
     language: str = "triton"
 
     def print(self, name, segments, messages, symbols) -> str:
-        if symbols:
-            raise Unsupported(f"symbolic sizes in Triton: {', '.join(symbols)}")
-        return print_source(name, segments)
+        return print_source(name, segments, symbols)
 
     def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return True

@@ -12,7 +12,7 @@ from typing import Callable, Sequence
 
 import torch
 
-from ...compiler.dims import Div, Expr, Sym, expr_of
+from ...compiler.dims import Dim, Div, Expr, Sym, expr_of
 from ...errors import Unsupported
 from ..loops import Apply, Check, Const, Index, Load, Statement, Store, symbols_of
 from ..stages import Stages
@@ -60,12 +60,17 @@ class Writer:
         self.origin = text or self.origin
 
 
+def size_text(size: Dim) -> str:
+    """A size as an operand: a number, or the text over the kernel's sizes, in parentheses."""
+    return str(size) if isinstance(size, int) or size.symbol else f"({index_text(size, str)})"
+
+
 def index_text(index: Expr, name_of: Callable[[str], str]) -> str:
     """An index expression in Triton, whose division truncates; `name_of` gives the text of a symbol."""
     def atom(a) -> str:
         if isinstance(a, Sym):
             return name_of(a.name)
-        value, by = index_text(a.value, name_of), a.by
+        value, by = index_text(a.value, name_of), size_text(a.by)
         low, _ = a.value.bounds()
         if low is not None and low >= 0:
             return f"({value}) {'//' if isinstance(a, Div) else '%'} {by}" if " " in value else (
@@ -113,7 +118,7 @@ class Body:
     def _span_index(self, span: Span, block: str) -> Sym:
         """The index of a span's elements: that of its axis, or a flat one over its axes."""
         name = self.axes[span.axes[0].symbol.name] if len(span.axes) == 1 else self.fresh(f"{block[0].lower()}_index")
-        return replace(span.axes[0].symbol, name=name, lo=0, hi=max(span.size - 1, 0))
+        return replace(span.axes[0].symbol, name=name, lo=0, hi=0 if span.size == 0 else span.size - 1)
 
     @cached_property
     def flat(self) -> dict[Sym, Expr]:
@@ -122,8 +127,8 @@ class Body:
         for span, index in zip(self.spans, self.indices):
             step = 1
             for a in reversed(span.axes if len(span.axes) > 1 else ()):
-                found[a.symbol] = expr_of(index) // step % self.stages.sizes[a.symbol.name]
-                step *= self.stages.sizes[a.symbol.name]
+                found[a.symbol] = expr_of(index) // step % a.size
+                step *= a.size
         return found
 
     def index(self, index: Expr) -> Expr:
@@ -194,7 +199,10 @@ class Body:
         pointer = pointer if index == "0" else f"{pointer} - {index[1:]}" if index[0] == "-" else f"{pointer} + {index}"
         found = set()
         for name in symbols_of(s):
-            found.update(self.over(frozenset({name})) if name in self.axes else self.dimensions(name))
+            if name in self.axes:
+                found.update(self.over(frozenset({name})))
+            elif name in self.named:
+                found.update(self.dimensions(name))
         return f"tl.broadcast_to({pointer}, {self.shape(wanted)})" if set(wanted) - found else pointer
 
     def _load(self, i: int, s: Load) -> None:

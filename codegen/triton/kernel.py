@@ -6,9 +6,11 @@ from typing import Sequence
 
 import torch
 
-from ..loops import Axis, Check, Kernel, Reduce
+from ...compiler.dims import Dim
+from ...runtime.program import Signature
+from ..loops import Axis, Check, Kernel, Reduce, sizes_of
 from ..stages import Stages
-from .body import Body, Names
+from .body import Body, Names, size_text
 from .scalars import literal, type_text
 from .tiling import Span, Tiling
 
@@ -18,21 +20,18 @@ LOGICAL = {"any": "max", "all": "min", "sum": "max", "prod": "min"}
 
 @dataclass(frozen=True)
 class Function:
-    """A kernel's text and how it is launched: `programs` in the grid, the dtype behind each pointer, constants and warps.
+    """A kernel's text and how it is launched, with so many `programs` in the grid.
 
     One that `checks` takes an error flag as its last pointer.
     """
-    name: str
+    signature: Signature
     text: str
-    programs: int
-    pointers: dict[str, torch.dtype]
-    constants: dict[str, int]
-    warps: int
+    programs: Dim
     checks: bool
 
 
 def print_kernel(kernel: Kernel, name: str) -> Function:
-    """A kernel as a Triton function `name(<pointers>[, error], <block sizes>)`."""
+    """A kernel as a Triton function `name(<pointers>[, error], <sizes>, <block sizes>)`."""
     return _Printer(kernel, name).print()
 
 
@@ -121,7 +120,7 @@ class _Printer:
         self.stages = Stages(kernel)
         self.tiling = Tiling(kernel, self.stages)
         self.blocks = _block_names(self.tiling.spans)
-        self.body = Body(self.stages, self.tiling.spans, self.blocks, Names({name}))
+        self.body = Body(self.stages, self.tiling.spans, self.blocks, Names({name, *sizes_of(kernel)}))
         self.w = self.body.w
         self.indices = [index.name for index in self.body.indices]
 
@@ -129,7 +128,8 @@ class _Printer:
         checks = any(isinstance(s, Check) for s in self.kernel.body)
         constants = {b: s.block for b, s in zip(self.blocks, self.tiling.spans)}
         pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers} | ({"error": torch.int32} if checks else {})
-        parameters = [*pointers, *(f"{b}: tl.constexpr" for b in constants)]
+        sizes = sizes_of(self.kernel)
+        parameters = [*pointers, *(f"{n}: tl.int64" for n in sizes), *(f"{b}: tl.constexpr" for b in constants)]
         axes = ", ".join(f"{self.body.axes[a.symbol.name]} < {a.size}{' reduced' if a.reduce else ''}" for a in self.kernel.axes)
         self.w.line(f"# {', '.join(self.kernel.values) or self.name}{': ' + axes if axes else ''}")
         self._indices()
@@ -139,7 +139,8 @@ class _Printer:
             self._looped()
         head = f"@triton.jit\ndef {self.name}({', '.join(parameters)}):\n"
         text = head + "\n".join(self.w.lines) + "\n"
-        return Function(self.name, text, self.tiling.programs, pointers, constants, self.tiling.warps, checks)
+        signature = Signature(self.name, pointers, sizes, constants, {"num_warps": self.tiling.warps})
+        return Function(signature, text, self.tiling.programs, checks)
 
     # Indices
 
@@ -147,17 +148,17 @@ class _Printer:
         """The place of the program, and the indices of its elements."""
         parts = [(a, None) for a in self.tiling.outer] + [
             (s, k) for k, s in enumerate(self.tiling.spans) if not s.reduce]
-        counts = [self.stages.sizes[p.symbol.name] if k is None else p.tiles for p, k in parts]
+        counts = [p.size if k is None else p.tiles for p, k in parts]
         number = "tl.program_id(0)" + (".to(tl.int64)" if self.tiling.wide else "")
-        if len([n for n in counts if n > 1]) > 1:
+        if len([n for n in counts if n != 1]) > 1:
             self.w.line(f"program = {number}")
             number = "program"
         step = 1
         places = []
         for n, (part, k) in reversed(list(zip(counts, parts))):
-            place = number if step == 1 else f"{number} // {step}"
+            place = number if step == 1 else f"{number} // {size_text(step)}"
             step *= n
-            places.append("" if n == 1 else place if step == self.tiling.programs else f"{place} % {n}")
+            places.append("" if n == 1 else place if step == self.tiling.programs else f"{place} % {size_text(n)}")
         for place, (part, k) in zip(reversed(places), parts):
             if k is None:
                 self.w.line(f"{self.body.axes[part.symbol.name]} = {place or 0}")
@@ -175,17 +176,17 @@ class _Printer:
         self.w.line(f"{index} = {start}tl.arange(0, {self.blocks[k]}){side}{wide}")
         if span.ragged:
             mask = self.body.masks.setdefault(k, self.body.masks.get(k) or self.body.fresh(f"{index}_in"))
-            self.w.line(f"{mask} = {index} < {span.size}")
+            self.w.line(f"{mask} = {index} < {size_text(span.size)}")
         self._axes(span.axes, index)
 
     def _axes(self, axes: Sequence[Axis], index: str) -> None:
         step = 1
         for n, a in reversed(list(enumerate(axes))):
-            name, size = self.body.axes[a.symbol.name], self.stages.sizes[a.symbol.name]
-            place = index if step == 1 else f"{index} // {step}"
+            name = self.body.axes[a.symbol.name]
+            place = index if step == 1 else f"{index} // {size_text(step)}"
             if name != index and a.symbol.name in self.body.used:
-                self.w.line(f"{name} = {place if n == 0 else f'{place} % {size}'}")
-            step *= size
+                self.w.line(f"{name} = {place if n == 0 else f'{place} % {size_text(a.size)}'}")
+            step *= a.size
 
     # Statements
 
@@ -216,7 +217,7 @@ class _Printer:
         for r in reductions.values():
             r.start()
         start = self.body.fresh(f"{self.indices[k]}_start")
-        w.line(f"for {start} in range(0, {self.tiling.spans[k].size}, {self.blocks[k]}):")
+        w.line(f"for {start} in range(0, {size_text(self.tiling.spans[k].size)}, {self.blocks[k]}):")
         w.depth += 1
         self._span(k, f"{start} + ")
         for i in self._needed(roots):

@@ -1,7 +1,7 @@
 """A whole Triton source: kernels, and the functions that launch them one after another."""
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Iterable, Sequence
 
 from ...errors import Unsupported
 from ..loops import AnyKernel, Kernel
@@ -12,26 +12,27 @@ from .kernel import Function, print_kernel
 Call = tuple[AnyKernel, tuple[int, ...]]
 
 
-def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]]) -> str:
-    """A Python module in which each segment is a function `<symbol>(*tensors, **options)`.
+def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], sizes: Iterable[str] = ()) -> str:
+    """A Python module in which each segment is a function `<symbol>(*tensors, *sizes, **options)`.
 
-    It takes the tensor of each slot that its kernels use, in the order of their first use, and launches the kernels with
-    Triton's `options`. It returns 0, or 1 + the code of a check that failed (an index into the program's messages).
+    It takes the tensor of each slot that its kernels use, in the order of their first use, and the program's sizes, and
+    launches the kernels with Triton's `options`. It returns 0, or 1 + the code of a check that failed (an index into the
+    program's messages).
     """
-    names = Names({symbol for symbol, _ in segments})
+    names = Names({*(symbol for symbol, _ in segments), *sizes})
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
     for kernel in kernels:
         if not isinstance(kernel, Kernel):
             raise Unsupported("a matrix product as a Triton kernel")
     printed = {kernel: print_kernel(kernel, names.fresh(kernel.name)) for kernel in kernels}
-    launches = "\n\n".join(_segment(symbol, [(printed[k], slots) for k, slots in calls]) for symbol, calls in segments)
+    launches = "\n\n".join(_segment(symbol, [(printed[k], slots) for k, slots in calls], sizes) for symbol, calls in segments)
     return _module(name, "\n\n".join(f.text for f in printed.values()), launches)
 
 
 def print_alone(kernel: Kernel) -> tuple[str, Function]:
     """A module of one kernel and nothing that launches it, and the kernel's function."""
     function = print_kernel(kernel, Names().fresh(kernel.name))
-    return _module(function.name, function.text, ""), function
+    return _module(function.signature.name, function.text, ""), function
 
 
 def _module(title: str, functions: str, launches: str) -> str:
@@ -45,17 +46,17 @@ def _imports(functions: str, launches: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _segment(symbol: str, calls: Sequence[tuple[Function, tuple[int, ...]]]) -> str:
+def _segment(symbol: str, calls: Sequence[tuple[Function, tuple[int, ...]]], sizes: Iterable[str]) -> str:
     """The function that launches a segment's kernels."""
     slots = dict.fromkeys(s for _, slots in calls for s in slots)
     checks = any(f.checks for f, _ in calls)
-    lines = [f"def {symbol}({''.join(f'slot_{s}, ' for s in slots)}**options):"]
+    lines = [f"def {symbol}({''.join(f'{x}, ' for x in (*(f'slot_{s}' for s in slots), *sizes))}**options):"]
     if checks:
         lines.append(f"    error = torch.zeros(1, dtype=torch.int32, device=slot_{next(iter(slots))}.device)")
     for f, given in calls:
-        arguments = [*(f"slot_{s}" for s in given), *(["error"] if f.checks else []),
-                     *(f"{n}={v}" for n, v in f.constants.items()), f"num_warps={f.warps}", "**options"]
-        if f.programs:
-            lines.append(f"    {f.name}[({f.programs},)]({', '.join(arguments)})")
+        arguments = [*(f"slot_{s}" for s in given), *(["error"] if f.checks else []), *f.signature.sizes,
+                     *(f"{n}={v}" for n, v in {**f.signature.constants, **f.signature.options}.items()), "**options"]
+        if f.programs != 0:
+            lines.append(f"    {f.signature.name}[({f.programs},)]({', '.join(arguments)})")
     lines.append(f"    return {'int(error)' if checks else '0'}")
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Sequence
 
+from ...compiler.dims import Dim, known, product, simplest, typical
 from ..loops import Axis, Kernel, Load, Store, symbols_of
 from ..stages import Stages
 
@@ -23,6 +24,8 @@ LONGEST_ROW = 16 * 1024
 ROWS_TILE, LOOP_TILE, COLUMNS_TILE = 1024, 2048, 2048
 #: Kept elements of a tile whose memory is contiguous along a kept axis.
 COLUMNS = 64
+#: The least elements of a tile of a loop over rows or columns of symbolic length.
+SHORT_TILE = 128
 #: Bytes of registers that a thread's share of a tile fits: elements of a thread, and the most warps of a program.
 ELEMENTS_PER_THREAD, MOST_WARPS = 8, 16
 #: Elements in a buffer from which on an index needs 64 bits.
@@ -49,11 +52,20 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def _size(axes: Sequence[Axis]) -> Dim:
+    return product(a.size for a in axes)
+
+
+def _room(size: Dim) -> int:
+    """The largest block that makes sense for so many elements; one of a symbolic size may be of any length."""
+    return power_of_two(size) if isinstance(size, int) else LARGE
+
+
 @dataclass(frozen=True)
 class Span:
     """One dimension of a tile: `block` elements (a power of two) of the `size` elements of its axes, flattened."""
     axes: tuple[Axis, ...]
-    size: int
+    size: Dim
     block: int
     reduce: bool = False
 
@@ -63,8 +75,8 @@ class Span:
         return self.size % self.block != 0
 
     @property
-    def tiles(self) -> int:
-        return -(-self.size // self.block)
+    def tiles(self) -> Dim:
+        return simplest((self.size + self.block - 1) // self.block)
 
 
 class Tiling:
@@ -94,20 +106,15 @@ class Tiling:
         return all(s.tiles == 1 for s in self.spans if s.reduce)
 
     @property
-    def programs(self) -> int:
+    def programs(self) -> Dim:
         """Programs of the grid."""
-        n = self._count(self.outer)
-        for s in self.spans:
-            n *= 1 if s.reduce else s.tiles
-        return n
+        return product([*(a.size for a in self.outer), *(s.tiles for s in self.spans if not s.reduce)])
 
     @property
     def wide(self) -> bool:
         """Whether indices need 64 bits."""
-        elements = self.programs
-        for s in self.spans:
-            elements *= s.block
-        return elements >= LARGE or any(b.numel >= LARGE for b in self.kernel.buffers)
+        elements = product([self.programs, *(s.block for s in self.spans)])
+        return not all(known(LARGE - 1, n) for n in (elements, *(b.numel for b in self.kernel.buffers)))
 
     # Shapes
 
@@ -122,26 +129,25 @@ class Tiling:
 
     def _rows_or_columns(self) -> None:
         kept, reduced = self.kernel.parallel, self.kernel.reduced
-        row, inner = self._count(reduced), self._contiguous_axes[0]
+        row, inner = _size(reduced), self._contiguous_axes[0]
         columns = inner is not None and not inner.reduce
-        width = min(power_of_two(self._count(kept)), COLUMNS) if columns else 1
-        if power_of_two(row) * width <= (COLUMNS_TILE * 2 if columns else LONGEST_ROW):
+        most = _room(_size(kept))
+        width = min(most, COLUMNS) if columns else 1
+        if isinstance(row, int) and power_of_two(row) * width <= (COLUMNS_TILE * 2 if columns else LONGEST_ROW):
             length = power_of_two(row)
-            width = max(width, min(power_of_two(self._count(kept)), ROWS_TILE // length))
+            width = max(width, min(most, ROWS_TILE // length))
         else:
             length = max(COLUMNS_TILE // width, 1) if columns else LOOP_TILE
+            length = min(length, max(power_of_two(typical(row)), SHORT_TILE))
         last = Span(reduced, row, length, reduce=True)
         if width == 1:
             self.outer, self.spans = kept, (last,)
         else:
-            self.spans = (Span(kept, self._count(kept), width), last)
+            self.spans = (Span(kept, _size(kept), width), last)
 
     def _span(self, axes: Sequence[Axis], block: int) -> Span:
-        size = self._count(axes)
-        return Span(tuple(axes), size, min(block, power_of_two(size)))
-
-    def _count(self, axes: Sequence[Axis]) -> int:
-        return self.stages.count(a.symbol.name for a in axes)
+        size = _size(axes)
+        return Span(tuple(axes), size, min(block, _room(size)))
 
     # Memory
 
@@ -162,10 +168,10 @@ class Tiling:
         return first, max(apart, key=weights.__getitem__, default=None)
 
     def _steps(self, s: Load | Store) -> tuple[dict[Axis, int], int]:
-        """(elements in memory for a step along each axis that is alone in the index, elements read or written)."""
+        """(elements in memory for a step along each axis that is alone in the index, elements read or written): typical ones."""
         found = {}
         for a in self.kernel.axes:
             step = s.index.coefficient(a.symbol) if a.symbol.name in symbols_of(s) else 0
             if step and self.stages.sizes[a.symbol.name] > 1:
-                found[a] = step
+                found[a] = typical(step)
         return found, self.stages.count(symbols_of(s) & self.stages.sizes.keys())
