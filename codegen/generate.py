@@ -40,8 +40,8 @@ class Backend(Protocol):
     def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message], symbols: Mapping[str, int]) -> str:
         """The source of all segments. `symbols`: where in the slot table the value of each size symbol stands."""
 
-    def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
-        """Whether a matrix product of [m, k] and [k, n] is better left to a library call."""
+    def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
+        """Whether a batch of matrix products of [m, k] and [k, n] is better left to a library call."""
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         """Into how many parts a reduction is split (prepare.Parts)."""

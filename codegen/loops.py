@@ -138,7 +138,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class MatMul:
-    """out[b, i, j] = epilogue(sum_k a[b, i, k] * c[b, k, j]), in float32 or float64.
+    """out[b, i, j] = epilogue(sum_k a[b, i, k] * c[b, k, j]), rounded to `dtype`.
 
     `a`, `c`: buffers; `*_strides`: elements per step of (batch, row, column); batch stride 0 broadcasts.
     `epilogue`: a Kernel body over the axes (i0: batch, i1: row, i2: column), in which the statement named "acc" is the

@@ -23,8 +23,8 @@ from .coordinates import window
 #: The dtypes that kernels compute in.
 DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
                     torch.int8, torch.uint8, torch.bool})
-#: Whether a product of [m, k] and [k, n] in this dtype is better left to the library.
-UseLibrary = Callable[[int, int, int, torch.dtype], bool]
+#: Whether a batch of products of [m, k] and [k, n] in this dtype is better left to the library: of (batch, m, n, k, dtype).
+UseLibrary = Callable[[int, int, int, int, torch.dtype], bool]
 
 PART = Op("part", "part", "A piece of a cat, written to its place in the result.", lambda inputs, a: inputs[0].type,
           meaning=lambda x, *, dim, offset: x)
@@ -95,17 +95,17 @@ def _in_kernels(v: Value, use_library: UseLibrary) -> bool:
     if not all(isinstance(i.type, TensorType) and i.dtype in DTYPES for i in values):
         return False
     if v.op.kind == "contract":
-        m, n, k = map(typical, (*v.shape[-2:], v.inputs[0].shape[-1]))
-        return contraction_dtype(v) is not None and not use_library(m, n, k, v.dtype)
+        batch, m, n, k = map(typical, (product(v.shape[:-2]), *v.shape[-2:], v.inputs[0].shape[-1]))
+        return contraction_dtype(v) is not None and not use_library(batch, m, n, k, v.dtype)
     if v.op.kind == "reduce":
         return 0 not in v.inputs[0].shape or v.op.combine in EMPTY
     return v.op.kind in ("pointwise", "view", "source", "gather", "cat")
 
 
 def contraction_dtype(v: Value) -> torch.dtype | None:
-    """The dtype in which a kernel computes a matrix product, None if none does."""
+    """The dtype of a matrix product that a backend may have a kernel for, None if none does."""
     dtypes = {v.dtype, *(i.dtype for i in v.operands)}
-    return v.dtype if len(dtypes) == 1 and v.dtype in (torch.float32, torch.float64) else None
+    return v.dtype if len(dtypes) == 1 and v.dtype.is_floating_point else None
 
 
 # Reductions

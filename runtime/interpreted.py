@@ -43,11 +43,12 @@ class Libdevice:
 
 @contextmanager
 def _repaired() -> Iterator[None]:
-    """With float32 to bfloat16 rounded, not cut off, with scalar conditions that stay conditions in a tile, and with the
+    """With float32 to bfloat16 rounded, not cut off, with products of bfloat16, with scalar conditions that stay conditions in a tile, and with the
     complement of unsigned numbers, for which NumPy 2.5 takes no -1."""
     from triton.runtime.interpreter import interpreter_builder as builder
     repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat),
-               "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value)}
+               "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value),
+               "create_dot": partial(_dot, builder.create_dot)}
     vars(builder).update(repairs)
     try:
         yield
@@ -66,6 +67,14 @@ def _cast(original: Callable, value, dtype) -> Any:
         wide = torch.from_numpy(np.array(value.data).view(np.int16)).view(torch.bfloat16).float()
         return type(value)(wide.numpy(), to)
     return original(value, dtype)
+
+
+def _dot(original: Callable, a, b, *others) -> Any:
+    import triton.language as tl
+    if a.dtype.scalar == tl.bfloat16:  # which the interpreter holds as 16-bit integers
+        a, b = (type(x)(torch.from_numpy(np.array(x.data).view(np.int16)).view(torch.bfloat16).float().numpy(), tl.float32)
+                for x in (a, b))
+    return original(a, b, *others)
 
 
 def _splat(original: Callable, type_, value) -> Any:

@@ -19,7 +19,7 @@ class CBackend:
     def print(self, name, segments, messages, symbols) -> str:
         return print_source(name, segments, messages, self.isa, symbols)
 
-    def use_library(self, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
+    def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)
 
     def parts(self, elements: int, results: int, rows: bool) -> int:

@@ -1,8 +1,8 @@
 """One kernel as a Triton function."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Sequence
+from dataclasses import dataclass, field
+from typing import Mapping, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ from ..loops import Axis, Check, Kernel, Reduce, sizes_of
 from ..stages import Stages
 from .body import Body, Names, size_text
 from .scalars import literal, type_text
-from .tiling import Span, Tiling
+from .tiling import Sizes, Span, Tiling
 
 #: On bool, whose reductions are done on int32.
 LOGICAL = {"any": "max", "all": "min", "sum": "max", "prod": "min"}
@@ -28,11 +28,12 @@ class Function:
     text: str
     programs: Dim
     checks: bool
+    asked: Mapping[str, str] = field(default_factory=dict)  # constants that each launch asks for, as Python text
 
 
-def print_kernel(kernel: Kernel, name: str) -> Function:
+def print_kernel(kernel: Kernel, name: str, tiles: Sizes = Sizes()) -> Function:
     """A kernel as a Triton function `name(<pointers>[, error], <sizes>, <block sizes>)`."""
-    return _Printer(kernel, name).print()
+    return _Printer(kernel, name, tiles).print()
 
 
 def identity(op: str, dtype: torch.dtype) -> float | int | bool:
@@ -115,10 +116,10 @@ class _Reduction:
 
 
 class _Printer:
-    def __init__(self, kernel: Kernel, name: str):
+    def __init__(self, kernel: Kernel, name: str, tiles: Sizes):
         self.kernel, self.name = kernel, name
         self.stages = Stages(kernel)
-        self.tiling = Tiling(kernel, self.stages)
+        self.tiling = Tiling(kernel, self.stages, tiles)
         self.blocks = _block_names(self.tiling.spans)
         self.body = Body(self.stages, self.tiling.spans, self.blocks, Names({name, *sizes_of(kernel)}))
         self.w = self.body.w

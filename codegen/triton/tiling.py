@@ -14,20 +14,14 @@ from ...compiler.dims import Dim, known, product, simplest, typical
 from ..loops import Axis, Kernel, Load, Store, symbols_of
 from ..stages import Stages
 
-#: Elements of a tile of a kernel without reduction.
-TILE = 1024
-#: Elements along each side of a tile between memory that is contiguous along different axes.
-SIDE = 32
 #: Most reduced elements that one tile holds: a row in the registers of a program.
 LONGEST_ROW = 16 * 1024
-#: Elements of a tile that short rows are joined into, and of a tile of a loop over rows or columns.
-ROWS_TILE, LOOP_TILE, COLUMNS_TILE = 1024, 2048, 2048
 #: Kept elements of a tile whose memory is contiguous along a kept axis.
 COLUMNS = 64
 #: The least elements of a tile of a loop over rows or columns of symbolic length.
 SHORT_TILE = 128
-#: Bytes of registers that a thread's share of a tile fits: elements of a thread, and the most warps of a program.
-ELEMENTS_PER_THREAD, MOST_WARPS = 8, 16
+#: The most warps of a program.
+MOST_WARPS = 16
 #: Elements in a buffer from which on an index needs 64 bits.
 LARGE = 2 ** 31
 
@@ -50,6 +44,31 @@ def parts_for_programs(elements: int, results: int, rows: bool) -> int:
 def power_of_two(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Elements of tiles, which the heuristic knows and autotuning tries others of.
+
+    tile      of a kernel without reduction
+    side      along each side of one between memory that is contiguous along different axes
+    rows      of one that short rows are joined into
+    loop      of one of a loop over rows, or over columns
+    thread    of a thread's share of a tile
+    """
+    tile: int = 1024
+    side: int = 32
+    rows: int = 1024
+    loop: int = 2048
+    thread: int = 8
+
+    def __str__(self):
+        return f"tile {self.tile}, side {self.side}, rows {self.rows}, loop {self.loop}, thread {self.thread}"
+
+
+#: What autotuning tries.
+TRIED = (Sizes(), Sizes(thread=4), Sizes(thread=16), Sizes(tile=512, rows=512, loop=1024), Sizes(256, 16, 256, 1024, 4),
+         Sizes(2048, 64, 2048, 4096), Sizes(2048, 64, 2048, 4096, 16), Sizes(4096, 64, 4096, 8192, 16))
 
 
 def _size(axes: Sequence[Axis]) -> Dim:
@@ -88,8 +107,8 @@ class Tiling:
     warps       of a program
     """
 
-    def __init__(self, kernel: Kernel, stages: Stages):
-        self.kernel, self.stages = kernel, stages
+    def __init__(self, kernel: Kernel, stages: Stages, sizes: Sizes = Sizes()):
+        self.kernel, self.stages, self.sizes = kernel, stages, sizes
         self.outer: tuple[Axis, ...] = ()
         self.spans: tuple[Span, ...] = ()
         if kernel.reduced:
@@ -99,7 +118,7 @@ class Tiling:
         elements = 1
         for s in self.spans:
             elements *= s.block
-        self.warps = min(max(power_of_two(elements // (32 * ELEMENTS_PER_THREAD)), 1), MOST_WARPS)
+        self.warps = min(max(power_of_two(elements // (32 * sizes.thread)), 1), MOST_WARPS)
 
     @property
     def persistent(self) -> bool:
@@ -122,10 +141,10 @@ class Tiling:
         axes = self.kernel.parallel
         inner, other = self._contiguous_axes
         if other is None:
-            self.spans = (self._span(axes, TILE),)
+            self.spans = (self._span(axes, self.sizes.tile),)
             return
         self.outer = tuple(a for a in axes if a not in (inner, other))
-        self.spans = (self._span((other,), SIDE), self._span((inner,), SIDE))
+        self.spans = (self._span((other,), self.sizes.side), self._span((inner,), self.sizes.side))
 
     def _rows_or_columns(self) -> None:
         kept, reduced = self.kernel.parallel, self.kernel.reduced
@@ -133,11 +152,11 @@ class Tiling:
         columns = inner is not None and not inner.reduce
         most = _room(_size(kept))
         width = min(most, COLUMNS) if columns else 1
-        if isinstance(row, int) and power_of_two(row) * width <= (COLUMNS_TILE * 2 if columns else LONGEST_ROW):
+        if isinstance(row, int) and power_of_two(row) * width <= (self.sizes.loop * 2 if columns else LONGEST_ROW):
             length = power_of_two(row)
-            width = max(width, min(most, ROWS_TILE // length))
+            width = max(width, min(most, self.sizes.rows // length))
         else:
-            length = max(COLUMNS_TILE // width, 1) if columns else LOOP_TILE
+            length = max(self.sizes.loop // width, 1) if columns else self.sizes.loop
             length = min(length, max(power_of_two(typical(row)), SHORT_TILE))
         last = Span(reduced, row, length, reduce=True)
         if width == 1:
