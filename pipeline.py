@@ -27,6 +27,7 @@ from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
 from .frontend.torch_internals import empty_strided_cpu
 from .runtime import LoadedProgram, Program, load, watch
+from .runtime.tuning import gpu_tuner
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
 CLEAN = (simplify, fold, cse, dce)
@@ -87,7 +88,8 @@ class Compilation:
 
 #: The values each option may have; the first is the default.
 OPTIONS = {"fullgraph": (False, True), "disable": (False, True),
-           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch", "fast"), "mode": (None, "default"),
+           "backend": ("auto", "c", "triton", "eager"), "rng": ("torch", "fast"),
+           "mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
            "dynamic": (None, True, False),
            "verify": (None, "first", "always", "raise", "off")}
 
@@ -98,7 +100,7 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
         if value not in OPTIONS[name]:
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
-    builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"])
+    builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"], mode=options["mode"])
     return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch,
                        dynamic=options["dynamic"])
 
@@ -110,16 +112,18 @@ def _watch(places) -> Callable[[], bool] | None:
         return None
 
 
-def build(recording: Recording, backend: str = "auto", check: str | None = None, rng: str = "torch") -> Executable:
+def build(recording: Recording, backend: str = "auto", check: str | None = None, rng: str = "torch",
+          mode: str | None = None) -> Executable:
     """A callable for a recording: takes its input tensors, gives its results.
 
     `check`: when to compare with the recording (config.verify if None). `rng`: "torch" for the random numbers that eager
-    draws, "fast" for others, which are computed in the kernels.
+    draws, "fast" for others, which are computed in the kernels. `mode` is of use on a GPU alone: "max-autotune" measures
+    how to cut each kernel, and whether a matrix product is faster as one.
     Raises Unsupported or BuildError where it can't be compiled.
     """
     if rng == "fast":
         recording = replace(recording, graph=fast_random(recording.graph))
-    c = Compilation(replace(recording, tensors=()), _backend(backend, _device(recording.graph)), {"recorded": recording.graph})
+    c = Compilation(replace(recording, tensors=()), _backend(backend, _device(recording.graph), mode), {"recorded": recording.graph})
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
@@ -140,7 +144,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                                 partial(_backward_program, c, joint, len(split.saved)),
-                                partial(_backward_again, c, graph, wrt, of, backend, check),
+                                partial(_backward_again, c, graph, wrt, of, partial(build, backend=backend, check=check, mode=mode)),
                                 tuple(k for k in wrt if k not in joint.wrt))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER), recording.landing)
@@ -158,13 +162,14 @@ def _device(graph: Graph) -> torch.device:
     return devices.pop() if devices else torch.device("cpu")
 
 
-def _backend(name: str, device: torch.device) -> Backend:
+def _backend(name: str, device: torch.device, mode: str | None = None) -> Backend:
     """The backend of this name for a device; "auto" is C on the CPU, and Triton on a GPU.
 
     Triton's kernels run on the CPU too, in its interpreter: to test them.
     """
     if name == "triton" or (name == "auto" and device.type == "cuda"):
-        return TritonBackend()
+        measured = device.type == "cuda" and mode is not None and mode.startswith("max-autotune")
+        return TritonBackend(gpu_tuner(device).choose if measured else None, device)
     if device.type != "cpu":
         raise Unsupported(f"tensors on {device} with backend={name!r}")
     return CBackend(config.isa)
@@ -186,8 +191,8 @@ def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[
     return c.program(stage, c.apply(stage, graph, CLEAN))
 
 
-def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequence[int], backend: str, check: str | None,
-                    arriving: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> Executable | None:
+def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequence[int],
+                    make: Callable[[Recording], Executable], arriving: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> Executable | None:
     """The gradients of inputs `wrt`, for those of the outputs `of` that gradients arrive for, as a program of its own with
     a backward program. `tensors`: the graph's inputs, then the arriving gradients. None, and a note, where it can't be."""
     try:
@@ -198,7 +203,7 @@ def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequen
         flows = gradient(derivative, differentiated, results).reach
         recording = Recording(derivative, tuple(tensors), tuple(Fresh(k, any(flows[k])) for k in results),
                               random=c.recording.random, differentiated=differentiated)
-        executable = build(recording, backend, check)
+        executable = make(recording)
     except (Unsupported, BuildError) as e:
         c.eager.append(f"the gradients that are differentiated in turn: {e}")
         return None

@@ -69,19 +69,19 @@ def text_file(text: str, suffix: str) -> Path:
         make_private(folder)
         path = folder / name
         if not path.exists() or path.read_bytes() != text.encode():
-            _write(path, text)
+            write_text(path, text)
         return path
     except OSError as error:
         _warn_once(folder, error)
     try:
         path = Path(_process_folder()) / name
-        _write(path, text)
+        write_text(path, text)
     except OSError as error:
         raise BuildError(f"the generated source could not be written: {error}") from error
     return path
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all."""
     with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as work:
         made = Path(work) / path.name

@@ -22,6 +22,7 @@ from ..frontend.recording import Fresh, OutputView
 from ..frontend.guards import Guards
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
+from ..runtime.tuning import made_up
 from ..runtime.program import Call, Program, Slot, arena_layout, nbytes
 from . import draw
 from .bench import measure, size
@@ -238,7 +239,7 @@ def _runs(programs: Sequence[Program]) -> str:
 
 def _seconds(program: Program) -> float:
     """The median seconds of a kernel, in a launch of its own on made-up tensors."""
-    tensors = [_made_up(program.slots[i]) for i in program.inputs]
+    tensors = [made_up(program.slots[i]) for i in program.inputs]
     return measure({"kernel": partial(_run_to_the_end, load(program), tensors)}, seconds=0.02)["kernel"]
 
 
@@ -258,11 +259,6 @@ def _run_to_the_end(run: Callable, tensors: Sequence[torch.Tensor]) -> None:
     if any(t.is_cuda for t in tensors):
         torch.cuda.synchronize()
 
-
-def _made_up(slot: Slot) -> torch.Tensor:
-    """A tensor for a slot: random floats, and zeros of other dtypes, since an integer may be an index."""
-    tensor = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype, device=slot.device)
-    return tensor.normal_() if slot.dtype.is_floating_point else tensor.zero_()
 
 
 def _count(n: int, what: str) -> str:
