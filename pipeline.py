@@ -27,6 +27,7 @@ from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
 from .frontend.torch_internals import empty_strided_cpu
 from .runtime import LoadedProgram, Program, load, watch
+from .runtime.replay import Device, Replayed, can_replay
 from .runtime.tuning import gpu_tuner
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
@@ -51,6 +52,7 @@ class Compilation:
     """One recorded path on its way: its graphs by stage, its loaded programs, and the seconds that each step took."""
     recording: Recording
     backend: Backend
+    replayed: bool = False  # whether programs that can be are replayed as CUDA graphs
     graphs: dict[str, Graph] = field(default_factory=dict)
     programs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -79,7 +81,11 @@ class Compilation:
     def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
         """Generate graphs, by stage, and load them side by side: into `programs`."""
         generated = [self.step("generate", generate, graph, self.backend, landing) for graph in graphs.values()]
-        self.programs.update(zip(graphs, self.step("build", _load_all, generated)))
+        loaded = self.step("build", _load_all, generated)
+        for one in loaded:
+            if self.replayed and can_replay(one.program):
+                one.run = Replayed(one.program, one.run, Device(one.program.device))
+        self.programs.update(zip(graphs, loaded))
 
     def run_graph(self, graph: Graph, inputs) -> tuple:
         """A lowered graph generated, built and run once."""
@@ -118,12 +124,15 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
 
     `check`: when to compare with the recording (config.verify if None). `rng`: "torch" for the random numbers that eager
     draws, "fast" for others, which are computed in the kernels. `mode` is of use on a GPU alone: "max-autotune" measures
-    how to cut each kernel, and whether a matrix product is faster as one.
+    how to cut each kernel, and whether a matrix product is faster as one; it and "reduce-overhead" replay programs as CUDA
+    graphs, "max-autotune-no-cudagraphs" does not.
     Raises Unsupported or BuildError where it can't be compiled.
     """
     if rng == "fast":
         recording = replace(recording, graph=fast_random(recording.graph))
-    c = Compilation(replace(recording, tensors=()), _backend(backend, _device(recording.graph), mode), {"recorded": recording.graph})
+    device = _device(recording.graph)
+    replayed = device.type == "cuda" and mode in ("reduce-overhead", "max-autotune")
+    c = Compilation(replace(recording, tensors=()), _backend(backend, device, mode), replayed, {"recorded": recording.graph})
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
@@ -144,7 +153,8 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                                 partial(_backward_program, c, joint, len(split.saved)),
-                                partial(_backward_again, c, graph, wrt, of, partial(build, backend=backend, check=check, mode=mode)),
+                                partial(_backward_again, c, graph, wrt, of,
+                                        partial(build, backend=backend, check=check, mode=mode)),
                                 tuple(k for k in wrt if k not in joint.wrt))
     else:
         forward = c.program("forward", c.apply("forward", graph, LOWER), recording.landing)
@@ -192,7 +202,8 @@ def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[
 
 
 def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequence[int],
-                    make: Callable[[Recording], Executable], arriving: tuple[int, ...], tensors: Sequence[torch.Tensor]) -> Executable | None:
+                    make: Callable[[Recording], Executable], arriving: tuple[int, ...],
+                    tensors: Sequence[torch.Tensor]) -> Executable | None:
     """The gradients of inputs `wrt`, for those of the outputs `of` that gradients arrive for, as a program of its own with
     a backward program. `tensors`: the graph's inputs, then the arriving gradients. None, and a note, where it can't be."""
     try:

@@ -5,6 +5,10 @@ import pytest
 import torch
 
 import smelt
+from smelt.codegen.generate import generate
+from smelt.codegen.triton.backend import TritonBackend
+from smelt.compiler import Builder, TensorType
+from smelt.runtime import load
 
 from .test_triton import results
 from .triton_programs import CASES
@@ -77,3 +81,32 @@ def test_tensors_on_two_devices_run_eagerly():
     x, s = torch.ones(4, device="cuda"), torch.tensor(3.0)
     with pytest.warns(smelt.SmeltWarning, match="several devices"):
         assert torch.equal(f(x, s), x * 3)
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+@pytest.mark.parametrize("name", ["fused_chain", "layer_norm", "softmax"])
+def test_modes(name, mode):
+    """Each call with other memory, and results that outlive later calls."""
+    torch.manual_seed(0)
+    case = CASES[name]
+    compiled = smelt.compile(case.function, fullgraph=True, mode=mode)
+    found = []
+    for _ in range(5):
+        arguments = on_gpu(case.arguments(case.rows, case.width))
+        found.append((arguments, results(compiled, arguments)))
+    for arguments, ours in found:
+        for a, b in zip(ours, results(case.function, arguments), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_as_kernels(dtype):
+    """The template at ragged sizes, whatever a measurement would choose."""
+    backend = TritonBackend(lambda trials: next(n for n in trials if n != "library"), torch.device("cuda"))
+    x, w, c = (torch.randn(s, device="cuda", dtype=dtype) for s in ((1000, 700), (300, 700), (300,)))
+    b = Builder()
+    inputs = [b.input(n, TensorType(tuple(t.shape), dtype, t.device)) for n, t in (("x", x), ("w", w), ("c", c))]
+    graph = b.graph("f", [b.add(b.matmul(inputs[0], b.permute(inputs[1], dims=(1, 0))), inputs[2])])
+    (ours,) = load(generate(graph, backend))(x, w, c)
+    error = 1e-3 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(ours, (x.double() @ w.t().double() + c.double()).to(dtype), rtol=error, atol=error * 8)

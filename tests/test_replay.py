@@ -1,0 +1,106 @@
+"""Programs as CUDA graphs, with a made-up device: a capture is a list of calls that a replay makes on the captured memory."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from smelt.errors import SmeltWarning
+from smelt.runtime import Launch, Message, Program, Slot
+from smelt.runtime.replay import Replayed, can_replay
+
+SLOT = Slot("x", "input", (3,), (1,), position=0)
+PROGRAM = Program("f", (SLOT,), (0,), (), (Launch("go", ("k",), (0,)),), "", language="triton")
+
+
+class MadeUp:
+    """Replays by running again on the memory that was captured, into the results' memory."""
+
+    def __init__(self, random=False, fails=False):
+        self.captures = self.replays = 0
+        self.random, self.fails, self.state = random, fails, 0
+
+    def capture(self, call):
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.captures += 1
+        results = tuple(torch.full_like(r, -1.0) for r in call())  # a capture computes nothing
+
+        def run_again():
+            self.replays += 1
+            for r, new in zip(results, call()):
+                r.copy_(new)
+        return run_again, results
+
+    def random_state(self):
+        self.state += self.random
+        return torch.tensor(self.state)
+
+    def wait(self):
+        pass
+
+    done = wait
+
+
+def weighted(x, w):
+    return x * w, (x + w).t()
+
+
+def test_results_are_those_of_the_call_and_stay():
+    device = MadeUp()
+    run, w, kept = Replayed(PROGRAM, weighted, device), torch.randn(3, 3), []
+    for n in range(6):
+        x = torch.randn(3, 3)
+        kept.append((x, run(x, w)))
+    for x, found in kept:
+        assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(found, weighted(x, w), strict=True))
+    assert device.replays == 5
+
+
+def test_what_stays_where_it_was_is_not_copied():
+    device = MadeUp()
+    run, w, x = Replayed(PROGRAM, weighted, device), torch.randn(3, 3), torch.randn(3, 3)
+    for _ in range(4):
+        run(x, w)
+    assert device.captures == 1 and not run.moving
+    w += 1  # the optimiser's step
+    assert torch.equal(run(x, w)[0], x * w)
+    y = torch.randn(3, 3)
+    assert torch.equal(run(y, w)[0], y * w) and run.moving == {0} and device.captures == 2
+    v = torch.randn(3, 3)
+    assert torch.equal(run(y, v)[0], y * v) and run.moving == {0, 1}
+    for _ in range(3):
+        assert torch.equal(run(x, w)[1], (x + w).t())
+    assert device.captures == 3
+
+
+def test_random_numbers_and_other_results_are_not_captured():
+    for device, function in ((MadeUp(random=True), weighted), (MadeUp(), lambda x, w: (x * w, "a tape"))):
+        run = Replayed(PROGRAM, function, device)
+        for _ in range(3):
+            assert torch.equal(run(torch.ones(3), torch.ones(3))[0], torch.ones(3))
+        assert run.plain and not device.captures
+
+
+def test_a_failed_capture_is_said_and_the_program_runs():
+    run = Replayed(PROGRAM, weighted, MadeUp(fails=True))
+    x, w = torch.ones(3, 3), torch.ones(3, 3)
+    run(x, w)
+    with pytest.warns(SmeltWarning, match="cannot be captured"):
+        assert torch.equal(run(x, w)[1], x + w)
+    assert torch.equal(run(x, w)[1], x + w)
+
+
+def test_an_error_of_the_first_call_is_the_callers():
+    run = Replayed(PROGRAM, lambda: 1 / 0, MadeUp())
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            run()
+        assert run.replay is None
+
+
+@pytest.mark.parametrize("change", [{"steps": ()}, {"messages": (Message(IndexError, "out of range"),)},
+                                    {"slots": (SLOT, replace(SLOT, device=torch.device("meta")))}])
+def test_what_cannot_be_captured(change):
+    assert can_replay(PROGRAM) and not can_replay(replace(PROGRAM, **change))
