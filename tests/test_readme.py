@@ -86,14 +86,13 @@ WORKS = {
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
-         (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,))],
+         (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
+         (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0] if x.sum() > 0 else x, (X.clone().requires_grad_(),))],
     "Ops without a record of their own (FFT, sort, linear algebra): calls of torch between the kernels, with torch's gradient.":
         [(lambda: lambda x: torch.fft.fft(x).abs().sort()[0], (X,))],
 }
 #: What it says to run eagerly.
 DOES_NOT = {
-    "A backward pass inside the function that comes after a branch on data.":
-        [(lambda: lambda x: torch.autograd.grad(x.sum(), x)[0] if x.sum() > 0 else x, (X.clone().requires_grad_(),))],
     "Elements taken out of torch: `.numpy()`, printing a tensor, `.tolist()` of many.":
         [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
     "Effects outside the program's objects: printing, files, time, other libraries.": [(lambda: printing, (X,))],
