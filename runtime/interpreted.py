@@ -43,8 +43,8 @@ class Libdevice:
 
 @contextmanager
 def _repaired() -> Iterator[None]:
-    """With float32 to bfloat16 rounded, not cut off, with products of bfloat16, with scalar conditions that stay conditions in a tile, and with the
-    complement of unsigned numbers, for which NumPy 2.5 takes no -1."""
+    """With float32 to bfloat16 rounded, not cut off, with products of bfloat16, with scalar conditions that stay conditions in
+    a tile, and with the complement of unsigned numbers, for which NumPy 2.5 takes no -1."""
     from triton.runtime.interpreter import interpreter_builder as builder
     repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat),
                "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value),

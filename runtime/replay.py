@@ -56,6 +56,8 @@ class Replayed:
     def __init__(self, program: Program, run: Run, device: Device):
         self.program, self.run, self.device = program, run, device
         self.lock = threading.Lock()
+        outputs = [program.slots[o] for o in program.outputs]
+        self.landed = {k: slot.position for k, slot in enumerate(outputs) if slot.place == "input"}  # results in inputs' memory
         self.pointers: tuple[int, ...] | None = None  # of the inputs of the last call
         self.moving: set[int] = set()  # inputs that had other memory in another call
         self.replay: Callable[[], None] | None = None
@@ -102,6 +104,12 @@ class Replayed:
         for k in self.moving:
             self.given[k].copy_(inputs[k])
         self.replay()
-        found = tuple(torch.empty_strided(r.shape, r.stride(), dtype=r.dtype, device=r.device).copy_(r) for r in self.results)
+        for k in self.moving.intersection(self.landed.values()):
+            inputs[k].data.copy_(self.given[k])  # as a kernel writes it: no new version of the tensor
+        found = tuple(inputs[self.landed[k]] if k in self.landed else _copy(r) for k, r in enumerate(self.results))
         self.device.done()
         return found
+
+
+def _copy(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)

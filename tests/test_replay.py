@@ -75,6 +75,32 @@ def test_what_stays_where_it_was_is_not_copied():
     assert device.captures == 3
 
 
+def test_what_is_written_into_an_input_is_in_the_callers():
+    """An optimiser's step: the program writes x in place, gives it back, and gives another result."""
+    target = Program("f", (SLOT, replace(SLOT, name="y", place="output")), (0,), (0, 1), PROGRAM.steps, "", language="triton")
+
+    def step(x):
+        x.data += 1
+        return x, x * 2
+
+    class Writing(MadeUp):
+        def capture(self, call):
+            before = [x.clone() for x in run.given]
+            found = super().capture(call)
+            for x, old in zip(run.given, before):
+                x.data.copy_(old)  # a capture writes nothing
+            return found[0], (run.given[0], *found[1][1:])
+    run, same = Replayed(target, step, Writing()), torch.zeros(3)
+    for n in range(1, 4):
+        x, double = run(same)
+        assert x is same and same.tolist() == [n] * 3 and double.tolist() == [2 * n] * 3
+    other = torch.full((3,), 10.0)
+    for n in (11, 12):
+        x, double = run(other)
+        assert x is other and other.tolist() == [n] * 3 and double.tolist() == [2 * n] * 3
+    assert same.tolist() == [3] * 3 and run.moving == {0}
+
+
 def test_random_numbers_and_other_results_are_not_captured():
     for device, function in ((MadeUp(random=True), weighted), (MadeUp(), lambda x, w: (x * w, "a tape"))):
         run = Replayed(PROGRAM, function, device)

@@ -49,5 +49,6 @@ def _product(batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> MatMul:
     place = dot((expr_of(a.symbol) for a in axes), (m * n, n, 1))
     buffers = tuple(Buffer(name, p, dtype, size) for p, (name, size) in enumerate(
         [("in_a", batch * m * k), ("in_b", batch * k * n), ("out", batch * m * n)]))
-    return MatMul(f"product_{batch}_{m}_{n}_{k}", batch, m, n, k, buffers[0], buffers[1], (m * k, k, 1), (k * n, n, 1), dtype, axes,
-                  buffers, (Store("out", place, "acc"),), ("product",))
+    strides = (m * k, k, 1), (k * n, n, 1)
+    return MatMul(f"product_{batch}_{m}_{n}_{k}", batch, m, n, k, *buffers[:2], *strides, dtype, axes, buffers,
+                  (Store("out", place, "acc"),), ("product",))
