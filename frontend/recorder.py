@@ -618,7 +618,8 @@ class Recorder:
         tensors = [*results, *(grad for _, grad in left if grad is not None)]
         aliases = [self._alias(t) for t in tensors]
         self._check_inputs()
-        enabled = not torch.is_grad_enabled() and any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases))
+        graded = any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases))
+        enabled = graded and not torch.is_grad_enabled()
         outputs = _Outputs(self._b)
         entries: dict[int, Result] = {}
         for tensor, alias in zip(tensors, aliases):
