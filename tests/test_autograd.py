@@ -170,6 +170,15 @@ def test_checkpoint_inside(p):
     agree(case, Checkpointed())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_of_nothing_but_roundings_is_no_mismatch(dtype):
+    """A bias before a batch norm has no influence."""
+    net = smelt.compile(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU()).to(dtype), verify="raise")
+    for _ in range(3):
+        net(torch.randn(16, 6, dtype=dtype)).square().mean().backward()
+    assert smelt.explain(net).compiled
+
+
 # Gradients of gradients
 
 def test_hessian_vector_product():
