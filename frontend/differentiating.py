@@ -233,10 +233,10 @@ class Differentiating:
         return alias.base
 
     def recorded(self, writes: Sequence[tuple[int, Result | None]]) -> Grads:
-        """For the recording, once all its inputs are known."""
+        """For the recording, once all its inputs are known. Of the beginning of a run, some may be none."""
         inputs = {id(t): k for k, t in enumerate(self._tensors)}
         looked = [(inputs[id(s.leaf)], s.before) for s in self.slots.values() if s.looked and id(s.leaf) in inputs]
-        return Grads(fetched=tuple((inputs[id(grad)], leaf) for leaf, grad in looked if grad is not None),
+        return Grads(fetched=tuple((inputs[id(grad)], leaf) for leaf, grad in looked if id(grad) in inputs),
                      absent=tuple(leaf for leaf, grad in looked if grad is None),
                      unhooked=tuple(inputs[i] for i in self.unhooked if i in inputs),
                      writes=tuple(GradWrite(k, entry) for k, entry in writes))
