@@ -81,6 +81,7 @@ class Observer:
         self._holders: list[tuple[Any, str, dict]] = []
         #: modules of libraries, and torch.Tensor
         self._libraries: list[tuple[Any, str]] = []
+        self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
         self._attributes: set[str] = set()
         self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
         #: places where the run wrote, or may have, as they were before -> whether it surely did
@@ -169,6 +170,7 @@ class Observer:
     def _compare(self) -> None:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
         found: dict[tuple, Write] = {}
+        self._name_attributes_set()
         logs = self._logs.find(self.reads)
         for read in list(self.reads.values()):
             for write in self._writes_of(read):
@@ -199,6 +201,14 @@ class Observer:
         for item in self._logs.only_in(logs) & self.tensors.keys():
             del self.tensors[item]
         self.writes = tuple(found.values())
+
+    def _name_attributes_set(self) -> None:
+        """Of functions that had no attributes and were given some: let the reads be of names."""
+        for entries, name in self._bare.values():
+            if entries and self.reads.pop(("size", id(entries), None), None):
+                for attribute in self._attributes & self._perhaps_missing:
+                    missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._where)
+                    self.reads.setdefault(missing.found_at, missing)
 
     def _writes_of(self, read: Read) -> Iterator[Write]:
         owner = self._owners.get(id(read.holder))
@@ -342,6 +352,10 @@ class Observer:
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
             entries = self._vars(place)
             self._named.add(id(entries))
+            if not entries and isinstance(place, types.FunctionType):  # as nearly all: one guard for all names
+                self._bare[id(entries)] = entries, name
+                self._read("size", entries, None, 0, f"{name}.__dict__")
+                return
             if attribute in entries:
                 self._read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
                 break
