@@ -33,7 +33,7 @@ from .readings import HOW, LARGEST_LIST, Reading, Readings
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
 from .sizes import Sized
 from .symbols import Asked, Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
-from .torch_internals import TorchDispatchMode, current_backward, put_engine, version_of
+from .torch_internals import TorchDispatchMode, current_backward, modes_unnoticed, put_engine, version_of
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
 LARGEST_CONSTANT = 4096
@@ -65,6 +65,8 @@ _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
 _TRUTHS = (_T.__bool__, torch.is_nonzero)
+#: Recurrent nets, which look at the elements of their second argument, the batch sizes, where sequences are packed.
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
@@ -115,7 +117,7 @@ class Recorder:
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
                                       self._note_gradients)
-        self._modes = (_Ops(self), _Api(self), _Engine(self))
+        self._modes = (_Ops(self), _Api(self), _Engine(self), modes_unnoticed())
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
@@ -362,12 +364,12 @@ class Recorder:
         good = self._b.eq(self._memory.current(self._alias(info)), 0)
         self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", bool((info == 0).all()))
 
-    def add_list(self, tensor: torch.Tensor, result: Any) -> None:
+    def add_list(self, tensor: torch.Tensor) -> None:
         """The elements were read as a list."""
         if tensor.numel() > LARGEST_LIST:
             raise Unsupported(_READS.format(f".tolist() of {tensor.numel()} elements"), _place(here()))
         self._b.origin = here()
-        self.add_reading([self._memory.current(self._alias(tensor))], "elements", result)
+        self.add_reading([self._memory.current(self._alias(tensor))], "elements", tensor.tolist())
 
     def _add_sized(self, call: "_Call", result) -> None:
         """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
@@ -812,6 +814,8 @@ class _Api(TorchFunctionMode):
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
+        if function in _RECURRENT and getattr(args[1], "dtype", None) is torch.int64:  # not hidden states
+            recorder.guarded(recorder.add_list, args[1])
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in _TRUTHS, function is _T.item
         recorder.enter_backward(function in _BACKWARD)
@@ -821,7 +825,7 @@ class _Api(TorchFunctionMode):
             recorder._from_numbers = recorder._as_truth = recorder._as_item = False
             recorder.enter_backward(False)
         if function is _T.tolist:
-            recorder.guarded(recorder.add_list, args[0], result)
+            recorder.guarded(recorder.add_list, args[0])
         return recorder._answered(function, result)
 
 

@@ -4,6 +4,7 @@ Checked at import: what the installed torch lacks is named, with what it serves,
 """
 from contextlib import contextmanager
 from pkgutil import resolve_name
+from threading import get_ident
 from typing import Any, Callable
 
 import torch
@@ -59,6 +60,9 @@ TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 for _name in TENSOR_HOOKS:
     _take(f"torch.Tensor.{_name}", "to notice hooks on tensors")
 
+_take("torch.overrides.has_torch_function", "to let torch's modules choose the way that they choose without a recorder")
+_no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
+
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
 _take("torch.ops.aten.linear.default._can_decompose", "to record composite ops under inference mode")
@@ -112,3 +116,23 @@ def put_engine(run: Callable) -> Callable:
     before = torch.autograd._engine_run_backward
     torch.autograd._engine_run_backward = run
     return before
+
+
+@contextmanager
+def modes_unnoticed():
+    """Inside, torch's modules do as without modes: for attention they choose another way where a call of torch is seen."""
+    before, thread = torch.overrides.has_torch_function, get_ident()
+
+    def has_torch_function(tensors) -> bool:
+        return any(map(_overrides, tensors)) if get_ident() == thread else before(tensors)
+    torch.overrides.has_torch_function = has_torch_function
+    try:
+        yield
+    finally:
+        torch.overrides.has_torch_function = before
+
+
+def _overrides(value: Any) -> bool:
+    """Whether a value sees the calls of torch's API that it is given to."""
+    seen = getattr(type(value), "__torch_function__", _no_override)
+    return seen is not _no_override and type(value) is not torch.Tensor

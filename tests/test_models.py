@@ -1,6 +1,7 @@
 """Realistic models, trained for a few steps, compiled against eager: the same losses and the same parameters."""
 import copy
 import warnings
+from functools import lru_cache
 
 import pytest
 import torch
@@ -334,3 +335,125 @@ def test_a_gan():
     found, *compiled = run(smelt.compile)
     assert_close(found, expected, rtol=1e-4, atol=0)
     assert all(smelt.explain(c).compiled for c in compiled)
+
+
+def agree(make, calls):
+    """`make(wrap)` gives a function; called so, on twins eager and compiled, it gives the same results in the same layout."""
+    def run(wrap):
+        torch.manual_seed(0)
+        function, wrapped = make(wrap)
+        found = []
+        for seed, arguments in enumerate(calls):
+            torch.manual_seed(seed)
+            found.append(function(*arguments))
+        return found, wrapped
+    (expected, _), (found, compiled) = run(lambda f: f), run(smelt.compile)
+    assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    for a, b in zip(found, expected):
+        assert [t.stride() for t in a] == [t.stride() for t in b]
+    return compiled
+
+
+def test_packed_sequences():
+    """How many rows a packed sequence has, and how many sequences go on at each time, is up to the lengths."""
+    def make(wrap):
+        net = nn.LSTM(3, 4, batch_first=True)
+
+        def encode(x, lengths):
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            out, (h, _) = net(packed)
+            return nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0], h
+        encode = wrap(encode)
+
+        def step(x, lengths):
+            x = x.clone().requires_grad_()
+            out, h = encode(x, lengths)
+            (out.sum() + h.square().sum()).backward()
+            return out, h, x.grad
+        return step, encode
+    x = torch.randn(3, 5, 3)
+    lengths = [torch.tensor(n) for n in ([5, 3, 2], [5, 3, 2], [4, 5, 1], [2, 2, 5], [4, 5, 1])]
+    assert smelt.explain(agree(make, [(x, n) for n in lengths])).compiled
+
+
+def test_a_recurrent_language_model():
+    """Hidden states from call to call, two layers, clipped gradients, a step written out, and a rate that falls."""
+    def make(wrap):
+        embed, net, head = nn.Embedding(9, 4), nn.LSTM(4, 5, 2, batch_first=True), nn.Linear(5, 9)
+        parameters = [*embed.parameters(), *net.parameters(), *head.parameters()]
+
+        def step(words, following, h, c, rate):
+            for p in parameters:
+                p.grad = None
+            out, (h, c) = net(embed(words), (h.detach(), c.detach()))
+            loss = F.cross_entropy(head(out).flatten(0, 1), following.flatten())
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 0.25)
+            for p in parameters:
+                p.data.add_(p.grad, alpha=-rate)
+            return loss, h, c
+        step = wrap(step)
+        state = [torch.zeros(2, 3, 5), torch.zeros(2, 3, 5)]
+
+        def carried(words, following, rate):
+            loss, *state[:] = step(words, following, *state, rate)
+            return loss.detach(), *state, *(p.detach().clone() for p in parameters)
+        return carried, step
+    words = torch.randint(9, (5, 3, 6))
+    compiled = agree(make, [(w[:, :-1], w[:, 1:], rate) for w, rate in zip(words, (20.0, 20.0, 5.0, 5.0, 2.5))])
+    assert smelt.explain(compiled).compiled
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_attention_takes_the_way_that_it_takes_in_eager(need_weights):
+    """Without gradients torch's module has another implementation, whose results lie otherwise in memory."""
+    def make(wrap):
+        net = wrap(nn.MultiheadAttention(8, 2, batch_first=True).eval())
+
+        @torch.no_grad()
+        def attend(x):
+            return [t for t in net(x, x, x, need_weights=need_weights) if t is not None]
+        return attend, net
+    assert smelt.explain(agree(make, [(torch.randn(2, 5, 8),) for _ in range(3)])).compiled
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_padded_encoder_gives_what_eager_gives():
+    """The encoder of torch's, evaluated: what is padded comes out as zeros, where the padding is at the ends."""
+    def make(wrap):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        net = wrap(nn.TransformerEncoder(layer, 2).eval())
+
+        @torch.no_grad()
+        def encode(x, padding):
+            return [net(x, src_key_padding_mask=padding)]
+        return encode, net
+    x = torch.randn(2, 4, 8)
+    paddings = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]).bool()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", smelt.SmeltWarning)
+        agree(make, [(x, torch.stack([torch.zeros(4).bool(), p])) for p in paddings])
+
+
+def test_a_step_that_logs_once():
+    """What can't be observed of a training step makes it eager, and nothing else."""
+    def make(wrap):
+        net = nn.Linear(3, 2)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+
+        @lru_cache
+        def once(text):
+            return text
+
+        def step(x):
+            optimizer.zero_grad()
+            once("a loss of its own")
+            loss = net(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach(), net.weight.detach().clone()
+        wrapped = wrap(step)
+        return wrapped, wrapped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", smelt.SmeltWarning)
+        agree(make, [(torch.randn(4, 3),) for _ in range(4)])
