@@ -85,7 +85,8 @@ def overload(function) -> Overload:
         function, key if namespace == "aten" else f"{namespace}::{key}", packet, f"{namespace}.{packet}.{name or 'default'}",
         tuple(writes), any(a.is_out for a in schema.arguments), _twin(function) if schema.is_mutable else None,
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
-        reads=torch.Tag.data_dependent_output in tags or key in _READS, sized=torch.Tag.dynamic_output_shape in tags or key in _SIZED,
+        reads=torch.Tag.data_dependent_output in tags or key in _READS,
+        sized=torch.Tag.dynamic_output_shape in tags or key in _SIZED,
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes)
