@@ -107,6 +107,17 @@ def test_unused_inputs_have_no_gradient():
     raises_alike(lambda f: torch.autograd.grad(f(leaf(2), leaf(2)).sum(), [leaf(2)]), lambda x, w: x * w)
 
 
+@pytest.mark.parametrize("function", [lambda x: torch.linalg.vector_norm(x, 0), torch.floor, torch.sign,
+                                      lambda x: torch.div(x, 2, rounding_mode="floor")])
+def test_a_result_whose_gradient_is_zero_requires_grad(function):
+    def case(f):
+        x = leaf(5)
+        result = f(x)
+        assert result.requires_grad
+        return result, *torch.autograd.grad(result.sum(), x, allow_unused=True)
+    agree(case, function)
+
+
 def test_only_some_inputs_require_grad():
     def case(f):
         out = []

@@ -1,6 +1,7 @@
 """PyTorch's own test databases run through smelt: every op, module and optimiser's step, compiled against eager.
 
     python tests/torch_tables.py [ops|modules|optimizers] [--only NAME] [--share 0.25] [--samples N]
+                                [--dtype bfloat16]
 
 prints a count, and a line for everything that differs. CI runs a seeded quarter (test_torch_tables.py).
 """
@@ -14,6 +15,7 @@ import random
 import sys
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Iterable
 
 import torch
@@ -148,10 +150,11 @@ def chosen(table: Iterable, share: float, only: str) -> list:
     return [named[k] for k in sorted(random.Random(0).sample(range(len(named)), max(1, round(share * len(named)))))]
 
 
-def run_ops(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None) -> Tally:
+def run_ops(share: float = 1.0, only: str = "", samples: int = 0, tally: Tally | None = None,
+            dtype: torch.dtype = torch.float32) -> Tally:
     tally = tally or Tally()
     for info in chosen(op_db, share, only):
-        run_op(info, torch.float32, samples, tally)
+        run_op(info, dtype, samples, tally)
     return tally
 
 
@@ -283,11 +286,12 @@ def main() -> int:
     parser.add_argument("--backend", default="auto", help="c, triton (on the CPU in its interpreter) or eager")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=0, help="samples of each entry at most (default: all)")
+    parser.add_argument("--dtype", default="float32", help="of the samples of ops")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     failed = 0
     for name in args.tables:
-        run = {"ops": run_ops, "modules": run_modules, "optimizers": run_optimizers}[name]
+        run = {"ops": partial(run_ops, dtype=getattr(torch, args.dtype)), "modules": run_modules, "optimizers": run_optimizers}[name]
         tally = run(args.share, args.only, args.samples, Tally(args.backend))
         for f in tally.failures:
             print("  " + f)

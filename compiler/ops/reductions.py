@@ -14,6 +14,7 @@ from ..ir import TupleType, Value
 from ..op import Op, normal_dims, reduced_shape, register
 from ..scalar import arithmetic_dtype
 from .counts import ratio
+from .views import zeros
 
 
 # Shapes
@@ -393,7 +394,7 @@ def _vector_norm(b, v):
 def _vector_norm_gradient(b, v, g):
     order, source = v.attrs["order"], v.inputs[0]
     if order == 0:
-        return (None,)
+        return (zeros(b, source.type),)
     x = b.cast(source, dtype=v.dtype) if source.dtype != v.dtype else source
     g, norm = restored(b, v, g), restored(b, v, v)
     flat = b.eq(norm, 0)
