@@ -22,11 +22,18 @@ from .torch_internals import TENSOR_HOOKS, version_of
 
 @dataclass(eq=False)
 class Slot:
-    """`.grad` of one tensor: `before` the run and `now`. `looked`: whether the run depends on what it was before."""
+    """`.grad` of one tensor: `before` the run and `now`. `looked`: whether the run depends on what it was before; `put`:
+    whether it was set or deleted, if only to what it was."""
     leaf: torch.Tensor
     before: torch.Tensor | None
     now: torch.Tensor | None
     looked: bool = False
+    put: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether a call like this one has to write it."""
+        return self.now is not self.before or self.put and not self.looked
 
 
 @dataclass(eq=False)
@@ -85,7 +92,7 @@ class Differentiating:
     @property
     def changed(self) -> bool:
         """Whether the run changed the `.grad` of any tensor, or went through autograd's graph."""
-        return self._freed or any(slot.now is not slot.before for slot in self.slots.values())
+        return self._freed or any(slot.changed for slot in self.slots.values())
 
     # A backward pass
 
@@ -210,15 +217,14 @@ class Differentiating:
         for slot in list(self.slots.values()):
             if slot.leaf.is_leaf and slot.leaf.grad is not slot.now:
                 raise Unsupported("the .grad of a tensor was changed by something that is not an op of this thread")
-            changed = slot.now is not slot.before
-            if not (slot.looked or changed):
+            if not (slot.looked or slot.changed):
                 continue
             base = self._owner(slot.leaf, results)
             if base is None:
                 continue
             if slot.looked and slot.before is not None:
                 self._alias(slot.before)
-            if changed:
+            if slot.changed:
                 left.append((base.input, slot.now))
         return left
 

@@ -437,7 +437,7 @@ class Recorder:
         slot = self.guarded(self._grads.look if reads else self._grads.slot, tensor)
         result = access(tensor, *value)
         if not reads and slot is not None:
-            slot.now = tensor.grad
+            slot.now, slot.put = tensor.grad, True
         return result
 
     # What an op gives

@@ -12,9 +12,10 @@ import random
 from typing import Any, Callable, Sequence
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smelt.compiler import Builder, Graph, Origin, TensorType, TupleType, Value
-from smelt.compiler.evaluate import run
+from smelt.compiler.evaluate import disturbed, run
 from smelt.compiler.op import OPS, Op, reduced_shape
 from smelt.errors import InvalidGraph
 
@@ -289,6 +290,22 @@ class _GraphMaker:
 
 
 # Functions
+
+class Disturbance(TorchDispatchMode):
+    """Disturbs, by a rounding's worth, what every op that computes reads, and what every op in place has written."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise = torch.Generator().manual_seed(0)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = func._schema.returns
+        computes = all(r.alias_info is None for r in returned)
+        result = func(*(disturbed(args, self.noise) if computes else args), **(kwargs or {}))
+        if len(returned) == 1 and not computes and returned[0].alias_info.is_write:
+            result.copy_(disturbed(result, self.noise))
+        return result
+
 
 #: Statements: {a} {b} {c} are tensors that there are, {new} is a new name.
 STATEMENTS = (

@@ -1,17 +1,18 @@
 """Random programs from end to end: compiled Python functions against eager, compiled graphs against the reference evaluator.
 
+`python tests/random_dynamics.py` says how many of the programs with state run compiled.
 SMELT_RANDOM_PROGRAMS=2000 goes through that many seeds instead of 100.
 """
 from __future__ import annotations
 
 import pytest
 import torch
-from random_programs import COUNT, random_function, random_graph
-from torch.utils._python_dispatch import TorchDispatchMode
+from random_dynamics import check, random_program
+from random_programs import COUNT, Disturbance, random_function, random_graph
 
 import smelt
 from smelt.compiler.compare import compare, evaluate_noisily, evaluate_precisely
-from smelt.compiler.evaluate import disturbed, evaluate
+from smelt.compiler.evaluate import evaluate
 from smelt.pipeline import compile_graph
 
 
@@ -51,25 +52,17 @@ def _detached(tensors):
     return [None if t is None else t.detach() for t in tensors]
 
 
-class Disturbance(TorchDispatchMode):
-    """Disturbs, by a rounding's worth, what every op that computes reads, and what every op in place has written."""
-
-    def __init__(self):
-        super().__init__()
-        self.noise = torch.Generator().manual_seed(0)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        returned = func._schema.returns
-        computes = all(r.alias_info is None for r in returned)
-        result = func(*(disturbed(args, self.noise) if computes else args), **(kwargs or {}))
-        if len(returned) == 1 and not computes and returned[0].alias_info.is_write:
-            result.copy_(disturbed(result, self.noise))
-        return result
-
-
 def noisily(function, arguments) -> list:
     with Disturbance():
         return call(function, arguments)[0]
+
+
+@pytest.mark.parametrize("seed", range(COUNT))
+def test_program(seed):
+    """State, branches on data, writes, changing sizes and numbers: every call leaves what eager's leaves."""
+    program = random_program(seed)
+    found = check(program)
+    assert not found.wrong, f"{found.wrong}\n{program.source}"
 
 
 @pytest.mark.parametrize("seed", range(COUNT))

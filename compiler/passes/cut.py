@@ -61,9 +61,10 @@ class _Cutting:
         if own == last or own >= 0 and not self.read_after(v, own):
             return v
         if v not in self.copies:
-            b = Builder([*self.names, *(c.name for c in self.copies.values())])
+            b = Builder(self.names)
             with b.at(v.origin):
                 copy = self.copies[v] = b.emit("copy", v, type=v.type)
+            self.names.append(copy.name)
             self.place[copy] = last
         return self.copies[v]
 

@@ -533,3 +533,15 @@ def hook_changed_between_forward_and_backward(compile):
         y = f(x)
         x.register_hook(lambda grad, k=k: grad * k)
         yield backward(y)
+
+
+@program
+def gradient_cleared_without_a_look(compile):
+    w = leaf(4)
+
+    @compile
+    def f(x):
+        w.grad = None
+        return x * w
+    for _ in range(3):
+        yield backward(f(tensor(4)))

@@ -450,3 +450,16 @@ def solved_where_it_can_be(compile):
     for scale in (1, 1, 2, 1):
         a = (torch.eye(3) * scale + 0.25).requires_grad_()
         yield backward(f(a, tensor(3))), a
+
+
+@program
+def write_with_gaps_before_a_reading(compile):
+    """The new values go from one part of the program to another, and to the end."""
+    @compile
+    def f(x, y):
+        x[1:].add_(y)
+        scale = float(y.max() > 1)
+        return y * scale, x.sum(0)
+    for y in (POSITIVE, NEGATIVE, POSITIVE):
+        x = torch.zeros(4, y.numel(), 2)[..., 0]
+        yield f(x, y)

@@ -96,8 +96,13 @@ def backward(result: torch.Tensor) -> torch.Tensor:
 
 def run(program: Program, **options: Any) -> Outcome:
     """Run a program plain and compiled with these options of smelt.compile, and compare the two."""
-    with _created() as functions:
+    with created() as functions:
         different = difference_made(program, lambda function=None, **own: smelt.compile(function, **{**options, **own}))
+    return outcome_of(functions, different)
+
+
+def outcome_of(functions: list[CompiledFunction], different: str) -> Outcome:
+    """What came of a run that these functions came to be in; `different`: the first thing that was not as in the plain run."""
     reports = [smelt.explain(f) for f in functions if f.programs or f.fallbacks]
     eager = tuple(reason for report in reports for reason in report.fallbacks)
     defects = [p.broken for report in reports for p in report.programs if p.broken] + [r for r in eager if "internal error" in r]
@@ -127,7 +132,7 @@ def observe(program: Program, compile: Callable) -> list[list[Fact]]:
     random.seed(0)
     numpy.random.seed(0)
     RemovableHandle.next_id = 1000  # so that hooks have the same numbers in both runs
-    frames, versions, said = [], Versions(), io.StringIO()
+    frames, versions, said, modes = [], Versions(), io.StringIO(), _modes()
     with contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         body = program.body(compile)
@@ -139,7 +144,7 @@ def observe(program: Program, compile: Callable) -> list[list[Fact]]:
                     seen.add(name, local)
             _add_surroundings(seen, said.getvalue())
             frames.append(seen.facts)
-            assert not _left_behind(), f"{program} after step {len(frames)}: {_left_behind()}"
+            assert not _left_behind(modes), f"{program} after step {len(frames)}: {_left_behind(modes)}"
     return frames
 
 
@@ -157,13 +162,18 @@ def _add_surroundings(seen: Snapshot, said: str) -> None:
 _module_attributes = {name: vars(nn.Module)[name] for name in ("__call__", "__getattr__", "__setattr__", "__delattr__")}
 
 
-def _left_behind() -> str:
-    """What a recording has not undone."""
+def _modes() -> list:
+    """The modes of torch that are active."""
+    return [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]
+
+
+def _left_behind(modes: list) -> str:
+    """What a recording has not undone; `modes` are those from before."""
     if sys.getprofile() is not None:
         return "a profiling function is set"
     if "__getattribute__" in vars(nn.Module) or any(vars(nn.Module)[k] is not v for k, v in _module_attributes.items()):
         return "the attribute access of nn.Module is changed"
-    if _get_current_function_mode_stack() or _get_current_dispatch_mode_stack():
+    if _modes() != modes:
         return "a mode of torch is active"
     return "torch.compiler.is_compiling() is true" if torch.compiler.is_compiling() else ""
 
@@ -179,7 +189,7 @@ def _first_difference(ours: list[list[Fact]], theirs: list[list[Fact]], exact: b
 
 
 @contextlib.contextmanager
-def _created() -> Iterator[list[CompiledFunction]]:
+def created() -> Iterator[list[CompiledFunction]]:
     """Gathers the compiled functions that come to be meanwhile: also those of methods and copies."""
     made: list[CompiledFunction] = []
     init = CompiledFunction.__init__
