@@ -207,17 +207,16 @@ class _Node(PlainFunction):
 
 
 class _Spent(PlainFunction):
-    """The end of a graph that a backward pass has been through."""
+    """The end of a graph that no backward pass can go through."""
 
     @staticmethod
-    def forward(ctx, output, flag):
+    def forward(ctx, output, flag, error):
+        ctx.error = error
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx, *grads):
-        raise RuntimeError("Trying to backward through the graph a second time (or directly access saved tensors after they "
-                           "have already been freed). Specify retain_graph=True if you need to backward through the graph a "
-                           "second time or if you need to access saved tensors after calling backward.")
+        raise RuntimeError(ctx.error)
 
 
 _FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
@@ -233,10 +232,10 @@ def gradients_between(operands: Tensors, roots: int, again: bool, strides: Seque
     return found
 
 
-def as_spent(output: torch.Tensor) -> torch.Tensor:
-    """The same tensor, requiring grad, from which no backward pass can start any more."""
+def as_spent(output: torch.Tensor, error: str) -> torch.Tensor:
+    """The same tensor, requiring grad, from which a backward pass raises this error."""
     with torch.enable_grad():
-        return _Spent.apply(output.detach(), _FLAG)
+        return _Spent.apply(output.detach(), _FLAG, error)
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:

@@ -103,7 +103,7 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     if landed:
         torch.autograd.graph.increment_version(landed)
     if recording.spent:
-        outputs = [as_spent(o) if k in recording.spent else o for k, o in enumerate(outputs)]
+        outputs = [as_spent(o, recording.spent[k]) if k in recording.spent else o for k, o in enumerate(outputs)]
     sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
     made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
     for w in recording.grads.writes:

@@ -14,7 +14,7 @@ from ..compiler.builder import Builder, same_type
 from ..compiler.ir import TensorType, TupleType, Value
 from ..errors import Unsupported
 from .functional import Alias, Base, Memory, Step, address
-from .gradients import Reach, Sources, node_of, released
+from .gradients import Reach, Sources, node_of
 from .overloads import type_of
 from .recording import Grads, GradWrite, Result, ViewStep
 from .torch_internals import TENSOR_HOOKS, version_of
@@ -247,9 +247,18 @@ class Differentiating:
                      unhooked=tuple(inputs[i] for i in self.unhooked if i in inputs),
                      writes=tuple(GradWrite(k, entry) for k, entry in writes))
 
-    def spent(self, tensor: torch.Tensor) -> bool:
-        """Whether a backward pass from a result would raise, because one has been through its graph."""
-        return self._freed and released(tensor)
+    def spent(self, tensor: torch.Tensor) -> str:
+        """What a backward pass from a result would raise: one has been through its graph, or what that keeps was written to
+        since. "" if nothing."""
+        if not (self._freed or self._memory.written):
+            return ""
+        try:
+            kept = self._sources.saved(tensor)
+        except RuntimeError as error:
+            return str(error)
+        if any(address(t) in self._memory.hidden for t in kept):
+            raise Unsupported("a gradient needs what was written to where autograd does not count it (.data)")
+        return ""
 
 
 def _bits(bits: int) -> list[int]:

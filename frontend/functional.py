@@ -26,6 +26,7 @@ from ..errors import Unsupported
 from .gradients import Reach, Sources, custom_function
 from .overloads import import_call, overload
 from .recording import ViewStep
+from .torch_internals import version_of
 from .sizes import inner
 
 
@@ -46,13 +47,15 @@ class Family:
 
 @dataclass(eq=False)
 class Base:
-    """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as."""
+    """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
+    `counted`: autograd's count of its owner's writes at the last one."""
     value: Value
     type: TensorType
     address: int
     input: int | None
     owner: Callable[[], torch.Tensor | None]
     version: int = 0
+    counted: int = 0
     families: list[Family] = field(default_factory=list)
 
 
@@ -84,6 +87,8 @@ class Memory:
         self.inputs: list[Base] = []
         self.met = 0
         self._inputs_at: dict[int, list[Base]] = {}
+        self.written = False
+        self.hidden: set[int] = set()  # addresses that were written to uncounted, through .data
 
     def find(self, tensor: torch.Tensor) -> Alias | None:
         entry = self._known.get(id(tensor))
@@ -99,7 +104,8 @@ class Memory:
     def add(self, tensor: torch.Tensor, type: TensorType, value: Value, input: int | None = None) -> Alias:
         """A tensor with memory of its own. `input` is its place among the graph's inputs."""
         family = Family(torn=input is None and not torch.is_grad_enabled())
-        base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family])
+        base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family],
+                    counted=0 if tensor.is_inference() else version_of(tensor))
         if input is not None:
             self.inputs.append(base)
             self._inputs_at.setdefault(base.address, []).append(base)
@@ -227,6 +233,7 @@ class Memory:
         kept = not grad and flag and not alias.steps and not alias.family.torn
         if kept:
             new = self._with_gradient_of(base.value, new)
+        self._note_write(base, alias)
         base.value = self._written(alias, new)
         base.version += 1
         alias.value, alias.version, alias.chained = new, base.version, not alias.steps
@@ -234,6 +241,14 @@ class Memory:
             family.torn |= not (grad or kept) or family is not alias.family
         if grad and not flag:
             alias.family.torn = False
+
+    def _note_write(self, base: Base, alias: Alias) -> None:
+        self.written, owner = True, base.owner()
+        if owner is None or owner.is_inference():
+            return
+        if version_of(owner) == base.counted and alias.family is not base.families[0]:
+            self.hidden.add(base.address)
+        base.counted = version_of(owner)
 
     def _with_gradient_of(self, old: Value, new: Value) -> Value:
         value = self._b.straight_through(self._detached(new), old)

@@ -1,7 +1,7 @@
 """What carries gradients: as the graph predicts it, and as torch's autograd recorded it."""
 from __future__ import annotations
 
-from typing import Collection, Iterable
+from typing import Collection, Iterable, Iterator
 
 import torch
 
@@ -85,27 +85,13 @@ def custom_function(tensor: torch.Tensor) -> str:
     return node.name().removesuffix("Backward") if isinstance(node, torch.autograd.function.BackwardCFunction) else ""
 
 
-def released(tensor: torch.Tensor) -> bool:
-    """Whether a backward pass went through the tensor's graph and freed what it had saved, so that another one raises."""
-    todo, seen = [node_of(tensor)], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for name in dir(node):
-            if name.startswith("_saved_") and _is_freed(node, name):
-                return True
-        todo += [n for n, _ in node.next_functions]
-    return False
-
-
-def _is_freed(node, name: str) -> bool:
-    try:
-        getattr(node, name)
-    except RuntimeError as error:
-        return "second time" in str(error)
-    return False
+def _saved(node) -> Iterator[torch.Tensor]:
+    """The tensors that a node of autograd's graph keeps. RuntimeError where one is freed, or was written to since."""
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            kept = getattr(node, name)
+            yield from (t for t in (kept if isinstance(kept, tuple) else (kept,)) if isinstance(t, torch.Tensor))
+    yield from getattr(node, "saved_tensors", ())
 
 
 class Sources:
@@ -164,6 +150,18 @@ class Sources:
                     bits |= self._leaf(node.variable)
                 todo += [e for e in node.next_functions if e[0] is not None]
         return bits
+
+    def saved(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """What the run's part of the tensor's graph keeps for a backward pass. RuntimeError where one would raise."""
+        todo, seen, found = [(node_of(tensor), tensor.output_nr)], set(), []
+        while todo:
+            node, _ = edge = todo.pop()
+            if node is None or node in seen or edge in self._edges:
+                continue
+            seen.add(node)
+            found += _saved(node)
+            todo += node.next_functions
+        return found
 
     def _leaf(self, tensor: torch.Tensor) -> int:
         if id(tensor) not in self._leaves:

@@ -634,7 +634,7 @@ class Recorder:
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
-                         tuple(sorted(outputs.spent)), dict(self._elements.inputs), self._differentiated(entries.values()),
+                         outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
                          tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled)
 
     def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
@@ -688,7 +688,7 @@ class Recorder:
             return InputView(base.input, steps) if steps else Given(base.input)
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
-        spent = tensor.requires_grad and self._grads.spent(tensor)
+        spent = self._spent(tensor) if tensor.requires_grad else ""
         if tensor.requires_grad and not spent:
             self._check_reached(tensor, value)
         if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
@@ -696,6 +696,10 @@ class Recorder:
         if not any(t.requires_grad for t in siblings):
             self._memory.detach(base)
         return OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
+
+    def _spent(self, result: torch.Tensor) -> str:
+        """What a backward pass from a result raises."""
+        return self._grads.spent(result)
 
     def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Refuse what replaying the views on another call's input would not give."""
@@ -732,7 +736,7 @@ class _Outputs:
 
     def __init__(self, b: Builder):
         self.values: list[Value] = []
-        self.spent: set[int] = set()
+        self.spent: dict[int, str] = {}
         self._b = b
         self._bases: dict[Base, int] = {}
 
@@ -744,16 +748,17 @@ class _Outputs:
             self.values.append(value)
         return self.values.index(value)
 
-    def add_owned(self, value: Value, type: TensorType, spent: bool = False) -> int:
-        """A value that gets memory of its own, laid out as `type`. `spent`: a backward pass has been through its graph."""
+    def add_owned(self, value: Value, type: TensorType, spent: str = "") -> int:
+        """A value that gets memory of its own, laid out as `type`. `spent`: what a backward pass from it raises."""
         if value in self.values or value in self._b.inputs or value.type.strides != type.strides:
             value = self._b.copy(value)
             value.type = type
         self.values.append(value)
-        self.spent |= {len(self.values) - 1} if spent else set()
+        if spent:
+            self.spent[len(self.values) - 1] = spent
         return len(self.values) - 1
 
-    def add_base(self, base: Base, spent: bool) -> int:
+    def add_base(self, base: Base, spent: str) -> int:
         """A base's value, once for all results that share it."""
         if base not in self._bases:
             self._bases[base] = self.add_owned(base.value, base.type, spent)

@@ -95,7 +95,7 @@ class Recording:
     `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
     unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors;
     `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
-    and a backward pass from which raises: one has been through their graph. `differentiated` are the inputs that require
+    and a backward pass from which raises, with the error. `differentiated` are the inputs that require
     grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come
     out as they did in it. `inference` is the mode that the results are made under, where it is not the caller's; `enabled`
     says that gradients are on for them, though they are off where the function is called."""
@@ -106,7 +106,7 @@ class Recording:
     random: bool = False
     numbers: tuple[Any, ...] = ()
     grads: Grads = Grads()
-    spent: tuple[int, ...] = ()
+    spent: Mapping[int, str] = field(default_factory=dict)
     elements: Mapping[str, int] = field(default_factory=dict)
     differentiated: tuple[int, ...] = ()
     written: tuple[int, ...] = ()

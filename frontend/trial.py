@@ -134,6 +134,7 @@ class Second(Recorder):
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None]):
         first, self._sizes = arguments.first, arguments.sizes
         self._calls, self._originals = first.recorder.calls, [t for _, _, t in arguments.tensors]
+        self._spends = bool(first.recording.spent)
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
@@ -151,6 +152,12 @@ class Second(Recorder):
             raise Unsupported("the run called other ops when it was repeated")
         writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
         return replace(recording, tensors=(*self._originals, *recording.tensors[len(self._originals):]), writebacks=writebacks)
+
+    def _spent(self, result: torch.Tensor) -> str:
+        """As in the first run: what autograd keeps of stand-ins can't be looked at."""
+        if self._spends:
+            raise Unsupported("a result of symbolic sizes, from which a backward pass raises")
+        return ""
 
     def before(self, function, args, kwargs):
         self._moving = self._is_move(function, args)

@@ -16,9 +16,11 @@ import linecache
 import random
 import re
 import sys
+import tempfile
 import textwrap
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Iterator, Sequence
 
@@ -422,4 +424,5 @@ if __name__ == "__main__":
     parser.add_argument("--smallest", action="store_true", help="reduce programs that come out wrong")
     warnings.simplefilter("ignore")
     given = parser.parse_args()
+    smelt.config.report_dir = Path(tempfile.mkdtemp())
     sys.exit(main(given.count, given.first, given.smallest))

@@ -545,3 +545,36 @@ def gradient_cleared_without_a_look(compile):
         return x * w
     for _ in range(3):
         yield backward(f(tensor(4)))
+
+
+def gradient_after(write):
+    """A program whose function writes to what the gradient of its result needs."""
+    def body(compile):
+        def f(x, inner):
+            h = x * 1 if inner else x
+            y = h.sin()
+            write(h)
+            return y * 2
+        f = compile(f)
+        for inner in (True, False) * 3:
+            x = leaf(4)
+            yield outcome(lambda: backward(f(x, inner)))
+    body.__name__ = f"gradient_needs_what_{write.__name__}"
+    body.__module__ = __name__
+    return program(body)
+
+
+@gradient_after
+def is_written_to_detached(t):
+    t.detach().mul_(2)
+
+
+@gradient_after
+def is_written_to_without_gradients(t):
+    with torch.no_grad():
+        t.mul_(2)
+
+
+@gradient_after
+def is_written_to_uncounted(t):
+    t.data.mul_(2)
