@@ -19,8 +19,8 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     Runs under the caller's grad mode: on inputs that require grad, torch's autograd differentiates the evaluation.
     `precise`: dtypes among the attributes are widened too, so that widened inputs are computed with in float64 all through;
     random numbers are those that are drawn otherwise.
-    `noise`: every float that is computed is made larger or smaller by its last bit or so, at random, as other roundings
-    might have: the outputs then tell how far honest roundings carry (Monte Carlo arithmetic).
+    `noise`: every float that is computed, or is one of many that an op adds up, is made larger or smaller by its last bit or
+    so, at random, as other roundings might have: the outputs then tell how far honest roundings carry (Monte Carlo arithmetic).
     """
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
@@ -40,7 +40,10 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
     last = {i: v for v in graph.values for i in v.operands}
     kept = set(graph.outputs)
     for v in graph.values:
-        env[v] = run(v, [env[i] if isinstance(i, Value) else i for i in v.inputs], sizes, precise)
+        operands = [env[i] if isinstance(i, Value) else i for i in v.inputs]
+        if noise is not None and _adds_up(v):
+            operands = [disturbed(x, noise) for x in operands]
+        env[v] = run(v, operands, sizes, precise)
         if noise is not None:
             env[v] = disturbed(env[v], noise)
         if v in leaves:
@@ -51,6 +54,11 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
             if last[i] is v and i not in kept:
                 env.pop(i, None)
     return [env[o] for o in graph.outputs]
+
+
+def _adds_up(v: Value) -> bool:
+    """Whether an op rounds many times on the way to its result."""
+    return v.op.kind in ("contract", "composite") or v.op.combine in ("sum", "prod")
 
 
 def _leaf(x: torch.Tensor) -> torch.Tensor:

@@ -363,10 +363,10 @@ class CompiledFunction:
     def _keep_beginning(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> bool:
         """Let the calls that come to the same answers as a run be eager, and no others. False if the run read nothing before
         it became clear that it is eager."""
-        beginning = run.recorder.beginning()
-        if not beginning.readings:
-            return False
         try:
+            beginning = run.recorder.beginning()
+            if not beginning.readings:
+                return False
             guards = self._guards(run, beginning, early_names(run.recorder.numbers, ()))
             if not self._holds(run, guards, args, kwargs):
                 return False

@@ -228,6 +228,12 @@ class Differentiating:
                 left.append((base.input, slot.now))
         return left
 
+    def fetch(self) -> None:
+        """Make inputs of what the run found in the slots of inputs that it looked at."""
+        for slot in list(self.slots.values()):
+            if slot.looked and slot.before is not None and any(slot.leaf is t for t in self._tensors):
+                self._alias(slot.before)
+
     def _owner(self, leaf: torch.Tensor, results: Sequence[torch.Tensor]) -> Base | None:
         """The memory of an input whose `.grad` was touched; None for a tensor that the run made and kept to itself."""
         known = self._memory.find(leaf)

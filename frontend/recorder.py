@@ -649,7 +649,10 @@ class Recorder:
         return made.pop()
 
     def beginning(self) -> Recording:
-        """What was recorded up to the last reading, without the backward passes after it."""
+        """What was recorded up to the last reading, without the backward passes after it.
+
+        Raises Unsupported where that can't be told."""
+        self._grads.fetch()
         readings = self._readings.all
         while readings and readings[-1].gives:
             readings = readings[:-1]

@@ -246,7 +246,10 @@ def _same_fact(a: Any, b: Any) -> bool:
 def check(made: RandomProgram, **options) -> dynamics.Outcome:
     """The compiled run, held against the plain one."""
     with dynamics.harness.created() as functions:
-        ours = observe(made.program, lambda function=None: smelt.compile(function, **options))
+        try:
+            ours = observe(made.program, lambda function=None: smelt.compile(function, **options))
+        except Exception as error:
+            return dynamics.harness.outcome_of(functions, f"raises {type(error).__name__}: {error}")
     return dynamics.harness.outcome_of(functions, next(_wrong(ours, made), ""))
 
 

@@ -355,3 +355,17 @@ def assertions_of_torch(compile):
         return x * n
     for n in (1, 1, 2, 0, 3, -1):
         yield outcome(f, X, n)
+
+
+@program
+def error_after_a_gradient_is_looked_at(compile):
+    w = torch.ones(3, requires_grad=True)
+
+    @compile
+    def f(x):
+        found = w.grad
+        return (x * w).unfold(0, 2, 1), found
+    for n in (3, 1, 3):
+        yield outcome(f, torch.ones(3)[:n])
+        w.grad = torch.ones(3)
+        yield outcome(f, torch.ones(3)[:n])
