@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from threading import get_ident
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -75,6 +75,15 @@ _MAKERS: dict[Callable, Callable[..., bool]] = {
     _T.new_tensor: lambda tensor, data, *more: _is_numbers(data)}
 #: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
 _BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpow__, _T.__ipow__, _T.float_power}
+#: Calls, by their names, whose gradient torch can compute with symbolic whole numbers among the arguments: it keeps no list of
+#: these. All others get whole numbers as they are, where they are differentiated.
+_KEEP_NO_LIST = frozenset((
+    "__getitem__ __setitem__ select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose permute movedim diagonal "
+    "tril triu unfold topk sum mean cumsum chunk kthvalue sort argmax argmin softmax log_softmax amax amin size "
+    "__add__ __radd__ __iadd__ add add_ __sub__ __rsub__ __isub__ sub sub_ rsub __mul__ __rmul__ __imul__ mul mul_ "
+    "__truediv__ __rtruediv__ __itruediv__ div div_ true_divide __mod__ remainder fmod __floordiv__ floor_divide "
+    "clamp clamp_ clamp_min clamp_max clip maximum minimum where masked_fill masked_fill_ fill_ lerp lerp_ addcmul addcdiv addmm "
+    "__gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne new_zeros new_ones new_full new_empty zeros_like full_like").split())
 #: In-place ops that do not look at what they write over.
 _OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
 
@@ -94,6 +103,8 @@ class Recorder:
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
+    #: Whether the run's results may be given to a caller, who may differentiate them.
+    differentiated_later = True
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, elements: bool = True, symbolic: Callable[[str], bool] = lambda line: False,
@@ -815,6 +826,8 @@ class _Api(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
         function, args, kwargs = _with_numbers(function, args, kwargs)
+        if recorder.differentiated_later and _keeps_lists(function, args, kwargs):
+            args, kwargs = fixed((args, kwargs))
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
         if function in _GRAD:
@@ -869,6 +882,24 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     if function in (_T.__getitem__, _T.__setitem__):
         return function, _lists_fixed(args), kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether autograd may keep a list with a symbolic whole number, which its backward takes for plain ones."""
+    if getattr(function, "__name__", "") in _KEEP_NO_LIST or not torch.is_grad_enabled():
+        return False
+    given = list(_leaves((args, kwargs)))
+    whole = any(isinstance(g, torch.SymInt) and is_symbolic(g) for g in given)
+    return whole and any(isinstance(g, torch.Tensor) and g.requires_grad for g in given)
+
+
+def _leaves(part: Any) -> Iterator[Any]:
+    """What is in tuples, lists and dicts."""
+    if type(part) in (tuple, list, dict):
+        for p in part.values() if type(part) is dict else part:
+            yield from _leaves(p)
+    else:
+        yield part
 
 
 def _lists_fixed(part):

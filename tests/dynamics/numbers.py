@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -315,3 +316,14 @@ def number_shared_by_two_places(compile):
     for a, b, k in ((1.5, 1.5, 1.5), (2.5, 2.5, 2.5), (2.5, 3.5, 1.0), (4.5, 3.5, 2.0), (5.5, 6.5, 7.5)):
         options.update(a=a, b=b)
         yield f(X, k)
+
+
+@program
+def numbers_in_lists_that_a_gradient_keeps(compile):
+    """Autograd keeps shifts, repetitions, paddings and sizes of parts, and its backward takes them for plain numbers."""
+    functions = [lambda x, k: x.roll(k, 0), lambda x, k: x.repeat(k), lambda x, k: F.pad(x, (k, 0)), lambda x, k: x.split(k)[0],
+                 lambda x, k: torch.as_strided(x * 1, (k, 2), (1, 1)), lambda x, k: x.tile(k),
+                 lambda x, k: F.conv1d(x.reshape(1, 1, -1), tensor(1, 1, 2), padding=k), lambda x, k: x[:k].expand(2, k)]
+    for f in map(compile, functions):
+        for k in (1, 2, 3, 2):
+            yield backward(f(leaf(5), k))
