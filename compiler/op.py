@@ -25,7 +25,7 @@ class Op:
                 "view"       out[i] = in[index(i)]: reads its input elsewhere, computes nothing
                 "source"     out[i] = scalar(i): constants, arange
                 "reduce"     combines its input along attrs["dim"] (a tuple of non-negative ints) with `combine`
-                "gather"     reads its first input at places that other inputs say (scalar with loads; see compiler/ops/indexing.py)
+                "gather"     reads its first input at places that other inputs say (scalar with loads; see ops/indexing.py)
                 "contract"   a matrix product
                 "composite"  made of other ops; `decompose` says how
                 "opaque"     one torch call

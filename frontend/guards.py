@@ -310,7 +310,8 @@ def metadata(t: torch.Tensor) -> dict[str, Any]:
     """What a program is specialised to of a tensor, by name."""
     plain = has_strides(t)
     return {"type": type(t).__name__, "dtype": t.dtype, "layout": t.layout, "shape": tuple(t.shape) if plain else None,
-            "strides": t.stride() if plain else None, "device": t.device, "requires_grad": t.requires_grad, "is_inference": t.is_inference()}
+            "strides": t.stride() if plain else None, "device": t.device, "requires_grad": t.requires_grad,
+            "is_inference": t.is_inference()}
 
 
 def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:

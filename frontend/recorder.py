@@ -78,12 +78,13 @@ _BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpo
 #: Calls, by their names, whose gradient torch can compute with symbolic whole numbers among the arguments: it keeps no list of
 #: these. All others get whole numbers as they are, where they are differentiated.
 _KEEP_NO_LIST = frozenset((
-    "__getitem__ __setitem__ select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose permute movedim diagonal "
-    "tril triu unfold topk sum mean cumsum chunk kthvalue sort argmax argmin softmax log_softmax amax amin size "
+    "__getitem__ __setitem__ select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose permute movedim "
+    "diagonal tril triu unfold topk sum mean cumsum chunk kthvalue sort argmax argmin softmax log_softmax amax amin size "
     "__add__ __radd__ __iadd__ add add_ __sub__ __rsub__ __isub__ sub sub_ rsub __mul__ __rmul__ __imul__ mul mul_ "
     "__truediv__ __rtruediv__ __itruediv__ div div_ true_divide __mod__ remainder fmod __floordiv__ floor_divide "
     "clamp clamp_ clamp_min clamp_max clip maximum minimum where masked_fill masked_fill_ fill_ lerp lerp_ addcmul addcdiv addmm "
-    "__gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne new_zeros new_ones new_full new_empty zeros_like full_like").split())
+    "__gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne new_zeros new_ones new_full new_empty zeros_like "
+    "full_like").split())
 #: In-place ops that do not look at what they write over.
 _OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
 
@@ -639,8 +640,9 @@ class Recorder:
             if id(tensor) not in entries:
                 siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
+        met = zip(self._memory.inputs, self._tensors, self._before)
         writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
-                           for base, tensor, (_, _, version) in zip(self._memory.inputs, self._tensors, self._before) if base.version)
+                           for base, tensor, (_, _, version) in met if base.version)
         grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
@@ -877,7 +879,8 @@ def _sized(call: _Call) -> bool:
 
 def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:
     """A call of torch's API as it can be made where symbolic numbers are among the arguments."""
-    if function in (torch.tensor, torch.as_tensor) and len(args) == 1 and is_symbolic(args[0]) and kwargs.keys() <= {"dtype", "device"}:
+    plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
+    if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
         return torch.full, ((), *args), kwargs
     if function in (_T.__getitem__, _T.__setitem__):
         return function, _lists_fixed(args), kwargs

@@ -71,7 +71,7 @@ class Arguments:
     places      id of every container and tensor -> expression for it in terms of `args` and `kwargs`
     leaves      the same expressions of all numbers -> their values
     call        (args, kwargs) as they are to be recorded, with stand-ins for some: symbolic numbers, tensors of symbolic sizes
-    standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is to be there in the run)
+    standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is there in the run)
     remade      tuples with others in them, which are remade for the run, as (new, the call's own)
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """

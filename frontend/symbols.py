@@ -469,8 +469,9 @@ class Int(_Number, torch.SymInt):
 
 
 #: What the classes have of `object` and of their own.
-_KEPT = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__", "__subclasshook__",
-         "__dir__", "__doc__", "__sizeof__", "__reduce__", "__getstate__", "__getnewargs__", "__getformat__", "__dict__", *vars(_Number)}
+_KEPT = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__",
+         "__subclasshook__", "__dir__", "__doc__", "__sizeof__", "__reduce__", "__getstate__", "__getnewargs__", "__getformat__",
+         "__dict__", *vars(_Number)}
 
 
 def _add_operators() -> None:

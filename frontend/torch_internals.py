@@ -51,8 +51,8 @@ _no_dispatch = _take("torch._C._DisableTorchDispatch", "to fill tensors made of 
 _no_function = _take("torch._C.DisableTorchFunction", "to fill tensors made of symbolic numbers")
 
 # Autograd
-PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for transforms, "
-                      "which guards have ruled out", needed=False) or torch.autograd.Function
+PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for "
+                      "transforms, which guards have ruled out", needed=False) or torch.autograd.Function
 
 _take("torch.autograd._engine_run_backward", "to see the backward passes of a run")
 #: where a tensor keeps the hooks that run when a gradient arrives at it

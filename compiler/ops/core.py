@@ -55,8 +55,9 @@ def constant(*, data, shape, dtype, device):
 register(Op("constant", "opaque", "A small tensor of given numbers.",
             lambda inputs, a: TensorType(tuple(a["shape"]), a["dtype"], a["device"]), meaning=constant,
             gradient=lambda b, v, g: (),
-            samples=lambda: [((), {"data": (1.5, -0.0, 2.0, 4.0), "shape": (2, 2), "dtype": torch.float32, "device": torch.device("cpu")}),
-                             ((), {"data": (3, -1), "shape": (2,), "dtype": torch.int64, "device": torch.device("cpu")})]))
+            samples=lambda: [((), {"data": data, "shape": shape, "dtype": dtype, "device": torch.device("cpu")})
+                             for data, shape, dtype in (((1.5, -0.0, 2.0, 4.0), (2, 2), torch.float32),
+                                                        ((3, -1), (2,), torch.int64))]))
 
 
 register(Op("item", "opaque", "One result of an op that has several.",
@@ -214,4 +215,5 @@ register(Op("function", "opaque", "A custom autograd.Function, run by torch.", g
 register(Op("call_taped", "opaque", "An op run under torch's autograd, keeping its tape.", given_type, meaning=call_taped,
             gradient=_call_gradient))
 register(Op("call_backward", "opaque", "torch's gradient of a taped op.", given_type, meaning=call_backward))
-register(Op("call_gradient", "opaque", "torch's gradient of an op, which is run again for it.", given_type, meaning=call_gradient))
+register(Op("call_gradient", "opaque", "torch's gradient of an op, which is run again for it.", given_type,
+            meaning=call_gradient))
