@@ -293,6 +293,8 @@ class Recorder:
             raise Unsupported(f"writes to a tensor whose size depends on the values ({op.key})")
         if op.silent:
             raise Unsupported(f"calls an op that only has an effect ({op.key})")
+        if op.packet == "_ctc_loss":
+            raise Unsupported("gives memory that it leaves unwritten in part (_ctc_loss)")
         if op.packet in ("_conj", "_neg_view"):
             raise Unsupported(f"a tensor whose sign is kept aside ({op.key})")
         if op.seeded and any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):

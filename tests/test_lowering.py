@@ -29,13 +29,13 @@ class Kernels:
     parts = staticmethod(parts_for_threads)
 
     @staticmethod
-    def use_library(m, n, k, dtype):
+    def use_library(batch, m, n, k, dtype):
         return False
 
 
 class Library(Kernels):
     @staticmethod
-    def use_library(m, n, k, dtype):
+    def use_library(batch, m, n, k, dtype):
         return True
 
 
