@@ -36,7 +36,9 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     rng         "torch": the random numbers that eager would draw, also of dropout; "fast": others of the same distributions,
                 computed inside the kernels from one seed that each call takes from torch's generator, so that
                 torch.manual_seed makes them reproducible (the recorded call itself draws eager's)
-    mode        None or "default"
+    mode        None or "default". On a GPU also "reduce-overhead": programs are replayed as CUDA graphs; "max-autotune": that,
+                with kernels cut as was measured to be fastest, which is kept on disk; "max-autotune-no-cudagraphs": the
+                second without the first
     disable     give back the function as it is
 
     Raises ValueError for an option that has no such value, TypeError for something that cannot be called.
