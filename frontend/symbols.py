@@ -321,12 +321,17 @@ def own(value: Any) -> Any:
 @contextmanager
 def wrapped_numbers_filled() -> Iterator[None]:
     """Tensors that torch makes of symbolic numbers hold their values: of itself it leaves NaN in them, for autograd to save."""
+    def get(tensor: torch.Tensor) -> Any:
+        if WRAPPED_NUMBER not in vars(tensor):
+            raise AttributeError(WRAPPED_NUMBER)
+        return vars(tensor)[WRAPPED_NUMBER]
+
     def put(tensor: torch.Tensor, number: Any) -> None:
         vars(tensor)[WRAPPED_NUMBER] = number
         if is_symbolic(number):
             with without_modes():
                 tensor.fill_(number.node.value)
-    setattr(torch.Tensor, WRAPPED_NUMBER, property(lambda tensor: vars(tensor)[WRAPPED_NUMBER], put))
+    setattr(torch.Tensor, WRAPPED_NUMBER, property(get, put))
     try:
         yield
     finally:
