@@ -175,7 +175,7 @@ def without_zero_divisors(name, inputs, attrs):
 
 #: dtypes in which torch's CPU kernel of an op rounds more often than its other kernels do, or not to nearest
 ROUNDS_MORE = {"sigmoid_backward": [torch.float16], "logit_backward": [torch.float16, torch.bfloat16],
-               "sqrt": [torch.float64]}
+               "sqrt": [torch.float32, torch.float64]}
 
 
 def strided_result(name, inputs, attrs):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smelt import config
-from smelt.compiler import Builder, Graph, TensorType
+from smelt.compiler import Builder, Graph, TensorType, parse
 from smelt.compiler.dims import Sym, expr, expr_of
 from smelt.compiler.evaluate import evaluate
 from smelt.compiler.instantiate import instantiate
@@ -192,6 +192,23 @@ def test_hints_of_large_sizes(name):
     """Kernels that are cut for several threads, and tiles for long rows, are right at small sizes too."""
     write, shapes = TWO[name]
     check(instantiate(graph_of(write, *shapes), LARGE), *PAIRS)
+
+
+PADDED = """
+graph f[s0 >= 2 as 12, s1 >= 2 as 7](%x: f32[s0*2,s1,4], %sizes: f32[s0,s1]) {
+  %rows = permute(%x, dims=(1, 0, 2)) : f32[s1,s0*2,4]
+  %apart = reshape(%rows, shape=(1, s1, s0, 8)) : f32[1,s1,s0,8]
+  %padded = pad(%apart, low=(2, 0, 0, 0), high=(0, 0, 0, 0), interior=(0, 0, 0, 0), value=0) : f32[3,s1,s0,8]
+  return %padded
+}
+"""
+
+
+@pytest.mark.parametrize("isa", ["auto", "avx2", "scalar"])
+def test_vectors_that_are_all_padding_or_none(isa, monkeypatch):
+    """Their elements are read one by one, under one condition: gcc 12 lost them where it was inside that loop."""
+    monkeypatch.setattr(config, "isa", isa)
+    check(parse(PADDED), *PAIRS)
 
 
 @pytest.mark.parametrize("isa", ["avx2", "scalar"])

@@ -270,11 +270,12 @@ class Body:
     def _gather(self, w: Writer, s: Load, raw: Vector, p: str, live: bool) -> str:
         """Read lane by lane."""
         lanes = self.names.fresh(s.name + "_lanes")
-        guard = [f"{self.c_names[s.guard]}[{'k' if s.guard in self.along else 0}]"] if s.guard else []
-        conditions = guard + ["live[k]"] * live
-        w.line(f"{raw} {lanes}{' = {}' if conditions else ''};")
-        w.line(f"for (long k = 0; k < {self.lanes}; k++) " + (f"if ({' && '.join(conditions)}) " if conditions else "")
-               + f"{lanes}[k] = {p}[{self.place(s.index, 'k')}];")
+        guard, varies = self.c_names.get(s.guard, ""), s.guard in self.along
+        all_or_none = f"if ({guard}[0]) " if guard and not varies else ""
+        conditions = [f"{guard}[k]"] * varies + ["live[k]"] * live
+        each = f"if ({' && '.join(conditions)}) " if conditions else ""
+        w.line(f"{raw} {lanes}{' = {}' if all_or_none or each else ''};")
+        w.line(f"{all_or_none}for (long k = 0; k < {self.lanes}; k++) {each}{lanes}[k] = {p}[{self.place(s.index, 'k')}];")
         return lanes
 
     def _store(self, w: Writer, s: Store, live: bool) -> None:
