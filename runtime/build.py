@@ -24,7 +24,9 @@ from ..errors import BuildError
 
 #: Rounding as written (no contraction, no reassociation), integers wrap; errno and trap flags are of no use to kernels. What
 #: is to be a vector is written as one: gcc 12, where it makes vectors of its own, loses lanes of a loop with a condition.
-FLAGS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fno-tree-vectorize", "-ffp-contract=off", "-fwrapv", "-fPIC", "-shared", "-w")
+#: Vectors of an unrolled loop are computed side by side: one alone is a long chain of operations that wait for each other.
+FLAGS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fPIC", "-shared", "-w",
+         "-fno-tree-vectorize", "-fschedule-insns", "-fsched-pressure")
 LIBRARIES = ("-nostdlib", "-lm", "-lgcc")
 OUTPUT_LINES = 20  # of a failed compiler, in the error
 

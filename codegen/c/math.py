@@ -51,10 +51,11 @@ for _name in ONE_OPERAND + TWO_OPERANDS:
     HELPERS[_name] = lambda t, isa, name=_name, operands=_operands: _library(name, t, operands)
 
 
-# e**x = 2**t * e**r with t = round(x / ln 2), |r| <= ln 2 / 2.
+# e**x = 2**t * e**r with t = round(x / ln 2), |r| <= ln 2 / 2. `turned` is t + 1.5 * 2**23, whose last bits are t: shifted to
+# the left they are an exponent.
 
 _REDUCE = """
-    const $T t = fma_$T(x, splat_$T(1.44269504f), splat_$T(0x1.8p23f)) - 0x1.8p23f;
+    const $T turned = fma_$T(x, splat_$T(1.44269504f), splat_$T(0x1.8p23f)), t = turned - 0x1.8p23f;
     const $T r = fma_$T(t, splat_$T(1.9046542e-9f), fma_$T(t, splat_$T(-0.693147182f), x));"""
 #: (e**r - 1 - r) / r**2
 _EXP_TAIL = polynomial("r", "0.5f", "0.16666518f", "0.041666206f", "0.0083689177f", "0.0013950538f")
@@ -62,15 +63,17 @@ _EXP_TAIL = polynomial("r", "0.5f", "0.16666518f", "0.041666206f", "0.0083689177
 
 @helper("scale")
 def _scale(t: Vector, isa: Isa) -> str:
-    """x * 2**n for a whole number n up to 250, rounded once; n far below the smallest exponent gives 0."""
-    head = "static inline $T scale_$T($T x, $T n)"
+    """x * 2**n, rounded once, for a whole number n from -2**8 (float64: -2**11) to the largest exponent; `turned` is n + 1.5 *
+    2**23 (float64: 2**52)."""
+    head = "static inline $T scale_$T($T x, $T turned)"
+    digits, one = (23, "0x3f800000") if t.bits == 32 else (52, "0x3ff0000000000000")
     if isa.name == "avx512" and t.bytes == 64:
-        return head + f" {{ return __builtin_ia32_scalef{'ps' if t.bits == 32 else 'pd'}512_mask(x, n, ($T){{}}, -1, 4); }}"
-    bias, digits = (127, 23) if t.bits == 32 else (1023, 52)
+        suffix, whole = ("ps", "0x1.8p23f") if t.bits == 32 else ("pd", "0x1.8p52")
+        return head + f" {{ return __builtin_ia32_scalef{suffix}512_mask(x, turned - {whole}, ($T){{}}, -1, 4); }}"
     return head + f"""
 {{
-    const $I whole = $I_from_$T(n), half = whole >> 1, none = {{}};
-    return x * ($T)(max_$I(half + {bias}, none) << {digits}) * ($T)(max_$I(whole - half + {bias}, none) << {digits});
+    const $I n = ($I)turned, half = n >> 1; // in two steps: 2**n itself may be no number
+    return x * ($T)(((n - half) << {digits}) + {one}) * ($T)((half << {digits}) + {one});
 }}"""
 
 
@@ -81,22 +84,23 @@ _LONG_EXP_TAIL = polynomial("r", *(repr(1 / math.factorial(n)) for n in range(2,
 @helper("exp")
 def _exp(t: Vector, isa: Isa) -> str:
     if t.bits == 64:
-        lowest, far, highest = "-746.0", "-3000.0", "710.0"
+        lowest, highest = "-746.0", "710.0"
         parts = """
-    const $T t = fma_$T(x, splat_$T(1.4426950408889634), splat_$T(0x1.8p52)) - 0x1.8p52;
+    const $T turned = fma_$T(x, splat_$T(1.4426950408889634), splat_$T(0x1.8p52)), t = turned - 0x1.8p52;
     const $T r = fma_$T(t, splat_$T(-2.3190468138462996e-17), fma_$T(t, splat_$T(-0.6931471805599453), x));"""
         tail, one = _LONG_EXP_TAIL, "1.0"
     else:
-        lowest, far, highest = "-104.0f", "-400.0f", "89.0f"
+        lowest, highest = "-104.0f", "89.0f"
         parts, tail, one = _REDUCE, _EXP_TAIL, "1.0f"
     return f"""
 static inline $T exp_$T($T x)
 {{
     // Beyond these limits the result is infinite or 0; a NaN passes. Underflow takes processors a hundred times as long as
-    // a result that is far from a number, so what is 0 is made that.
-    x = select_$T(lt_$T(x, splat_$T({lowest})), splat_$T({far}), lower_$T(splat_$T({highest}), x));{parts}
+    // other results, so what will be 0 is not computed.
+    const $M zero = lt_$T(x, splat_$T({lowest}));
+    x = lower_$T(splat_$T({highest}), select_$T(zero, ($T){{}}, x));{parts}
     const $T tail = {tail};
-    return scale_$T(fma_$T(fma_$T(tail, r, splat_$T({one})), r, splat_$T({one})), t);
+    return select_$T(zero, ($T){{}}, scale_$T(fma_$T(fma_$T(tail, r, splat_$T({one})), r, splat_$T({one})), turned));
 }}"""
 
 
@@ -108,7 +112,7 @@ static inline $T expm1_$T($T given)
     const $T x = upper_$T(splat_$T(-40.0f), lower_$T(splat_$T(89.0f), given));{_REDUCE}
     const $T tail = {_EXP_TAIL};
     // 2**t itself may overflow where the result does not: half of everything.
-    const $T p = fma_$T(tail, r * r, r), half = scale_$T(splat_$T(0.5f), t);
+    const $T p = fma_$T(tail, r * r, r), half = ($T)((($I)turned << 23) + 0x3f000000);
     return select_$T(lt_$T(abs_$T(given), splat_$T(0x1p-24f)), given, 2.0f * fma_$T(p, half, half - 0.5f));
 }}"""
 
@@ -228,9 +232,9 @@ static inline $T erf_$T($T x)
 {{
     const $T a = lower_$T(splat_$T(4.0f), abs_$T(x)); // from 4 on the result is 1
     const $T slope = {slope};
-    const $T t = fma_$T(slope, a, splat_$T(0x1.8p23f)) - 0x1.8p23f, f = fma_$T(slope, a, -t);
+    const $T turned = fma_$T(slope, a, splat_$T(0x1.8p23f)), f = fma_$T(slope, a, 0x1.8p23f - turned); // t in its last bits
     const $T rise = {rise} * f;
-    const $T power = scale_$T(splat_$T(1.0f), t);
+    const $T power = ($T)((($I)turned << 23) + 0x3f800000);
     return ($T)(($I)fma_$T(-rise, power, 1.0f - power) | (($I)x & (-2147483647 - 1)));
 }}"""
 

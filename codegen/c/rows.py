@@ -43,7 +43,7 @@ class Rows(Reducing):
         if not p.reductions or any(self.kernel.body[i].op in ("argmax", "argmin") for i in p.reductions):
             return 1
         cost = sum(cost_of(self.kernel.body[i]) for i in p.statements)
-        count = 8 if cost <= 2 else 4 if cost <= 10 else 2
+        count = 8 if cost <= 2 else 4
         while count > 1 and (vectors < 2 * count or (vectors % count and vectors < 8 * count)):
             count //= 2
         return count
