@@ -44,6 +44,8 @@ program_limit: int = _read_count("program_limit", 16)
 path_limit: int = _read_count("path_limit", 32)
 #: Times that one path may look at tensors in Python.
 reading_limit: int = _read_count("reading_limit", 256)
+#: Bytes of large results whose memory is kept for the next ones once nothing holds it; 0: none.
+recycle: int = _read_count("recycle", 1 << 30)
 #: 1: everything runs eagerly (to find out whether smelt is at fault).
 disable: bool = _read("disable", "0") == "1"
 #: Vector instruction set of the generated C: "auto", "avx512", "avx2", "neon" or "scalar".

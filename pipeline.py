@@ -25,8 +25,8 @@ from .frontend import api
 from .frontend.backward import Derivative
 from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
-from .frontend.torch_internals import empty_strided_cpu
-from .runtime import LoadedProgram, Program, load, watch
+from .frontend.torch_internals import empty_strided_cpu, storage_uses
+from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
 from .runtime.replay import Device, Replayed, can_replay
 from .runtime.tuning import gpu_tuner
 
@@ -37,8 +37,12 @@ CLEAN = (simplify, fold, cse, dce)
 LOWER = (drop_detach, decompose, *CLEAN)
 
 
+_empty = empty_strided_cpu or empty_on(torch.device("cpu"))
+_large = Recycling(_empty, storage_uses) if storage_uses else _empty
+
+
 def _load(program: Program) -> LoadedProgram:
-    return load(program, empty_strided_cpu if program.device.type == "cpu" else None)
+    return load(program, _empty, _large) if program.device.type == "cpu" else load(program)
 
 
 def _load_all(programs: Sequence[Program]) -> list[LoadedProgram]:

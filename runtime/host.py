@@ -27,10 +27,11 @@ from typing import Any
 import torch
 
 from .frames import arena_slots_as_tensors, refs_in
-from .program import Call, Formula, Launch, Program, Ref
+from .program import Call, Formula, Launch, Program, Ref, nbytes
+from .recycling import LARGE
 
 #: What load.py gives the function; no slot may have such a name.
-HELPERS = frozenset({"torch", "empty", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
+HELPERS = frozenset({"torch", "empty", "large", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
                      "failure", "in_layout", "owned", "plans", "run"})
 
 
@@ -152,7 +153,9 @@ class _Printer:
             slot = self.program.slots[i]
             if slot.place == "output" and i not in self.made:
                 self.made.add(i)
-                self.lines.append(f"{self.names[i]} = empty({slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
+                large = any(isinstance(n, Formula) for n in slot.shape) or nbytes(slot, {}) >= LARGE
+                self.lines.append(f"{self.names[i]} = {'large' if large else 'empty'}({slot.shape!r}, {slot.strides!r}, "
+                                  f"{slot.dtype!r})")
 
     def argument(self, value) -> str:
         if isinstance(value, Ref):

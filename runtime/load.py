@@ -88,15 +88,18 @@ class LoadedProgram:
         return f"<LoadedProgram {self.program.name}: {len(self.program.steps)} steps>"
 
 
-def load(program: Program, empty: Callable[..., torch.Tensor] | None = None) -> LoadedProgram:
+def load(program: Program, empty: Callable[..., torch.Tensor] | None = None,
+         large: Callable[..., torch.Tensor] | None = None) -> LoadedProgram:
     """Build the program's source, or take it from the cache, and make the program callable.
 
-    `empty` allocates outputs: most of the cost of a small program is in there, and a caller may know a faster one.
+    `empty` allocates outputs: most of the cost of a small program is in there, and a caller may know a faster one; `large`
+    allocates those that are large, or may be.
     Raises BuildError if there is no working C compiler (no Triton), and ValueError for a program that breaks the rules of slots.
     """
     host = print_host(program)
     bound, path = {"c": _c_launches, "triton": _triton_launches}[program.language](program, host) if host.plans else ({}, None)
-    space = {**host.bound, **_helpers(program), **bound, "empty": empty or _empty_on(program.device)}
+    empty = empty or empty_on(program.device)
+    space = {**host.bound, **_helpers(program), **bound, "empty": empty, "large": large or empty}
     run = _define(program.name, host.source, space)
     _runs.add(run)
     return LoadedProgram(program, run, host.source, path)
@@ -116,7 +119,7 @@ def _triton_launches(program: Program, host: Host) -> tuple[dict[str, Any], Path
     return {name: function(step.symbol) for name, step, _ in host.plans}, path
 
 
-def _empty_on(device: torch.device) -> Callable[..., torch.Tensor]:
+def empty_on(device: torch.device) -> Callable[..., torch.Tensor]:
     """Makes a tensor of unset memory, on this device whatever the default device is."""
     def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty_strided(shape, strides, dtype=dtype, device=device)
@@ -146,7 +149,7 @@ def _define(name: str, source: str, space: dict[str, Any]) -> Callable[..., tupl
 
 def _in_layout_on(device: torch.device) -> Callable[..., torch.Tensor]:
     """Gives what a Call returned as the kernels that read it index it."""
-    empty = _empty_on(device)
+    empty = empty_on(device)
 
     def in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if tuple(value.shape) != shape or value.dtype != dtype or value.device != device:

@@ -118,13 +118,13 @@ def use_library(m: int, n: int, k: int, dtype: torch.dtype, isa: str = "auto") -
         return True
     if isa_of(isa).name == "scalar":
         return m * n * k > LIBRARY_SCALAR
-    return _library_is_good() and m * n * k > LIBRARY_WORK
+    return _library_is_good(isa_of(isa)) and m * n * k > LIBRARY_WORK
 
 
 @lru_cache
-def _library_is_good() -> bool:
-    """MKL runs at half its speed on CPUs that are not Intel's; other builds of torch have a library for their own machine."""
-    if not torch.backends.mkl.is_available():
+def _library_is_good(isa: Isa) -> bool:
+    """On CPUs that are not Intel's, MKL knows no AVX-512; other builds of torch have a library for their own machine."""
+    if isa.name != "avx512" or not torch.backends.mkl.is_available():
         return True
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
