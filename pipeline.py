@@ -13,7 +13,6 @@ from . import config
 from .tools import dump
 from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
-from .codegen.triton.backend import TritonBackend
 from .compiler.ir import Graph, TensorType
 from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
                               simplify)
@@ -27,8 +26,6 @@ from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
 from .frontend.torch_internals import empty_strided_cpu, storage_uses
 from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
-from .runtime.replay import Device, Replayed, can_replay
-from .runtime.tuning import gpu_tuner
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
 CLEAN = (simplify, fold, cse, dce)
@@ -87,8 +84,9 @@ class Compilation:
         generated = [self.step("generate", generate, graph, self.backend, landing) for graph in graphs.values()]
         loaded = self.step("build", _load_all, generated)
         for one in loaded:
-            if self.replayed and can_replay(one.program):
-                one.run = Replayed(one.program, one.run, Device(one.program.device))
+            if self.replayed:
+                from .runtime.replay import replayed  # only with a GPU
+                one.run = replayed(one.program, one.run)
         self.programs.update(zip(graphs, loaded))
 
     def run_graph(self, graph: Graph, inputs) -> tuple:
@@ -182,6 +180,8 @@ def _backend(name: str, device: torch.device, mode: str | None = None) -> Backen
     Triton's kernels run on the CPU too, in its interpreter: to test them.
     """
     if name == "triton" or (name == "auto" and device.type == "cuda"):
+        from .codegen.triton.backend import TritonBackend  # not needed elsewhere, and every import takes its time
+        from .runtime.tuning import gpu_tuner
         measured = device.type == "cuda" and mode is not None and mode.startswith("max-autotune")
         return TritonBackend(gpu_tuner(device).choose if measured else None, device)
     if device.type != "cpu":

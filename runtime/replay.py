@@ -50,6 +50,11 @@ def can_replay(program: Program) -> bool:
     return bool(program.steps) and not program.messages and not program.symbols and devices == {program.device}
 
 
+def replayed(program: Program, run: Run) -> Run:
+    """`run` of a program as a replayed one, if the program may be captured."""
+    return Replayed(program, run, Device(program.device)) if can_replay(program) else run
+
+
 class Replayed:
     """`run` of a program, called as it is. One call at a time replays."""
 

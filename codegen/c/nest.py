@@ -21,7 +21,7 @@ FETCH_AHEAD = 8192
 #: Bytes that the nearest cache holds in any case: what one pass over them has read, the next finds there.
 NEAREST_CACHE = 32 * 1024
 #: Buffers of at least so many bytes are stored past the caches.
-STREAM_FROM = 32 * 1024 * 1024
+STREAM_FROM = 8 * 1024 * 1024
 #: Work items that the parallel loops are cut into at least, where there are as many, for threads to share.
 ITEMS = 64
 
