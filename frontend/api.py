@@ -95,8 +95,8 @@ class _Run:
         given = [(name, t) for _, name, t in arguments.tensors]
         self._lines = changing.lines if symbolic and not changing.barred else ()
         self.recorder = observer.recorder = Second(arguments, observer.name_of) if isinstance(arguments, SizedArguments) else (
-            Recorder(given, observer.name_of, name, arguments.given, symbolic, self._symbolic,
-                     lambda: observer.unsupported is None))
+            Recorder(given, observer.name_of, name, arguments.given, symbolic=self._symbolic,
+                     open=lambda: observer.unsupported is None))
 
     def _symbolic(self, line: str) -> bool:
         """Whether the numbers that .item() gives at a line are to be symbolic ones."""
@@ -114,10 +114,15 @@ class _Run:
         reads = self.observer.reads.values()
         return {} if looks_at_types(reads) else {"leaves": self.arguments.leaves, "reads": number_reads(reads)}
 
+    def finish(self, result: Any) -> tuple[Rebuild, Recording]:
+        """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
+        self.observer.finish()
+        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, self.fetched.at)
+        return rebuild, self.recorder.finish(rebuild.tensors)
+
     def repeatable(self, recording: Recording) -> bool:
-        """Whether the run does nothing but compute with tensors and write to some, and so would do the same again."""
-        more = self.observer.writes or recording.readings or recording.elements or recording.spent or recording.grads != Grads()
-        return not (more or isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
+        """Whether the run can be made again for a recording alone."""
+        return not (recording.readings or isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
 
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
@@ -286,7 +291,7 @@ class CompiledFunction:
         self.varying.note([(name, t) for _, name, t in arguments.tensors])
         try:
             try:
-                self._keep(run, result, args, kwargs)
+                self._keep(run, *run.finish(result), args, kwargs)
             finally:
                 result = without_symbols(result, run.recorder.numbers, arguments)
         except (Unsupported, BuildError) as e:
@@ -304,11 +309,8 @@ class CompiledFunction:
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
 
-    def _keep(self, run: _Run, result: Any, args: tuple, kwargs: dict) -> None:
+    def _keep(self, run: _Run, rebuild: Rebuild, recording: Recording, args: tuple, kwargs: dict) -> None:
         """Keep a program for a run that went well."""
-        run.observer.finish()
-        rebuild = Rebuild(result, run.arguments.places, run.observer.outside, run.observer.writes, run.fetched.at)
-        recording = run.recorder.finish(rebuild.tensors)
         if run.repeatable(recording) and self._keep_in_symbols(run, recording, args, kwargs):
             return
         guards = self._guards(run, recording, early_names(run.recorder.numbers, rebuild.numbers))
@@ -326,7 +328,8 @@ class CompiledFunction:
         places = self.varying.symbols(tensors)
         if not places:
             return False
-        first, changing = First(run.recorder, recording, len(tensors)), self._changing or Changing()
+        first = First(run.recorder, recording, len(tensors), run.observer.changed)
+        changing = self._changing or Changing()
 
         def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager) -> None:
             again = result = None
@@ -335,9 +338,11 @@ class CompiledFunction:
                 arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
                                            sizes=sizes, symbolic=changing.arguments)
                 again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found, False)
-                with undone(first), StandIns(changing, arguments), composites, again.observer, again.recorder:
-                    result = _called(self._function, arguments)
-                self._keep(again, result, args, kwargs)
+                with undone(first):
+                    with StandIns(changing, arguments), composites, again.observer, again.recorder:
+                        result = _called(self._function, arguments)
+                    finished = again.finish(result)
+                self._keep(again, *finished, args, kwargs)
             except (Unsupported, BuildError):
                 raise
             except Exception as error:

@@ -36,6 +36,9 @@ class Slot:
         return self.now is not self.before or self.put and not self.looked
 
 
+_NO_SLOT = Slot(torch.empty(0), None, None)
+
+
 @dataclass(eq=False)
 class Pass:
     """A backward pass under way: the tensors that it gives gradients for, as values; with the slots that they are added
@@ -62,6 +65,8 @@ class Differentiating:
         self._note = note
         self.slots: dict[int, Slot] = {}
         self.unhooked: dict[int, torch.Tensor] = {}  # leaves whose hooks would have run
+        #: for each pass, what arrived: (whether it was added to what was in the slot, its type)
+        self.passes: list[list[tuple[bool, TensorType] | None]] = []
         self._freed = False
         self.entered: int | None = None  # how many values there were when a backward pass was asked for
 
@@ -145,12 +150,17 @@ class Differentiating:
             self._alias(slot.now)
         return slot
 
+    def arrived(self, call: Pass, results: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """The gradients that the engine gave for each of `wrt`, be it as its results or in the slots."""
+        if not call.slots:
+            return list(results)
+        return [slot.leaf.grad if self._arrived(slot, version) else None for slot, version in zip(call.slots, call.versions)]
+
     def record(self, call: Pass, results: Sequence[torch.Tensor | None], keep: bool) -> None:
-        """The engine has run: `results` are its gradients, none where they went to the slots."""
+        """The engine has run, and gave these gradients."""
         self._freed |= not keep
-        if call.slots:
-            results = [slot.leaf.grad if self._arrived(slot, version) else None
-                       for slot, version in zip(call.slots, call.versions)]
+        self.passes.append([None if r is None else (r is slot.now, type_of(r)) for r, slot in
+                            zip(results, call.slots or [_NO_SLOT] * len(results))])
         found = [k for k, r in enumerate(results) if r is not None]
         if not found:
             return

@@ -6,7 +6,7 @@ there to what was read, Python can do a little, exactly. So the number is a symb
 from __future__ import annotations
 
 import operator
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import torch
 
@@ -24,19 +24,20 @@ _ARITHMETIC = {"add": ("{} + {}", operator.add), "sub": ("{} - {}", operator.sub
 
 class Elements:
     """`tensors` are the graph's first inputs, in order; `inputs` the names for them in what the numbers are computed of.
-    `wanted`: whether there are to be any."""
+    `held`: the numbers in them, by place, as they were when the run began; read off them where it is None."""
 
-    def __init__(self, b: NumberBuilder, numbers: Numbers, tensors: Sequence[torch.Tensor], wanted: bool):
-        self._wanted = wanted
+    def __init__(self, b: NumberBuilder, numbers: Numbers, tensors: Sequence[torch.Tensor],
+                 held: Mapping[int, int | float] | None = None):
         self._b, self._numbers, self._tensors = b, numbers, tensors
         self.inputs: dict[str, int] = {}
-        self._before: dict[int, int | float] = {}
+        self.held: dict[int, int | float] = dict(held or {})
+        self._known = held is not None
         self._nodes: dict[Value, Node] = {}
 
     def add_input(self, k: int, tensor: torch.Tensor) -> None:
         """Input k, before the run does anything to it."""
-        if self._wanted and tensor.numel() == 1 and tensor.dtype in _READ and tensor.device.type == "cpu":
-            self._before[k] = tensor.item()
+        if not self._known and tensor.numel() == 1 and tensor.dtype in _READ and tensor.device.type == "cpu":
+            self.held[k] = tensor.item()
 
     def read(self, value: Value, found: int | float) -> "Float | Int | None":
         """The number in a tensor of one element, which was `found` there; None where only the program can tell it."""
@@ -81,9 +82,9 @@ class Elements:
         are one number: an optimiser's counters."""
         if value not in self._nodes:
             k = next((k for k, v in enumerate(self._b.inputs[:len(self._tensors)]) if v is value), None)
-            if k not in self._before:
+            if k not in self.held:
                 return None
-            name, before = f"in{k}", self._before[k]
+            name, before = f"in{k}", self.held[k]
             self.inputs[name] = k
             node = self._numbers.number(f"{name}.item()", before, f"{value.name}.item()", needs=(name,)).node
             first = next((n for n in self._nodes.values() if same(n.value, before)), None)

@@ -66,7 +66,8 @@ class Logs:
             keys = (next(k for k, v in zip(*holder.expected) if v is container),)
         if place is None:
             return False
-        loads, puts = list(self._loads_of(place)), (STORED,) if isinstance(container, dict) else _APPENDS
+        puts = (STORED,) if isinstance(container, dict) else _APPENDS
+        loads = [done for done in self._loads_of(place) if not (keys and len(done) > 1 and done[0] != keys[0])]  # of other items
         return bool(loads) and all(len(done) == len(keys) + 1 and done[-1] in puts for done in loads)
 
     def _loads_of(self, place: Read) -> Iterator[tuple]:

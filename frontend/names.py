@@ -14,7 +14,7 @@ _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FRO
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
 #: See `uses`.
-STORED = "[...] ="
+STORED, OTHER = "[...] =", "..."
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
@@ -103,7 +103,8 @@ def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
     """Every instruction that loads something by its name: offset -> (instruction, name, what is done with it at once).
 
     The last is (keys..., method) where constant keys are looked up in it, one after the other, and then a method is called;
-    (keys..., STORED) where an item is set in what was found so; else ()."""
+    (keys..., STORED) where an item is set in what was found so; (keys..., OTHER) where something else is done with what was
+    found; without keys, ()."""
     instructions = list(dis.get_instructions(code))
     return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + 12]))
             for n, i in enumerate(instructions) if i.opname in _LOADS}
@@ -117,7 +118,9 @@ def _chain(following: list[dis.Instruction]) -> tuple:
             return (*keys, this.argval)
         if this.opname in _SIMPLE and after == "STORE_SUBSCR":
             return (*keys, STORED)
+        if this.opname == "LOAD_CONST" and after == "COPY":  # an item of which more is made: d["n"] += 1
+            return (*keys, this.argval, OTHER)
         if this.opname != "LOAD_CONST" or after != "BINARY_SUBSCR":
             break
         keys.append(this.argval)
-    return ()
+    return (*keys, OTHER) if keys else ()

@@ -60,8 +60,8 @@ class Observer:
     """Observes one run of `function`; a context manager around the call.
 
     After the run, `finish()` raises Unsupported for the first effect that can't be replayed; `reads` (in the order found)
-    is what to guard, `writes` what to replay, `changing` the places that were read and written (see fetched.py), and
-    `tensors` has every tensor that the run came by, with its name.
+    is what to guard, `writes` what to replay, `changing` the places that were read and written (see fetched.py), `changed`
+    what was in all places that the run changed, and `tensors` has every tensor that the run came by, with its name.
     """
 
     def __init__(self, function: Callable, arguments: Arguments):
@@ -69,6 +69,7 @@ class Observer:
         self._applying: list[types.FrameType] = []
         self.reads: dict[tuple, Read] = {}
         self.writes: tuple[Write, ...] = ()
+        self.changed: list[Read] = []
         self.changing: set[tuple] = set()
         self.tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self.unsupported: Unsupported | None = None
@@ -174,6 +175,7 @@ class Observer:
         logs = self._logs.find(self.reads)
         for read in list(self.reads.values()):
             for write in self._writes_of(read):
+                self.changed.append(self._owned(read))
                 found.setdefault(write.place, write)
                 whole = read.kind == "contents" and write.kind in ("item", "no item")
                 self.changing.add(write.place if whole else read.found_at)
@@ -183,14 +185,17 @@ class Observer:
             if place in self.reads:
                 continue
             write = put(read, read.now())
+            self.changed.append(read)
             if surely or not unchanged(read.now(), read.expected):
                 found.setdefault(write.place, write)
             else:
                 self.reads[place] = read
         for holder, name, before in self._holders:
-            for write in self._holder_writes(holder, name, before):
+            for write, value in self._holder_writes(holder, name, before):
+                self.changed.append(Read(write.kind.removeprefix("no "), write.holder, write.key, value, write.subject))
                 found.setdefault(write.place, write)
         for name, container, before in self._containers:
+            self.changed.append(Read("contents", container, None, before, name))
             for write in container_writes(container, before, name, self._where):
                 found.setdefault(write.place, write)
         for log in logs:
@@ -210,12 +215,16 @@ class Observer:
                     missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._where)
                     self.reads.setdefault(missing.found_at, missing)
 
-    def _writes_of(self, read: Read) -> Iterator[Write]:
+    def _owned(self, read: Read) -> Read:
+        """A read of a class's attributes as one of the class, which lets them be set."""
         owner = self._owners.get(id(read.holder))
-        if owner is None:
+        return read if owner is None else replace(read, kind="attr", holder=owner)
+
+    def _writes_of(self, read: Read) -> Iterator[Write]:
+        if self._owned(read) is read:
             yield from writes_of(read)
         elif not unchanged(read.now(), read.expected):
-            yield put(replace(read, kind="attr", holder=owner), read.now())
+            yield put(self._owned(read), read.now())
 
     def _only_written(self, read: Read) -> bool:
         """Whether a guard of what is in a place was made in case it is read, and it was not."""
@@ -223,14 +232,15 @@ class Observer:
             return id(read.holder) not in self._cells
         return id(read.holder) in self._named and read.found_at not in self._surely and read.key not in self._loaded
 
-    def _holder_writes(self, holder: Any, name: str, before: dict) -> Iterator[Write]:
-        """What was set on a function, class or module."""
+    def _holder_writes(self, holder: Any, name: str, before: dict) -> Iterator[tuple[Write, Any]]:
+        """What was set on a function, class or module, each with what was there before."""
         now = vars(holder)
         for key in (*now, *(k for k in before if k not in now)):
             value = now.get(key, MISSING)
             if value is not before.get(key, MISSING) and not key.startswith("__"):
                 kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
-                yield put(Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where)), value)
+                read = Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where))
+                yield put(read, value), before.get(key, MISSING)
 
     @property
     def modes(self) -> tuple:

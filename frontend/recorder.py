@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from threading import get_ident
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -22,7 +22,7 @@ from ..errors import Unsupported
 from .bridge import replay
 from .building import NumberBuilder
 from .custom import CustomCalls
-from .differentiating import Differentiating
+from .differentiating import Differentiating, Slot
 from .elements import Elements
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
@@ -96,11 +96,13 @@ class Recorder:
     name_of     tells the name of a tensor that the run reads and did not make ("fc1.weight"), None if it has none
     name        of the graph
     numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
-    elements    whether numbers read of tensors may be symbolic ones
+    held        the numbers in the tensors that the run reads, if they are not to be read off these; see Elements
     symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
     open        tells whether the run can still become a program, as far as others than the recorder see
 
     calls       the ops called, with what they were given, to compare with another run
+    looks       what Python was told of tensors, in order: numbers and lists
+    ends        for each result, what a backward pass from it raises
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
@@ -108,8 +110,8 @@ class Recorder:
     differentiated_later = True
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
-                 numbers: Numbers | None = None, elements: bool = True, symbolic: Callable[[str], bool] = lambda line: False,
-                 open: Callable[[], bool] = lambda: True):
+                 numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
+                 symbolic: Callable[[str], bool] = lambda line: False, open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
         self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -118,12 +120,14 @@ class Recorder:
         self._memory = Memory(self._b, self._reach, self._sources)
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
-        self._elements = Elements(self._b, self.numbers, self._tensors, elements)
+        self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic = Readings(open), symbolic
         self.numbers.tell = partial(self.guarded, self._add_condition)
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
         self.calls: list[tuple] = []
+        self.looks: list[Any] = []
+        self.ends: list[str] = []
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
@@ -317,6 +321,7 @@ class Recorder:
         if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
             self._random = call.random = True
         if op.reads:
+            self.looks.append(result)
             self._add_number(call, result)
         elif _sized(call):
             self._add_sized(call, result)
@@ -395,6 +400,7 @@ class Recorder:
             _check_kind(r)
             self._memory.add(r, type_of(r), value)
         self.add_reading([v for _, v in pairs], "sizes", HOW["sizes"](*(r for r, _ in pairs)))
+
     def _answered(self, function: Callable | None = None, result: Any = None) -> Any:
         """What a call of torch's API gives the user: the symbolic number that it read, if it can take its place."""
         answer, self._answer = self._answer, None
@@ -418,7 +424,7 @@ class Recorder:
         finally:
             self._differentiates = False
         if call is not None:
-            self.guarded(self._grads.record, call, result, keep)
+            self.guarded(lambda: self._grads.record(call, self._grads.arrived(call, result), keep))
         return result
 
     def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
@@ -607,6 +613,21 @@ class Recorder:
             raise Unsupported(f"draws random numbers into a tensor that is not contiguous ({call.op.key})")
 
     @property
+    def passes(self) -> list:
+        """What the run's backward passes gave; see Differentiating."""
+        return self._grads.passes
+
+    @property
+    def held(self) -> dict[int, int | float]:
+        """The numbers in the tensors that the run read, by their place, as they were before it."""
+        return self._elements.held
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places of gradients that the run touched."""
+        return list(self._grads.slots.values())
+
+    @property
     def untouched(self) -> bool:
         """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
         return self.unsupported is None and not self._random and not self.wrote
@@ -717,7 +738,8 @@ class Recorder:
 
     def _spent(self, result: torch.Tensor) -> str:
         """What a backward pass from a result raises."""
-        return self._grads.spent(result)
+        self.ends.append(self._grads.spent(result))
+        return self.ends[-1]
 
     def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Refuse what replaying the views on another call's input would not give."""

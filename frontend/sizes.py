@@ -44,7 +44,7 @@ class Sizes(Numbers):
         self._known[name] = SizeNode(self, name, value, subject, size)
         return size
 
-    def number(self, size: Dim) -> int | torch.SymInt:
+    def given_as(self, size: Dim) -> int | torch.SymInt:
         """A size as torch takes it."""
         return size if isinstance(size, int) else torch.SymInt(self._of(size))
 
@@ -192,7 +192,7 @@ class Sized(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor, form: TensorType, sizes: Sizes, requires_grad: bool = False) -> "Sized":
-        shape, strides = map(sizes.number, form.shape), map(sizes.number, form.strides)
+        shape, strides = map(sizes.given_as, form.shape), map(sizes.given_as, form.strides)
         made = wrapper(cls, tuple(shape), tuple(strides), dtype=form.dtype, device=form.device, requires_grad=requires_grad)
         made.inner, made.form = inner, form
         return made
@@ -221,11 +221,21 @@ def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: boo
     Raises Unsupported where the real strides don't follow from the sizes.
     """
     shape = value.shape
-    strides = _view_strides(value, parts) if view else _dense_strides(shape, real)
+    return _in_strides(shape, _view_strides(value, parts) if view else _dense_strides(shape, real), real)
+
+
+def _in_strides(shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> TensorType:
     strides = tuple(_unused_stride(d, shape, strides, real) if n == 1 else s for d, (n, s) in enumerate(zip(shape, strides)))
     if tuple(map(typical, strides)) != real.strides:
         raise Unsupported(f"the strides {real.strides} of a tensor of sizes {shape} don't follow from its sizes")
     return TensorType(shape, real.dtype, real.device, strides)
+
+
+def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
+    """The type of a real tensor without gaps, its sizes being `shape`.
+
+    Raises Unsupported where the real strides don't follow from the sizes."""
+    return _in_strides(shape, _dense_strides(shape, real), real)
 
 
 def input_strides(tensor: torch.Tensor, shape: Sequence[Dim]) -> tuple[Dim, ...]:

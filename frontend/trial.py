@@ -1,8 +1,9 @@
 """Recording a run a second time, with some sizes of its arguments as symbols.
 
-The first recording was plain: its results are the call's. The run is then known to have no effect but on tensors, and to
-come out the same when it is repeated; so it is repeated for the recording alone, on stand-ins of the arguments whose
-sizes are symbols and on copies of what it writes to, and it must call the same ops as the first one did.
+The first recording was plain: its results are the call's. What the run read and wrote is known then, so it can be
+repeated for the recording alone: all state as it was before, on stand-ins of the arguments whose sizes are symbols and on
+copies of the tensors that it writes to. What Python looks at in tensors is what the first run found there, backward passes
+give empty gradients, and the run must call the same ops as the first one did. Then all is put back to what that one left.
 """
 from __future__ import annotations
 
@@ -15,22 +16,26 @@ import torch
 from ..compiler.dims import Dim, Expr, Sym, expr_of
 from ..compiler.ir import TensorType, Value
 from ..errors import Unsupported
-from .guards import Condition
+from .guards import Condition, Read
+from .differentiating import Pass
 from .overloads import overload
 from .recorder import Recorder, _Api
 from .recording import Recording
-from .sizes import Sized, Sizes, input_strides, symbolic
+from .sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from .structure import Arguments
 from .torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .varying import Place
+from .writes import held, put_back
 
 
 @dataclass(frozen=True)
 class First:
-    """The plain recording of a run: its recorder, what it came to, and how many of its inputs are arguments."""
+    """The plain recording of a run: its recorder, what it came to, how many of its inputs are arguments, and what was in the
+    places that it changed."""
     recorder: Recorder
     recording: Recording
     arguments: int
+    changed: Sequence[Read]
 
     def written(self, k: int) -> bool:
         return k in self.recording.written
@@ -135,13 +140,13 @@ class Second(Recorder):
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None]):
         first, self._sizes = arguments.first, arguments.sizes
         self._calls, self._originals = first.recorder.calls, [t for _, _, t in arguments.tensors]
-        self._spends = bool(first.recording.spent)
+        self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
         self._moving = False
-        super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, elements=False)
+        super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held)
         self._b.ask = self._sizes.positive
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
 
@@ -156,9 +161,36 @@ class Second(Recorder):
 
     def _spent(self, result: torch.Tensor) -> str:
         """As in the first run: what autograd keeps of stand-ins can't be looked at."""
-        if self._spends:
-            raise Unsupported("a result of symbolic sizes, from which a backward pass raises")
-        return ""
+        return next(self._ends)
+
+    def differentiate(self, engine, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
+        """The engine does not run: as many gradients arrive as did in the first run, of zeros."""
+        call = self.guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
+        results = self.guarded(self._gradients, call)
+        self.guarded(self._grads.record, call, results, keep)
+        if self.unsupported is not None:
+            raise self.unsupported
+        return () if call.slots else tuple(results)
+
+    def _gradients(self, call: Pass) -> list[torch.Tensor | None]:
+        if call.again:
+            raise Unsupported("differentiates, with tensors of symbolic sizes, what is differentiated in turn")
+        results: list[torch.Tensor | None] = []
+        for k, found in enumerate(next(self._passes)):
+            if found is None:
+                results.append(None)
+                continue
+            added, type = found
+            results.append(call.slots[k].now if added else self._empty(type, call.wrt[k].type))
+            if call.slots:
+                call.slots[k].leaf.grad = results[k]
+        return results
+
+    def _empty(self, real: TensorType, form: TensorType) -> torch.Tensor:
+        """A tensor like one of the first run's, of zeros, whose sizes are those of `form`."""
+        extent = 1 + sum((n - 1) * s for n, s in zip(real.shape, real.strides)) if real.numel else 0
+        tensor = torch.zeros(extent, dtype=real.dtype, device=real.device).as_strided(real.shape, real.strides)
+        return Sized(tensor, laid_out(form.shape, real), self._sizes) if symbolic(form) else tensor
 
     def before(self, function, args, kwargs):
         self._moving = self._is_move(function, args)
@@ -171,7 +203,7 @@ class Second(Recorder):
         args = tuple(self._sizes.dims(a) if n in sized else a for n, a in zip(names, args))
         call = super().before(function, args, {n: self._sizes.dims(a) if n in sized else a for n, a in kwargs.items()})
         if call is None:
-            self.stop(Unsupported("a gradient, or an autograd.Function, of tensors of symbolic sizes"))
+            self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))
         elif self.calls[-1:] != self._expected(len(self.calls) - 1):
             self._surplus(call, met)
         if self.unsupported is not None:
@@ -202,7 +234,8 @@ class Second(Recorder):
             moved = Sized(args[0].inner, args[0].form, self._sizes)
             self._memory.move(args[0], moved)
             return moved
-        return function(*self._inside(args), **self._inside(kwargs))
+        result = function(*self._inside(args), **self._inside(kwargs))
+        return next(self._looks, result) if overload(function).reads and not self._busy else result
 
     def _inside(self, given: Any) -> Any:
         """What an op is really given, with what it stands for noted."""
@@ -267,14 +300,24 @@ class _SizedApi(_Api):
 
 @contextmanager
 def undone(first: First) -> Iterator[None]:
-    """A run of which nothing is to stay: random numbers drawn, casts kept by autocast, and writes counted. (The writes
-    themselves go to copies.)"""
+    """A run of which nothing is to stay, with all state as it was before the first one: what is in Python's objects and in
+    `.grad`. After it are put back what the first one left there, random numbers drawn, casts kept by autocast, and writes
+    counted. (The writes to tensors themselves go to copies.) Other threads see that state meanwhile."""
     tensors = tuple(first.written_outside())
     state, versions = torch.get_rng_state(), tuple(map(version_of, tensors))
+    left, grads = [held(read) for read in first.changed], [(slot.leaf, slot.leaf.grad) for slot in first.recorder.slots]
     torch.clear_autocast_cache()
     try:
+        for read in first.changed:
+            put_back(read, read.expected)
+        for slot in first.recorder.slots:
+            slot.leaf.grad = slot.before
         yield
     finally:
+        for leaf, grad in grads:
+            leaf.grad = grad
+        for read, value in zip(first.changed, left):
+            put_back(read, value)
         torch.clear_autocast_cache()
         torch.set_rng_state(state)
         set_versions(tensors, versions)

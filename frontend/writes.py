@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 from ..errors import Unsupported
 from .guards import MISSING, Namespace, Read, constant, ordered, same, snapshot
-from .symbols import Node, is_symbolic
+from .symbols import Node, is_symbolic, noted
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,53 @@ def put(read: Read, now: Any) -> Write:
     if now is MISSING:
         return Write(f"no {read.kind}", read.holder, read.key, None, read.subject, read.where)
     return Write(read.kind, read.holder, read.key, now, read.subject, read.where)
+
+
+def held(read: Read) -> Any:
+    """What the place that was read holds now, as `put_back` takes it."""
+    if isinstance(read.holder, type):
+        return vars(read.holder).get(read.key, MISSING)
+    return read.now()
+
+
+def put_back(read: Read, value: Any) -> None:
+    """Let the place that was read hold this value, past any code of the user's; for "contents" it is a snapshot."""
+    holder = read.holder
+    if read.kind == "contents":
+        _refill(holder, value)
+    elif read.kind == "item":
+        base = ordered(holder)
+        base.pop(holder, read.key, None) if value is MISSING else base.__setitem__(holder, read.key, _unnoted(value))
+    elif isinstance(holder, types.CellType):
+        if value is not MISSING:
+            holder.cell_contents = _unnoted(value)
+        elif holder != types.CellType():
+            del holder.cell_contents
+    else:
+        setter = type if isinstance(holder, type) else object
+        if value is not MISSING:
+            setter.__setattr__(holder, read.key, _unnoted(value))
+        elif held(read) is not MISSING:
+            setter.__delattr__(holder, read.key)
+
+
+def _unnoted(value: Any) -> Any:
+    """What `noted` was given; a symbolic number as the number it is."""
+    value = noted(value)
+    return value.value if isinstance(value, Node) else value
+
+
+def _refill(container: Any, contents: tuple) -> None:
+    """Let a container hold what a snapshot holds."""
+    base = ordered(container) if isinstance(container, dict) else next(b for b in _BASES if isinstance(container, b))
+    base.clear(container)
+    if isinstance(container, dict):
+        for key, value in zip(*contents):
+            base.__setitem__(container, key, _unnoted(value))
+    elif isinstance(container, set):
+        base.update(container, [v for _, v in contents[0]])
+    else:
+        base.extend(container, map(_unnoted, contents[0]))
 
 
 def container_writes(container: Any, before: tuple, subject: str, where: str) -> Iterator[Write]:
