@@ -93,10 +93,10 @@ class _Run:
         self.arguments, self.names, self.observer = arguments, names, observer
         self._found = found
         given = [(name, t) for _, name, t in arguments.tensors]
-        self._lines = changing.lines if symbolic and not changing.barred else ()
-        self.recorder = observer.recorder = Second(arguments, observer.name_of) if isinstance(arguments, SizedArguments) else (
-            Recorder(given, observer.name_of, name, arguments.given, symbolic=self._symbolic,
-                     open=lambda: observer.unsupported is None))
+        self.symbolic, self._lines = symbolic, changing.lines if symbolic and not changing.barred else ()
+        ways = {"symbolic": self._symbolic, "open": lambda: observer.unsupported is None}
+        self.recorder = observer.recorder = Second(arguments, observer.name_of, **ways) if isinstance(arguments, SizedArguments) \
+            else Recorder(given, observer.name_of, name, arguments.given, **ways)
 
     def _symbolic(self, line: str) -> bool:
         """Whether the numbers that .item() gives at a line are to be symbolic ones."""
@@ -122,7 +122,7 @@ class _Run:
 
     def repeatable(self, recording: Recording) -> bool:
         """Whether the run can be made again for a recording alone."""
-        return not (recording.readings or isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
+        return not (isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
 
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
@@ -337,7 +337,8 @@ class CompiledFunction:
                 names = Namespace()
                 arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
                                            sizes=sizes, symbolic=changing.arguments)
-                again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found, False)
+                again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
+                             run.symbolic)
                 with undone(first):
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
                         result = _called(self._function, arguments)

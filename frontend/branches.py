@@ -13,6 +13,8 @@ from typing import Any, Callable, Hashable, Mapping, Sequence
 import torch
 
 from ..compiler.equality import graph_key, key_of, value_key
+from ..compiler.evaluate import symbol_values
+from ..compiler.instantiate import with_sizes
 from ..compiler.ir import Graph, Value
 from ..compiler.ops.core import takes_random_numbers
 from ..compiler.ops.gradients import parts
@@ -40,7 +42,7 @@ class Path:
 
     slots       of the tensors that the guards give, and `names` of the numbers behind these
     returned    the names of the numbers that are for the result
-    recording   with an empty graph, where `outputs` says which tensors were its outputs
+    recording   with a graph of no values, where `outputs` says which tensors were its outputs
     finish      makes the result from the results' tensors; runs the call eagerly, for `reason`, where the path has no end
     leaves, reads   the numbers that the path holds for: as a CompiledProgram's
     """
@@ -187,7 +189,7 @@ class Branches:
             if not _computed(node, numbers) or not _advance(node.step, known, numbers):
                 return self._run_eagerly, state
             if node.reading is not None:
-                answer = _answer(node, known, numbers)
+                answer = _answer(node, known, numbers, path)
                 found = node.reading.outcome_of(answer)
                 if found != path.outcomes[depth]:
                     turn = _turn(node, found, args, kwargs)
@@ -239,7 +241,7 @@ class Branches:
         shared = self._shared(own)
         nodes = (*shared, *own[len(shared):])
         outputs = self._fit(recording, nodes)
-        bare = replace(recording, graph=Graph("", (), (), ()), tensors=(), numbers=(), readings=())
+        bare = replace(recording, graph=Graph("", recording.graph.inputs, (), ()), tensors=(), numbers=(), readings=())
         late = {("number", name) for name in numbers.data}
         slots = tuple(s for i in recording.graph.inputs if (s := _slots(recording)[i]) not in late)
         names = tuple(reversed(early_names(numbers, path["returned"])))
@@ -336,14 +338,16 @@ def _advance(step: Step, known: dict[Slot, Any], numbers: dict[str, Any]) -> boo
     return True
 
 
-def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any]) -> Any:
-    """What a node's reading finds; a symbol is added to the numbers, gradients to what is known."""
+def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: Path) -> Any:
+    """What a node's reading finds on a path; a symbol is added to the numbers, gradients to what is known."""
     reading = node.reading
     if reading.how == "condition":
         return eval(reading.text, _FUNCTIONS, numbers)
     if reading.how == "gradients":
         slots, strides = zip(*node.gives)
         operands = [known[s] for s in node.slots]
+        if path.recording.symbolic:
+            strides = with_sizes(strides, symbol_values(path.recording.graph, [known.get(s) for s in path.slots]))
         known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
         return reading.answer
     answer = HOW[reading.how](*(known[s] for s in node.slots))

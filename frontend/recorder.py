@@ -383,12 +383,13 @@ class Recorder:
         good = self._b.eq(self._memory.current(self._alias(info)), 0)
         self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", bool((info == 0).all()))
 
-    def add_list(self, tensor: torch.Tensor) -> None:
+    def add_list(self, tensor: torch.Tensor, found: list) -> None:
         """The elements were read as a list."""
+        self.looks.append(found)
         if tensor.numel() > LARGEST_LIST:
             raise Unsupported(_READS.format(f".tolist() of {tensor.numel()} elements"), _place(here()))
         self._b.origin = here()
-        self.add_reading([self._memory.current(self._alias(tensor))], "elements", tensor.tolist())
+        self.add_reading([self._memory.current(self._alias(tensor))], "elements", found)
 
     def _add_sized(self, call: "_Call", result) -> None:
         """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
@@ -862,7 +863,7 @@ class _Api(TorchFunctionMode):
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
         if function in _RECURRENT and getattr(args[1], "dtype", None) is torch.int64:  # not hidden states
-            recorder.guarded(recorder.add_list, args[1])
+            recorder.guarded(recorder.add_list, args[1], args[1].tolist())
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in _TRUTHS, function is _T.item
         recorder.enter_backward(function in _BACKWARD)
@@ -872,7 +873,7 @@ class _Api(TorchFunctionMode):
             recorder._from_numbers = recorder._as_truth = recorder._as_item = False
             recorder.enter_backward(False)
         if function is _T.tolist:
-            recorder.guarded(recorder.add_list, args[0])
+            recorder.guarded(recorder.add_list, args[0], result)
         return recorder._answered(function, result)
 
 

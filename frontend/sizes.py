@@ -54,12 +54,9 @@ class Sizes(Numbers):
         text = str(size)
         return self._node(text, frozenset(s.name for s in size.symbols()), typical(size), text, size)
 
-    def _node(self, text: str, names: frozenset[str], value: Plain, shown: str, size: Dim | None) -> Node:
-        if text not in self._known:
-            name = self._name()
-            self.lines[name] = text, names
-            self._known[text] = SizeNode(self, name, value, shown, size)
-        return self._known[text]
+    @property
+    def _node_type(self) -> type[Node]:
+        return SizeNode
 
     def holds(self, text: str, truth: bool, *operands: Node) -> bool:
         if text in _DECIDED and all(o.size is not None for o in operands):

@@ -118,13 +118,17 @@ class Numbers:
         self._count += 1
         return f"n{self._count - 1}"
 
+    @property
+    def _node_type(self) -> "type[Node]":
+        return Node
+
     def _node(self, text: str, names: frozenset[str], value: Plain, shown: str, size: Dim | None) -> "Node":
         if text not in self._known:
             name = self._name()
             self.lines[name] = text, names
             if not names.isdisjoint(self.data):
                 self.data.add(name)
-            self._known[text] = Node(self, name, value, shown if len(shown) <= _SHOWN else name, size)
+            self._known[text] = self._node_type(self, name, value, shown if len(shown) <= _SHOWN else name, size)
         return self._known[text]
 
     def holds(self, text: str, truth: bool, *operands: "Node") -> bool:

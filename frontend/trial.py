@@ -137,7 +137,7 @@ class Second(Recorder):
     a size of it is symbolic."""
     differentiated_later = False
 
-    def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None]):
+    def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
         first, self._sizes = arguments.first, arguments.sizes
         self._calls, self._originals = first.recorder.calls, [t for _, _, t in arguments.tensors]
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
@@ -146,7 +146,7 @@ class Second(Recorder):
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
         self._moving = False
-        super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held)
+        super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held, **ways)
         self._b.ask = self._sizes.positive
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
 
@@ -213,6 +213,12 @@ class Second(Recorder):
     def _expected(self, k: int) -> list[tuple]:
         """The k-th call of the first run, in a list; an empty one where there is none."""
         return self._calls[k:k + 1]
+
+    def list_again(self, tensor: torch.Tensor) -> list:
+        """What .tolist() gave in the first run."""
+        found = next(self._looks)
+        self.guarded(self.add_list, tensor, found)
+        return found
 
     def _is_move(self, function, args) -> bool:
         """Whether torch only moves a tensor that a factory made into another object, which is a detach for a subclass."""
@@ -295,6 +301,8 @@ class _SizedApi(_Api):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.Tensor.storage_offset:
             self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
+        if function is torch.Tensor.tolist:
+            return self._recorder.list_again(args[0])
         return self._recorder._sizes.numbers(super().__torch_function__(function, types, args, kwargs))
 
 

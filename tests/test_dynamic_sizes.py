@@ -166,6 +166,73 @@ def test_fifty_batch_sizes_through_training():
     assert report.compiled and len(report.programs) == 2, report
 
 
+WHOLE_STEPS = {
+    "SGD": (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), torch.Tensor.detach),
+    "Adam": (lambda p: torch.optim.Adam(p, 1e-3), torch.Tensor.detach),
+    "a loss as a number": (lambda p: torch.optim.SGD(p, 0.1), torch.Tensor.item),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_STEPS)
+def test_fifty_batch_sizes_through_whole_steps(name):
+    """A step with its optimiser in one function: a program for the first call, which makes the optimiser's state or the
+    first gradients, one for the next, and one for all other sizes."""
+    make, end = WHOLE_STEPS[name]
+    torch.manual_seed(0)
+    plain = Translator()
+    twins, state = (plain, copy.deepcopy(plain)), ({"log": []}, {"log": []})
+
+    def step_of(model, state):
+        optimizer = make(model.parameters())
+
+        def step(text, target):
+            optimizer.zero_grad()
+            loss = model(text, target)
+            loss.backward()
+            optimizer.step()
+            state["log"].append(loss.detach())
+            return end(loss)
+        return step
+    eager, step = step_of(twins[0], state[0]), smelt.compile(step_of(twins[1], state[1]))
+    generator = torch.Generator().manual_seed(1)
+    for size in (9, 9, *torch.randperm(50, generator=generator).add(2).tolist()):
+        text, target = torch.randint(0, 20, (2, size, 7), generator=generator)
+        found = []
+        for run in (eager, step):
+            torch.manual_seed(size)
+            found.append(run(text, target))
+        torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)
+    for a, b in zip(*(t.parameters() for t in twins)):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=3e-3)
+    assert len(state[0]["log"]) == len(state[1]["log"])
+    assert smelt.explain(step).compiled and len(step.programs) == 3, smelt.explain(step)
+
+
+def test_state_is_as_eager_leaves_it_where_the_repetition_fails():
+    """A run is repeated with symbols on the state that it began with; whatever comes of that, the first run's state stays."""
+    class Kept:
+        count = 0
+    kept, log, table, weight = Kept(), [], {"a": 1}, torch.ones(3, requires_grad=True)
+
+    def step(x):
+        kept.count += 1
+        Kept.count += 1
+        log.append(kept.count)
+        table["b"] = table.pop("a", 0) + 1
+        (x * weight).sum().backward()
+        ours = [weight.grad, x.storage_offset()]  # which symbols don't tell
+        return ours[0] * kept.count
+    compiled = smelt.compile(step)
+    for n, size in enumerate((4, 4, 6, 5, 7), 1):
+        weight.grad = None
+        found = compiled(torch.ones(size, 3))
+        assert torch.equal(found, torch.full((3,), float(size * n))) and kept.count == n and len(log) == n
+        assert log == list(range(1, n + 1)) and Kept.count == n and table == {"b": 1} or n == 1
+        table.clear()
+        table["a"] = 0
+    assert "begins" in compiled.varying.reasons[0]
+
+
 def test_several_symbols():
     """Equal sizes share a symbol as long as they are equal; others have their own."""
     f = smelt.compile(lambda x, y: x @ y)

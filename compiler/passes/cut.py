@@ -2,11 +2,12 @@
 
 A value that is needed after its segment is one of the segment's outputs, and an input of the segments that read it.
 Views and constants are made again where they are needed instead. Values may also come about between two segments.
+A segment whose sizes are symbolic takes the whole's inputs that these are read off, too.
 """
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Collection, Sequence
 
 from ..builder import Builder
@@ -50,7 +51,7 @@ class _Cutting:
         self.graph, self.starts, self.apart = graph, (0, *ends), set(apart)
         self.place = {v: bisect_right(ends, n) for n, v in enumerate(graph.values)}
         self.names = [v.name for v in (*graph.inputs, *graph.values)]
-        self.users = graph.users()
+        self.users, self.bindings = graph.users(), graph.bindings()
         self.copies: dict[Value, Value] = {}
         self.outputs = tuple(map(self.output, graph.outputs))
         self.given = {v for v in (*wanted, *self.outputs) if v in self.place}
@@ -84,6 +85,10 @@ class _Cutting:
         outputs = [part.output(v) for v in gives]
         self.given.update(v for v in part.takes if v in self.place)
         graph = Graph(self.graph.name, tuple(part.b.inputs), tuple(part.b.values), tuple(outputs))
+        if unbound := graph.symbols() - graph.bindings().keys():
+            for s in sorted(unbound, key=lambda s: s.name):
+                part.value_of(self.graph.inputs[self.bindings[s][0]])
+            graph = replace(graph, inputs=tuple(part.b.inputs))
         return Segment(graph, tuple(part.takes), gives)
 
 

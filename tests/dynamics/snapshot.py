@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 import weakref
 from collections import deque
@@ -46,6 +47,9 @@ class Snapshot:
     def add(self, path: str, value: Any) -> None:
         """Note a value and all that it holds."""
         value = _unwrapped(value)
+        if type(value) is float:
+            self.facts.append((path, value))
+            return
         if isinstance(value, _PLAIN):
             self.facts.append((path, f"{type(value).__name__} {value!r}"))
             return
@@ -89,6 +93,9 @@ def difference(ours: list[Fact], theirs: list[Fact], exact: bool) -> str:
             wrong = _difference_of_values(a, b, exact)
             if wrong:
                 return f"{path}: {wrong}"
+        elif isinstance(a, float) and isinstance(b, float):
+            if repr(a) != repr(b) and (exact or not math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5)):
+                return f"{path}: {a!r} instead of {b!r}"
         elif isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor) or a != b:
             return f"{path}: {a} instead of {b}"
     if len(ours) != len(theirs):
