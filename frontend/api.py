@@ -94,13 +94,17 @@ class _Run:
         self._found = found
         given = [(name, t) for _, name, t in arguments.tensors]
         self.symbolic, self._lines = symbolic, changing.lines if symbolic and not changing.barred else ()
-        ways = {"symbolic": self._symbolic, "open": lambda: observer.unsupported is None}
+        ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "open": lambda: observer.unsupported is None}
         self.recorder = observer.recorder = Second(arguments, observer.name_of, **ways) if isinstance(arguments, SizedArguments) \
             else Recorder(given, observer.name_of, name, arguments.given, **ways)
 
     def _symbolic(self, line: str) -> bool:
         """Whether the numbers that .item() gives at a line are to be symbolic ones."""
-        return line in self._lines and not looks_at_types(self.observer.reads.values())
+        return line in self._lines and self._stand_ins()
+
+    def _stand_ins(self) -> bool:
+        """Whether the run may be given symbolic numbers that come of no place."""
+        return self.symbolic and not looks_at_types(self.observer.reads.values())
 
     @property
     def fetched(self) -> Fetched:
@@ -276,7 +280,7 @@ class CompiledFunction:
                 result = _called(self._function, arguments)
         except Exception as error:
             error.args = without_symbols(error.args, run.recorder.numbers, arguments)
-            symbols = run.recorder.numbers.lines or arguments.given is not None
+            symbols = run.recorder.numbers.lines or run.recorder.numbers.data or arguments.given is not None
             again = bool(symbols) and symbolic and run.observer.untouched and run.recorder.untouched
             if not again:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
@@ -284,6 +288,7 @@ class CompiledFunction:
         else:
             again = False
         if again:
+            run.observer.undraw()
             result = self._record(args, kwargs, symbolic=False)
             self._changing.barred = True
             return result

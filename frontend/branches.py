@@ -21,6 +21,7 @@ from ..compiler.ops.gradients import parts
 from ..compiler.passes import Segment, cut
 from .backward import gradients_between
 from .bridge import Executable, assemble
+from .draws import Generator
 from .gradients import flows
 from .guards import Guards, Read, float32, same
 from .host import early_names, late_lines, maker
@@ -32,6 +33,9 @@ from .symbols import Numbers
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
 _FUNCTIONS = {"same": same, "float32": float32}
+#: Of generators of random numbers, what they were before a call.
+State = Sequence[tuple[Generator, Any]]
+TORCH = Generator(torch.get_rng_state, torch.set_rng_state)
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
 
@@ -138,7 +142,8 @@ class Branches:
         self.broken = ""
         self.misses = 0  # calls in a row that took no recorded path
         self._build, self._record, self._eagerly = build, record, eagerly
-        self._random = self._enables = False
+        self._generators: set[Generator] = set()  # that the paths draw random numbers from
+        self._enables = False
         self._version = 0
         self._last: tuple[Path, ...] = ()
 
@@ -171,16 +176,20 @@ class Branches:
         if self._enables and not torch.is_grad_enabled():
             with torch.enable_grad():
                 return self(start)
-        state = torch.get_rng_state() if self._random else None
-        while (found := self._walk(*start, state)) is None:
+        state = [(g, g.get()) for g in self._generators]
+        try:
+            while (found := self._walk(*start, state)) is None:
+                _put_back(state)
+        except BaseException:
             _put_back(state)
+            raise
         return found
 
     def make(self, found: tuple[Finish, Any], args: tuple, kwargs: dict) -> Any:
         finish, given = found
         return finish(given, args, kwargs)
 
-    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state) -> tuple[Finish, Any] | None:
+    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state: State) -> tuple[Finish, Any] | None:
         """None where paths were added meanwhile, and segments may have to give more than they gave."""
         version, depth = self._version, 0
         known, numbers = path.start(tensors)
@@ -208,11 +217,11 @@ class Branches:
         results = assemble(path.recording, tensors, [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
 
-    def _run_eagerly(self, state: torch.Tensor | None, args: tuple, kwargs: dict) -> Any:
+    def _run_eagerly(self, state: State, args: tuple, kwargs: dict) -> Any:
         _put_back(state)
         return self._eagerly(args, kwargs)
 
-    def _record_anew(self, given: tuple[torch.Tensor | None, Reading], args: tuple, kwargs: dict) -> Any:
+    def _record_anew(self, given: tuple[State, Reading], args: tuple, kwargs: dict) -> Any:
         state, reading = given
         _put_back(state)
         self.misses += 1
@@ -247,7 +256,9 @@ class Branches:
         names = tuple(reversed(early_names(numbers, path["returned"])))
         new = Path(nodes=nodes, slots=slots, names=names, readings=recording.readings, recording=bare, outputs=outputs,
                    finish=make or self._run_eagerly, **path)
-        self._random |= recording.random
+        self._generators |= {r.draw.generator for r in recording.readings if r.draw and r.draw.generator}
+        if recording.random:
+            self._generators.add(TORCH)
         self._enables |= recording.enabled or any(r.gives for r in recording.readings)
         self._version += 1
         for node, found in zip(nodes, new.outcomes):
@@ -350,8 +361,8 @@ def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: P
             strides = with_sizes(strides, symbol_values(path.recording.graph, [known.get(s) for s in path.slots]))
         known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
         return reading.answer
-    answer = HOW[reading.how](*(known[s] for s in node.slots))
-    if reading.how == "symbol":
+    answer = reading.draw() if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))
+    if reading.how in ("symbol", "draw"):
         numbers[reading.text] = answer
     return answer
 
@@ -365,9 +376,9 @@ def _turn(node: Node, found: Hashable, args: tuple, kwargs: dict) -> tuple[Path,
     return None
 
 
-def _put_back(state: torch.Tensor | None) -> None:
-    if state is not None:
-        torch.set_rng_state(state)
+def _put_back(state: State) -> None:
+    for generator, was in state:
+        generator.put(was)
 
 
 def _slots(recording: Recording, more: Sequence[Value] = ()) -> dict[Value, Slot]:

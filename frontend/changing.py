@@ -48,11 +48,6 @@ def changed(before: Any, now: Any) -> bool:
     return type(before) in (int, float) and type(now) is type(before) and not same(now, before)
 
 
-def looks_at_types(reads: Iterable[Read]) -> bool:
-    """Whether a run's code names the builtin `type`: it could tell a symbolic number from Python's own."""
-    return any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads)
-
-
 def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
     """The reads of numbers in places where another one can be put."""
     places = (part for read in reads for part in parts(read))
@@ -124,7 +119,7 @@ def _held(holder: Any, key: Any) -> Any:
 
 def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
-    if arguments.given is None:
+    if arguments.given is None and not numbers.data:
         return result
     result = _plain_result(result, {id(new): before for new, before in arguments.remade})
     left = numbers.surviving()

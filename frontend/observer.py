@@ -11,7 +11,6 @@ import copyreg
 import functools
 import os
 import gc
-import random
 import sys
 import types
 import weakref
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from ..errors import Unsupported
+from .draws import NUMPY, PYTHON, Draw, Draws
 from .effects import c_effect, python_effect
 from .fetched import parts
 from .guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
@@ -65,7 +65,7 @@ class Observer:
     """
 
     def __init__(self, function: Callable, arguments: Arguments):
-        self.recorder: Any = None  # told of custom autograd.Functions called: has enter_function and leave_function
+        self.recorder: Any = None  # told of custom autograd.Functions called, and of draws
         self._applying: list[types.FrameType] = []
         self.reads: dict[tuple, Read] = {}
         self.writes: tuple[Write, ...] = ()
@@ -102,12 +102,14 @@ class Observer:
         self._patched: set[type] = set()
         self._items = 0
         self._function = function
+        self._draws = Draws(self)
 
     # Before and after
 
     def __enter__(self):
         self.thread = get_ident()  # an access on another one is not the run's
         self.state = torch_state()
+        self._generators = [(g, g.get()) for g in (PYTHON, NUMPY)]
         self._random = _random_states()
         self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
@@ -142,6 +144,7 @@ class Observer:
             self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", self._where)
 
     def _restore(self) -> None:
+        self._draws.restore()
         for cls, name, before in reversed(self._patches):
             if before is MISSING:
                 type.__delattr__(cls, name)
@@ -159,9 +162,14 @@ class Observer:
             if not switch.holds():
                 raise Unsupported(f"leaves {switch.subject} changed", self._where)
 
+    def undraw(self) -> None:
+        """Let Python's and NumPy's generators be as they were before the run."""
+        for generator, state in self._generators:
+            generator.put(state)
+
     @property
     def untouched(self) -> bool:
-        """Whether the run, as far as it went, changed nothing that it came by."""
+        """Whether the run, as far as it went, changed nothing that it came by, but for what `undraw` puts back."""
         try:
             self.finish()
         except Unsupported:
@@ -340,7 +348,7 @@ class Observer:
         """A function, class or module: guard the attributes that the code entered so far names. Of a class of the user's also
         what operators call; of torch's and other libraries' functions and classes nothing, but for tensors."""
         if kind_of_module(self._module_of(holder)) == USER:
-            self._holders.append((holder, name, dict(vars(holder))))
+            self._holders.append((holder, name, {k: self._draws.original(v) for k, v in vars(holder).items()}))
             for attribute in self._attributes:
                 self._read_named(holder, name, attribute)
             for special in _specials(holder) if isinstance(holder, type) else ():
@@ -352,7 +360,7 @@ class Observer:
 
     def _read_of_library(self, holder: Any, name: str, attribute: str) -> None:
         """Guard a function of a library's module, or a method of tensors, which a program may replace."""
-        found = vars(holder)[attribute]
+        found = self._draws.original(vars(holder)[attribute])
         follow = isinstance(found, (types.ModuleType, types.FunctionType))
         self._read("item", self._vars(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 
@@ -653,6 +661,22 @@ class Observer:
             self._written.setdefault(attribute, f"{code.co_filename}:{number}")
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
         self._logs.entered(code, names, {})
+        self._draws.enter(code, names)
+
+    def draw(self, draw: Draw) -> Any:
+        """The user's code draws a number: what the run gets for it."""
+        self.busy, before = True, _random_states()
+        try:
+            answer = self.recorder.take(draw)
+            if before == self._random:  # nothing else drew since
+                self._random = _random_states()
+        finally:
+            self.busy = False
+        return self.recorder.drawn(draw, answer)
+
+    def outside_draw(self, name: str, frame: types.FrameType) -> None:
+        """A library draws for the user."""
+        self._effect(f"calls {name}()", user_line(frame))
 
     def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:
         """Guard the cells of the function that runs this code. Which one it is shows by what is in them: it may be several."""
@@ -771,5 +795,5 @@ def _content(cell: types.CellType) -> Any:
 
 def _random_states() -> tuple:
     """The states of Python's and NumPy's global generators, to compare."""
-    kind, keys, *rest = numpy.random.get_state()
-    return random.getstate(), kind, keys.tobytes(), *rest
+    kind, keys, *rest = NUMPY.get()
+    return PYTHON.get(), kind, keys.tobytes(), *rest

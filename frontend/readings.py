@@ -13,6 +13,7 @@ from .. import config
 from ..compiler.equality import key_of
 from ..compiler.ir import Value
 from ..errors import Unsupported
+from .draws import Draw
 
 #: What Python gets of tensors. A "symbol" is a number whose value does not matter by itself.
 HOW: dict[str, Callable[..., Any]] = {
@@ -30,14 +31,15 @@ LARGEST_LIST = 16
 class Reading:
     """The run looked at `values` in Python, and went on under what it found.
 
-    how         what Python got of them: a key of HOW; or "condition", of numbers read before; or "gradients", of a backward
-                pass: `values` are the operands of a `gradients` value then
+    how         what Python got of them: a key of HOW; or "condition", of numbers read before; or "draw", of a number that
+                comes of no tensor; or "gradients", of a backward pass: `values` are the operands of a `gradients` value then
     answer      what that was in the recorded run
     position    how many of the graph's values were there before it, `inputs` how many of its inputs, and `lines` how many
                 lines of symbolic numbers
     where       the user's file:line
-    text        of a condition, the Python expression that was asked about; of a symbol, its name
+    text        of a condition, the Python expression that was asked about; of a symbol or a draw, its name
     subject     of a condition, its text for people
+    draw        what was drawn
     gives       of a backward pass, the values that are the gradients; `text` tells whether they are differentiated in turn
     """
     values: tuple[Value, ...]
@@ -50,11 +52,12 @@ class Reading:
     text: str = ""
     subject: str = ""
     gives: tuple[Value, ...] = ()
+    draw: Draw | None = None
 
     @property
     def asks(self) -> bool:
         """Whether the run can go on in several ways."""
-        return self.how not in ("symbol", "gradients")
+        return self.how not in ("symbol", "draw", "gradients")
 
     @property
     def outcome(self) -> Hashable:
@@ -62,11 +65,11 @@ class Reading:
         return self.outcome_of(self.answer)
 
     def outcome_of(self, answer: Any) -> Hashable:
-        return type(answer) if self.how == "symbol" else key_of(answer)
+        return type(answer) if self.how in ("symbol", "draw") else key_of(answer)
 
     def alike(self, other: Reading) -> bool:
         """Whether two readings of the same values ask the same."""
-        return (self.how, self.text) == (other.how, other.text)
+        return (self.how, self.text, self.draw) == (other.how, other.text, other.draw)
 
     @property
     def found(self) -> str:
@@ -92,11 +95,11 @@ class Readings:
 
     def __init__(self, open: Callable[[], bool]):
         self.all: list[Reading] = []
-        self._open = open
+        self.open = open
 
     def matter(self, values: Sequence[Value]) -> bool:
         """Whether what Python reads of these values is to be noted."""
-        return self._open() and not all(map(fixed, values))
+        return self.open() and not all(map(fixed, values))
 
     def add(self, reading: Reading) -> None:
         """Raises Unsupported where there are too many."""

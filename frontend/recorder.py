@@ -23,6 +23,7 @@ from .bridge import replay
 from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Slot
+from .draws import Draw
 from .elements import Elements
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
@@ -98,6 +99,7 @@ class Recorder:
     numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
     held        the numbers in the tensors that the run reads, if they are not to be read off these; see Elements
     symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
+    stand_ins   tells whether symbolic numbers may be given to the run
     open        tells whether the run can still become a program, as far as others than the recorder see
 
     calls       the ops called, with what they were given, to compare with another run
@@ -111,7 +113,8 @@ class Recorder:
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
-                 symbolic: Callable[[str], bool] = lambda line: False, open: Callable[[], bool] = lambda: True):
+                 symbolic: Callable[[str], bool] = lambda line: False,
+                 stand_ins: Callable[[], bool] = lambda: True, open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
         self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -121,7 +124,7 @@ class Recorder:
         self._tensors: list[torch.Tensor] = []
         self._before: list[tuple] = []
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
-        self._readings, self._symbolic = Readings(open), symbolic
+        self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
         self.numbers.tell = partial(self.guarded, self._add_condition)
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
@@ -354,9 +357,35 @@ class Recorder:
 
     def _add_condition(self, asked: Asked) -> None:
         """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
-        done = self._readings.all
-        if self.unsupported is None and not any((r.how, r.text) == ("condition", asked.now) for r in done):
-            self._note((), "condition", asked.expected, done[-1].position, text=asked.now, subject=asked.subject)
+        if self.unsupported is None and not any((r.how, r.text) == ("condition", asked.now) for r in self._readings.all):
+            self._note((), "condition", asked.expected, self._asked_at, text=asked.now, subject=asked.subject)
+
+    def take(self, draw: Draw) -> Any:
+        """The number that a draw gives."""
+        answer = draw()
+        self.looks.append(answer)
+        return answer
+
+    def drawn(self, draw: Draw, answer: Any) -> Any:
+        """The run drew this number. Gives what stands for it."""
+        number = self.guarded(self._add_draw, draw, answer)
+        return answer if number is None else number
+
+    def _add_draw(self, draw: Draw, answer: Any) -> Float | Int | None:
+        number = type(answer) is float or type(answer) is int and -1 << 63 <= answer < 1 << 63
+        if not (number and draw.plain and self._stand_ins()):
+            raise Unsupported(f"calls {draw.name}()", _place(here()))
+        if not self._readings.open():
+            return None
+        symbol = self.numbers.read(answer, str(draw))
+        self._note((), "draw", answer, self._asked_at if draw.generator else len(self._b.values), text=symbol.node.name,
+                   draw=draw)
+        return symbol
+
+    @property
+    def _asked_at(self) -> int:
+        """Where a reading stands that needs nothing of the graph since the last one."""
+        return self._readings.all[-1].position if self._readings.all else 0
 
     def _add_number(self, call: "_Call", result) -> None:
         """An element was read, or all elements of two tensors were compared."""

@@ -18,6 +18,7 @@ from ..compiler.ir import TensorType, Value
 from ..errors import Unsupported
 from .guards import Condition, Read
 from .differentiating import Pass
+from .draws import Draw
 from .overloads import overload
 from .recorder import Recorder, _Api
 from .recording import Recording
@@ -213,6 +214,10 @@ class Second(Recorder):
     def _expected(self, k: int) -> list[tuple]:
         """The k-th call of the first run, in a list; an empty one where there is none."""
         return self._calls[k:k + 1]
+
+    def take(self, draw: Draw) -> Any:
+        """What the draw gave in the first run."""
+        return next(self._looks, None)
 
     def list_again(self, tensor: torch.Tensor) -> list:
         """What .tolist() gave in the first run."""

@@ -1,9 +1,12 @@
 """README.md shows real output and true claims. `python tests/test_readme.py` writes those parts anew."""
 import os
+import random
 import re
+import time
 import warnings
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -84,6 +87,8 @@ WORKS = {
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "A whole training step as one program: backward passes, `.grad` and the optimiser's step inside the function.":
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
+    "Clocks and random generators of Python's and NumPy's: each call asks them anew, and may branch on what they give.":
+        [(lambda: lambda x: x * random.random() + time.time(), (X,)), (lambda: lambda x: x * numpy.random.rand(), (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
          (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
@@ -95,7 +100,7 @@ WORKS = {
 DOES_NOT = {
     "Elements taken out of torch: `.numpy()`, printing a tensor, `.tolist()` of many.":
         [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
-    "Effects outside the program's objects: printing, files, time, other libraries.": [(lambda: printing, (X,))],
+    "Effects outside the program's objects: printing, files, other libraries.": [(lambda: printing, (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 

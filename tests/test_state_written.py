@@ -1152,7 +1152,7 @@ def print_and_state(compile):
     return compile(f), lambda: box
 
 
-@case(eager="random")
+@case
 def random_and_state(compile):
     box = Box()
 

@@ -1,0 +1,260 @@
+"""Draws: numbers of Python's and NumPy's generators and of clocks, which each call takes anew, as eager does."""
+import random
+import time
+from random import choice, randint, uniform
+from random import random as unit
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+X = tensor(4, 8)
+
+
+class DynamicNet(nn.Module):
+    """A polynomial whose last terms are drawn on each call, as PyTorch's tutorial on control flow has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.terms = nn.ParameterList(torch.tensor(float(k)) for k in range(1, 6))
+
+    def forward(self, x):
+        a, b, c, d, e = self.terms
+        y = a + b * x + c * x ** 2 + d * x ** 3
+        for power in range(4, random.randint(4, 6)):
+            y = y + e * x ** power
+        return y
+
+
+@program
+def terms_of_a_polynomial(compile):
+    net = DynamicNet()
+    f = compile(net)
+    for _ in range(10):
+        x = leaf(8)
+        yield backward(f(x)), x, list(net.parameters())
+
+
+@program(exact=False)
+def terms_of_a_polynomial_in_training(compile):
+    net = DynamicNet()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    x = torch.linspace(-1, 1, 16)
+
+    @compile
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+    for _ in range(12):
+        yield step(x, x.sin()), list(net.parameters())
+
+
+@program
+def functions_imported_by_name(compile):
+    f = compile(lambda x: x * unit() + randint(1, 9) - uniform(1, 2) + choice([1.0, 2.0]))
+    yield from calls(f, X, times=6)
+
+
+@program
+def of_numpy(compile):
+    f = compile(lambda x: x * numpy.random.rand() + numpy.random.randint(3) + numpy.random.uniform(0, 2) + numpy.random.normal())
+    yield from calls(f, X, times=6)
+
+
+@program
+def arrays_of_numpy(compile):
+    f = compile(lambda x: x + torch.from_numpy(numpy.random.rand(4, 8)))
+    yield from calls(f, X, times=4)
+
+
+@program
+def teacher_forcing(compile):
+    cell = nn.Linear(8, 8)
+
+    @compile
+    def f(h, targets, ratio):
+        outputs = []
+        for target in targets:
+            h = torch.tanh(cell(h))
+            outputs.append(h)
+            h = target if random.random() < ratio else h
+        return torch.stack(outputs).sum()
+    for _ in range(8):
+        h = leaf(8)
+        yield backward(f(h, X[:2], 0.5)), h
+
+
+@program
+def between_branches_on_data(compile):
+    @compile
+    def f(x):
+        a = random.random()
+        if x.sum() > 0:
+            x = x * random.randint(1, 3)
+        b = random.random()
+        return x + a, b
+    for sign in (1, 1, -1, -1, 1, -1):
+        yield f((X + 1) * sign)
+
+
+@program
+def with_random_numbers_of_torch(compile):
+    @compile
+    def f(x):
+        y = F.dropout(x, 0.5)
+        if random.random() < 0.5:
+            y = y + torch.rand(8)
+        return y * numpy.random.rand()
+    yield from calls(f, X, times=10)
+
+
+@program
+def seeded_between_calls(compile):
+    f = compile(lambda x: x * random.random() + numpy.random.rand())
+    for seed in (1, 1, 2, 2, 1):
+        random.seed(seed)
+        numpy.random.seed(seed)
+        yield f(X)
+
+
+@program
+def kept_as_state(compile):
+    net = nn.Linear(8, 2)
+    net.seen, net.history = 0.0, []
+
+    @compile
+    def f(x):
+        net.seen = random.random()
+        net.history.append(random.randint(0, 9))
+        return net(x) * net.seen
+    for _ in range(5):
+        yield f(X), net.seen, list(net.history)
+
+
+@program
+def in_a_loop(compile):
+    @compile
+    def f(x):
+        for _ in range(3):
+            x = x + random.gauss(0, 1)
+        return x
+    yield from calls(f, X, times=4)
+
+
+@program
+def as_an_index(compile):
+    @compile
+    def f(x):
+        row = random.randrange(4)
+        return x[row] * 2, x[:, random.randint(0, 1):], row
+    yield from calls(f, X, times=10)
+
+
+@program
+def with_a_number_that_changes(compile):
+    @compile
+    def f(x, top):
+        return x * random.randint(0, top)
+    for top in (1, 2, 3, 4, 5, 6):
+        yield f(X, top)
+
+
+@program
+def that_raise(compile):
+    @compile
+    def f(x, low):
+        return x * random.random() + random.randint(low, 3)
+    for low in (1, 1, 9, 1, 1):
+        yield outcome(f, X, low)
+
+
+@program
+def where_an_op_raises(compile):
+    @compile
+    def f(x, k):
+        y = x * random.random()
+        return y + x[0, k]
+    for k in (1, 1, 1, 9, 1):
+        yield outcome(f, X, torch.tensor(k))
+
+
+@program
+def of_a_generator_of_its_own(compile):
+    generator = random.Random(3)
+    f = compile(lambda x: x * generator.random())
+    yield from calls(f, X, times=4)
+
+
+@program
+def shuffled(compile):
+    @compile
+    def f(x):
+        order = [0, 1, 2, 3]
+        random.shuffle(order)
+        return x[order], random.sample(range(4), 2)
+    yield from calls(f, X, times=4)
+
+
+@program
+def by_functions_of_a_library(compile):
+    import tempfile
+    f = compile(lambda x: (x + 1, len(next(tempfile._get_candidate_names()))))
+    yield from calls(f, X, times=3)
+
+
+@program
+def time_around_tensor_work(compile):
+    @compile
+    def f(x):
+        start = time.perf_counter()
+        y = (x * 2).sum()
+        return y, time.perf_counter() - start >= 0
+    yield from calls(f, X, times=4)
+
+
+@program
+def time_since_the_last_call(compile):
+    net = nn.Linear(8, 2)
+    net.last = 0.0
+
+    @compile
+    def f(x):
+        now = time.time()
+        longer, net.last = now > net.last, now
+        return net(x), longer
+    for _ in range(4):
+        y, longer = f(X)
+        set_, net.last = net.last > 1e9, 0.0
+        yield y, longer, set_
+
+
+@program
+def replaced_by_the_user(compile):
+    f = compile(lambda x: x * random.random())
+    yield from calls(f, X)
+    before = random.random
+    for constant in (0.5, 0.5, 0.25):
+        random.random = lambda: constant
+        try:
+            yield from calls(f, X)
+        finally:
+            random.random = before
+    yield from calls(f, X)
+
+
+@program
+def sizes_that_change(compile):
+    net = nn.Linear(8, 4)
+
+    @compile
+    def f(x):
+        y = net(x)
+        return y * 2 if random.random() < 0.5 else y * random.randint(1, 3)
+    for n in (4, 4, 5, 6, 7, 8, 9, 5):
+        yield f(tensor(n, 8)).sum().round()
