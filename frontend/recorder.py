@@ -719,6 +719,8 @@ class Recorder:
 
         Raises Unsupported where that can't be told."""
         self._grads.fetch()
+        if any(type_of(t) != i.type for i, t in zip(self._b.inputs, self._tensors)):
+            raise Unsupported("changes the shape of an input in place")  # that the guards are about to look at
         readings = self._readings.all
         while readings and readings[-1].gives:
             readings = readings[:-1]

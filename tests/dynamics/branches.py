@@ -463,3 +463,18 @@ def write_with_gaps_before_a_reading(compile):
     for y in (POSITIVE, NEGATIVE, POSITIVE):
         x = torch.zeros(4, y.numel(), 2)[..., 0]
         yield f(x, y)
+
+
+@program
+def the_shape_of_an_argument_changed_after_a_reading(compile):
+    @compile
+    def f(x):
+        mean = x.mean().item()
+        try:
+            x.unsqueeze_(0)
+        except RuntimeError:
+            return None
+        return x * mean
+    x = tensor(6, 4).t()
+    for _ in range(4):
+        yield f(x), x.shape
