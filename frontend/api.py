@@ -94,7 +94,7 @@ class _Run:
         self._found = found
         given = [(name, t) for _, name, t in arguments.tensors]
         self.symbolic, self._lines = symbolic, changing.lines if symbolic and not changing.barred else ()
-        ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "open": lambda: observer.unsupported is None}
+        ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "aside": observer.telling.aside, "open": lambda: observer.unsupported is None}
         self.recorder = observer.recorder = Second(arguments, observer.name_of, **ways) if isinstance(arguments, SizedArguments) \
             else Recorder(given, observer.name_of, name, arguments.given, **ways)
 
@@ -126,7 +126,8 @@ class _Run:
 
     def repeatable(self, recording: Recording) -> bool:
         """Whether the run can be made again for a recording alone."""
-        return not (isinstance(self.recorder, Second) or looks_at_types(self.observer.reads.values()))
+        again = isinstance(self.recorder, Second) or self.observer.telling.told
+        return not (again or looks_at_types(self.observer.reads.values()))
 
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""

@@ -38,6 +38,7 @@ from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_
 from .profiling import unprofiled
 from .structure import Arguments
 from .symbols import is_symbolic, noted
+from .telling import Telling
 from .torch_internals import GLOBAL_MODULE_HOOKS
 from .writes import Write, container_writes, put, unchanged, writes_of
 
@@ -102,7 +103,7 @@ class Observer:
         self._patched: set[type] = set()
         self._items = 0
         self._function = function
-        self._draws = Draws(self)
+        self._draws, self.telling = Draws(self), Telling(self)
 
     # Before and after
 
@@ -139,9 +140,9 @@ class Observer:
         try:
             self._compare()
         except Unsupported as why:
-            self._effect(why.reason, why.where)
+            self.refuse(why.reason, why.where)
         except Exception as defect:  # what goes wrong here may not disturb the run
-            self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", self._where)
+            self.refuse(f"internal error while observing: {type(defect).__name__}: {defect}", self._where)
 
     def _restore(self) -> None:
         self._draws.restore()
@@ -213,7 +214,7 @@ class Observer:
                     self.reads[part.found_at] = part
         for item in self._logs.only_in(logs) & self.tensors.keys():
             del self.tensors[item]
-        self.writes = tuple(found.values())
+        self.writes = *self.telling.told, *found.values()
 
     def _name_attributes_set(self) -> None:
         """Of functions that had no attributes and were given some: let the reads be of names."""
@@ -264,7 +265,16 @@ class Observer:
         """Whether an object was there before the run, and is guarded by identity."""
         return id(value) in self._known
 
-    def _effect(self, what: str, where: str) -> None:
+    def found(self, value: Any) -> bool:
+        """Whether an object was there before the run, among the arguments too."""
+        return self.outside(value) or id(value) in self._arguments.places
+
+    def touched(self, kind: str, holder: Any, key: Any) -> bool:
+        """Whether the run has written to a place, or may have."""
+        return (kind, id(holder), key) in self._touched
+
+    def refuse(self, what: str, where: str) -> None:
+        """The run did something that can't be replayed."""
         if self.unsupported is None:
             self.unsupported = Unsupported(what, where)
 
@@ -410,7 +420,7 @@ class Observer:
             self._follow(getattr(value, "__wrapped__", None), name)
             return
         if isinstance(value, Iterator) and not _open(cls):
-            self._effect(f"reads {name}, an iterator from outside the function", user_line())
+            self.refuse(f"reads {name}, an iterator from outside the function", user_line())
             return
         if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not _open(cls):
             return
@@ -422,7 +432,7 @@ class Observer:
         if not self._watch_class(cls):
             if not container:
                 kind = f"{cls.__module__}.{cls.__qualname__}"
-                self._effect(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
+                self.refuse(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
             return
         self._read("type", value, None, cls, name or "self", follow=False)
         for place in cls.__mro__:
@@ -439,7 +449,7 @@ class Observer:
         """Guard everything a container holds. `owner`: the module, where the items are reached as its attributes."""
         self._items += len(container)
         if self._items > ITEM_LIMIT:
-            self._effect(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
+            self.refuse(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
             return
         self._known[id(container)] = container, name
         where = ("contents", id(container), None)
@@ -474,6 +484,8 @@ class Observer:
         """The run read an attribute of any object of a watched class: guard where it was found, and where it wasn't."""
         known = self._known.get(id(obj))
         if known is None or name == "__class__":
+            return
+        if self.telling.hides(obj):
             return
         owner = known[1]
         subject = _join(owner, name)
@@ -532,9 +544,9 @@ class Observer:
             self._touch("attr", obj, name, before, subject)
         elif hasattr(type(found), "__set__"):  # a property or the like: what it writes is seen when it does
             if not isinstance(found, property) and not isinstance(type(found).__set__, types.FunctionType):
-                self._effect(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
+                self.refuse(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
         elif own is None:
-            self._effect(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
+            self.refuse(f"{'deletes' if deletes else 'sets'} {subject}", user_line())
         elif self._sets_plainly(type(obj)):
             self._touch_attribute(obj, own, name, subject, deletes)
         else:  # by code of the user's, which may set any
@@ -572,13 +584,15 @@ class Observer:
         try:
             part(*args)
         except Exception as defect:
-            self._effect(f"internal error while observing: {type(defect).__name__}: {defect}", user_line())
+            self.refuse(f"internal error while observing: {type(defect).__name__}: {defect}", user_line())
         finally:
             self.busy = False
 
     # Functions entered
 
     def _profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        if self.telling.goes_on(frame, event, arg):
+            return
         if event == "c_call":
             if kind_of_file(frame.f_code.co_filename) != SMELT:
                 self.watch(self._enter_c, frame, arg)
@@ -594,6 +608,8 @@ class Observer:
                 self.watch(self._enter_library, frame, frame.f_code)
 
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
+        if self.telling.calls(frame):
+            self.refuse(f"calls {code.co_qualname}() in order to print or log", user_line(frame.f_back))
         key = id(code), id(frame.f_globals)
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
@@ -612,8 +628,8 @@ class Observer:
         if code is _APPLY and self.recorder is not None:
             self._enter_apply(frame, frame.f_locals)
         what = python_effect(frame)
-        if what:
-            self._effect(what, user_line(frame))
+        if what and not self.telling.begins(frame):
+            self.refuse(what, user_line(frame))
 
     def _enter_apply(self, frame: types.FrameType, called: dict[str, Any]) -> None:
         """A custom autograd.Function is called, perhaps one of the user's."""
@@ -627,8 +643,8 @@ class Observer:
         if function in _C_SWITCHES:
             self._read_switch(function)
         what = c_effect(frame, function)
-        if what:
-            self._effect(what, user_line(frame))
+        if what and not self.telling.begins(frame, function):
+            self.refuse(what, user_line(frame))
 
     def _read_switch(self, switch: Callable) -> None:
         self.reads.setdefault(("call", id(switch), ()), call_read(switch))
@@ -662,6 +678,7 @@ class Observer:
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
         self._logs.entered(code, names, {})
         self._draws.enter(code, names)
+        self.telling.enter(code)
 
     def draw(self, draw: Draw) -> Any:
         """The user's code draws a number: what the run gets for it."""
@@ -676,7 +693,7 @@ class Observer:
 
     def outside_draw(self, name: str, frame: types.FrameType) -> None:
         """A library draws for the user."""
-        self._effect(f"calls {name}()", user_line(frame))
+        self.refuse(f"calls {name}()", user_line(frame))
 
     def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:
         """Guard the cells of the function that runs this code. Which one it is shows by what is in them: it may be several."""
@@ -693,7 +710,7 @@ class Observer:
                     self._read("attr", cell, "cell_contents", _content(cell), f"closure {name}")
             self._logs.entered(code, frame.f_globals, cells)
         if not found and code not in self._inner:
-            self._effect(f"runs {code.co_qualname}, whose closure can't be followed", user_line(frame))
+            self.refuse(f"runs {code.co_qualname}, whose closure can't be followed", user_line(frame))
 
     def _search(self, code: types.CodeType) -> list[types.FunctionType]:
         """The functions with this code that the run reached on a way that isn't observed (operators, super())."""

@@ -190,3 +190,12 @@ def checked(b: Builder, op: Overload, value: Value, type: TensorType, start: int
     if found.strides != type.strides and any(v is value for v in b.values[start:]):
         value.type = type
     return value
+
+
+def leaves(part: Any) -> Iterator[Any]:
+    """What is in tuples, lists and dicts."""
+    if type(part) in (tuple, list, dict):
+        for p in part.values() if type(part) is dict else part:
+            yield from leaves(p)
+    else:
+        yield part

@@ -19,6 +19,7 @@ from ..compiler.builder import Builder
 from ..compiler.dims import typical
 from ..compiler.ir import Graph, Origin, TensorType, TupleType, Value, dense
 from ..errors import Unsupported
+from .beside import Beside
 from .bridge import replay
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -28,7 +29,7 @@ from .elements import Elements
 from .functional import Alias, Base, Memory, Step, address, overlap
 from .gradients import Reach, Sources, custom_function, node_of
 from .origins import here
-from .overloads import Overload, Written, checked, import_call, opaque_call, overload, rule_call, type_of
+from .overloads import Overload, Written, checked, import_call, leaves, opaque_call, overload, rule_call, type_of
 from .profiling import unprofiled
 from .readings import HOW, LARGEST_LIST, Reading, Readings
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
@@ -100,6 +101,7 @@ class Recorder:
     held        the numbers in the tensors that the run reads, if they are not to be read off these; see Elements
     symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
     stand_ins   tells whether symbolic numbers may be given to the run
+    aside       gives the aside (see asides.py) that the run is in, None if it is in none
     open        tells whether the run can still become a program, as far as others than the recorder see
 
     calls       the ops called, with what they were given, to compare with another run
@@ -114,7 +116,8 @@ class Recorder:
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
                  symbolic: Callable[[str], bool] = lambda line: False,
-                 stand_ins: Callable[[], bool] = lambda: True, open: Callable[[], bool] = lambda: True):
+                 stand_ins: Callable[[], bool] = lambda: True, aside: Callable[[], Any] = lambda: None,
+                 open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
         self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -126,6 +129,8 @@ class Recorder:
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
         self.numbers.tell = partial(self.guarded, self._add_condition)
+        self.beside = Beside(aside, self.stop)
+        self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
         self.calls: list[tuple] = []
@@ -334,6 +339,13 @@ class Recorder:
             self._write(call, result)
         else:
             self._add_results(call, result)
+
+    # Asides
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor that holds what this one holds now, for an aside that is told at the end of the call."""
+        with self.beside.left():
+            return tensor.detach().clone()
 
     # What Python looks at
 
@@ -853,6 +865,8 @@ class _Ops(TorchDispatchMode):
         kwargs, recorder, op = kwargs or {}, self._recorder, overload(function)
         if recorder.unsupported is not None or recorder._busy or op.label:
             return recorder.run(function, args, kwargs)
+        if recorder.beside.enters():
+            return recorder.beside.run(op, function, args, kwargs)
         if op.composite or op.each:
             with self:
                 result = (op.each or function.decompose)(*args, **kwargs)
@@ -883,6 +897,9 @@ class _Api(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
+        if recorder.unsupported is None and not recorder._busy and recorder.beside.enters():
+            recorder.beside.call(function, args)
+            return function(*args, **kwargs)
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.differentiated_later and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
@@ -947,18 +964,9 @@ def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:
     """Whether autograd may keep a list with a symbolic whole number, which its backward takes for plain ones."""
     if getattr(function, "__name__", "") in _KEEP_NO_LIST or not torch.is_grad_enabled():
         return False
-    given = list(_leaves((args, kwargs)))
+    given = list(leaves((args, kwargs)))
     whole = any(isinstance(g, torch.SymInt) and is_symbolic(g) for g in given)
     return whole and any(isinstance(g, torch.Tensor) and g.requires_grad for g in given)
-
-
-def _leaves(part: Any) -> Iterator[Any]:
-    """What is in tuples, lists and dicts."""
-    if type(part) in (tuple, list, dict):
-        for p in part.values() if type(part) is dict else part:
-            yield from _leaves(p)
-    else:
-        yield part
 
 
 def _lists_fixed(part):

@@ -234,7 +234,7 @@ class Rebuild:
 
     def _statement(self, w: Write) -> str:
         """The text of a write."""
-        self._what, self._where = f"sets {w.subject} to", w.where
+        self._what, self._where = "tells" if w.kind == "run" else f"sets {w.subject} to", w.where
         key = self._names.literal(w.key) if constant(w.key) else self._expression(w.key)
         return STATEMENTS[w.kind](self._names, w, self._found(w.holder), key, self._expression(w.value))
 

@@ -20,7 +20,7 @@ class Write:
     """One step.
 
     kind     one of STATEMENTS
-    holder   the object that is changed
+    holder   the object that is changed; for "run", a function to call
     key      where in it: a key, an attribute's name; for "slice" (first, behind the last), for "turn" how many leave
     value    what is put there: anything that a result may be; None where nothing is
     subject  its name for people; `where` the user's line
@@ -69,6 +69,7 @@ STATEMENTS: dict[str, Callable[[Namespace, Write, str, str, str], str]] = {
     "turn": lambda names, w, holder, key, value:
         f"for _ in range({w.key}): {_method(names, w.holder, 'popleft')}({holder})",
     "add": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'update')}({holder}, {value})",
+    "run": lambda names, w, holder, key, value: f"{holder}({value})",
     "discard": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'difference_update')}({holder}, {value})",
 }
 

@@ -56,7 +56,12 @@ def remembering():
 
 
 def printing(x):
-    print(end="")
+    print(f"{x.sum().item():.1f}", end="\r")
+    return x + 1
+
+
+def writing(x):
+    os.getpid()
     return x + 1
 
 
@@ -89,6 +94,8 @@ WORKS = {
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Clocks and random generators of Python's and NumPy's: each call asks them anew, and may branch on what they give.":
         [(lambda: lambda x: x * random.random() + time.time(), (X,)), (lambda: lambda x: x * numpy.random.rand(), (X,))],
+    "What is printed and logged by statements of their own: run again on every call, with what it computes.":
+        [(lambda: printing, (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
          (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
@@ -100,7 +107,7 @@ WORKS = {
 DOES_NOT = {
     "Elements taken out of torch: `.numpy()`, printing a tensor, `.tolist()` of many.":
         [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
-    "Effects outside the program's objects: printing, files, other libraries.": [(lambda: printing, (X,))],
+    "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
