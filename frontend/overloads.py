@@ -21,7 +21,7 @@ from .torch_internals import is_composite, schema_of
 #: Ops that look at the values of their arguments, and have no tag of torch's that says so: to tell something of them,
 _READS = {"_nested_tensor_from_mask_left_aligned"}
 #: or for the sizes of their results.
-_SIZED = {"_pack_padded_sequence", "_pad_packed_sequence"}
+_SIZED = {"_pack_padded_sequence"}
 
 
 @dataclass(frozen=True, eq=False)

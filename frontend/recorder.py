@@ -35,7 +35,7 @@ from .readings import HOW, LARGEST_LIST, Reading, Readings
 from .recording import Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack
 from .sizes import Sized
 from .symbols import Asked, Float, Int, Numbers, fixed, is_symbolic, own, plain, wrapped_numbers_filled
-from .torch_internals import TorchDispatchMode, current_backward, modes_unnoticed, put_engine, version_of
+from .torch_internals import TorchDispatchMode, current_backward, modes_unnoticed, put_engine, unpack, version_of
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
 LARGEST_CONSTANT = 4096
@@ -67,8 +67,10 @@ _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
 _TRUTHS = (_T.__bool__, torch.is_nonzero)
-#: Recurrent nets, which look at the elements of their second argument, the batch sizes, where sequences are packed.
-_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+#: Calls that look at the whole numbers in their second argument without an op, and its name; of recurrent nets the batch sizes,
+#: where sequences are packed.
+_LOOKS = {**dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, unpack), "batch_sizes"),
+          **dict.fromkeys((torch.tensor_split, _T.tensor_split), "tensor_indices_or_sections")}
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
@@ -224,6 +226,10 @@ class Recorder:
         _check_kind(tensor)
         if not self._from_numbers or tensor.numel() > LARGEST_CONSTANT:
             raise Unsupported("makes a tensor of data that is not a few plain numbers")
+        self.add_numbers(tensor)
+
+    def add_numbers(self, tensor: torch.Tensor) -> None:
+        """A tensor whose elements torch wrote without an op: the same ones whenever the run gets there."""
         data, place = tuple(tensor.flatten().tolist()), {"dtype": tensor.dtype, "device": tensor.device}
         shape = tuple(tensor.shape)
         if len(set(map(repr, data))) == 1:
@@ -910,8 +916,9 @@ class _Api(TorchFunctionMode):
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, _place(here())))
-        if function in _RECURRENT and getattr(args[1], "dtype", None) is torch.int64:  # not hidden states
-            recorder.guarded(recorder.add_list, args[1], args[1].tolist())
+        looked = args[1] if function in _LOOKS and len(args) > 1 else kwargs.get(_LOOKS.get(function))
+        if getattr(looked, "dtype", None) is torch.int64:  # not hidden states
+            recorder.guarded(recorder.add_list, looked, looked.tolist())
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in _TRUTHS, function is _T.item
         recorder.enter_backward(function in _BACKWARD)
@@ -922,6 +929,8 @@ class _Api(TorchFunctionMode):
             recorder.enter_backward(False)
         if function is _T.tolist:
             recorder.guarded(recorder.add_list, args[0], result)
+        if function is unpack:
+            recorder.guarded(recorder.add_numbers, result[1])
         return recorder._answered(function, result)
 
 

@@ -41,6 +41,7 @@ wrapper = _take("torch.Tensor._make_wrapper_subclass", "to record tensors of sym
 _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")
 unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
+unpack = _take("torch._VF._pad_packed_sequence", "to notice that it looks at the batch sizes")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
 storage_uses = _take("torch._C._storage_Use_Count", "to use the memory of large results again", needed=False)
 empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allocate results in half the time", needed=False)

@@ -362,14 +362,14 @@ def test_packed_sequences():
         def encode(x, lengths):
             packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
             out, (h, _) = net(packed)
-            return nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0], h
+            return *nn.utils.rnn.pad_packed_sequence(out, batch_first=True), h
         encode = wrap(encode)
 
         def step(x, lengths):
             x = x.clone().requires_grad_()
-            out, h = encode(x, lengths)
+            out, found, h = encode(x, lengths)
             (out.sum() + h.square().sum()).backward()
-            return out, h, x.grad
+            return out, found, h, x.grad
         return step, encode
     x = torch.randn(3, 5, 3)
     lengths = [torch.tensor(n) for n in ([5, 3, 2], [5, 3, 2], [4, 5, 1], [2, 2, 5], [4, 5, 1])]

@@ -478,3 +478,18 @@ def the_shape_of_an_argument_changed_after_a_reading(compile):
     x = tensor(6, 4).t()
     for _ in range(4):
         yield f(x), x.shape
+def padded_sequences(compile):
+    """The same number of rows in other sequences."""
+    @compile
+    def f(packed):
+        rows, lengths = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+        return rows * 2, lengths
+    for lengths in ((5, 3, 1), (5, 3, 1), (5, 2, 2), (5, 3, 1), (3, 3, 3)):
+        yield f(nn.utils.rnn.pack_sequence([tensor(n, 2) for n in lengths]))
+
+
+@program
+def split_at_places(compile):
+    f = compile(lambda x, places: [part * 2 for part in x.tensor_split(places)])
+    for places in ((1, 3), (1, 3), (2, 3), (1, 3), (0, 4)):
+        yield f(tensor(4), torch.tensor(places))
