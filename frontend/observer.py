@@ -14,7 +14,7 @@ import gc
 import sys
 import types
 import weakref
-from collections import deque, namedtuple
+from collections import defaultdict, deque, namedtuple
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
@@ -411,6 +411,9 @@ class Observer:
         container = isinstance(value, _CONTAINERS)
         if container:
             self._follow_contents(value, name)
+            for kind, setting in ((defaultdict, "default_factory"), (deque, "maxlen")):
+                if isinstance(value, kind):
+                    self._read("attr", value, setting, getattr(value, setting), _join(name, setting))
             if cls.__module__ in ("builtins", "collections"):
                 return
         original = original_of(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
@@ -299,8 +299,12 @@ class Rebuild:
             return f"{kind.__name__}(({''.join(self._expression(v) + ', ' for v in value)}))"
         if kind is dict:
             return "{" + self._items(value.items()) + "}"
-        if kind is OrderedDict:
-            return f"{self._names.bind(OrderedDict)}({{{self._items(value.items())}}})"
+        if kind in (OrderedDict, Counter):
+            return f"{self._names.bind(kind)}({{{self._items(value.items())}}})"
+        if kind is defaultdict:
+            return f"{self._names.bind(kind)}({self._expression(value.default_factory)}, {{{self._items(value.items())}}})"
+        if kind is deque:
+            return f"{self._names.bind(kind)}([{', '.join(map(self._expression, value))}], {value.maxlen})"
         if is_dataclass_instance(value) or is_plain_instance(value):
             return self._instance(value)
         raise Unsupported(f"{self._what} an object of type {kind.__qualname__} made by the run", self._where)

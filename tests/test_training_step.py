@@ -219,6 +219,24 @@ def test_clipping(clip, foreach):
     agree(make)
 
 
+def test_scaled_losses():
+    """The scaler makes its table of optimisers anew on every call, and reads whether a gradient overflowed."""
+    def make(net):
+        optimizer, scaler = torch.optim.SGD(net.parameters(), lr=0.1), torch.amp.GradScaler("cpu", init_scale=256.0)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+            return loss, norm
+        return step, optimizer
+    agree(make, programs=4)
+
+
 def test_frozen_parameters():
     def frozen():
         net = classifier()

@@ -259,6 +259,33 @@ def dict_of_every_kind(compile):
 
 
 @program
+def containers_made(compile):
+    holder = Holder(queue=deque((), 2))
+
+    @compile
+    def f(x):
+        holder.table = defaultdict(list)
+        holder.table["x"] += [x * 2, 3]
+        holder.queue = deque((*holder.queue, x), holder.queue.maxlen)
+        return holder.table["x"][0] + 1, Counter("abb"), defaultdict(dict), deque([x + 1])
+    for k in range(6):
+        yield f(X * k)
+    holder.queue = deque(holder.queue, 4)
+    yield from calls(f, X)
+
+
+@program
+def default_made_otherwise(compile):
+    table = defaultdict(int)
+    f = compile(lambda x: x + table[len(table)])
+    for k in range(3):
+        yield f(X)
+        table.clear()
+    table.default_factory = lambda: 3
+    yield f(X)
+
+
+@program
 def set_filled(compile):
     seen = set()
 
