@@ -189,8 +189,11 @@ class Branches:
         finish, given = found
         return finish(given, args, kwargs)
 
-    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state: State) -> tuple[Finish, Any] | None:
-        """None where paths were added meanwhile, and segments may have to give more than they gave."""
+    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state: State,
+              left: frozenset[Node] = frozenset()) -> tuple[Finish, Any] | None:
+        """None where paths were added meanwhile, and segments may have to give more than they gave.
+
+        left: nodes from which no path goes on under what they found"""
         version, depth = self._version, 0
         known, numbers = path.start(tensors)
         while depth < len(path.nodes):
@@ -203,6 +206,11 @@ class Branches:
                 if found != path.outcomes[depth]:
                     turn = _turn(node, found, args, kwargs)
                     if turn is None:
+                        left |= {node}
+                        other = self._beside(path, depth, left, args, kwargs)
+                        if other is not None:
+                            _put_back(state)
+                            return self._walk(*other, args, kwargs, state, left)
                         return self._record_anew, (state, replace(node.reading, answer=answer))
                     if version != self._version:
                         return None
@@ -216,6 +224,16 @@ class Branches:
         self.misses = 0
         results = assemble(path.recording, tensors, [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
+
+    def _beside(self, path: Path, depth: int, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
+        """A path that comes as far as this one and then reads something else, or the same as a symbol, and its tensors."""
+        for other in reversed(self.paths):
+            if (other.nodes[:depth] == path.nodes[:depth] and other.outcomes[:depth] == path.outcomes[:depth]
+                    and len(other.nodes) > depth and other.nodes[depth] not in left):
+                tensors = other.check(args, kwargs)
+                if tensors is not None:
+                    return other, tensors
+        return None
 
     def _run_eagerly(self, state: State, args: tuple, kwargs: dict) -> Any:
         _put_back(state)

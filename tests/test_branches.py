@@ -771,3 +771,14 @@ def test_threads_that_meet_new_paths():
     for t in threads:
         t.join()
     assert not wrong and smelt.explain(compiled).paths <= 4
+
+
+def test_a_number_that_changes_after_another_reading():
+    """The number becomes a symbol: one more path, which all numbers take, from a segment that others share."""
+    def act(x):
+        if x.isnan().any():
+            raise ValueError
+        action = torch.multinomial(x.abs(), 1)
+        return x.abs()[action].log(), action.item()
+    compiled = check(act, [(UP,), (MIXED,), (UP * 2,), (MIXED * 3,), (UP,), (DOWN,)], grads=False)
+    assert len(compiled_function(compiled).recompilations) == 1

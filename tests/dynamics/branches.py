@@ -478,6 +478,9 @@ def the_shape_of_an_argument_changed_after_a_reading(compile):
     x = tensor(6, 4).t()
     for _ in range(4):
         yield f(x), x.shape
+
+
+@program
 def padded_sequences(compile):
     """The same number of rows in other sequences."""
     @compile
