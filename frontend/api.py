@@ -30,7 +30,8 @@ from .recording import Grads, Recording
 from .sizes import Sizes
 from .structure import Arguments, Rebuild
 from .symbols import Node, Numbers
-from .torch_internals import active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks
+from .torch_internals import (active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks,
+                              tracing)
 from .trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
 from .varying import Place, Varying
 
@@ -483,7 +484,7 @@ def _not_plain() -> bool:
     differentiation, a tracer, a profiler, whose place the observer would take, or hooks on saved tensors: a checkpoint
     counts how often those run, and a program saves other tensors than the recorded run."""
     return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None
-                or forward_ad._current_level >= 0 or torch.jit.is_tracing() or sys.getprofile() is not None
+                or forward_ad._current_level >= 0 or tracing() or sys.getprofile() is not None
                 or saved_tensors_hooks(True) is not None)
 
 

@@ -20,7 +20,7 @@ from ..compiler.dims import Dim, Expr
 from ..compiler.ir import TensorType
 from .recording import Grads
 from .symbols import Node, is_symbolic, noted
-from .torch_internals import TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, forward_ad
+from .torch_internals import TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, forward_ad, tracing
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -292,9 +292,11 @@ def torch_state() -> list[Read]:
 
 
 def mode_conditions(names: Namespace) -> list[Condition]:
-    """No mode of torch is active."""
-    modes = {"torch function": names.bind(active_function_modes), "torch dispatch": names.bind(active_dispatch_modes)}
-    return [Condition(f"not {f}()", f"{f}()", f"number of active {what} modes", 0) for what, f in modes.items()]
+    """No mode of torch is active, and no tracer, under which looking at a size would be traced."""
+    found = {"whether torch.jit.trace is active": (tracing, False),
+             "number of active torch function modes": (active_function_modes, 0),
+             "number of active torch dispatch modes": (active_dispatch_modes, 0)}
+    return [Condition(f"not {names.bind(f)}()", f"{names.bind(f)}()", what, none) for what, (f, none) in found.items()]
 
 
 def has_strides(t: torch.Tensor) -> bool:

@@ -27,6 +27,7 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
+tracing = _take("torch._C._is_tracing", "to leave calls under torch.jit.trace alone")
 saved_tensors_hooks = _take("torch._C._autograd._top_saved_tensors_default_hooks", "to leave calls under checkpoint alone")
 _take("torch.autograd.forward_ad._current_level", "to leave forward-mode differentiation alone")
 forward_ad = torch.autograd.forward_ad

@@ -354,7 +354,9 @@ def test_transforms_and_tracers():
     equal(torch.vmap(f)(X), torch.sin(X) * 2)
     equal(torch.func.grad(lambda x: f(x).sum())(X), torch.cos(X) * 2)
     equal(torch.func.jvp(f, (X,), (torch.ones_like(X),))[1], torch.cos(X) * 2)
-    traced = torch.jit.trace(f, (X,), check_trace=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(f, (X,), check_trace=False)
     equal(traced(X + 1), torch.sin(X + 1) * 2)
     assert len(f.programs) == count
 
