@@ -67,6 +67,23 @@ class CompiledProgram:
         return f"{'eager: ' + self.reason if self.run is None else 'compiled'}\n{self.guards}"
 
 
+class Late:
+    """In the place of a run that is not built yet: that of a case whose own recording changed what it depends on, as an
+    optimiser's first step does. It is built when a call fits it after all, or when someone asks what would run."""
+
+    def __init__(self, build: Callable[[], Run], say: Callable[[Unsupported | BuildError], None]):
+        self._build, self._say = build, say
+
+    def built(self, program: CompiledProgram) -> Run | None:
+        """The run, which takes this one's place in its program; None where it can't be built, which is said."""
+        try:
+            program.run = self._build()
+        except (Unsupported, BuildError) as why:
+            program.run, program.reason = None, str(why)
+            self._say(why)
+        return program.run
+
+
 class Passing:
     """A program whose guards also give `count` numbers for the result: passed by it."""
 
@@ -172,7 +189,7 @@ class CompiledFunction:
         for program in self.programs:
             tensors = program.check(args, kwargs)
             if tensors is not None:
-                run = program.run
+                run = program.run.built(program) if type(program.run) is Late else program.run
                 if run is None or run.broken:
                     return self._function(*args, **kwargs)
                 try:
@@ -326,8 +343,13 @@ class CompiledFunction:
         if recording.readings:
             self._keep_path(run, recording, guards, rebuild.make, rebuild.numbers)
             return
-        built = self._built(recording)
-        self._keep_program(run, guards, Passing(built, len(rebuild.numbers)) if rebuild.numbers else built, rebuild.make)
+        recording, count = replace(recording, tensors=()), len(rebuild.numbers)
+
+        def build() -> Run:
+            built = self._built(recording)
+            return Passing(built, count) if count else built
+        at_once = self._fullgraph or isinstance(run.recorder, Second) or guards.check(args, kwargs) is not None
+        self._keep_program(run, guards, build() if at_once else Late(build, self._say), rebuild.make)
 
     def _keep_in_symbols(self, run: _Run, recording: Recording, args: tuple, kwargs: dict) -> bool:
         """Keep a program for all sizes like those of a run that was recorded, if some change and all goes well with them."""

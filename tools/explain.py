@@ -15,7 +15,7 @@ from ..compiler.instantiate import instantiate
 from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import BuildError, SmeltError
-from ..frontend.api import CompiledFunction, compiled_function
+from ..frontend.api import CompiledFunction, Late, compiled_function
 from ..frontend.branches import Branches
 from ..frontend.bridge import Executable
 from ..frontend.recording import Fresh, OutputView
@@ -197,9 +197,11 @@ def _branches(tree: Branches) -> list[BranchReport]:
 
 
 def _kept(function: CompiledFunction) -> list[tuple[Guards, Executable]]:
-    """Everything that was built, with its guards."""
+    """Everything that runs, with its guards."""
     kept: list[tuple[Guards, Executable]] = []
     for p in function.programs:
+        if isinstance(p.run, Late):
+            p.run.built(p)
         built = p.executables.values() if isinstance(p, Branches) else [p.run] if p.run is not None else []
         kept += [(p.guards, executable) for executable in built]
     return kept
