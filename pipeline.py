@@ -17,6 +17,7 @@ from .compiler.ir import Graph, TensorType
 from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
                               simplify)
 from .compiler.evaluate import evaluate
+from .compiler.ops.core import takes_random_numbers
 from .compiler.verify import verify
 from .errors import BuildError
 from .errors import Unsupported
@@ -236,3 +237,22 @@ def compile_graph(graph: Graph, backend: str = "auto") -> Callable:
     for p in (derive, *CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
     return _load(generate(graph, _backend(backend, _device(graph))))
+
+
+def check_gradients(graph: Graph, inputs: Sequence[torch.Tensor], wrt: Sequence[int], grads: Mapping[int, torch.Tensor],
+                    backend: str = "auto") -> str:
+    """What comes out wrong where these gradients arrive at outputs of a graph, and those of inputs `wrt` are asked for: the
+    first difference from torch's gradients of the graph run op by op; "" if there is none."""
+    results = tuple(Fresh(k, k in grads) for k in range(len(graph.outputs)))
+    leaves = [t.detach().requires_grad_(k in wrt) for k, t in enumerate(inputs)]
+    random = any(map(takes_random_numbers, graph.values))
+    executable = build(Recording(graph, tuple(leaves), results, random=random, differentiated=tuple(wrt)), backend, "always")
+    told: list[str] = []
+
+    def tell(mismatch, stage: str, *_) -> str:
+        told.append(f"{stage}: {mismatch}")
+        return told[-1]
+    executable.on_mismatch = tell
+    outputs = executable(leaves)
+    torch.autograd.grad([outputs[k] for k in grads], [leaves[k] for k in wrt], list(grads.values()), allow_unused=True)
+    return told[0] if told else ""

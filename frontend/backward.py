@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
@@ -66,11 +66,11 @@ class Differentiable:
     forward     (*inputs) -> the graph's outputs, then the extra ones that backward programs read
     verify      as for the Executable: when a backward program is compared with torch's gradients of the recording
     broken      whether the programs turned out wrong: then the recording itself is differentiated
-    report      told a mismatch, and the inputs that it was found on
+    report      told a mismatch, the inputs that it was found on, and by output the gradients that arrived
     """
 
     def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative, verify: str,
-                 broken: Callable[[], bool], report: Callable[[Mismatch, Tensors], None]):
+                 broken: Callable[[], bool], report: Callable[[Mismatch, Tensors, Mapping[int, torch.Tensor]], None]):
         self.recording, self.forward, self.derivative = recording, forward, derivative
         self.verify, self.broken, self.report = verify, broken, report
         self.outputs = len(recording.graph.outputs)
@@ -167,7 +167,7 @@ class Differentiable:
                            lambda: again(widen(list(inputs)), widen(list(grads)), precise=True),
                            lambda: again(inputs, grads, noise=torch.Generator().manual_seed(0)))
         if mismatch is not None:
-            self.report(mismatch, inputs)
+            self.report(mismatch, inputs, {self.derivative.of[i]: g for i, g in zip(arriving, grads)})
         return mismatch is None
 
 

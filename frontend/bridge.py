@@ -23,12 +23,12 @@ class Executable:
     """Runs one recorded path. Called with the recording's input tensors, gives its result tensors.
 
     `forward(*inputs)` gives the graph's outputs and then the extra ones that the backward program reads.
-    `verify`: "first", "always", "raise" or "off". On a mismatch `on_mismatch(Mismatch, stage)` is told, the reference's
-    results are returned, and `broken` says why from then on; the caller must not use a broken executable again.
+    `verify`: "first", "always", "raise" or "off". On a mismatch `on_mismatch(Mismatch, stage, inputs, gradients that
+    arrived, by output)` is told, the reference's results are returned, and `broken` says why from then on; the caller must not use a broken executable again.
     """
 
     def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative | None = None,
-                 verify: str = "first", on_mismatch: Callable[[Mismatch, str, Tensors], str] | None = None):
+                 verify: str = "first", on_mismatch: Callable[[Mismatch, str, Tensors, Mapping[int, torch.Tensor]], str] | None = None):
         recording = replace(recording, tensors=())  # the first call's arguments are not to live on
         self.recording, self.derivative = recording, derivative
         self.verify, self.on_mismatch = verify, on_mismatch
@@ -40,7 +40,7 @@ class Executable:
             forward = torch.inference_mode(recording.inference)(forward)
         self._run = forward if derivative is None else Differentiable(
             recording, forward, derivative, verify, lambda: bool(self.broken),
-            lambda found, inputs: self._report(found, "backward", inputs))
+            lambda found, *given: self._report(found, "backward", *given))
         if recording.enabled:
             self._run = torch.enable_grad()(self._run)
         if recording.random:
@@ -85,8 +85,8 @@ class Executable:
             live = evaluate(graph, tensors)
         return [r if r.requires_grad == o.requires_grad else o for r, o in zip(live, outputs)]
 
-    def _report(self, mismatch: Mismatch, stage: str, inputs: Tensors) -> None:
-        told = self.on_mismatch(mismatch, stage, inputs) if self.on_mismatch else str(mismatch)
+    def _report(self, mismatch: Mismatch, stage: str, inputs: Tensors, grads: Mapping[int, torch.Tensor] = {}) -> None:
+        told = self.on_mismatch(mismatch, stage, inputs, grads) if self.on_mismatch else str(mismatch)
         self.broken = told
         if self.verify == "raise":
             raise WrongResult(told)

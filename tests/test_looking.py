@@ -275,7 +275,7 @@ def test_a_folder_for_reproducers_that_cannot_be_written(wrong_kernels, monkeypa
     assert results[1].equal(wrong(X, Y))
 
 
-def test_wrong_gradients_are_caught(wrong_kernels):
+def test_wrong_gradients_are_caught(wrong_kernels, capsys):
     f = smelt.compile(lambda x: x.exp().sum())
     x = torch.full((4,), 0.5, requires_grad=True)
     with pytest.warns(SmeltWarning, match=r"<lambda>, backward: output 0, element 0") as given:
@@ -284,6 +284,12 @@ def test_wrong_gradients_are_caught(wrong_kernels):
             f(x).backward()
             torch.testing.assert_close(x.grad, x.detach().exp())
     assert len([w for w in given if w.category is SmeltWarning]) == 1
+    path = re.search(r"a reproducer is in (\S+)", str(given[0].message)).group(1)
+    ran = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert ran.stdout == "gradients equal to the reference's\n", ran.stderr  # there, nobody has broken the table
+    with pytest.warns(SmeltWarning):
+        runpy.run_path(path)
+    assert capsys.readouterr().out.startswith("DIFFERENT: backward: output 0, element 0")
 
 
 def test_a_wrong_kernel_beside_random_numbers_is_caught(wrong_kernels, capsys):

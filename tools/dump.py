@@ -8,7 +8,7 @@ import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import torch
 
@@ -34,7 +34,8 @@ from smelt.compiler import compare, evaluate, parse
 here = Path(__file__).parent
 graph = parse({graph})
 {inputs}
-
+{run}'''
+_FORWARD = '''
 
 def seeded(run, *args):
     """What `run` gives; all sides draw the same random numbers."""
@@ -46,6 +47,11 @@ ours = seeded(pipeline.compile_graph(graph, {backend!r}), *inputs)
 found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda: seeded(compare.evaluate_precisely, graph, inputs),
                         lambda: seeded(compare.evaluate_noisily, graph, inputs))
 print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
+'''
+_BACKWARD = '''
+torch.manual_seed(0)
+found = pipeline.check_gradients(graph, inputs, {wrt}, grads, {backend!r})
+print(f"DIFFERENT: {{found}}" if found else "gradients equal to the reference's")
 '''
 
 
@@ -79,19 +85,20 @@ def _write_stages(compilation, base: Path) -> Path:
         (home / f"{stage}_host.py").write_text(loaded.host_source)
     graph = compilation.recording.graph
     (home / "run.py").write_text(_RUN.format(about=f"Program {graph.name}, on random inputs.",
-                                             backend=compilation.backend.language,
                                              graph='(here / "01-recorded.txt").read_text()',
-                                             inputs=f"inputs = [\n{_random_inputs(graph)}]"))
+                                             inputs=f"inputs = [\n{_random_inputs(graph)}]",
+                                             run=_FORWARD.format(backend=compilation.backend.language)))
     return home
 
 
-def reproducer(compilation, mismatch, stage: str, inputs: Sequence[torch.Tensor]) -> str:
-    """Write a file that shows a wrong result again; gives the text of the warning."""
+def reproducer(compilation, mismatch, stage: str, inputs: Sequence[torch.Tensor], grads: Mapping[int, torch.Tensor]) -> str:
+    """Write a file that shows a wrong result again; gives the text of the warning. `grads`: in a backward pass, by output
+    the gradients that arrived."""
     graph = compilation.recording.graph
     where = locate(compilation, inputs) if stage == "forward" else ""
     about = f"{graph.name}, {stage}: {mismatch}{where}"
     try:
-        path = _write_reproducer(graph, compilation.backend.language, about, inputs)
+        path = _write_reproducer(compilation, about, inputs, grads)
         seen = f"a reproducer is in {path}"
     except OSError as e:
         seen = f"no reproducer could be written: {e}"
@@ -121,20 +128,22 @@ def locate(compilation, inputs: Sequence[torch.Tensor]) -> str:
     return "; every value is right when computed on its own: the fault is in how they are fused"
 
 
-def _write_reproducer(graph, backend: str, about: str, inputs: Sequence[torch.Tensor]) -> Path:
+def _write_reproducer(compilation, about: str, inputs: Sequence[torch.Tensor], grads: Mapping[int, torch.Tensor]) -> Path:
+    graph, backend = compilation.recording.graph, compilation.backend.language
     folder = Path(config.report_dir)
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix=f"{graph.name}-", dir=folder))
     packed = io.BytesIO()
-    torch.save([t.detach() for t in inputs], packed)
+    torch.save(([t.detach() for t in inputs], {k: g.detach() for k, g in grads.items()}), packed)
     if packed.tell() <= INLINE_BYTES:
         text = base64.b64encode(packed.getvalue()).decode()
-        load = f"import base64, io\ninputs = torch.load(io.BytesIO(base64.b64decode('{text}')))"
+        load = f"import base64, io\ninputs, grads = torch.load(io.BytesIO(base64.b64decode('{text}')))"
     else:
         (home / "inputs.pt").write_bytes(packed.getvalue())
-        load = 'inputs = torch.load(here / "inputs.pt")'
+        load = 'inputs, grads = torch.load(here / "inputs.pt")'
+    run = _BACKWARD.format(backend=backend, wrt=compilation.recording.differentiated) if grads else _FORWARD.format(backend=backend)
     path = home / "run.py"
-    path.write_text(_RUN.format(about=about, backend=backend, graph=f"r'''{show(graph)}'''", inputs=load))
+    path.write_text(_RUN.format(about=about, graph=f"r'''{show(graph)}'''", inputs=load, run=run))
     return path
 
 
