@@ -84,13 +84,25 @@ def ordered(container: dict) -> type:
     return OrderedDict if isinstance(container, OrderedDict) else dict
 
 
-def snapshot(container: Any) -> tuple:
+class Contents(tuple):
+    """What a container held: its items, behind its keys if it has such."""
+
+    def difference(self, now: "Contents") -> str:
+        """The first item that is another one now, for people."""
+        old, new = self[-1], now[-1]
+        if len(old) != len(new) or isinstance(old, frozenset) or self[0] != now[0] and len(self) == 2:
+            return f"{len(old)} items -> {len(new)}{' other' * (len(old) == len(new))} items"
+        keys = self[0] if len(self) == 2 else range(len(old))
+        return next((f"[{brief(k)}]: {dimension(a, b)}" for k, a, b in zip(keys, old, new) if not same(b, a)), "as before")
+
+
+def snapshot(container: Any) -> Contents:
     """The contents of a list, dict, set or deque, one level deep, to compare with later."""
     if isinstance(container, dict):
-        return tuple(ordered(container).keys(container)), tuple(map(noted, ordered(container).values(container)))
+        return Contents((tuple(ordered(container).keys(container)), tuple(map(noted, ordered(container).values(container)))))
     if isinstance(container, (set, frozenset)):
-        return (frozenset((type(v), v) for v in container),)
-    return (tuple(map(noted, container)),)
+        return Contents((frozenset((type(v), v) for v in container),))
+    return Contents((tuple(map(noted, container)),))
 
 
 def same_contents(container: Any, before: tuple) -> bool:
@@ -370,11 +382,13 @@ def _fits(now: Any, expected: Any) -> bool:
 
 
 def dimension(before: Any, now: Any) -> str:
-    return f"{brief(before)} -> {brief(now)}"
+    return before.difference(now) if isinstance(before, Contents) else f"{brief(before)} -> {brief(now)}"
 
 
 def brief(value: Any) -> str:
     """A short text for a guard's value."""
+    if isinstance(value, Contents):
+        return f"{len(value[-1])} items"
     if constant(value) or value is MISSING or isinstance(value, tuple) and Expr in map(type, value):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
