@@ -53,7 +53,7 @@ def mark_dynamic(tensor: Any, dim: int | Sequence[int]) -> None:
 
     torch._dynamo.mark_dynamic does the same. Raises IndexError for a dimension that there is not.
     """
-    from .frontend.varying import mark_dynamic as mark
+    from .frontend.symbolic.varying import mark_dynamic as mark
     mark(tensor, dim)
 
 

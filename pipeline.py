@@ -10,23 +10,22 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from . import config
-from .tools import dump
 from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
+from .compiler.evaluate import evaluate
 from .compiler.ir import Graph, TensorType
+from .compiler.ops.core import takes_random_numbers
 from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
                               simplify)
-from .compiler.evaluate import evaluate
-from .compiler.ops.core import takes_random_numbers
 from .compiler.verify import verify
-from .errors import BuildError
-from .errors import Unsupported
+from .errors import BuildError, Unsupported
 from .frontend import api
-from .frontend.backward import Derivative
-from .frontend.bridge import Executable
 from .frontend.recording import Fresh, OutputView, Recording
+from .frontend.run.backward import Derivative
+from .frontend.run.bridge import Executable
 from .frontend.torch_internals import empty_strided_cpu, storage_uses
 from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
+from .tools import dump
 
 #: What every graph goes through, in order; each is a pass `Graph -> Graph`.
 CLEAN = (simplify, fold, cse, dce)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Callable, Iterable, Sequence, Union
 
+import torch
+
 from ..errors import InvalidGraph, Unsupported
 from .dims import Dim, Expr, Sym, at_least, expr, known, plain
 from .ir import Graph, NumberType, Origin, TensorType, TupleType, Type, Value, expressions

@@ -5,7 +5,7 @@ Nothing here changes once built. A pass is a function `Graph -> Graph` that buil
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
 
 import torch
@@ -85,6 +85,11 @@ class Origin:
     file: str = ""
     line: int = 0
     note: str = ""
+
+    @property
+    def place(self) -> str:
+        """The line as file:line, "" if there is none."""
+        return f"{self.file}:{self.line}" if self.file else ""
 
     def __str__(self):
         place = f"{self.file.rsplit('/', 1)[-1]}:{self.line}" if self.file else ""

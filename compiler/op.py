@@ -7,11 +7,11 @@ they never hold lists of names. The records stand in compiler/ops/.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import torch
 
-from .dims import Dim, Expr
+from .dims import Dim
 from .ir import NumberType, TensorType, Type, Value
 from .scalar import arithmetic_dtype
 

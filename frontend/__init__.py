@@ -1,14 +1,12 @@
-"""Recording: the decorator, the observers, guards, and the bridge to autograd.
+"""From a call to a recording, and from a program to later calls.
 
-The call            api (the decorator), modules (compiled modules), structure (arguments and results), bridge and backward
-                    (a program as a call, and as a node of autograd's graph), recording (what a recorded run came to)
-What a run computes recorder (every op of it), overloads (ATen ops), functional (aliasing and mutation made pure), gradients
-                    (what carries one), differentiating (backward passes inside), custom (autograd.Functions), foreach
-What a run reads    observer (state of Python), guards, names (what code can name), places (whose code), effects (what can't
-                    be replayed), fetched (state that is another object each time), elements (numbers in tensors)
-What a run writes   writes, logs (lists that only grow)
-What may change     changing and varying (which numbers and sizes do), symbols and sizes (what stands in for them), building
-                    (their way into the graph), host (what guards compute of them), trial (the second recording)
-Where it branches   readings (where Python looks at tensors), branches (the tree of paths)
-Of torch            torch_internals (what is not public), profiling, origins
+    symbolic   numbers and sizes that change, and what stands in for them
+    guard      when a program fits a call; the state that is guarded, and written again
+    observe    what a run does to the world around it
+    record     what a run computes, as a pure graph
+    run        what later calls do
+    api        the decorator, and the programs of a function; modules: compiled modules
+
+Each imports only those above it, and `recording` and `readings`, what a recorded run came to, and `torch_internals`, all
+that is not public of torch.
 """

@@ -16,24 +16,24 @@ from torch import nn
 
 from .. import config
 from ..errors import BuildError, SmeltWarning, Unsupported
-from .branches import Branches
-from .changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
-from .fetched import Fetched, Found
-from .guards import Condition, Guards, Namespace, Read, Watch, has_strides
-from .host import early_names, host_of
+from .guard.changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
+from .guard.fetched import Fetched, Found
+from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
+from .guard.host import early_names, host_of
+from .guard.structure import Arguments, Rebuild
 from .modules import compiled_module, pair_of
-from .observer import Observer
-from .places import user_frame
+from .observe.observer import Observer
+from .observe.places import user_frame
 from .readings import Reading
-from .recorder import Recorder
+from .record.recorder import Recorder
+from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
 from .recording import Grads, Recording
-from .sizes import Sizes
-from .structure import Arguments, Rebuild
-from .symbols import Node, Numbers
+from .run.branches import Branches
+from .symbolic.sizes import Sizes
+from .symbolic.symbols import Node, Numbers
+from .symbolic.varying import Place, Varying
 from .torch_internals import (active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks,
                               tracing)
-from .trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
-from .varying import Place, Varying
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()

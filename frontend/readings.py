@@ -5,15 +5,15 @@ A backward pass through what was computed before a reading is such a place too: 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Hashable, Sequence
-
-import torch
+from typing import TYPE_CHECKING, Any, Callable, Hashable, Sequence
 
 from .. import config
 from ..compiler.equality import key_of
 from ..compiler.ir import Value
 from ..errors import Unsupported
-from .draws import Draw
+
+if TYPE_CHECKING:
+    from .observe.draws import Draw
 
 #: What Python gets of tensors. A "symbol" is a number whose value does not matter by itself.
 HOW: dict[str, Callable[..., Any]] = {

@@ -24,6 +24,16 @@ class ViewStep:
     grad: bool = True
 
 
+def replay(tensor: torch.Tensor, steps) -> torch.Tensor:
+    """Make a recorded view of a tensor."""
+    for s in steps:
+        with torch.set_grad_enabled(s.grad):
+            tensor = s.function(tensor, *s.args, **s.kwargs)
+        if s.index is not None:
+            tensor = tensor[s.index]
+    return tensor
+
+
 @dataclass(frozen=True)
 class Given:
     """A result that is one of the inputs itself (the same object)."""

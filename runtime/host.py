@@ -24,8 +24,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from .frames import arena_slots_as_tensors, refs_in
 from .program import Call, Formula, Launch, Program, Ref, nbytes
 from .recycling import LARGE

@@ -23,7 +23,7 @@ from smelt.compiler.evaluate import evaluate
 from smelt.errors import BuildError, SmeltWarning, Unsupported
 from smelt.frontend import api
 from smelt.frontend.api import CompiledFunction, compiled_function
-from smelt.frontend.bridge import Executable
+from smelt.frontend.run.bridge import Executable
 
 X = torch.arange(6.0).reshape(2, 3)
 FACTOR = 2.0

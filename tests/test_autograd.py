@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import smelt
-from smelt.frontend.backward import Differentiable
+from smelt.frontend.run.backward import Differentiable
 
 CALLS = 3  # recorded, checked, plain
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import smelt
 from smelt import config
-from smelt.errors import SmeltWarning, Unsupported, WrongResult
+from smelt.errors import SmeltWarning, Unsupported
 from smelt.frontend.api import compiled_function
 
 UP, DOWN, ZERO = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, -2.0, -3.0]), torch.zeros(3)

@@ -19,7 +19,7 @@ from torch import nn
 
 import smelt
 from smelt.frontend.api import compiled_function
-from smelt.frontend.symbols import Numbers, is_symbolic
+from smelt.frontend.symbolic.symbols import Numbers, is_symbolic
 
 BIG = 3 ** 45  # beyond int64
 FLOATS = (0.5, 0.25, -0.0, 0.1, math.inf, -1e-40, math.nan, 1e30, 3.0)

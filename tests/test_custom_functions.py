@@ -192,7 +192,7 @@ EAGER = {
     "random numbers": (lambda x, w: Noisy.apply(x) * w, "draws random numbers"),
     "changes its argument": (lambda x, w: InPlace.apply(x * w) * 2, "changes its arguments"),
     "a tensor by another way": (borrowing, "uses a tensor that is not its argument"),
-    "prints": (lambda x, w: Loud.apply(x) * w, "calls print()"),
+    "prints": (lambda x, w: Loud.apply(x) * w, "prints or logs within an autograd.Function"),
 }
 
 

@@ -24,8 +24,8 @@ from torch import nn
 from smelt.compiler.evaluate import evaluate
 from smelt.errors import SmeltWarning
 from smelt.frontend import api
-from smelt.frontend.bridge import Executable
-from smelt.frontend.guards import MISSING, same
+from smelt.frontend.run.bridge import Executable
+from smelt.frontend.guard.guards import MISSING, same
 from smelt.runtime import watch
 from smelt.runtime.watch import KINDS
 

@@ -14,7 +14,7 @@ from scalar_reference import EXACT, TorchScalars, compute
 from smelt.compiler.builder import Builder
 from smelt.compiler.dims import Sym, expr, expr_of
 from smelt.compiler.evaluate import evaluate
-from smelt.compiler.ir import TensorType, TupleType, Value
+from smelt.compiler.ir import TensorType, TupleType
 from smelt.compiler.op import ATEN, OPS, WRITES
 from smelt.compiler.ops.core import given_type
 from smelt.compiler.scalar import arithmetic_dtype

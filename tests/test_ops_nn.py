@@ -11,7 +11,7 @@ import smelt.compiler.ops  # noqa: F401  (fills the tables)
 from smelt.compiler.builder import Builder
 from smelt.compiler.dims import expr, sym
 from smelt.compiler.evaluate import evaluate
-from smelt.compiler.ir import Graph, TensorType, Value
+from smelt.compiler.ir import Graph, TensorType
 from smelt.compiler.op import ATEN, OPS, WRITES
 from smelt.compiler.passes import decompose, gradient
 from smelt.compiler.verify import verify

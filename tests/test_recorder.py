@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smelt.compiler import evaluate, verify
 from smelt.errors import Unsupported
-from smelt.frontend.recorder import Recorder
+from smelt.frontend.record.recorder import Recorder
 from smelt.frontend.recording import Fresh, Given, InputView, OutputView
 from smelt.frontend.torch_internals import active_dispatch_modes, active_function_modes
 

@@ -44,6 +44,19 @@ def test_a_room_imports_only_what_it_may(parts):
     assert not wrong, f"{'/'.join(parts)} imports {', '.join(sorted(wrong))}"
 
 
+def test_the_folders_of_the_frontend_stand_in_order():
+    """Each imports those before it, and the modules beside them that import none."""
+    order = ["symbolic", "guard", "observe", "record", "run"]
+    for path in (ROOT / "frontend").rglob("*.py"):
+        parts = path.relative_to(ROOT / "frontend").parts
+        place = order.index(parts[0]) if len(parts) > 1 else len(order) * (parts[0] in ("api.py", "__init__.py"))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == len(parts) and node.module:
+                found = node.module.split(".")[0]
+                typing = parts[-1] == "readings.py" and found == "observe"  # an annotation
+                assert typing or found not in order or order.index(found) < place, f"{'/'.join(parts)} imports {node.module}"
+
+
 def test_the_runtime_knows_no_ir_and_codegen_knows_only_its_data():
     for path in (ROOT / "codegen").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -16,14 +16,14 @@ from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import BuildError, SmeltError
 from ..frontend.api import CompiledFunction, Late, compiled_function
-from ..frontend.branches import Branches
-from ..frontend.bridge import Executable
+from ..frontend.guard.guards import Guards
 from ..frontend.recording import Fresh, OutputView
-from ..frontend.guards import Guards
+from ..frontend.run.branches import Branches
+from ..frontend.run.bridge import Executable
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
+from ..runtime.program import Call, Program, arena_layout, nbytes
 from ..runtime.tuning import made_up
-from ..runtime.program import Call, Program, Slot, arena_layout, nbytes
 from . import draw
 from .bench import measure, size
 

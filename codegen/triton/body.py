@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Callable, Sequence
 
-import torch
 
 from ...compiler.dims import Dim, Div, Expr, Sym, expr_of
 from ...errors import Unsupported

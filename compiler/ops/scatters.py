@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import Dim
-from ..ir import Value
 from ..op import OPS, Op, register
 from .slices import bounded, dilated, index_of, one_dim, pad_slice, slice_of, slice_pad
 from .views import (DIAGONALS, as_dtype, diagonal_attrs, diagonal_start, inserted, inverse, others, row_and_column, window_places,

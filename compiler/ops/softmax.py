@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import torch
 
-from ..ir import Value
 from ..op import Op, register, same_shape
 from .views import as_dtype, widened
 

@@ -9,6 +9,7 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -445,3 +446,52 @@ def sizes_that_change(compile):
     with heard() as text:
         for n in (4, 5, 6, 7, 4):
             yield f(tensor(n, 3)), text.getvalue()
+
+
+@program
+def within_a_checkpoint(compile):
+    def block(x):
+        print("in a block", x.shape)
+        return torch.sin(x)
+
+    @compile
+    def f(x):
+        return checkpoint(block, x, use_reentrant=False) * 2
+    with heard() as text:
+        for _ in range(3):
+            x = leaf(2, 3)
+            yield backward(f(x)), x, text.getvalue()
+
+
+@program
+def within_a_function_of_autograd(compile):
+    class Loud(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            print("forward", x.shape)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            print("backward", grad.shape)
+            return grad * 2
+    f = compile(lambda x: Loud.apply(x + 1) * 3)
+    with heard() as text:
+        for _ in range(3):
+            x = leaf(2, 3)
+            yield backward(f(x)), x, text.getvalue()
+
+
+@program
+def within_a_hook(compile):
+    def hook(module, args, result):
+        print("hook", result.sum().item())
+    net = nn.Linear(8, 2)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape))
+    net.register_forward_hook(hook)
+    f = compile(net)
+    with heard() as text:
+        for n in range(4):
+            yield f(X + n), text.getvalue()

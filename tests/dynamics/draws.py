@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -258,3 +259,33 @@ def sizes_that_change(compile):
         return y * 2 if random.random() < 0.5 else y * random.randint(1, 3)
     for n in (4, 4, 5, 6, 7, 8, 9, 5):
         yield f(tensor(n, 8)).sum().round()
+
+
+@program
+def within_a_checkpoint(compile):
+    def block(x):
+        return torch.sin(x) * (1.0 if random.random() < 2 else 0.0)
+
+    @compile
+    def f(x):
+        return checkpoint(block, x, use_reentrant=False) * random.random()
+    for _ in range(4):
+        x = leaf(2, 3)
+        yield backward(f(x)), x
+
+
+@program
+def within_a_function_of_autograd(compile):
+    class Noisy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.scale = random.randint(1, 4)
+            return x * ctx.scale
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * ctx.scale * random.randint(1, 2)
+    f = compile(lambda x: Noisy.apply(x + 1) * 3)
+    for _ in range(4):
+        x = leaf(2, 3)
+        yield backward(f(x)), x

@@ -1,0 +1,201 @@
+"""Numbers that differ from call to call: found by comparing a call with the programs that it does not fit, and for the next
+recording replaced in their places by symbolic ones.
+
+The places are numbers among the arguments, also nested, and numbers that a run read: attributes, globals, closure cells, and
+entries of dicts and lists.
+"""
+from __future__ import annotations
+
+import gc
+import types
+from collections import OrderedDict, deque
+from typing import Any, Iterable, Mapping
+
+from ..symbolic.symbols import Numbers, is_symbolic, plain
+from .fetched import parts
+from .guards import MISSING, Read, same
+from .structure import Arguments, is_dataclass_instance, tuple_like
+
+
+class Changing:
+    """The places of numbers that were seen to change between calls of one function.
+
+    arguments   expressions in terms of `args` and `kwargs`
+    reads       by the place, a read of it
+    barred      whether a recording with symbolic numbers failed where one with plain numbers did not
+    lines       the user's file:line where a number is read of a tensor by .item()
+    """
+
+    def __init__(self):
+        self.arguments: set[str] = set()
+        self.reads: dict[tuple, Read] = {}
+        self.lines: set[str] = set()
+        self.barred = False
+
+    def __bool__(self) -> bool:
+        return not self.barred and bool(self.arguments or self.reads or self.lines)
+
+    def compare(self, leaves: Mapping[str, Any], reads: Iterable[Read], arguments: Arguments) -> None:
+        """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
+        self.arguments.update(p for p, value in arguments.leaves.items() if p in leaves and changed(leaves[p], value))
+        for read in reads:
+            if read.found_at not in self.reads and changed(read.expected, _now(read)):
+                self.reads[read.found_at] = read
+
+
+def changed(before: Any, now: Any) -> bool:
+    """Whether a number is now another one of its type."""
+    return type(before) in (int, float) and type(now) is type(before) and not same(now, before)
+
+
+def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
+    """The reads of numbers in places where another one can be put."""
+    places = (part for read in reads for part in parts(read))
+    return tuple(p for p in places if type(p.expected) in (int, float) and _settable(p))
+
+
+def looks_at_types(reads: Iterable[Read]) -> bool:
+    """Whether a run may look at a number's type: a symbolic one is none of Python's own, and `type(n) is float` would tell."""
+    return any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads)
+
+
+def _settable(read: Read) -> bool:
+    if read.kind == "attr":
+        return isinstance(read.holder, types.CellType)
+    return isinstance(read.holder, dict) if read.kind == "item" else read.kind == "element" and isinstance(read.holder, list)
+
+
+def _now(read: Read) -> Any:
+    """What is in the place now, MISSING if it is gone."""
+    try:
+        return read.now()
+    except (LookupError, AttributeError, ValueError):
+        return MISSING
+
+
+def _put(holder: Any, key: Any, value: Any) -> None:
+    if isinstance(holder, dict):
+        dict.__setitem__(holder, key, value)
+    elif isinstance(holder, list):
+        list.__setitem__(holder, key, value)
+    else:
+        holder.cell_contents = value
+
+
+class StandIns:
+    """Stand-ins in the places of numbers and arguments, while a run is recorded; a context manager around it.
+
+    Where the run writes to such a place, what it wrote stays."""
+
+    def __init__(self, changing: Changing, arguments: Arguments):
+        self._numbers = numbers = arguments.given
+        self._places = list(arguments.standins)
+        self._reads = changing.reads.values() if numbers is not None else ()
+
+    def __enter__(self) -> None:
+        for read in self._reads:
+            value = _now(read)
+            if type(value) is type(plain(read.expected)):
+                self._places.append((read.holder, read.key, value, self._numbers.given(value, read.subject)))
+        for holder, key, _, number in self._places:
+            _put(holder, key, number)
+
+    def __exit__(self, *error) -> None:
+        for holder, key, before, number in self._places:
+            if _held(holder, key) is number:
+                _put(holder, key, before)
+        self._places.clear()
+        if self._numbers is not None:
+            self._numbers.alive = False
+
+
+def _held(holder: Any, key: Any) -> Any:
+    if isinstance(holder, types.CellType):
+        return holder.cell_contents
+    return dict.get(holder, key, MISSING) if isinstance(holder, dict) else list.__getitem__(holder, key)
+
+
+# After the run
+
+def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
+    """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
+    if arguments.given is None and not numbers.data:
+        return result
+    result = _plain_result(result, {id(new): before for new, before in arguments.remade})
+    left = numbers.surviving()
+    if left:
+        _replace(left, {id(left)}, DEPTH)
+    return result
+
+
+#: How many tuples deep a number is looked for.
+DEPTH = 4
+
+
+def _plain_result(value: Any, done: dict[int, Any]) -> Any:
+    """What stands for a value: itself, unless it is a number or a tuple with one in it."""
+    if is_symbolic(value):
+        return plain(value)
+    if id(value) in done:
+        return done[id(value)]
+    done[id(value)] = value
+    if isinstance(value, tuple):
+        items = [_plain_result(v, done) for v in value]
+        if any(new is not v for new, v in zip(items, value)):
+            done[id(value)] = tuple_like(value, items)
+        return done[id(value)]
+    holder = value if isinstance(value, (dict, list)) else vars(value) if is_dataclass_instance(value) else None
+    for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder or ())):
+        if (new := _plain_result(item, done)) is not item:
+            _put(holder, key, new)
+    return value
+
+
+def _replace_keys(holder: dict, new: dict[int, Any]) -> None:
+    base, items = OrderedDict if isinstance(holder, OrderedDict) else dict, list(holder.items())
+    base.clear(holder)
+    for key, value in items:
+        base.__setitem__(holder, new.get(id(key), key), value)
+
+
+def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
+    entries = getattr(holder, "__dict__", None)
+    for key in [k for k, v in entries.items() if id(v) in new] if isinstance(entries, dict) else ():
+        dict.__setitem__(entries, key, new[id(entries[key])])
+    slots = (d for cls in type(holder).__mro__ for d in vars(cls).values() if isinstance(d, types.MemberDescriptorType))
+    for slot in slots:
+        try:
+            value = slot.__get__(holder)
+            if id(value) in new:
+                slot.__set__(holder, new[id(value)])
+        except AttributeError:  # empty, or read-only
+            continue
+
+
+def _replace(found: list, ours: set[int], depth: int) -> None:
+    """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
+    new = {id(v): _plain_result(v, {}) for v in found}
+    tuples = []
+    for holder in gc.get_referrers(*found):
+        if id(holder) in ours:
+            continue
+        if isinstance(holder, dict):
+            for key in [k for k, v in holder.items() if id(v) in new]:
+                dict.__setitem__(holder, key, new[id(holder[key])])
+            if any(id(key) in new for key in holder):
+                _replace_keys(holder, new)
+        elif isinstance(holder, set):
+            items = [new.get(id(v), v) for v in holder]
+            set.clear(holder)
+            set.update(holder, items)
+        elif isinstance(holder, (list, deque)):
+            for k in [k for k, v in enumerate(holder) if id(v) in new]:
+                holder[k] = new[id(holder[k])]
+        elif isinstance(holder, types.CellType):
+            holder.cell_contents = new[id(holder.cell_contents)]
+        elif isinstance(holder, tuple):
+            tuples.append(holder)
+        else:
+            _replace_attributes(holder, new)
+    if tuples and depth:
+        _replace(tuples, {*ours, id(tuples), id(found)}, depth - 1)

@@ -1,0 +1,132 @@
+"""State that is another object on every call: fetched from its place, and not guarded by identity.
+
+What a program writes (`self.h = cell(x, self.h)`) is another tensor when the next call reads it. So what the run found
+in a place that changes becomes, for every later call, what is there then: a tensor is guarded as an argument is, by its
+metadata; a tuple, list, dict or object by its type, and in turn by all that the run read of it.
+"""
+from __future__ import annotations
+
+import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import Any, Container, Iterable, Iterator
+
+import torch
+
+from ..symbolic.symbols import Node
+from .guards import MISSING, Read, constant, has_strides
+from .structure import is_plain_instance
+
+#: Changing places are told as a read tells them: see Read.place.
+Places = Container[tuple]
+
+
+class Fetched:
+    """What to guard of a run's reads where some of the places change from call to call.
+
+    reads   the guards: those of containers with a fetched object in them taken apart
+    at      id of a fetched object -> the read that finds it; every other read of it compares with that
+    """
+
+    def __init__(self, reads: Iterable[Read], changing: Places, given: Container[int] = ()):
+        """changing: places whose objects are fetched; given: ids of tensors that are reached without a read."""
+        self.reads: list[Read] = list(reads)
+        self.at: dict[int, Read] = {}
+        self.objects: dict[int, Any] = {}
+        if changing:
+            self._find(changing)
+        if self.objects or any(map(_has_numbers, self.reads)):
+            self._given, reads, self.reads = given, self.reads, []
+            for read in reads:
+                self._take(read)
+
+    def _find(self, changing: Places) -> None:
+        """All objects to fetch: those in changing places, and what was read of these."""
+        self._fixed = {id(key) for r in self.reads if r.kind == "contents" and not isinstance(r.holder, (list, deque))
+                       for key in r.holder}
+        count = -1
+        while count < len(self.objects):
+            count = len(self.objects)
+            for read in self.reads:
+                loose = id(read.holder) in self.objects or read.found_at in changing
+                for part in parts(read):
+                    if loose or part.found_at in changing:
+                        self._add(part.expected)
+
+    def _add(self, value: Any) -> None:
+        if id(value) in self._fixed or not _fetchable(value):
+            return
+        self.objects[id(value)] = value
+        if isinstance(value, tuple):
+            for item in value:
+                self._add(item)
+
+    def _take(self, read: Read) -> None:
+        fetched = id(read.holder) in self.objects or any(id(p.expected) in self.objects for p in parts(read))
+        if read.kind == "contents" and not isinstance(read.holder, (set, frozenset)) and (fetched or _has_numbers(read)):
+            self._take_apart(read.holder, read)
+            return
+        self.reads.append(read)
+        value = read.expected
+        if id(value) in self.objects and id(value) not in self.at and id(value) not in self._given:
+            self.at[id(value)] = read
+            if isinstance(value, tuple):
+                self._take_apart(value, Read("contents", value, None, (value,), read.subject, read.where))
+
+    def _take_apart(self, container: Any, read: Read) -> None:
+        keys = isinstance(container, dict)
+        held = read.expected[0] if keys else len(read.expected[0])
+        self.reads.append(Read("keys" if keys else "size", container, None, held, read.subject, read.where))
+        for part in parts(read):
+            self._take(part)
+
+
+class Found:
+    """The tensors that the runs of one function found, by place: a place with another one in it changes from outside."""
+
+    def __init__(self):
+        self.changing: set[tuple] = set()
+        self._tensors: dict[tuple, weakref.ref] = {}
+
+    def note(self, reads: Iterable[Read]) -> None:
+        """A run found this."""
+        for read in reads:
+            for part in parts(read):
+                if isinstance(part.expected, torch.Tensor):
+                    before = self._tensors.get(part.found_at)
+                    if before is not None and before() is not part.expected:
+                        self.changing.add(part.found_at)
+                    self._tensors[part.found_at] = weakref.ref(part.expected)
+
+
+def parts(read: Read) -> Iterator[Read]:
+    """The places that a read looks at: of a container, those of its items."""
+    if read.kind in ("item", "element", "attr"):
+        yield read
+    elif read.kind != "contents" or isinstance(read.holder, (set, frozenset)):
+        return
+    elif isinstance(read.holder, dict):
+        for key, value in zip(*read.expected):
+            yield Read("item", read.holder, key, value, f"{read.subject}[{_named(key)}]", read.where)
+    else:
+        for index, value in enumerate(*read.expected):
+            yield Read("element", read.holder, index, value, f"{read.subject}[{index}]", read.where)
+
+
+def _has_numbers(read: Read) -> bool:
+    """Whether there is a symbolic number in a container."""
+    return read.kind == "contents" and any(isinstance(v, Node) for v in read.expected[-1])
+
+
+def _named(key: Any) -> str:
+    return repr(key) if constant(key) else "..."
+
+
+def _fetchable(value: Any) -> bool:
+    """Whether all that a run reads of an object is guarded, so that another one in its place is as good."""
+    if isinstance(value, torch.Tensor):
+        return type(value) in (torch.Tensor, torch.nn.Parameter) and has_strides(value)
+    if isinstance(value, tuple):
+        return not constant(value)
+    if value is MISSING or isinstance(value, Node):
+        return False
+    return type(value) in (list, dict, OrderedDict, Counter, defaultdict, deque) or is_plain_instance(value)

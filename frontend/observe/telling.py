@@ -1,0 +1,138 @@
+"""What a run tells the world in asides (see asides.py): seen when it happens, to be said again by later calls."""
+from __future__ import annotations
+
+import logging
+import sys
+import types
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Iterator
+
+import torch
+
+from ...errors import Unsupported
+from ..guard.guards import constant
+from ..guard.writes import Write
+from ..symbolic.symbols import is_symbolic
+from .asides import LOG, Aside, Said, asides_in
+from .places import checkpointed, on_behalf_of_user, user_frame, user_line
+
+if TYPE_CHECKING:
+    from .observer import Observer
+
+_LOGGING = (logging.Logger, logging.Manager, logging.Handler)
+_CONTAINERS = (list, dict, set, frozenset, deque)
+_UNCHANGING = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+_GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
+
+
+class Telling:
+    """The asides of one run. `told` has what was said, in order."""
+
+    def __init__(self, observer: Observer):
+        self.told: list[Write] = []
+        self._observer = observer
+        self._streams = sys.stdout, sys.stderr
+        self._lines: dict[tuple[str, int], Aside] = {}
+        self._until: tuple[types.FrameType, tuple[str, ...], set[int]] | None = None  # the last, the ids of its tensors
+
+    def enter(self, code: types.CodeType) -> None:
+        """The user's code is about to run."""
+        self._lines.update(((code.co_filename, line), a) for a in asides_in(code) for line in range(a.first, a.last + 1))
+
+    def aside(self, frame: types.FrameType | None = None) -> Aside | None:
+        """The aside that the run is in; None if it is in none."""
+        found = self._found(frame or sys._getframe(1)) if self._lines else None
+        return found and found[0]
+
+    def _found(self, frame: types.FrameType | None) -> tuple[Aside, types.FrameType] | None:
+        """The same, with the frame of the function that it stands in."""
+        frame = user_frame(frame)
+        aside = frame and self._lines.get((frame.f_code.co_filename, frame.f_lineno))
+        while aside and frame and frame.f_code is not aside.owner:
+            frame = frame.f_back
+        if not aside or frame is None:
+            return None
+        with self._unwatched():
+            return (aside, frame) if aside.tells(frame) else None
+
+    @contextmanager
+    def _unwatched(self) -> Iterator[None]:
+        """What the observer itself does with the user's objects."""
+        before, self._observer.busy = self._observer.busy, True
+        try:
+            yield
+        finally:
+            self._observer.busy = before
+
+    def calls(self, frame: types.FrameType) -> bool:
+        """Whether the code of this frame is called by an aside, and is no part of it."""
+        aside = self.aside(frame.f_back)
+        return aside is not None and not aside.contains(frame.f_code) and on_behalf_of_user(frame.f_back, trust_torch=False)
+
+    def hides(self, obj: Any) -> bool:
+        """Whether what is read of an object now is for a logger alone."""
+        return isinstance(obj, _LOGGING) and self.aside() is not None
+
+    def goes_on(self, frame: types.FrameType, event: str, arg: Any) -> bool:
+        """Whether what the profiler sees is how something is told."""
+        if self._until is None:
+            return False
+        teller, ends, tensors = self._until
+        if frame is teller and event in ends and (event == "return" or arg is print):
+            self._until = None
+            self._observer.recorder.beside.check(tensors)
+        return True
+
+    def begins(self, frame: types.FrameType, function: Any = None) -> bool:
+        """Whether print (`function`), or the logging of this frame, is called by an aside. It is noted, and unwatched until it
+        returns."""
+        if not self._lines or not (function is print or frame.f_code is LOG):
+            return False
+        found = self._found(frame)
+        if found is None or found[1] is not user_frame(frame):
+            return False
+        tensors: dict[int, torch.Tensor] = {}
+        with self._unwatched():
+            try:
+                self._note(*found, tensors)
+            except Unsupported as why:
+                self._observer.refuse(why.reason, user_line(frame))
+        self._until = frame, ("c_return", "c_exception") if function is print else ("return",), set(tensors)
+        return True
+
+    def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, torch.Tensor]) -> None:
+        """Let later calls say what the run says here. Fills in the tensors that it is given."""
+        observer, names, held = self._observer, frame.f_globals, frame.f_locals
+        if apart := observer.recorder.apart or checkpointed(frame):
+            raise Unsupported(f"prints or logs within {apart}")
+        if (sys.stdout, sys.stderr) != self._streams or not all(s.holds() for s in observer.state if s.holder not in _GRADIENTS):
+            raise Unsupported("prints or logs under other settings than it was called with")
+        values = {name: held.get(name, names.get(name)) for name in aside.names if name in held or _by_value(names.get(name))}
+        if any(observer.touched("item", names, name) for name in aside.names - values.keys()):
+            raise Unsupported("prints or logs what it sets")
+        values |= {name: eval(attribute, names, held) for name, attribute in aside.attributes.items()}
+        fixed = {name: value for name, value in values.items() if isinstance(value, _UNCHANGING)}
+        kept = {name: self._kept(values[name], name in aside.bare, tensors) for name in sorted(values.keys() - fixed.keys())}
+        observer.recorder.beside.check(tensors)
+        self.told.append(Write("run", Said(aside, names, fixed), None, kept, "", user_line(frame)))
+
+    def _kept(self, value: Any, bare: bool, tensors: dict[int, torch.Tensor]) -> Any:
+        """A variable of an aside as it is now. Notes its tensors."""
+        if isinstance(value, torch.Tensor):
+            tensors[id(value)] = value
+            return self._observer.recorder.keep(value)
+        if constant(value) or is_symbolic(value):
+            return value
+        found = self._observer.found(value)
+        if not found and type(value) in (tuple, list):
+            return type(value)(self._kept(v, True, tensors) for v in value)
+        if not found and type(value) is dict:
+            return {self._kept(k, True, tensors): self._kept(v, True, tensors) for k, v in value.items()}
+        if bare or not found or isinstance(value, _CONTAINERS):
+            raise Unsupported(f"prints or logs an object of type {type(value).__qualname__}")
+        return value
+
+
+def _by_value(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or value is not None and constant(value) or is_symbolic(value)

@@ -1,0 +1,317 @@
+"""Aliasing and mutation made pure.
+
+Torch's tensors share memory and change; the graph's values do neither. So each memory that the run meets is a `Base`
+with a current value, and each tensor is an `Alias`: a base and the views that lead from it to the tensor. Reading a
+tensor whose base changed since replays its views on the current value. Writing to a tensor puts the new value back
+through its views, which gives the base another value; the old one stays what it was.
+
+Gradients: an operation under no_grad, or a detach, leaves the numbers alone, so the graph reads through it. What tells
+is the flag that autograd itself puts on each tensor: where a tensor that needs no gradient is read and its value would
+carry one, a `detach` goes between. Where a write hides from autograd (under no_grad, or through a detached tensor), the
+tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only a whole tensor
+written to under no_grad by its own name stays whole: its new numbers have the old ones' gradient (`straight_through`).
+"""
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+
+from ...compiler.builder import Builder
+from ...compiler.ir import TensorType, Type, Value, dense
+from ...compiler.ops.views import inverse
+from ...errors import Unsupported
+from ..recording import ViewStep
+from ..symbolic.sizes import inner
+from ..torch_internals import version_of
+from .gradients import Reach, Sources, custom_function
+from .overloads import import_call, overload
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One view call, and the type of all that it gives."""
+    view: ViewStep
+    type: Type
+
+
+@dataclass(eq=False)
+class Family:
+    """The tensors of one base that autograd knows to be views of each other: a detach, or no_grad, begins another.
+
+    torn: the memory was written to where the family's gradients do not show it."""
+    torn: bool
+
+
+@dataclass(eq=False)
+class Base:
+    """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
+    `counted`: autograd's count of its owner's writes at the last one."""
+    value: Value
+    type: TensorType
+    address: int
+    input: int | None
+    owner: Callable[[], torch.Tensor | None]
+    version: int = 0
+    counted: int = 0
+    families: list[Family] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Alias:
+    """One tensor: `steps` lead from the base to it. `value` holds for the base's version `version`; `chained` says that it
+    was made by the steps, and not by a write. `number`: the how-manieth tensor of the run it is."""
+    base: Base
+    steps: tuple[Step, ...]
+    type: TensorType
+    family: Family
+    value: Value
+    version: int = 0
+    chained: bool = True
+    number: int = -1
+
+    @property
+    def made(self) -> bool:
+        """Whether the run made the tensor, be it as a view of one that it did not make."""
+        return self.base.input is None or bool(self.steps)
+
+
+class Memory:
+    """Every tensor that the run has met, as aliases. Tensors are held weakly: a tensor that died is forgotten."""
+
+    def __init__(self, b: Builder, reach: Reach, sources: Sources):
+        self._b, self._reach, self._sources = b, reach, sources
+        self._known: dict[int, tuple[weakref.ref, Alias]] = {}
+        self.inputs: list[Base] = []
+        self.met = 0
+        self._inputs_at: dict[int, list[Base]] = {}
+        self.written = False
+        self.hidden: set[int] = set()  # addresses that were written to uncounted, through .data
+
+    def find(self, tensor: torch.Tensor) -> Alias | None:
+        entry = self._known.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def holders(self, place: int) -> list[torch.Tensor]:
+        """The live tensors whose memory is at this address."""
+        found = [ref() for ref, alias in self._known.values() if place and alias.base.address == place]
+        return [t for t in found if t is not None]
+
+    # Tensors come in
+
+    def add(self, tensor: torch.Tensor, type: TensorType, value: Value, input: int | None = None) -> Alias:
+        """A tensor with memory of its own. `input` is its place among the graph's inputs."""
+        family = Family(torn=input is None and not torch.is_grad_enabled())
+        base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family],
+                    counted=0 if tensor.is_inference() else version_of(tensor))
+        if input is not None:
+            self.inputs.append(base)
+            self._inputs_at.setdefault(base.address, []).append(base)
+            if any(neighbour.version for neighbour in self._inputs_at[base.address]):
+                self._refuse_shared_write(base)
+        return self._put(tensor, Alias(base, (), type, family, value))
+
+    def add_view(self, parent: Alias, tensor: torch.Tensor, step: Step, value: Value) -> Alias:
+        """A tensor that a view call made of another one. `value` is the step's result on the parent's value."""
+        family = parent.family
+        if not step.view.grad or overload(step.view.function).packet in ("detach", "detach_"):
+            family = Family(torn=True)
+            parent.base.families.append(family)
+        type = step.type if step.view.index is None else step.type.items[step.view.index]
+        alias = Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained)
+        return self._put(tensor, alias)
+
+    def move(self, tensor: torch.Tensor, to: torch.Tensor) -> None:
+        """Another tensor object takes the place of a tensor with memory of its own."""
+        alias = self._known[id(tensor)][1]
+        alias.base.owner = weakref.ref(to)
+        self._known[id(to)] = weakref.ref(to), alias
+
+    def _put(self, tensor: torch.Tensor, alias: Alias) -> Alias:
+        alias.number = self.met
+        self.met += 1
+        self._known[id(tensor)] = weakref.ref(tensor), alias
+        return alias
+
+    def _refuse_shared_write(self, base: Base) -> None:
+        if base.address and len(self._inputs_at[base.address]) > 1:
+            raise Unsupported("writes to an input that shares memory with another input")
+
+    # Reading
+
+    def current(self, alias: Alias) -> Value:
+        """The tensor's value now."""
+        if alias.version != alias.base.version:
+            self._replay(alias)
+        return alias.value
+
+    def read(self, tensor: torch.Tensor, alias: Alias) -> Value:
+        """The same for an operation that differentiates as the tensor's flag says."""
+        value = self.current(alias)
+        if torch.is_grad_enabled() and (tensor.is_floating_point() or tensor.is_complex()):
+            if tensor.requires_grad:
+                if alias.made and tensor.is_leaf and id(tensor) not in self._sources.made:
+                    value = self._as_leaf(tensor, alias, value)
+                self.check_gradient(tensor, alias, value)
+            elif self._reach.of(value):
+                value = alias.value = self._detached(value)
+                alias.chained = False
+        return value
+
+    def check_gradient(self, tensor: torch.Tensor, alias: Alias, value: Value) -> None:
+        """Refuse a tensor whose gradient is not that of its value."""
+        if alias.family.torn or not self._reach.of(value):
+            name = custom_function(tensor)
+            raise Unsupported(f"custom autograd.Function ({name})" if name else
+                              "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
+                              if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
+
+    def _as_leaf(self, tensor: torch.Tensor, alias: Alias, value: Value) -> Value:
+        """The value of a tensor that the run made, and let require grad: gradients end there."""
+        leaf = self._sources.made[id(tensor)] = alias.value = self._detached(value)
+        self._reach.add_leaf(leaf, self._sources.add(tensor))
+        alias.family, alias.chained = Family(torn=False), False
+        alias.base.families.append(alias.family)
+        if not alias.steps:
+            alias.base.value = leaf
+        return leaf
+
+    def _detached(self, value: Value) -> Value:
+        detached = self._b.detach(value)
+        detached.type = value.type
+        return detached
+
+    def detach(self, base: Base) -> None:
+        """Let the base's value carry no gradient."""
+        if self._reach.of(base.value):
+            base.value = self._detached(base.value)
+            base.version += 1
+
+    def _replay(self, alias: Alias) -> None:
+        value = alias.base.value
+        for step in alias.steps:
+            value = self.apply(value, step)
+        alias.value, alias.version, alias.chained = value, alias.base.version, True
+
+    def apply(self, value: Value, step: Step) -> Value:
+        """The value of a view of `value`."""
+        result = self.views(value, step.view, step.type)
+        return result if step.view.index is None else result[step.view.index]
+
+    def views(self, value: Value, view: ViewStep, type: Type):
+        """All that a view call gives, `type` being the type of that."""
+        op = overload(view.function)
+        if op.packet in ("detach", "alias"):
+            return value  # whether it carries a gradient shows where it is read
+        if op.packet == "as_strided":
+            flat = self._b.reshape(value, shape=(value.type.numel,))
+            size, strides, offset = view.args
+            window = self._b.as_strided(flat, shape=tuple(size), strides=tuple(strides), offset=offset)
+            window.type = type
+            return window
+        return import_call(self._b, op, (value, *view.args), view.kwargs, type)
+
+    # Writing
+
+    def write(self, tensor: torch.Tensor, alias: Alias, new: Value) -> None:
+        """The operation just run gave `tensor` the value `new` (of its shape and dtype)."""
+        if new is self.current(alias):
+            return
+        base, grad, flag = alias.base, torch.is_grad_enabled(), tensor.requires_grad
+        if base.input is not None:
+            self._refuse_shared_write(base)
+            if not dense(base.type.shape, base.type.strides) and not _distinct(base.type.shape, base.type.strides):
+                raise Unsupported("writes to an input whose elements share memory")
+            if grad and flag:
+                raise Unsupported("writes in place to an input that requires grad")
+        if grad and flag and alias.family.torn:
+            self.check_gradient(tensor, alias, new)
+        if grad and not flag:
+            self._settle(base, alias.family)
+        kept = not grad and flag and not alias.steps and not alias.family.torn
+        if kept:
+            new = self._with_gradient_of(base.value, new)
+        self._note_write(base, alias)
+        base.value = self._written(alias, new)
+        base.version += 1
+        alias.value, alias.version, alias.chained = new, base.version, not alias.steps
+        for family in base.families:
+            family.torn |= not (grad or kept) or family is not alias.family
+        if grad and not flag:
+            alias.family.torn = False
+
+    def _note_write(self, base: Base, alias: Alias) -> None:
+        self.written, owner = True, base.owner()
+        if owner is None or owner.is_inference():
+            return
+        if version_of(owner) == base.counted and alias.family is not base.families[0]:
+            self.hidden.add(base.address)
+        base.counted = version_of(owner)
+
+    def _with_gradient_of(self, old: Value, new: Value) -> Value:
+        value = self._b.straight_through(self._detached(new), old)
+        value.type = new.type
+        return value
+
+    def _settle(self, base: Base, family: Family) -> None:
+        """A tensor that needs no gradient is written to: what stays of its base carries none either."""
+        owner = base.owner()
+        if family is base.families[0] and owner is not None and owner.requires_grad and self._reach.of(base.value):
+            raise Unsupported("writes through a view that autograd does not count as one")
+        self.detach(base)
+
+    def _written(self, alias: Alias, new: Value) -> Value:
+        """The base's value once the tensor has the value `new`."""
+        base = alias.base
+        if not alias.steps:
+            return new
+        if not alias.chained or alias.version != base.version:
+            self._replay(alias)
+        at, whole = alias.value, new
+        while at is not base.value:
+            at, whole = at.inputs[0], self._put_back(at, whole)
+        if whole is not new:
+            whole.type = base.type
+        return whole
+
+    def _put_back(self, view: Value, new: Value) -> Value:
+        """The value of what `view` is a view of, once the view has the value `new`."""
+        b, source, op = self._b, view.inputs[0], view.op.name
+        if op == "reshape" or (op == "expand" and source.type.numel == view.type.numel):
+            return b.reshape(new, shape=source.shape)
+        if op == "permute":
+            return b.permute(new, dims=inverse(view.attrs["dims"]))
+        if op == "as_strided" and not _distinct(view.attrs["shape"], view.attrs["strides"]):
+            raise Unsupported("writes in place to a tensor whose elements share memory")
+        if op in ("slice", "diagonal", "as_strided"):
+            return b.emit(f"{op}_scatter", source, new, **view.attrs)
+        raise Unsupported(f"writes in place through a view ({view.attrs.get('target', op)})")
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Where the tensor's memory begins; 0 for empty memory."""
+    return inner(tensor).untyped_storage().data_ptr()
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of one memory share elements, other than by being the same view of it (dtypes that differ: yes)."""
+    a, b = inner(a), inner(b)
+    if (a.shape, a.stride(), a.storage_offset()) == (b.shape, b.stride(), b.storage_offset()):
+        return False
+    if a.dtype != b.dtype:
+        return True
+    place = torch.zeros(a.untyped_storage().nbytes(), dtype=torch.bool)
+    place.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(place.as_strided(b.shape, b.stride(), b.storage_offset()).any())
+
+
+def _distinct(shape, strides) -> bool:
+    """Whether a window surely reads every place at most once."""
+    end = 0
+    for size, stride in sorted(((n, s) for n, s in zip(shape, strides) if n > 1), key=lambda t: t[1]):
+        if stride <= end:
+            return False
+        end += (size - 1) * stride
+    return True

@@ -1,0 +1,204 @@
+"""The modes of torch that watch a run, and what they know of torch's interface.
+
+Below autograd a dispatch mode sees each op. Above, a function mode sees the calls of torch's API that leave no op behind:
+numbers read out, hooks, `.grad`. Autograd's engine, which no mode sees, is entered through a stand-in.
+"""
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Callable
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ...errors import Unsupported
+from ..observe.origins import here
+from ..symbolic.symbols import fixed, is_symbolic
+from ..torch_internals import TorchDispatchMode, put_engine, unpack
+from .overloads import Overload, leaves, overload
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+_T = torch.Tensor
+READS = "reads a tensor's values in Python ({})"
+#: Calls of torch's API that a recording cannot hold, and why.
+_REFUSED: dict[Callable, str] = {
+    **{f: READS.format(f".{f.__name__}()") for f in (
+        _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__, _T.__deepcopy__)},
+    _T.__repr__: READS.format("printing it"),
+    **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
+    **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
+    _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
+    _T._version.__get__: "reads the version of a tensor",
+    _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
+}
+_CHANGES_FLAG = "changes whether a tensor requires grad that the run did not make"
+#: The same, where the recorder and the arguments are such that they do what the reason says.
+_REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
+    _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
+    _T.requires_grad_: (lambda r, t, requires_grad=True: t.requires_grad is not requires_grad and not r.made(t), _CHANGES_FLAG),
+    _T.requires_grad.__set__: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG),
+    **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
+       for f in (_T.detach_, torch.detach_)},
+    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
+_GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
+#: Calls that read one element as True or False.
+TRUTHS = (_T.__bool__, torch.is_nonzero)
+#: Calls that look at the whole numbers in their second argument without an op, and its name; of recurrent nets the batch sizes,
+#: where sequences are packed.
+_LOOKS = {**dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, unpack), "batch_sizes"),
+          **dict.fromkeys((torch.tensor_split, _T.tensor_split), "tensor_indices_or_sections")}
+_BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
+#: Calls that make tensors of Python numbers: whether numbers are all that they are given.
+_MAKERS: dict[Callable, Callable[..., bool]] = {
+    **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
+    **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (_T.__getitem__, _T.__setitem__)},
+    _T.new_tensor: lambda tensor, data, *more: _is_numbers(data)}
+#: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
+_BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpow__, _T.__ipow__, _T.float_power}
+#: Calls, by their names, whose gradient torch can compute with symbolic whole numbers among the arguments: it keeps no list of
+#: these. All others get whole numbers as they are, where they are differentiated.
+_KEEP_NO_LIST = frozenset((
+    "__getitem__ __setitem__ select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose permute movedim "
+    "diagonal tril triu unfold topk sum mean cumsum chunk kthvalue sort argmax argmin softmax log_softmax amax amin size "
+    "__add__ __radd__ __iadd__ add add_ __sub__ __rsub__ __isub__ sub sub_ rsub __mul__ __rmul__ __imul__ mul mul_ "
+    "__truediv__ __rtruediv__ __itruediv__ div div_ true_divide __mod__ remainder fmod __floordiv__ floor_divide "
+    "clamp clamp_ clamp_min clamp_max clip maximum minimum where masked_fill masked_fill_ fill_ lerp lerp_ addcmul addcdiv addmm "
+    "__gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne new_zeros new_ones new_full new_empty zeros_like "
+    "full_like").split())
+
+
+class Ops(TorchDispatchMode):
+    """Sees every op below autograd."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be wrapped for torch.compile, whose import alone takes seconds."""
+        return False
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs, recorder, op = kwargs or {}, self._recorder, overload(function)
+        if recorder.unsupported is not None or recorder._busy or op.label:
+            return recorder.run(function, args, kwargs)
+        if recorder.beside.enters():
+            return recorder.beside.run(op, function, args, kwargs)
+        if op.composite or op.each:
+            with self:
+                result = (op.each or function.decompose)(*args, **kwargs)
+            count_writes(op, args, kwargs)
+            return result
+        call = recorder.before(function, args, kwargs)
+        try:
+            result = recorder.run(function, args, kwargs)
+        except BaseException as error:
+            recorder.stop(Unsupported(f"an op raised {type(error).__name__}"))
+            raise
+        return result if call is None else recorder.after(call, result)
+
+
+def count_writes(op: Overload, args, kwargs) -> None:
+    """Writes to lists of tensors are counted by the ops that they are made of, but not below autograd."""
+    if op.packet.startswith("_foreach_"):
+        for place in op.writes:
+            torch.autograd.graph.increment_version(op.argument(place, args, kwargs))
+
+
+class Api(TorchFunctionMode):
+    """Sees the calls of torch's Python interface."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, recorder = kwargs or {}, self._recorder
+        if recorder.unsupported is None and not recorder._busy and recorder.beside.enters():
+            recorder.beside.call(function, args)
+            return function(*args, **kwargs)
+        function, args, kwargs = _with_numbers(function, args, kwargs)
+        if recorder.differentiated_later and _keeps_lists(function, args, kwargs):
+            args, kwargs = fixed((args, kwargs))
+        if recorder.unsupported is not None or recorder._busy:
+            return function(*args, **kwargs)
+        if function in _GRAD:
+            return recorder.touch_grad(function, *args)
+        applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
+        if reason and applies(recorder, *args, **kwargs):
+            recorder.stop(Unsupported(reason, here().place))
+        looked = args[1] if function in _LOOKS and len(args) > 1 else kwargs.get(_LOOKS.get(function))
+        if getattr(looked, "dtype", None) is torch.int64:  # not hidden states
+            recorder.guarded(recorder.add_list, looked, looked.tolist())
+        recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
+        recorder._as_truth, recorder._as_item = function in TRUTHS, function is _T.item
+        recorder.enter_backward(function in _BACKWARD)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            recorder._from_numbers = recorder._as_truth = recorder._as_item = False
+            recorder.enter_backward(False)
+        if function is _T.tolist:
+            recorder.guarded(recorder.add_list, args[0], result)
+        if function is unpack:
+            recorder.guarded(recorder.add_numbers, result[1])
+        return recorder._answered(function, result)
+
+
+class Engine:
+    """Stands in for torch's way into autograd's engine, which no mode sees."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder, self._thread = recorder, get_ident()
+
+    def __enter__(self) -> None:
+        self._engine = put_engine(self._run)
+
+    def __exit__(self, *_) -> None:
+        put_engine(self._engine)
+
+    def _run(self, *args, **kwargs):
+        recorder = self._recorder
+        if get_ident() != self._thread or recorder.unsupported is not None or recorder._busy or recorder._differentiates:
+            return self._engine(*args, **kwargs)
+        return recorder.differentiate(self._engine, *args, **kwargs)
+
+
+def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:
+    """A call of torch's API as it can be made where symbolic numbers are among the arguments."""
+    plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
+    if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
+        return torch.full, ((), *args), kwargs
+    if function in (_T.__getitem__, _T.__setitem__):
+        return function, _lists_fixed(args), kwargs
+    return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether autograd may keep a list with a symbolic whole number, which its backward takes for plain ones."""
+    if getattr(function, "__name__", "") in _KEEP_NO_LIST or not torch.is_grad_enabled():
+        return False
+    given = list(leaves((args, kwargs)))
+    whole = any(isinstance(g, torch.SymInt) and is_symbolic(g) for g in given)
+    return whole and any(isinstance(g, torch.Tensor) and g.requires_grad for g in given)
+
+
+def _lists_fixed(part):
+    """Indices with the numbers in lists fixed: torch makes tensors of these."""
+    return tuple(map(_lists_fixed, part)) if type(part) is tuple else fixed(part) if isinstance(part, list) else part
+
+
+def _is_numbers(data) -> bool:
+    """Whether data is a plain Python number, or lists of them."""
+    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else (
+        type(data) in (bool, int, float, complex) or is_symbolic(data))
+
+
+def _is_operand(data) -> bool:
+    """Whether no index and no value assigned to one is made of anything but numbers and tensors."""
+    if isinstance(data, tuple):
+        return all(map(_is_operand, data))
+    return data is None or data is Ellipsis or isinstance(data, (slice, torch.Tensor)) or _is_numbers(data)

@@ -1,0 +1,622 @@
+"""Recording one real run: every ATen op that it calls becomes values of a pure graph.
+
+The modes of torch that watch the run (see modes.py) tell of each op before it runs, and after.
+The run itself is not changed: its results are eager's own, and an observation that can't be recorded ends the recording,
+never the run.
+"""
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+import torch
+
+from ...compiler.dims import typical
+from ...compiler.ir import Graph, TensorType, Value, dense
+from ...errors import Unsupported
+from ..observe.draws import Draw
+from ..observe.origins import here
+from ..observe.profiling import unprofiled
+from ..readings import HOW, LARGEST_LIST, Reading, Readings
+from ..recording import Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
+from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
+from ..torch_internals import current_backward, modes_unnoticed, version_of
+from .beside import Beside
+from .building import NumberBuilder
+from .custom import CustomCalls
+from .differentiating import Differentiating, Slot
+from .elements import Elements
+from .functional import Alias, Memory
+from .gradients import Reach, Sources, custom_function, node_of
+from .modes import READS, TRUTHS, Api, Engine, Ops, count_writes
+from .outputs import Outputs
+from .overloads import Overload, check_kind, import_call, opaque_call, overload, type_of
+from .results import OVERWRITES, Call, Results, refuse_overlap
+
+#: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
+LARGEST_CONSTANT = 4096
+
+_T = torch.Tensor
+#: Ops that tell whether all elements agree, by the op that tells it of each element.
+_COMPARISONS = {"equal": torch.ops.aten.eq.Tensor, "allclose": torch.ops.aten.isclose.default}
+
+
+class Recorder:
+    """Records what runs inside `with recorder:`; `finish` then gives the Recording.
+
+    arguments   the tensors given to the run, with names for people, each tensor once: the graph's first inputs
+    name_of     tells the name of a tensor that the run reads and did not make ("fc1.weight"), None if it has none
+    name        of the graph
+    numbers     the symbolic numbers that the run may come by; what they reach becomes an input of the graph
+    held        the numbers in the tensors that the run reads, if they are not to be read off these; see Elements
+    symbolic    tells whether the numbers that .item() gives at a line of the user's are other ones on each call
+    stand_ins   tells whether symbolic numbers may be given to the run
+    aside       gives the aside (see asides.py) that the run is in, None if it is in none
+    open        tells whether the run can still become a program, as far as others than the recorder see
+
+    calls       the ops called, with what they were given, to compare with another run
+    looks       what Python was told of tensors, in order: numbers and lists
+    ends        for each result, what a backward pass from it raises
+
+    `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
+    """
+    #: Whether the run's results may be given to a caller, who may differentiate them.
+    differentiated_later = True
+
+    def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
+                 numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
+                 symbolic: Callable[[str], bool] = lambda line: False,
+                 stand_ins: Callable[[], bool] = lambda: True, aside: Callable[[], Any] = lambda: None,
+                 open: Callable[[], bool] = lambda: True):
+        self.unsupported: Unsupported | None = None
+        self.name, self.name_of = name, name_of
+        self.numbers = numbers or Numbers()
+        self._b = NumberBuilder(self.numbers, lambda v: self._reach.add_input(v, 0))
+        self._reach, self._sources = Reach(self._b), Sources()
+        self._memory = Memory(self._b, self._reach, self._sources)
+        self._tensors: list[torch.Tensor] = []
+        self._before: list[tuple] = []
+        self._elements = Elements(self._b, self.numbers, self._tensors, held)
+        self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
+        self.numbers.tell = partial(self.guarded, self._add_condition)
+        self.beside = Beside(aside, self.stop)
+        self.numbers.quiet = self.beside.enters
+        self._answer: Float | Int | None = None  # to the read of a number that is under way
+        self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self.calls: list[tuple] = []
+        self.looks: list[Any] = []
+        self.ends: list[str] = []
+        self._inference = torch.is_inference_mode_enabled()
+        self._within = current_backward()  # a checkpoint computes again during a backward pass
+        self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
+        self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
+                                      self._note_gradients)
+        self._results = Results(self._b, self._memory, self._alias, self._met)
+        self._modes = (Ops(self), Api(self), Engine(self), modes_unnoticed())
+        self.guarded(self._take_arguments, arguments)
+
+    def __enter__(self) -> "Recorder":
+        self._filled = wrapped_numbers_filled()
+        self._filled.__enter__()
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        for mode in reversed(self._modes):
+            mode.__exit__(*error)
+        self._filled.__exit__(*error)
+        self.numbers.alive = False
+
+    def stop(self, why: Unsupported) -> None:
+        """Record nothing more."""
+        if self.unsupported is None:
+            self.unsupported = Unsupported(why.reason, why.where or self._b.origin.place)
+
+    def guarded(self, observe: Callable, *args) -> Any:
+        """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""
+        if self.unsupported is not None:
+            return None
+        self._busy = True
+        try:
+            with unprofiled():
+                return observe(*args)
+        except Unsupported as why:
+            self.stop(why)
+        except Exception as defect:
+            self.stop(Unsupported(f"internal error while recording: {type(defect).__name__}: {defect}"))
+        finally:
+            self._busy = False
+
+    # Custom autograd.Functions
+
+    def enter_function(self, function: type, args: tuple, kwargs: dict) -> None:
+        """A custom autograd.Function is called."""
+        self._b.origin = here()
+        self.guarded(self._custom.enter, function, args, kwargs)
+
+    def leave_function(self, result: Any) -> None:
+        """It gave this result."""
+        self.guarded(self._custom.leave, result)
+
+    # Tensors that the run did not make
+
+    def _take_arguments(self, arguments: Sequence[tuple[str, torch.Tensor]]) -> None:
+        if len({id(t) for _, t in arguments}) < len(arguments):
+            raise Unsupported("internal error: the same tensor is given to the recorder twice")
+        for name, tensor in arguments:
+            self._add_input(name, tensor)
+
+    def _add_input(self, name: str, tensor: torch.Tensor) -> Alias:
+        check_kind(tensor)
+        if tensor.is_conj() or tensor.is_neg():
+            raise Unsupported("a tensor whose sign is kept aside (conj)")
+        k = len(self._tensors)
+        type = type_of(tensor)
+        value = self._b.input(name.replace(".", "_"), type)
+        self._reach.add_input(value, self._sources.add(tensor) if tensor.requires_grad else 0)
+        self._tensors.append(tensor)
+        self._before.append(_state(tensor))
+        self._elements.add_input(k, tensor)
+        return self._memory.add(tensor, type, value, input=k)
+
+    def _alias(self, tensor: torch.Tensor) -> Alias:
+        """The alias of a tensor; one that the run did not make becomes an input."""
+        alias = self._memory.find(tensor)
+        if alias is None:
+            name = self.name_of(tensor) or self._grads.name_of(tensor, self.name_of)
+            if name is None:
+                raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
+            alias = self._add_input(name, tensor)
+        return alias
+
+    def _add_constant(self, tensor: torch.Tensor) -> None:
+        """A tensor that torch just made of Python numbers."""
+        check_kind(tensor)
+        if not self._from_numbers or tensor.numel() > LARGEST_CONSTANT:
+            raise Unsupported("makes a tensor of data that is not a few plain numbers")
+        self.add_numbers(tensor)
+
+    def add_numbers(self, tensor: torch.Tensor) -> None:
+        """A tensor whose elements torch wrote without an op: the same ones whenever the run gets there."""
+        data, place = tuple(tensor.flatten().tolist()), {"dtype": tensor.dtype, "device": tensor.device}
+        shape = tuple(tensor.shape)
+        if len(set(map(repr, data))) == 1:
+            value = self._b.full(shape=shape, value=data[0], **place)
+        else:
+            value = self._b.constant(data=data, shape=shape, **place)
+        self._memory.add(tensor, type_of(tensor), value)
+
+    # One op
+
+    def before(self, function, args, kwargs) -> Call | None:
+        """What is to be known of an op before it runs; None once the recording has ended."""
+        return None if self._differentiates or self._busy else self.guarded(self._prepare, function, args, kwargs)
+
+    def run(self, function, args, kwargs):
+        """Run an op as autograd would."""
+        result = self._execute(function, plain(args), plain(kwargs))
+        count_writes(overload(function), args, kwargs)
+        return result
+
+    def _execute(self, function, args, kwargs):
+        return function(*args, **kwargs)
+
+    def after(self, call: Call, result):
+        """Import an op that has run, and give what the run gets of it."""
+        self.guarded(self._record, call, result)
+        return result
+
+    def _met(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
+        """A tensor that an op gave, and its type, as they are known from here on."""
+        return tensor, type
+
+    def _prepare(self, function, args, kwargs) -> Call | None:
+        self._b.origin = here()
+        op = overload(function)
+        if self._custom.inside:
+            self._custom.check((*args, *kwargs.values()))
+            return None
+        self._answered()
+        if op.packet == "_linalg_check_errors":
+            self._add_check(args[0])
+            return None
+        args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
+        self._refuse(op, args, kwargs)
+        call = Call(op, args, kwargs)
+        if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
+            self._add_constant(args[0])
+        for place in op.writes:
+            given = op.argument(place, args, kwargs)
+            tensors = given if isinstance(given, (list, tuple)) else (given,)
+            call.targets += [(t, self._alias(t)) for t in tensors if t is not None]
+        if op.view or op.reshapes:
+            call.reads.append((args[0], self._alias(args[0])))
+        else:
+            unread = {id(t) for t, _ in call.targets} if op.outs or op.packet in OVERWRITES else ()
+            call.values = self._read(args, call, unread)
+            call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
+        if call.targets:
+            refuse_overlap(call)
+        if op.seeded:
+            call.generator = torch.get_rng_state()
+        self.calls.append((op, self._given(args), self._given(kwargs)))
+        return call
+
+    def _given(self, part: Any) -> Any:
+        """What an op is given, to compare with another run: tensors by their number, sizes and numbers as they are now."""
+        if isinstance(part, torch.Tensor):
+            return alias.number if (alias := self._memory.find(part)) else None
+        if isinstance(part, (list, tuple)):
+            return tuple(map(self._given, part))
+        return {k: self._given(p) for k, p in part.items()} if isinstance(part, dict) else typical(plain(part))
+
+    def _refuse(self, op: Overload, args, kwargs) -> None:
+        if current_backward() != self._within:
+            raise Unsupported("runs a backward pass")
+        if op.reads and op.key != "_local_scalar_dense" and op.key not in _COMPARISONS:
+            raise Unsupported(READS.format(op.key))
+        if op.sized and op.writes:
+            raise Unsupported(f"writes to a tensor whose size depends on the values ({op.key})")
+        if op.silent:
+            raise Unsupported(f"calls an op that only has an effect ({op.key})")
+        if op.packet == "_ctc_loss":
+            raise Unsupported("gives memory that it leaves unwritten in part (_ctc_loss)")
+        if op.packet in ("_conj", "_neg_view"):
+            raise Unsupported(f"a tensor whose sign is kept aside ({op.key})")
+        if op.seeded and any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
+            raise Unsupported("draws random numbers from a generator of its own")
+
+    def _read(self, given, call: Call, unread=()):
+        """An argument with the tensors in it replaced by their values."""
+        if isinstance(given, torch.Tensor):
+            alias = self._alias(given)
+            call.reads.append((given, alias))
+            return self._memory.current(alias) if id(given) in unread else self._memory.read(given, alias)
+        if isinstance(given, (list, tuple)):
+            return type(given)([self._read(g, call, unread) for g in given])
+        if type(given) is int and not -1 << 63 <= given < 1 << 63:
+            raise Unsupported("a whole number of more than 64 bits")
+        return given
+
+    def _record(self, call: Call, result) -> None:
+        op = call.op
+        if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
+            self._random = call.random = True
+        if op.reads:
+            self.looks.append(result)
+            self._add_number(call, result)
+        elif _sized(call):
+            self._add_sized(call, result)
+        elif op.reshapes:
+            self._results.reshape(call)
+        elif op.writes:
+            self._results.write(call, result)
+        else:
+            self._results.add(call, result)
+
+    # Asides
+
+    @property
+    def apart(self) -> str:
+        """What the run is in that is run again as it is, or not at all, by later calls; "" if it is in nothing of the kind."""
+        if self._custom.inside:
+            return "an autograd.Function"
+        return "a backward pass" if self._differentiates or current_backward() != self._within else ""
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor that holds what this one holds now, for an aside that is told at the end of the call."""
+        with self.beside.left():
+            return tensor.detach().clone()
+
+    # What Python looks at
+
+    def add_reading(self, values: Sequence[Value], how: str, answer: Any) -> None:
+        """The run looked at these values in Python."""
+        if self._readings.matter(values):
+            self._note(values, how, answer, len(self._b.values))
+
+    def _note(self, values: Sequence[Value], how: str, answer: Any, position: int, **more) -> None:
+        self._readings.add(Reading(tuple(values), how, answer, position, len(self._b.inputs), len(self.numbers.lines),
+                                   here().place, **more))
+
+    def _symbol_wanted(self, values: Sequence[Value], answer: Any) -> bool:
+        """Whether the run is to get a symbolic number from .item()."""
+        return self._as_item and type(answer) in (int, float) and self._readings.matter(values) and self._symbolic(here().place)
+
+    def _add_symbol(self, value: Value, answer: int | float) -> None:
+        """A number was read that is another one on each call: the run gets a symbolic one."""
+        self._answer = self.numbers.read(answer, f"{value.op.name}.item()")
+        self._note([value], "symbol", answer, len(self._b.values), text=self._answer.node.name)
+
+    def _add_condition(self, asked: Asked) -> None:
+        """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
+        if self.unsupported is None and not any((r.how, r.text) == ("condition", asked.now) for r in self._readings.all):
+            self._note((), "condition", asked.expected, self._asked_at, text=asked.now, subject=asked.subject)
+
+    def take(self, draw: Draw) -> Any:
+        """The number that a draw gives."""
+        answer = draw()
+        self.looks.append(answer)
+        return answer
+
+    def drawn(self, draw: Draw, answer: Any) -> Any:
+        """The run drew this number. Gives what stands for it."""
+        number = self.guarded(self._add_draw, draw, answer)
+        return answer if number is None else number
+
+    def _add_draw(self, draw: Draw, answer: Any) -> Float | Int | None:
+        number = type(answer) is float or type(answer) is int and -1 << 63 <= answer < 1 << 63
+        if not (number and draw.plain and self._stand_ins()):
+            raise Unsupported(f"calls {draw.name}()", here().place)
+        if not self._readings.open():
+            return None
+        symbol = self.numbers.read(answer, str(draw))
+        self._note((), "draw", answer, self._asked_at if draw.generator else len(self._b.values), text=symbol.node.name,
+                   draw=draw)
+        return symbol
+
+    @property
+    def _asked_at(self) -> int:
+        """Where a reading stands that needs nothing of the graph since the last one."""
+        return self._readings.all[-1].position if self._readings.all else 0
+
+    def _add_number(self, call: Call, result) -> None:
+        """An element was read, or all elements of two tensors were compared."""
+        if call.op.key in _COMPARISONS:
+            a, b = call.values[:2]
+            if call.op.key == "equal" and (a is b and result or a.shape != b.shape):
+                return
+            elementwise = TensorType(tuple(torch.broadcast_shapes(a.shape, b.shape)), torch.bool, a.type.device)
+            compared = import_call(self._b, overload(_COMPARISONS[call.op.key]), call.values, call.keywords, elementwise)
+            self.add_reading([self._b.all(compared, dim=tuple(range(compared.rank)), keepdim=False)], "truth", result)
+            return
+        self._answer = self._elements.read(call.values[0], result)
+        if self._answer is not None:
+            return
+        if self._as_truth:
+            self.add_reading(call.values, "truth", bool(result))
+        elif self._symbol_wanted(call.values, result):
+            self._add_symbol(call.values[0], result)
+        else:
+            self.add_reading(call.values, "number", result)
+
+    def _add_check(self, info: torch.Tensor) -> None:
+        """torch is about to look at what a function of torch.linalg says of its success, and to raise where there is none."""
+        good = self._b.eq(self._memory.current(self._alias(info)), 0)
+        self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", bool((info == 0).all()))
+
+    def add_list(self, tensor: torch.Tensor, found: list) -> None:
+        """The elements were read as a list."""
+        self.looks.append(found)
+        if tensor.numel() > LARGEST_LIST:
+            raise Unsupported(READS.format(f".tolist() of {tensor.numel()} elements"), here().place)
+        self._b.origin = here()
+        self.add_reading([self._memory.current(self._alias(tensor))], "elements", found)
+
+    def _add_sized(self, call: Call, result) -> None:
+        """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
+        several = isinstance(result, (list, tuple))
+        type = type_of(result)
+        values = opaque_call(self._b, call.op, call.values, call.keywords, type, read=True)
+        pairs = list(zip(result, values)) if several else [(result, values)]
+        for r, value in pairs:
+            check_kind(r)
+            self._memory.add(r, type_of(r), value)
+        self.add_reading([v for _, v in pairs], "sizes", HOW["sizes"](*(r for r, _ in pairs)))
+
+    def _answered(self, function: Callable | None = None, result: Any = None) -> Any:
+        """What a call of torch's API gives the user: the symbolic number that it read, if it can take its place."""
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return result
+        if function is _T.item:
+            return answer
+        return bool(answer) if function in TRUTHS else fixed(answer)
+
+    # Gradients
+
+    def differentiate(self, engine: Callable, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
+        """Run autograd's engine, whose ops are not recorded, and import the gradients that it gives."""
+        call = self.guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
+        self._differentiates = True
+        try:
+            result = engine(roots, tangents, keep, again, inputs, *args, **kwargs)
+        except BaseException as error:
+            self.stop(Unsupported(f"a backward pass raised {type(error).__name__}"))
+            raise
+        finally:
+            self._differentiates = False
+        if call is not None:
+            self.guarded(lambda: self._grads.record(call, self._grads.arrived(call, result), keep))
+        return result
+
+    def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
+        """A backward pass: it is made between two segments where its gradients flow through a reading."""
+        done, roots = self._readings.all, whole.attrs["roots"]
+        if not done or not self._reach.crosses(whole.inputs[:roots], done[-1].position):
+            return
+        if not all(v in self._b.inputs for v in whole.inputs[2 * roots:]):
+            raise Unsupported("after it read a tensor in Python, differentiates with respect to one that it made before")
+        self._note(whole.inputs, "gradients", (), self._b.values.index(whole), gives=tuple(gives),
+                   text="again" if whole.attrs["again"] else "")
+
+    def enter_backward(self, enters: bool) -> None:
+        """A call that runs a backward pass begins, or any other."""
+        self._grads.entered = len(self._b.values) if enters else None
+
+    def made(self, tensor: torch.Tensor) -> bool:
+        """Whether the run made a tensor."""
+        alias = self._memory.find(tensor)
+        return alias is not None and alias.made
+
+    def used(self, tensor: torch.Tensor) -> bool:
+        """Whether the run computed with a tensor that it made."""
+        value = self._memory.find(tensor).value
+        return any(value in v.operands for v in self._b.values)
+
+    def touch_grad(self, access: Callable, tensor: torch.Tensor, *value) -> Any:
+        """`.grad` is read (`value` is nothing), set or deleted."""
+        reads = access == _T.grad.__get__
+        slot = self.guarded(self._grads.look if reads else self._grads.slot, tensor)
+        result = access(tensor, *value)
+        if not reads and slot is not None:
+            slot.now, slot.put = tensor.grad, True
+        return result
+
+    @property
+    def passes(self) -> list:
+        """What the run's backward passes gave; see Differentiating."""
+        return self._grads.passes
+
+    @property
+    def held(self) -> dict[int, int | float]:
+        """The numbers in the tensors that the run read, by their place, as they were before it."""
+        return self._elements.held
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places of gradients that the run touched."""
+        return list(self._grads.slots.values())
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
+        return self.unsupported is None and not self._random and not self.wrote
+
+    @property
+    def wrote(self) -> bool:
+        """Whether the run wrote to tensors from outside, or to their `.grad`."""
+        return any(base.version for base in self._memory.inputs) or self._grads.changed
+
+    # The end
+
+    def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        """The recording, with one entry for each of the tensors that the run returned (the same for the same tensor).
+
+        Raises Unsupported for what could not be recorded.
+        """
+        recording = self.guarded(self._finish, results)
+        if self.unsupported is not None:
+            raise self.unsupported
+        return recording
+
+    def _finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        self._answered()
+        left = self._grads.left(results)
+        tensors = [*results, *(grad for _, grad in left if grad is not None)]
+        aliases = [self._alias(t) for t in tensors]
+        self._check_inputs()
+        graded = any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases))
+        enabled = graded and not torch.is_grad_enabled()
+        outputs = Outputs(self._b)
+        entries: dict[int, Result] = {}
+        for tensor, alias in zip(tensors, aliases):
+            if id(tensor) not in entries:
+                siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
+                entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
+        met = zip(self._memory.inputs, self._tensors, self._before)
+        writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
+                           for base, tensor, (_, _, version) in met if base.version)
+        grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
+        graph, inputs, numbers = self._graph(self._b.values, outputs.values)
+        readings = self._readings.all
+        return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
+                         outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
+                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled)
+
+    def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
+        """The inference mode that the results were made under, where the run entered or left it for that."""
+        made = {t.is_inference() for t in results if isinstance(entries[id(t)], (Fresh, OutputView))}
+        if len(made) > 1:
+            raise Unsupported("enters or leaves inference mode, and returns tensors from inside and outside it")
+        if made <= {self._inference}:
+            return None
+        if self._readings.all:
+            raise Unsupported("enters or leaves inference mode, and branches on data")
+        return made.pop()
+
+    def beginning(self) -> Recording:
+        """What was recorded up to the last reading, without the backward passes after it.
+
+        Raises Unsupported where that can't be told."""
+        self._grads.fetch()
+        if any(type_of(t) != i.type for i, t in zip(self._b.inputs, self._tensors)):
+            raise Unsupported("changes the shape of an input in place")  # that the guards are about to look at
+        readings = self._readings.all
+        while readings and readings[-1].gives:
+            readings = readings[:-1]
+        graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
+        return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()),
+                         elements=dict(self._elements.inputs), readings=tuple(readings))
+
+    def _graph(self, values: Sequence[Value], outputs: Sequence[Value]) -> tuple[Graph, tuple[torch.Tensor, ...], tuple]:
+        """The graph, its input tensors, and the numbers that the last of these stand for."""
+        given = self._b.given
+        numbers = tuple(torch.tensor(node.value, dtype=value.dtype, device=value.type.device) for value, node in given)
+        graph = Graph(self.name, (*self._b.inputs, *(value for value, _ in given)), tuple(values), tuple(outputs))
+        return graph, (*self._tensors, *numbers), tuple(node for _, node in given)
+
+    def _differentiated(self, results: Iterable[Result]) -> tuple[int, ...]:
+        """The inputs that require grad."""
+        found = tuple(k for k, t in enumerate(self._tensors) if t.requires_grad)
+        computed = any(r.requires_grad for r in results if isinstance(r, (Fresh, OutputView)))
+        if found and computed and any(t.is_inference() for t in self._tensors):
+            raise Unsupported("computes a gradient with a tensor that was made under inference mode")
+        return found
+
+    def _check_inputs(self) -> None:
+        for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
+            flag_now, node_now, version_now = _state(tensor)
+            if flag_now != flag or node_now is not node:
+                raise Unsupported("an input came to require grad, or ceased to")
+            if not base.version and version_now != version:
+                raise Unsupported("an input was written to by something that is not an op of this thread")
+
+    def _result(self, tensor: torch.Tensor, alias: Alias, siblings: Sequence[torch.Tensor], outputs: "Outputs") -> Result:
+        base, steps = alias.base, tuple(s.view for s in alias.steps)
+        self._b.origin = alias.value.origin
+        if base.input is not None:
+            self._check_input_view(tensor, alias)
+            return InputView(base.input, steps) if steps else Given(base.input)
+        with torch.enable_grad():
+            value = self._memory.read(tensor, alias)
+        spent = self._spent(tensor) if tensor.requires_grad else ""
+        if tensor.requires_grad and not spent:
+            self._check_reached(tensor, value)
+        if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
+            return Fresh(outputs.add_owned(value, alias.type, spent), tensor.requires_grad)
+        if not any(t.requires_grad for t in siblings):
+            self._memory.detach(base)
+        return OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
+
+    def _spent(self, result: torch.Tensor) -> str:
+        """What a backward pass from a result raises."""
+        self.ends.append(self._grads.spent(result))
+        return self.ends[-1]
+
+    def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
+        """Refuse what replaying the views on another call's input would not give."""
+        if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
+            raise Unsupported("returns an as_strided view of an input")
+        again = replay(self._tensors[alias.base.input], [s.view for s in alias.steps])
+        if again.requires_grad != tensor.requires_grad or custom_function(tensor):
+            raise Unsupported("returns a view of an input with a gradient of its own")
+
+    def _check_reached(self, tensor: torch.Tensor, value: Value) -> None:
+        reached = self._reach.of(value)
+        if self._sources.made_among(reached):
+            raise Unsupported("gives a result whose gradient flows to a tensor that the run made (requires_grad_)")
+        if self._sources.reached(tensor) != reached:
+            raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
+
+
+def _sized(call: Call) -> bool:
+    """Whether the sizes of the results depend on the values; an index by places gives as many as there are places."""
+    return call.op.sized and not (call.op.packet == "index" and all(
+        i is None or i.dtype not in (torch.bool, torch.uint8) for i in call.args[1]))
+
+
+def _state(tensor: torch.Tensor) -> tuple:
+    """(requires grad, its node in autograd's graph, how often it was written to)."""
+    return tensor.requires_grad, node_of(tensor), 0 if tensor.is_inference() else version_of(tensor)

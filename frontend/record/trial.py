@@ -1,0 +1,337 @@
+"""Recording a run a second time, with some sizes of its arguments as symbols.
+
+The first recording was plain: its results are the call's. What the run read and wrote is known then, so it can be
+repeated for the recording alone: all state as it was before, on stand-ins of the arguments whose sizes are symbols and on
+copies of the tensors that it writes to. What Python looks at in tensors is what the first run found there, backward passes
+give empty gradients, and the run must call the same ops as the first one did. Then all is put back to what that one left.
+"""
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Callable, ContextManager, Iterator, Mapping, Sequence
+
+import torch
+
+from ...compiler.dims import Dim, Expr, Sym, expr_of
+from ...compiler.ir import TensorType, Value
+from ...errors import Unsupported
+from ..guard.guards import Condition, Read
+from ..guard.structure import Arguments
+from ..guard.writes import held, put_back
+from ..observe.draws import Draw
+from ..recording import Recording
+from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
+from ..symbolic.varying import Place
+from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
+from .differentiating import Pass
+from .overloads import overload
+from .modes import Api
+from .recorder import Recorder
+
+
+@dataclass(frozen=True)
+class First:
+    """The plain recording of a run: its recorder, what it came to, how many of its inputs are arguments, and what was in the
+    places that it changed."""
+    recorder: Recorder
+    recording: Recording
+    arguments: int
+    changed: Sequence[Read]
+
+    def written(self, k: int) -> bool:
+        return k in self.recording.written
+
+    def written_outside(self) -> list[torch.Tensor]:
+        """The tensors that the run writes to, of those that are no arguments."""
+        return [t for k, t in enumerate(self.recording.tensors) if k >= self.arguments and self.written(k)]
+
+
+class SizedArguments(Arguments):
+    """A call's arguments with the sizes at some places as symbols.
+
+    `dynamic` tells for every such place the one whose symbol it shares. `run_with`: the tensors that the run gets, with names.
+    """
+
+    def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str]):
+        self.first, self.dynamic, self.sizes = first, dynamic, sizes
+        self.run_with: list[tuple[str, torch.Tensor]] = []
+        super().__init__(*args, sizes, symbolic)
+
+    def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> torch.Tensor:
+        k = len(self.tensors)
+        standin = super()._tensor(value, access, place, name)
+        if len(self.tensors) > k:
+            standin = self._taken[id(value)] = self._stand_in(k, *self.tensors[k])
+            self.run_with.append((name, standin))
+        return standin
+
+    def _stand_in(self, k: int, variable: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """What the run gets for an argument: one with symbols, or a copy to write to; the argument itself if it needs neither."""
+        own = {d: root for (at, d), root in self.dynamic.items() if at == k}
+        if not own and not self.first.written(k):
+            return tensor
+        if type(tensor) is not torch.Tensor:
+            raise Unsupported(f"{name} is a {type(tensor).__name__}")
+        shape = tuple(self._size(variable, name, k, d, n, own.get(d)) for d, n in enumerate(tensor.shape))
+        form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape))
+        if Expr in map(type, form.strides):
+            self._expect(variable, name, f".stride() == ({', '.join(map(str, form.strides))},)")
+        with torch.no_grad():
+            inner = tensor.detach().clone() if self.first.written(k) else tensor.detach()
+        return Sized(inner, form, self.sizes, tensor.requires_grad)
+
+    def _size(self, variable: str, name: str, k: int, d: int, value: int, root: Place | None) -> Dim:
+        """One size of a tensor as the recording has it, with the steps of the guards that look at it."""
+        if root is None:
+            return value
+        known = self.sizes.symbols.get(root)
+        if known is not None:
+            self._expect(variable, name, f".shape[{d}] == {known}")
+            return expr_of(known)
+        size = self.sizes.symbol(root, value, f"{name}.shape[{d}]")
+        self.numbers.add(str(size))
+        self.steps.append(f"{size} = {variable}.shape[{d}]")
+        self._expect(variable, name, f".shape[{d}] >= 2")
+        return size
+
+    def _expect(self, variable: str, name: str, what: str) -> None:
+        self.steps.append(Condition(variable + what, variable + what, name + what, True))
+
+    def forms(self) -> dict[int, TensorType]:
+        """The types of the arguments that have symbolic sizes, by place."""
+        return {k: t.form for k, (_, t) in enumerate(self.run_with) if type(t) is Sized and symbolic(t.form)}
+
+
+class ConcreteSizes(Unsupported):
+    """Torch's C++ takes no symbols for sizes."""
+
+
+def without_fixed(places: Mapping[Place, Place],
+                  attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager], None]) -> Mapping[Place, Place]:
+    """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
+    are left out. It makes the run inside the context manager that it is given.
+
+    Raises Unsupported where none are left, or for another reason.
+    """
+    composites = nullcontext
+    while True:
+        sizes = Sizes()
+        try:
+            attempt(places, sizes, composites())
+            return places
+        except ConcreteSizes:
+            if composites is composites_in_python:
+                raise
+            composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
+        except Unsupported:
+            lost = {root for root, s in sizes.symbols.items() if s in sizes.fixed}
+            places = {place: root for place, root in places.items() if root not in lost}
+            if not lost or not places:
+                raise
+
+
+_VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
+
+
+class Second(Recorder):
+    """Records a run again. Ops run on the real tensors behind the stand-ins; what they give stands in for itself where
+    a size of it is symbolic."""
+    differentiated_later = False
+
+    def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
+        first, self._sizes = arguments.first, arguments.sizes
+        self._calls, self._originals = first.recorder.calls, [t for _, _, t in arguments.tensors]
+        self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
+        self._counted = {w.input: w.counted for w in first.recording.writebacks}
+        self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
+        self._outside: dict[int, torch.Tensor] = {}
+        self._forget: int | None = None
+        self._moving = False
+        super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held, **ways)
+        self._b.ask = self._sizes.positive
+        self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
+
+    def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        recording = super().finish(results)
+        if self._sizes.fixed:
+            raise Unsupported(f"the value of {', '.join(sorted(s.name for s in self._sizes.fixed))} is asked for")
+        if self.calls != self._calls:
+            raise Unsupported("the run called other ops when it was repeated")
+        writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
+        return replace(recording, tensors=(*self._originals, *recording.tensors[len(self._originals):]), writebacks=writebacks)
+
+    def _spent(self, result: torch.Tensor) -> str:
+        """As in the first run: what autograd keeps of stand-ins can't be looked at."""
+        return next(self._ends)
+
+    def differentiate(self, engine, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
+        """The engine does not run: as many gradients arrive as did in the first run, of zeros."""
+        call = self.guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
+        results = self.guarded(self._gradients, call)
+        self.guarded(self._grads.record, call, results, keep)
+        if self.unsupported is not None:
+            raise self.unsupported
+        return () if call.slots else tuple(results)
+
+    def _gradients(self, call: Pass) -> list[torch.Tensor | None]:
+        if call.again:
+            raise Unsupported("differentiates, with tensors of symbolic sizes, what is differentiated in turn")
+        results: list[torch.Tensor | None] = []
+        for k, found in enumerate(next(self._passes)):
+            if found is None:
+                results.append(None)
+                continue
+            added, type = found
+            results.append(call.slots[k].now if added else self._empty(type, call.wrt[k].type))
+            if call.slots:
+                call.slots[k].leaf.grad = results[k]
+        return results
+
+    def _empty(self, real: TensorType, form: TensorType) -> torch.Tensor:
+        """A tensor like one of the first run's, of zeros, whose sizes are those of `form`."""
+        extent = 1 + sum((n - 1) * s for n, s in zip(real.shape, real.strides)) if real.numel else 0
+        tensor = torch.zeros(extent, dtype=real.dtype, device=real.device).as_strided(real.shape, real.strides)
+        return Sized(tensor, laid_out(form.shape, real), self._sizes) if symbolic(form) else tensor
+
+    def before(self, function, args, kwargs):
+        self._moving = self._is_move(function, args)
+        if self._moving:
+            return None
+        met = self._memory.met
+        if function is _VIEW and [call[0] for call in self._expected(len(self.calls))] == [overload(_UNSAFE_VIEW)]:
+            function = _UNSAFE_VIEW  # torch's decompositions in Python make a view where those in C++ say it is none
+        names, sized = [a.name for a in schema_of(function).arguments], overload(function).sizes
+        args = tuple(self._sizes.dims(a) if n in sized else a for n, a in zip(names, args))
+        call = super().before(function, args, {n: self._sizes.dims(a) if n in sized else a for n, a in kwargs.items()})
+        if call is None:
+            self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))
+        elif self.calls[-1:] != self._expected(len(self.calls) - 1):
+            self._surplus(call, met)
+        if self.unsupported is not None:
+            raise self.unsupported
+        return call
+
+    def _expected(self, k: int) -> list[tuple]:
+        """The k-th call of the first run, in a list; an empty one where there is none."""
+        return self._calls[k:k + 1]
+
+    def take(self, draw: Draw) -> Any:
+        """What the draw gave in the first run."""
+        return next(self._looks, None)
+
+    def list_again(self, tensor: torch.Tensor) -> list:
+        """What .tolist() gave in the first run."""
+        found = next(self._looks)
+        self.guarded(self.add_list, tensor, found)
+        return found
+
+    def _is_move(self, function, args) -> bool:
+        """Whether torch only moves a tensor that a factory made into another object, which is a detach for a subclass."""
+        return (function is torch.ops.aten.detach.default and type(args[0]) is Sized
+                and all(call[0] is not overload(function) for call in self._expected(len(self.calls))))
+
+    def _surplus(self, call, met: int) -> None:
+        """A call that the first run did not make. Autograd itself makes some views of subclasses again, which leads to
+        nothing."""
+        if call.op.view:
+            self.calls.pop()
+            self._forget = met
+        else:
+            self.stop(Unsupported("the run called other ops when it was repeated"))
+
+    def _execute(self, function, args, kwargs):
+        self._outside = {}
+        if self._moving:
+            moved = Sized(args[0].inner, args[0].form, self._sizes)
+            self._memory.move(args[0], moved)
+            return moved
+        result = function(*self._inside(args), **self._inside(kwargs))
+        return next(self._looks, result) if overload(function).reads and not self._busy else result
+
+    def _inside(self, given: Any) -> Any:
+        """What an op is really given, with what it stands for noted."""
+        if isinstance(given, torch.Tensor):
+            real = given.inner if type(given) is Sized else self._copies.get(id(given), given)
+            self._outside[id(real)] = given
+            return real
+        if isinstance(given, (list, tuple)):
+            return [self._inside(g) for g in given]
+        return {k: self._inside(g) for k, g in given.items()} if isinstance(given, dict) else given
+
+    def after(self, call, result):
+        result = self._outward(result)
+        super().after(call, result)
+        if self._forget is not None:
+            self._memory.met, self._forget = self._forget, None
+        if self.unsupported is not None:
+            self._sizes.fixed |= self._at_odds(call)
+            raise self.unsupported
+        return self._outward(result)
+
+    def _outward(self, result: Any) -> Any:
+        """What stands for what an op really gave."""
+        if isinstance(result, (list, tuple)):
+            return type(result)(map(self._outward, result))
+        return self._outside.get(id(result), result)
+
+    def _at_odds(self, call) -> set[Sym]:
+        """The symbols to blame for an op that could not be recorded: those that are now as large as a plain size of
+        another operand, which they have to equal then, else all."""
+        sizes = [n for v in _values((call.values, call.keywords)) for n in v.shape]
+        found = {s for n in sizes if isinstance(n, Expr) for s in n.symbols()}
+        return {s for s in found if s.hint in sizes} or found
+
+    def _met(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
+        if not symbolic(value.type):
+            return tensor, type
+        made = self._outside[id(tensor)] = Sized(tensor, value.type, self._sizes)
+        return made, value.type
+
+    def _check_input_view(self, tensor, alias) -> None:
+        """The first recording has passed it."""
+
+
+def _values(part: Any) -> Iterator[Value]:
+    """The tensors among the arguments of an op."""
+    if isinstance(part, Value):
+        yield part
+    elif isinstance(part, (list, tuple, dict)):
+        for p in part.values() if isinstance(part, dict) else part:
+            yield from _values(p)
+
+
+class _SizedApi(Api):
+    """Sees the calls of torch's Python interface, and lets Python code take the sizes that it gives for ints."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.storage_offset:
+            self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
+        if function is torch.Tensor.tolist:
+            return self._recorder.list_again(args[0])
+        return self._recorder._sizes.numbers(super().__torch_function__(function, types, args, kwargs))
+
+
+@contextmanager
+def undone(first: First) -> Iterator[None]:
+    """A run of which nothing is to stay, with all state as it was before the first one: what is in Python's objects and in
+    `.grad`. After it are put back what the first one left there, random numbers drawn, casts kept by autocast, and writes
+    counted. (The writes to tensors themselves go to copies.) Other threads see that state meanwhile."""
+    tensors = tuple(first.written_outside())
+    state, versions = torch.get_rng_state(), tuple(map(version_of, tensors))
+    left, grads = [held(read) for read in first.changed], [(slot.leaf, slot.leaf.grad) for slot in first.recorder.slots]
+    torch.clear_autocast_cache()
+    try:
+        for read in first.changed:
+            put_back(read, read.expected)
+        for slot in first.recorder.slots:
+            slot.leaf.grad = slot.before
+        yield
+    finally:
+        for leaf, grad in grads:
+            leaf.grad = grad
+        for read, value in zip(first.changed, left):
+            put_back(read, value)
+        torch.clear_autocast_cache()
+        torch.set_rng_state(state)
+        set_versions(tensors, versions)

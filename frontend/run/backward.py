@@ -1,0 +1,283 @@
+"""A program with its backward programs, as one node of autograd's graph."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+
+from ...compiler.compare import Mismatch, compare
+from ...compiler.dims import Dim
+from ...compiler.evaluate import evaluate, symbol_values, widen
+from ...compiler.instantiate import with_sizes
+from ...compiler.ops.gradients import gradients, gradients_of
+from ..record.functional import address
+from ..recording import Recording
+from ..torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
+
+Tensors = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Derivative:
+    """What autograd needs of a program that is differentiated.
+
+    wrt         inputs that get gradients
+    cut         inputs that require grad and get none: a backward must not go on into what they were computed by
+    of          graph outputs that gradients may arrive for
+    reach       reach[i][k]: whether output of[i] depends on input wrt[k]
+    saved       what a backward program reads of the forward: ("input", k), or ("extra", k), the k-th extra output
+    relevant    inputs whose values the gradients depend on
+    strides     those that the gradients of `of` have in a backward program, where autograd may give them in others
+    program     for the positions in `of` that gradients arrive for: (*saved, *these gradients) -> gradients of the
+                inputs that they reach. It takes some time.
+    again       the same where the gradients are to be differentiated in turn: for these positions and one call's
+                (*inputs, *these gradients), a callable of such, or None where there is no program for it
+    """
+    wrt: tuple[int, ...]
+    of: tuple[int, ...]
+    reach: tuple[tuple[bool, ...], ...]
+    saved: tuple[tuple[str, int], ...]
+    relevant: tuple[int, ...]
+    strides: tuple[tuple[Dim, ...], ...]
+    program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
+    again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
+    cut: tuple[int, ...] = ()
+
+    def reached(self, arriving: Sequence[int]) -> tuple[int, ...]:
+        """The inputs that these gradients flow to; the others get None, as from torch."""
+        return tuple(k for n, k in enumerate(self.wrt) if any(self.reach[i][n] for i in arriving))
+
+
+@dataclass
+class _Backward:
+    """The backward program for one set of arriving gradients. `undefined`: those of its results for which torch, asked in
+    the check, had None: a backward of its own may leave out what is empty."""
+    program: Callable[[Tensors], Sequence[torch.Tensor]]
+    reached: tuple[int, ...]
+    unchecked: bool
+    undefined: tuple[int, ...] = ()
+
+
+class Differentiable:
+    """Called with a recording's inputs, gives the graph's outputs as results of one autograd node.
+
+    forward     (*inputs) -> the graph's outputs, then the extra ones that backward programs read
+    verify      as for the Executable: when a backward program is compared with torch's gradients of the recording
+    broken      whether the programs turned out wrong: then the recording itself is differentiated
+    report      told a mismatch, the inputs that it was found on, and by output the gradients that arrived
+    """
+
+    def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative, verify: str,
+                 broken: Callable[[], bool], report: Callable[[Mismatch, Tensors, Mapping[int, torch.Tensor]], None]):
+        self.recording, self.forward, self.derivative = recording, forward, derivative
+        self.verify, self.broken, self.report = verify, broken, report
+        self.outputs = len(recording.graph.outputs)
+        self.passive = tuple(k for k in range(self.outputs) if k not in set(derivative.of))
+        written = set(recording.written)
+        by_value = {k for kind, k in derivative.saved if kind == "input"}
+        first = {"input": 0, "extra": len(recording.graph.inputs) + self.outputs}
+        self.saved = tuple(first[kind] + k for kind, k in derivative.saved)  # places in (*inputs, *outputs, *extra outputs)
+        self.cloned = tuple(sorted(written & (by_value | set(derivative.relevant))))
+        self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
+        self.versioned = tuple(k for k in self.held if k in derivative.relevant)
+        everything = tuple(range(len(derivative.of)))
+        self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
+
+    def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        if self.derivative.cut:
+            tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
+        return _Node.apply(self, *tensors)
+
+    def _backward(self, arriving: tuple[int, ...]) -> _Backward:
+        program = self.derivative.program(arriving)
+        return _Backward(lambda operands: program(*operands), self.derivative.reached(arriving), self.verify != "off")
+
+    def _backward_again(self, arriving: tuple[int, ...], operands: Tensors) -> _Backward | None:
+        """A backward program that can be differentiated; None where there can't be one."""
+        program = self.derivative.again(arriving, operands)
+        return program and _Backward(program, self.derivative.reached(arriving), self.verify != "off")
+
+    def _chosen(self, arriving: tuple[int, ...], live: Tensors | None) -> _Backward | None:
+        """The backward program for these gradients; `live`: what it is called with, where it is to be differentiated."""
+        key = arriving, None if live is None else tuple(t.requires_grad for t in live)
+        if key not in self._backwards:
+            self._backwards[key] = self._backward(arriving) if live is None else self._backward_again(arriving, live)
+        return self._backwards[key]
+
+    def gradients(self, ctx, arriving: tuple[int, ...], grads: Tensors) -> tuple[Sequence[int], Sequence]:
+        """The inputs that gradients reach, and these. `ctx` holds what `_Node.forward` kept."""
+        saved = list(ctx.saved_tensors)  # raises where one was modified in place, or was freed by an earlier backward
+        for n, s in ctx.objects:
+            saved[n] = s
+        again = torch.is_grad_enabled()
+        operands = self._inputs(ctx, saved) if again else saved
+        strides = with_sizes(self.derivative.strides, ctx.sizes) if self.recording.symbolic else self.derivative.strides
+        operands += [_laid_out(g, strides[i]) for i, g in zip(arriving, grads)]
+        by_program = not self.broken() and not any(map(_is_batched, grads))  # a kernel sees no batch
+        backward = self._chosen(arriving, operands if again else None) if by_program else None
+        if backward is not None:
+            with outside_autocast(), generator_at(ctx.generator if again else None):
+                found = backward.program(operands)
+            if not backward.unchecked or self._modified(ctx) \
+                    or self._holds(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads):
+                return backward.reached, [None if n in backward.undefined else g for n, g in enumerate(found)]
+        reached = self.derivative.reached(arriving)
+        return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
+
+    # By the recording itself
+
+    def _modified(self, ctx) -> bool:
+        return any(version_of(ctx.primals[k]) != version for k, version in ctx.versions)
+
+    def _inputs(self, ctx, saved: Sequence) -> list[torch.Tensor]:
+        """The forward's inputs. One that no gradient depends on may have other values by now."""
+        if self._modified(ctx):
+            raise RuntimeError("smelt: an input of a compiled function, which its gradient depends on, was modified by an "
+                               "inplace operation before the backward ran")
+        inputs = dict(ctx.primals)
+        inputs.update((k, s) for (kind, k), s in zip(self.derivative.saved, saved) if kind == "input")
+        return [inputs[k] for k in range(len(inputs))]
+
+    def _by_recording(self, inputs: Tensors, generator, arriving, grads: Tensors, reached: Sequence[int], **how):
+        """Torch's gradients of the recording evaluated again, with the same random numbers. Under grad mode
+        (create_graph=True) they are connected to the inputs, and can be differentiated in turn. `how` to evaluate it:
+        see `evaluate`."""
+        again, wrt = torch.is_grad_enabled(), self.derivative.wrt
+        with torch.enable_grad(), outside_autocast(), generator_at(generator):
+            # An alias, so that hooks of the input itself run for the outer backward alone.
+            inputs = [t.detach() if k not in wrt else t.view_as(t) if again else t.detach().requires_grad_()
+                      for k, t in enumerate(inputs)]
+            outputs = evaluate(self.recording.graph, inputs, **how)
+        return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
+
+    @torch.no_grad()
+    def _holds(self, backward: _Backward, ours: Sequence, inputs: Tensors, generator, arriving, grads: Tensors) -> bool:
+        """Whether the program's gradients are torch's; a mismatch is reported."""
+        theirs = self._by_recording(inputs, generator, arriving, grads, backward.reached)
+        backward.unchecked = self.verify == "always"
+        defined = [n for n, g in enumerate(theirs) if g is not None]
+        backward.undefined = tuple(n for n, g in enumerate(theirs) if g is None)
+
+        def again(inputs, grads, **how):
+            found = self._by_recording(inputs, generator, arriving, grads, backward.reached, **how)
+            return [found[n] for n in defined]
+        mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined],
+                           lambda: again(widen(list(inputs)), widen(list(grads)), precise=True),
+                           lambda: again(inputs, grads, noise=torch.Generator().manual_seed(0)))
+        if mismatch is not None:
+            self.report(mismatch, inputs, {self.derivative.of[i]: g for i, g in zip(arriving, grads)})
+        return mismatch is None
+
+
+class _Node(PlainFunction):
+    """One call of a program in autograd's graph."""
+
+    @staticmethod
+    def forward(ctx, program: Differentiable, *tensors):
+        ctx.program, ctx.generator = program, torch.get_rng_state() if program.recording.random else None
+        ctx.sizes = symbol_values(program.recording.graph, tensors) if program.recording.symbolic else {}
+        results = program.forward(*tensors)
+        if program.cloned:  # the run writes to them after this
+            tensors = [t.clone() if k in program.cloned else t for k, t in enumerate(tensors)]
+        outputs, everything = results[:program.outputs], (*tensors, *results)
+        saved = [everything[k] for k in program.saved]
+        ctx.objects = [(n, s) for n, s in enumerate(saved) if not isinstance(s, torch.Tensor)]
+        for n, _ in ctx.objects:
+            saved[n] = None
+        ctx.save_for_backward(*saved)
+        ctx.primals = {k: tensors[k] for k in program.held}
+        ctx.versions = [(k, version_of(tensors[k])) for k in program.versioned]
+        ctx.inputs = len(tensors)
+        ctx.set_materialize_grads(False)
+        if program.passive:
+            ctx.mark_non_differentiable(*(outputs[k] for k in program.passive))
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        out: list[torch.Tensor | None] = [None] * (1 + ctx.inputs)
+        of = ctx.program.derivative.of
+        arriving = tuple(i for i, k in enumerate(of) if grads[k] is not None)
+        if arriving:
+            for k, g in zip(*ctx.program.gradients(ctx, arriving, [grads[of[i]] for i in arriving])):
+                out[1 + k] = g
+        return tuple(out)
+
+
+class _Spent(PlainFunction):
+    """The end of a graph that no backward pass can go through."""
+
+    @staticmethod
+    def forward(ctx, output, flag, error):
+        ctx.error = error
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError(ctx.error)
+
+
+_FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
+
+
+def gradients_between(operands: Tensors, roots: int, again: bool, strides: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """The gradients of a `gradients` value's operands, from autograd's engine: in these strides, each in memory of its own."""
+    found, places = [], {address(t) for t in operands}
+    for g, order in zip(gradients(*operands, roots=roots, again=again), strides):
+        g = _laid_out(g, order)
+        found.append(g.clone() if address(g) in places else g)
+        places.add(address(found[-1]))
+    return found
+
+
+def as_spent(output: torch.Tensor, error: str) -> torch.Tensor:
+    """The same tensor, requiring grad, from which a backward pass raises this error."""
+    with torch.enable_grad():
+        return _Spent.apply(output.detach(), _FLAG, error)
+
+
+def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:
+    """torch's gradients, None where an input is not reached."""
+    if not inputs:
+        return ()
+    if any(map(_is_batched, grads)):  # which may not enter an autograd.Function
+        return torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
+    return gradients_of(outputs, inputs, grads, create_graph)
+
+
+def _is_batched(grad: torch.Tensor) -> bool:
+    """Whether vmap runs this backward for many gradients at once (is_grads_batched, a vectorized jacobian)."""
+    return is_batched(grad) or is_batched_by_autograd(grad)
+
+
+def _laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A gradient in the memory layout that a kernel counts on; what autograd expands has strides of 0."""
+    if grad.stride() == strides:
+        return grad
+    return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+
+
+@contextmanager
+def outside_autocast():
+    """Recorded ops hold the casts that autocast made: run again, they are to make no others."""
+    if not torch.is_autocast_enabled("cpu"):
+        yield
+        return
+    with torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
+def generator_at(state: torch.Tensor | None):
+    """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
+    if state is None:
+        yield
+        return
+    before = torch.get_rng_state()
+    torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)

@@ -1,0 +1,424 @@
+"""Branches on data: the recorded paths of a function that begin alike, as one program.
+
+A path is a run's recording, cut into segments at its readings. Each segment is a program of its own. A call runs a path's
+first segment, reads what the run read, and goes on along a path that was recorded under the same answer. Paths that agree
+up to a reading share the nodes before it. Nothing is written to before a path's end: where no path has the answer, the
+random state is put back, and the call starts over as one that is recorded.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Hashable, Mapping, Sequence
+
+import torch
+
+from ...compiler.equality import graph_key, value_key
+from ...compiler.evaluate import symbol_values
+from ...compiler.instantiate import with_sizes
+from ...compiler.ir import Graph, Value
+from ...compiler.ops.core import takes_random_numbers
+from ...compiler.ops.gradients import parts
+from ...compiler.passes import Segment, cut
+from ..guard.guards import Guards, Read, float32, same
+from ..guard.host import early_names, late_lines, maker
+from ..observe.draws import Generator
+from ..readings import HOW, Reading
+from ..record.gradients import flows
+from ..recording import Fresh, OutputView, Recording
+from ..symbolic.symbols import Numbers
+from .backward import gradients_between
+from .bridge import Executable, assemble
+
+#: A tensor of a call: ("input", k); ("value", k), the k-th of the recorded graph's values; ("number", name), a number as one.
+Slot = tuple[str, Any]
+#: What numbers are computed with, besides Python's own.
+_FUNCTIONS = {"same": same, "float32": float32}
+#: Of generators of random numbers, what they were before a call.
+State = Sequence[tuple[Generator, Any]]
+TORCH = Generator(torch.get_rng_state, torch.set_rng_state)
+#: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
+Finish = Callable[[Any, tuple, dict], Any]
+
+
+@dataclass(eq=False)
+class Path:
+    """One recorded path: its nodes, and how its results come about.
+
+    slots       of the tensors that the guards give, and `names` of the numbers behind these
+    returned    the names of the numbers that are for the result
+    recording   with a graph of no values, where `outputs` says which tensors were its outputs
+    finish      makes the result from the results' tensors; runs the call eagerly, for `reason`, where the path has no end
+    leaves, reads   the numbers that the path holds for: as a CompiledProgram's
+    """
+    guards: Guards
+    nodes: tuple[Node, ...]
+    slots: tuple[Slot, ...]
+    names: tuple[str, ...]
+    returned: tuple[str, ...]
+    readings: tuple[Reading, ...]
+    recording: Recording
+    outputs: tuple[Slot, ...]
+    finish: Finish
+    reason: str
+    leaves: Mapping[str, int | float] = field(default_factory=dict)
+    reads: Sequence[Read] = ()
+
+    def __post_init__(self):
+        self.check = self.guards.check
+        self.outcomes = tuple(r.outcome for r in self.readings)
+
+
+    def start(self, given: Sequence[Any]) -> tuple[dict[Slot, torch.Tensor], dict[str, Any]]:
+        """What the guards gave: tensors by their slots, and numbers by their names."""
+        return dict(zip(self.slots, given)), dict(zip(self.names, given[len(self.slots):]))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A segment as it runs: from the tensors of some slots to those of others. `run` is None where there is nothing to do.
+
+    makes   which of the numbers read become tensors for it, and how
+    """
+    run: Executable | None
+    takes: tuple[Slot, ...]
+    gives: tuple[Slot, ...]
+    makes: tuple[tuple[str, Callable[[Any], torch.Tensor]], ...]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the paths through a node want of its segment: values to give, slots that gradients flow through, and inputs that
+    are written to at the end of a path."""
+    gives: frozenset[Slot] = frozenset()
+    flows: frozenset[Slot] = frozenset()
+    written: frozenset[int] = frozenset()
+
+    def __or__(self, other: Need) -> Need:
+        return Need(self.gives | other.gives, self.flows | other.flows, self.written | other.written)
+
+
+@dataclass(eq=False)
+class Node:
+    """One segment, and the reading at its end (None at a path's end) of the tensors of `slots`.
+
+    keys        what its values compute, and from which tensors
+    gives       of a backward pass, the slots of its gradients and the strides that they have there
+    lines       the lines of Python that compute numbers for it
+    paths       those that go through it, by the outcome of its reading
+    """
+    keys: Hashable
+    lines: str
+    reading: Reading | None
+    slots: tuple[Slot, ...]
+    gives: tuple[tuple[Slot, tuple[int, ...]], ...] = ()
+    paths: dict[Hashable, list[Path]] = field(default_factory=dict)
+    need: Need = Need()
+    step: Step | None = None
+
+    def __post_init__(self):
+        self.code = compile(self.lines, "<smelt numbers>", "exec") if self.lines else None
+
+    def like(self, other: Node) -> bool:
+        """Whether both compute the same from the same tensors, and read the same of it."""
+        return (self.reading is not None and other.reading is not None and self.reading.alike(other.reading)
+                and (self.slots, self.gives, self.keys, self.lines) == (other.slots, other.gives, other.keys, other.lines))
+
+
+class Branches:
+    """The paths that begin alike. Stands in the place of a program: `check`, then `run` on what it gave, then `make`.
+
+    modes       torch's switches, under which all paths were recorded
+    build       makes a segment's recording into an Executable
+    record      (branches, reading, args, kwargs) -> the result of a call that takes no recorded path: none has this answer
+    eagerly     (args, kwargs) -> the result of a call that runs eagerly
+    broken      why calls that fit run eagerly, "" if they don't
+    """
+
+    def __init__(self, modes: Hashable, build: Callable[[Recording], Executable],
+                 record: Callable[[Branches, Reading, tuple, dict], Any], eagerly: Callable[[tuple, dict], Any]):
+        self.paths: tuple[Path, ...] = ()
+        self.modes = modes
+        self.executables: dict[Hashable, Executable] = {}
+        self.broken = ""
+        self.misses = 0  # calls in a row that took no recorded path
+        self._build, self._record, self._eagerly = build, record, eagerly
+        self._generators: set[Generator] = set()  # that the paths draw random numbers from
+        self._enables = False
+        self._version = 0
+        self._last: tuple[Path, ...] = ()
+
+    @property
+    def run(self) -> Branches:
+        return self
+
+    @property
+    def guards(self) -> Guards:
+        """Those of the newest path."""
+        return self.paths[-1].guards
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why paths run eagerly."""
+        return tuple(p.reason for p in self.paths if p.reason)
+
+    # Calls
+
+    def check(self, args: tuple, kwargs: dict) -> tuple | None:
+        """A path whose guards hold, with its input tensors and the arguments; None if there is none."""
+        for path in (*self._last, *self.paths):
+            tensors = path.check(args, kwargs)
+            if tensors is not None:
+                return path, tensors, args, kwargs
+        return None
+
+    def __call__(self, start: tuple) -> tuple[Finish, Any]:
+        """Follow the answers from what `check` gave: how the call ends, and with what."""
+        if self._enables and not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return self(start)
+        state = [(g, g.get()) for g in self._generators]
+        try:
+            while (found := self._walk(*start, state)) is None:
+                _put_back(state)
+        except BaseException:
+            _put_back(state)
+            raise
+        return found
+
+    def make(self, found: tuple[Finish, Any], args: tuple, kwargs: dict) -> Any:
+        finish, given = found
+        return finish(given, args, kwargs)
+
+    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state: State,
+              left: frozenset[Node] = frozenset()) -> tuple[Finish, Any] | None:
+        """None where paths were added meanwhile, and segments may have to give more than they gave.
+
+        left: nodes from which no path goes on under what they found"""
+        version, depth = self._version, 0
+        known, numbers = path.start(tensors)
+        while depth < len(path.nodes):
+            node = path.nodes[depth]
+            if not _computed(node, numbers) or not _advance(node.step, known, numbers):
+                return self._run_eagerly, state
+            if node.reading is not None:
+                answer = _answer(node, known, numbers, path)
+                found = node.reading.outcome_of(answer)
+                if found != path.outcomes[depth]:
+                    turn = _turn(node, found, args, kwargs)
+                    if turn is None:
+                        left |= {node}
+                        other = self._beside(path, depth, left, args, kwargs)
+                        if other is not None:
+                            _put_back(state)
+                            return self._walk(*other, args, kwargs, state, left)
+                        return self._record_anew, (state, replace(node.reading, answer=answer))
+                    if version != self._version:
+                        return None
+                    path, tensors = turn
+                    for old, new in zip((known, numbers), path.start(tensors)):
+                        old.update(new)
+            depth += 1
+        self._last = (path,)
+        if path.reason:
+            return path.finish, state
+        self.misses = 0
+        results = assemble(path.recording, tensors, [known[s] for s in path.outputs])
+        return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
+
+    def _beside(self, path: Path, depth: int, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
+        """A path that comes as far as this one and then reads something else, or the same as a symbol, and its tensors."""
+        for other in reversed(self.paths):
+            if (other.nodes[:depth] == path.nodes[:depth] and other.outcomes[:depth] == path.outcomes[:depth]
+                    and len(other.nodes) > depth and other.nodes[depth] not in left):
+                tensors = other.check(args, kwargs)
+                if tensors is not None:
+                    return other, tensors
+        return None
+
+    def _run_eagerly(self, state: State, args: tuple, kwargs: dict) -> Any:
+        _put_back(state)
+        return self._eagerly(args, kwargs)
+
+    def _record_anew(self, given: tuple[State, Reading], args: tuple, kwargs: dict) -> Any:
+        state, reading = given
+        _put_back(state)
+        self.misses += 1
+        return self._record(self, reading, args, kwargs)
+
+    # Growth
+
+    def fits(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers) -> bool:
+        """Whether a recording begins as the paths do. For the arguments see `add`."""
+        return bool(self._shared(_nodes(recording, origins, numbers)))
+
+    def add(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers, make: Finish | None,
+            **path: Any) -> None:
+        """Add a path. Without `make`, one that runs eagerly, for `reason`, after the last reading.
+
+        origins     for each of the recording's tensors but the numbers, what tells it from others: equal ones are the same
+                    tensor in every call that fits the guards
+        numbers     the recording's symbolic numbers
+        path        further fields of the Path
+
+        Raises Unsupported or BuildError where a segment can't be compiled.
+        """
+        own = _nodes(recording, origins, numbers)
+        if make is None:
+            own = own[:-1]
+        shared = self._shared(own)
+        nodes = (*shared, *own[len(shared):])
+        outputs = self._fit(recording, nodes)
+        bare = replace(recording, graph=Graph("", recording.graph.inputs, (), ()), tensors=(), numbers=(), readings=())
+        late = {("number", name) for name in numbers.data}
+        slots = tuple(s for i in recording.graph.inputs if (s := _slots(recording)[i]) not in late)
+        names = tuple(reversed(early_names(numbers, path["returned"])))
+        new = Path(nodes=nodes, slots=slots, names=names, readings=recording.readings, recording=bare, outputs=outputs,
+                   finish=make or self._run_eagerly, **path)
+        self._generators |= {r.draw.generator for r in recording.readings if r.draw and r.draw.generator}
+        if recording.random:
+            self._generators.add(TORCH)
+        self._enables |= recording.enabled or any(r.gives for r in recording.readings)
+        self._version += 1
+        for node, found in zip(nodes, new.outcomes):
+            node.paths.setdefault(found, []).append(new)
+        self.paths = (*self.paths, new)
+
+    def _shared(self, own: Sequence[Node]) -> tuple[Node, ...]:
+        """The nodes of the path that goes longest with one of these nodes."""
+        best: tuple[Node, ...] = ()
+        for path in self.paths:
+            depth = 0
+            for a, b in zip(path.nodes, own):
+                if not a.like(b):
+                    break
+                depth += 1
+                if path.outcomes[depth - 1] != b.reading.outcome:
+                    break
+            best = max(best, path.nodes[:depth], key=len)
+        return best
+
+    def _fit(self, recording: Recording, nodes: Sequence[Node]) -> tuple[Slot, ...]:
+        """Give every node a step that serves this recording, and all those before it. The slots of the graph's outputs."""
+        graph = recording.graph
+        whole = {slot: v for v, slot in _slots(recording).items()}
+        wanted = {v for r in recording.readings for v in r.values} | {whole[s] for n in nodes for s in n.need.gives}
+        passes = [graph.values[r.position] for r in recording.readings if r.gives]
+        apart = {*passes, *(v for r in recording.readings for v in r.gives)}
+        pieces = cut(graph, [r.position for r in recording.readings], wanted, apart)
+        results = [k.output for k in (*recording.results, *(w.result for w in recording.grads.writes))
+                   if isinstance(k, (Fresh, OutputView)) and k.requires_grad and k.output not in recording.spent]
+        live = flows(graph, {graph.inputs[k] for k in recording.differentiated}, [graph.outputs[k] for k in results])
+        live |= {pieces.outputs[k] for k in results if graph.outputs[k] in live}
+        for v in passes:
+            roots, _, leaves = parts(v.inputs, v.attrs["roots"])
+            live |= flows(graph, set(leaves), roots)
+        live |= {whole[s] for n in nodes for s in n.need.flows}
+        slots = _slots(recording, pieces.outputs)
+        for node, segment in zip(nodes, pieces.segments):
+            self._serve(node, segment, slots, live, recording.written if results else ())
+        return tuple(slots[o] for o in pieces.outputs)
+
+    def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int]) -> None:
+        """Let a node's step give what is asked of it now."""
+        takes, gives = (tuple(slots[v] for v in values) for values in (segment.takes, segment.gives))
+        flow = frozenset(slots[v] for v in (*segment.takes, *segment.gives) if v in live)
+        need = node.need | Need(frozenset(gives), flow, frozenset(written))
+        if node.step is not None and need == node.need:
+            return
+        random = any(map(takes_random_numbers, segment.graph.values))
+        changed = {("input", k) for k in need.written}
+        part = Recording(segment.graph, (), tuple(Fresh(k, v in live) for k, v in enumerate(segment.gives)), (), random,
+                         differentiated=tuple(k for k, v in enumerate(segment.takes) if v in live),
+                         written=tuple(k for k, s in enumerate(takes) if s in changed))
+        inputs = zip(takes, segment.graph.inputs)
+        makes = tuple((slot[1], maker(i.dtype, i.type.device)) for slot, i in inputs if slot[0] == "number")
+        node.step = Step(self._executable(part) if gives or random else None, takes, gives, makes)
+        node.need = need
+
+    def _executable(self, part: Recording) -> Executable:
+        """The program of a segment; equal segments (the turns of a loop) have one."""
+        key = graph_key(part.graph), part.results, part.differentiated, part.written
+        if key not in self.executables:
+            self.executables[key] = self._build(part)
+        return self.executables[key]
+
+
+def _computed(node: Node, numbers: dict[str, Any]) -> bool:
+    """Compute the numbers of a segment. False where Python raises: the call runs eagerly, to raise from the user's line."""
+    if node.code is None:
+        return True
+    try:
+        exec(node.code, _FUNCTIONS, numbers)
+    except (ArithmeticError, ValueError):
+        return False
+    return True
+
+
+def _advance(step: Step, known: dict[Slot, Any], numbers: dict[str, Any]) -> bool:
+    """Run a segment. False if its program can't be trusted."""
+    if step.run is None:
+        return True
+    if step.run.broken:
+        return False
+    for name, make in step.makes:
+        if ("number", name) not in known:
+            known["number", name] = make(numbers[name])
+    known.update(zip(step.gives, step.run([known[s] for s in step.takes])))
+    return True
+
+
+def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: Path) -> Any:
+    """What a node's reading finds on a path; a symbol is added to the numbers, gradients to what is known."""
+    reading = node.reading
+    if reading.how == "condition":
+        return eval(reading.text, _FUNCTIONS, numbers)
+    if reading.how == "gradients":
+        slots, strides = zip(*node.gives)
+        operands = [known[s] for s in node.slots]
+        if path.recording.symbolic:
+            strides = with_sizes(strides, symbol_values(path.recording.graph, [known.get(s) for s in path.slots]))
+        known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
+        return reading.answer
+    answer = reading.draw() if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))
+    if reading.how in ("symbol", "draw"):
+        numbers[reading.text] = answer
+    return answer
+
+
+def _turn(node: Node, found: Hashable, args: tuple, kwargs: dict) -> tuple[Path, Sequence[torch.Tensor]] | None:
+    """A path that goes on from a node under this outcome, whose guards hold too, and its input tensors."""
+    for path in node.paths.get(found, ()):
+        tensors = path.check(args, kwargs)
+        if tensors is not None:
+            return path, tensors
+    return None
+
+
+def _put_back(state: State) -> None:
+    for generator, was in state:
+        generator.put(was)
+
+
+def _slots(recording: Recording, more: Sequence[Value] = ()) -> dict[Value, Slot]:
+    """The slots of a graph's inputs and values, and of more values after these."""
+    inputs, numbers = recording.graph.inputs, recording.numbers
+    slots: dict[Value, Slot] = {v: ("input", k) for k, v in enumerate(inputs)}
+    slots.update((v, ("number", node.name)) for v, node in zip(inputs[len(inputs) - len(numbers):], numbers))
+    slots.update((v, ("value", k)) for k, v in enumerate(dict.fromkeys((*recording.graph.values, *more))))
+    return slots
+
+
+def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) -> list[Node]:
+    """A node for each segment of a recording."""
+    readings, slots = recording.readings, _slots(recording)
+    sized = {v for r in readings if r.how == "sizes" for v in r.values}
+    untyped = {*sized, *(i for v in sized for i in v.operands if v.op.name == "item")}
+    keys = [value_key(v, slots.__getitem__, v not in untyped) for v in recording.graph.values]
+    inputs = [(i.type, t.requires_grad, o) for i, t, o in zip(recording.graph.inputs, recording.tensors, origins)]
+    nodes, start, line = [], 0, 0
+    for r in readings:
+        key = tuple(inputs[:r.inputs]), tuple(keys[start:r.position])
+        nodes.append(Node(key, late_lines(numbers, line, r.lines), r, tuple(slots[v] for v in r.values),
+                          tuple((slots[v], v.type.strides) for v in r.gives)))
+        start, line = r.position, r.lines
+    return [*nodes, Node((), late_lines(numbers, line, None), None, ())]

@@ -1,0 +1,156 @@
+"""From programs to a callable that stands for a recorded run: write-backs, views, and the check of the first run."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import partial
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+
+from ...compiler.compare import Mismatch, compare, evaluate_noisily, evaluate_precisely
+from ...compiler.dims import Sym
+from ...compiler.evaluate import evaluate, symbol_values
+from ...compiler.instantiate import with_sizes
+from ...errors import SmeltWarning, WrongResult
+from ..recording import Fresh, Given, InputView, Recording, Result, replay
+from .backward import Derivative, Differentiable, as_spent, generator_at, outside_autocast
+
+Tensors = Sequence[torch.Tensor]
+
+
+class Executable:
+    """Runs one recorded path. Called with the recording's input tensors, gives its result tensors.
+
+    `forward(*inputs)` gives the graph's outputs and then the extra ones that the backward program reads.
+    `verify`: "first", "always", "raise" or "off". On a mismatch `on_mismatch(Mismatch, stage, inputs, gradients that
+    arrived, by output)` is told, the reference's results are returned, and `broken` says why from then on; the caller must not use a broken executable again.
+    """
+
+    def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative | None = None,
+                 verify: str = "first", on_mismatch: Callable[[Mismatch, str, Tensors, Mapping[int, torch.Tensor]], str] | None = None):
+        recording = replace(recording, tensors=())  # the first call's arguments are not to live on
+        self.recording, self.derivative = recording, derivative
+        self.verify, self.on_mismatch = verify, on_mismatch
+        self.unchecked = verify != "off"
+        self.broken = ""
+        if torch.is_autocast_enabled("cpu"):
+            forward = _outside_autocast(forward)
+        if recording.inference is not None:
+            forward = torch.inference_mode(recording.inference)(forward)
+        self._run = forward if derivative is None else Differentiable(
+            recording, forward, derivative, verify, lambda: bool(self.broken),
+            lambda found, *given: self._report(found, "backward", *given))
+        if recording.enabled:
+            self._run = torch.enable_grad()(self._run)
+        if recording.random:
+            self._run = _restoring(self._run)
+        more = recording.writebacks or recording.grads.writes or recording.spent
+        self._plain = not more and all(isinstance(r, Fresh) for r in recording.results)
+        self._written = frozenset(recording.landing.values()) if derivative is None else ()
+        self._order = tuple(r.output for r in recording.results) if self._plain else ()
+        self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
+
+    def __call__(self, tensors: Tensors) -> Sequence[torch.Tensor]:
+        outputs = self._checked(tensors) if self.unchecked else self._run(*tensors)
+        if self._identity:
+            return outputs
+        if self._plain:
+            return [outputs[k] for k in self._order]
+        return assemble(self.recording, tensors, outputs)
+
+    # The check of the first run
+
+    def _checked(self, tensors: Tensors) -> Sequence[torch.Tensor]:
+        """The outputs, held against the recording evaluated op by op; those of the recording if they differ."""
+        graph = self.recording.graph
+        state = torch.get_rng_state() if self.recording.random else None
+        plain = [t.detach() for t in tensors]
+        with torch.no_grad(), outside_autocast(), generator_at(state):
+            reference = evaluate(graph, plain)
+        # What a run writes to in place is to stay as it was until this is over.
+        outputs = self._run(*(_copy(t) if k in self._written else t for k, t in enumerate(tensors)))
+
+        def again(how):
+            with torch.no_grad(), outside_autocast(), generator_at(state):
+                return how(graph, plain)
+        found = compare(outputs, reference, partial(again, evaluate_precisely), partial(again, evaluate_noisily))
+        self.unchecked = self.verify == "always"
+        if found is None:
+            return outputs
+        self._report(found, "forward", plain)
+        if self.derivative is None:
+            return reference
+        with outside_autocast(), generator_at(state), torch.set_grad_enabled(torch.is_grad_enabled() or self.recording.enabled):
+            live = evaluate(graph, tensors)
+        return [r if r.requires_grad == o.requires_grad else o for r, o in zip(live, outputs)]
+
+    def _report(self, mismatch: Mismatch, stage: str, inputs: Tensors, grads: Mapping[int, torch.Tensor] = {}) -> None:
+        told = self.on_mismatch(mismatch, stage, inputs, grads) if self.on_mismatch else str(mismatch)
+        self.broken = told
+        if self.verify == "raise":
+            raise WrongResult(told)
+        warnings.warn(told, SmeltWarning, stacklevel=5)
+
+
+def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[torch.Tensor]:
+    """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
+    with torch.no_grad():
+        for w in recording.writebacks:
+            if outputs[w.output] is not tensors[w.input]:
+                _write(tensors[w.input], outputs[w.output], w.counted)
+    landed = [tensors[w.input] for w in recording.writebacks if outputs[w.output] is tensors[w.input] for _ in range(w.counted)]
+    if landed:
+        torch.autograd.graph.increment_version(landed)
+    if recording.spent:
+        outputs = [as_spent(o, recording.spent[k]) if k in recording.spent else o for k, o in enumerate(outputs)]
+    sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
+    made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
+    for w in recording.grads.writes:
+        tensors[w.input].grad = made[id(w.result)]
+    return [made[id(r)] for r in recording.results]
+
+
+def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping[Sym, int]) -> torch.Tensor | None:
+    if r is None:
+        return None
+    if isinstance(r, Given):
+        return tensors[r.input]
+    if isinstance(r, Fresh):
+        return outputs[r.output]
+    steps = r.steps
+    if sizes:
+        steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
+    return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], steps)
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements in the same layout in other memory."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
+
+
+def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
+    """Copy a value into a tensor, as so many writes that autograd counts."""
+    target = tensor if counted else tensor.data  # whose writes do not count
+    target.copy_(value)
+    for _ in range(counted - 1):
+        torch.autograd.graph.increment_version(tensor)
+
+
+def _restoring(function: Callable) -> Callable:
+    """One that draws no random numbers where it raises: then the user's function runs instead, which draws its own."""
+    def run(*inputs):
+        state = torch.get_rng_state()
+        try:
+            return function(*inputs)
+        except Exception:
+            torch.set_rng_state(state)
+            raise
+    return run
+
+
+def _outside_autocast(function: Callable) -> Callable:
+    def run(*inputs):
+        with outside_autocast():
+            return function(*inputs)
+    return run

@@ -1,0 +1,274 @@
+"""Sizes that stand for themselves: the symbols of one recording, and tensors whose sizes are expressions over them.
+
+`Sizes` gives the numbers that Python and torch compute with in place of sizes. A `Sized` tensor has such sizes and holds
+the real tensor, `inner`, which ops run on.
+"""
+from __future__ import annotations
+
+import builtins
+from typing import Any, Callable, Sequence
+
+import torch
+
+from ...compiler.dims import Dim, Expr, Sym, dot, expr, known, simplest, sym, typical
+from ...compiler.ir import TensorType, Value, contiguous_strides
+from ...errors import Unsupported
+from ..torch_internals import unwatched, wrapper
+from .symbols import Node, Numbers, Plain, is_symbolic
+
+#: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
+_DECIDED: dict[str, Callable[[bool | None, bool | None], bool | None]] = {
+    "{} >= {}": lambda ge, le: ge, "{} < {}": lambda ge, le: None if ge is None else not ge,
+    "{} <= {}": lambda ge, le: le, "{} > {}": lambda ge, le: None if le is None else not le,
+    "{} == {}": lambda ge, le: False if ge is False or le is False else ge and le,
+    "{} != {}": lambda ge, le: True if ge is False or le is False else None if ge is None or le is None else not (ge and le)}
+
+
+class Sizes(Numbers):
+    """The size symbols of one recording, each 2 or more.
+
+    symbols  (place among the tensors given to the run, dimension) -> the symbol for the size there
+    fixed    symbols whose value the run asked for, or that had to equal another size: they can't stay symbols of their own
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.symbols: dict[tuple[int, int], Sym] = {}
+        self.fixed: set[Sym] = set()
+
+    def symbol(self, place: tuple[int, int], value: int, subject: str) -> Expr:
+        """A symbol for the size at `place`, which the guards read into a local of its name; `subject` names it for people."""
+        name = f"s{len(self.symbols)}"
+        size = sym(name, lo=2, hint=value)
+        self.symbols[place] = size.symbol
+        self._known[name] = SizeNode(self, name, value, subject, size)
+        return size
+
+    def given_as(self, size: Dim) -> int | torch.SymInt:
+        """A size as torch takes it."""
+        return size if isinstance(size, int) else torch.SymInt(self._of(size))
+
+    def _of(self, size: Dim) -> Node:
+        if isinstance(size, int):
+            return Node(self, "", size)
+        text = str(size)
+        return self._node(text, frozenset(s.name for s in size.symbols()), typical(size), text, size)
+
+    @property
+    def _node_type(self) -> type[Node]:
+        return SizeNode
+
+    def holds(self, text: str, truth: bool, *operands: Node) -> bool:
+        if text in _DECIDED and all(o.size is not None for o in operands):
+            a, b = (o.size for o in operands)
+            if _DECIDED[text](known(a, b), known(b, a)) is not None:
+                return truth
+            if text in ("{} == {}", "{} != {}") and operands[0].value == operands[1].value:
+                self.fixed |= _determined(expr(a) - b)
+        return super().holds(text, truth, *operands)
+
+    def equal(self, a: Dim, b: Dim) -> bool:
+        """Whether two sizes are equal, in this run and wherever the program holds."""
+        return self.holds("{} == {}", typical(a) == typical(b), self._of(simplest(a)), self._of(simplest(b)))
+
+    def positive(self, e: Expr) -> bool:
+        """Whether e >= 0, in this run and wherever the program holds."""
+        return self.holds("{} >= {}", typical(e) >= 0, self._of(simplest(e)), self._of(0))
+
+    def fix(self, node: Node) -> None:
+        super().fix(node)
+        names, added = set(), {node.name}
+        while added:
+            names |= added
+            added = {n for name in added & self.lines.keys() for n in self.lines[name][1]} - names
+        self.fixed |= {s for s in self.symbols.values() if s.name in names}
+
+    def dims(self, value: Any) -> Any:
+        """A value with its symbolic numbers (also in lists, tuples and dicts) as sizes of the IR; fixes those that are none."""
+        if is_symbolic(value):
+            return value.node.fixed() if value.node.size is None else value.node.size
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self.dims, value)) if type(value) in (list, tuple) else tuple(map(self.dims, value))
+        if isinstance(value, dict):
+            return {k: self.dims(v) for k, v in value.items()}
+        return value
+
+    def numbers(self, value: Any) -> Any:
+        """What torch gave Python, with its sizes as numbers that Python code takes for ints."""
+        if is_symbolic(value):
+            return value.node.wrapped()
+        if type(value) in (tuple, torch.Size) and any(map(is_symbolic, value)):
+            return type(value)(map(self.numbers, value))
+        return value
+
+
+def _determined(zero: Expr) -> frozenset[Sym]:
+    """The symbols that an expression leaves no choice if it is to be 0: those of a sum of them, not under // or %."""
+    symbols = zero.symbols()
+    return symbols if all(zero.coefficient(s) is not None for s in symbols) else frozenset()
+
+
+class SizeNode(Node):
+    """A size, with the questions that torch asks of all sizes and strides of a tensor at once."""
+    __slots__ = ()
+
+    def constant(self, value: Plain) -> Node:
+        return SizeNode(self.numbers, "", value)
+
+    wrap_int = wrap_float = wrap_bool = constant
+
+    def _truth(self, value: bool) -> Node:
+        return Node(self.numbers, "", value)
+
+    def eq(self, other: Node) -> Node:
+        return self._compared("{} == {}", self.value == other.value, other)
+
+    def ne(self, other: Node) -> Node:
+        return self._compared("{} != {}", self.value != other.value, other)
+
+    def lt(self, other: Node) -> Node:
+        return self._compared("{} < {}", self.value < other.value, other)
+
+    def le(self, other: Node) -> Node:
+        return self._compared("{} <= {}", self.value <= other.value, other)
+
+    def gt(self, other: Node) -> Node:
+        return self._compared("{} > {}", self.value > other.value, other)
+
+    def ge(self, other: Node) -> Node:
+        return self._compared("{} >= {}", self.value >= other.value, other)
+
+    def _compared(self, text: str, truth: bool, other: Node) -> Node:
+        return self._truth(self.numbers.holds(text, truth, self, other))
+
+    def is_contiguous(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return self._truth(self._contiguous(sizes, strides, range(len(sizes))))
+
+    def is_channels_last_contiguous_2d(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return self._truth(len(sizes) == 4 and self._contiguous(sizes, strides, (0, 2, 3, 1)))
+
+    def is_channels_last_contiguous_3d(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return self._truth(len(sizes) == 5 and self._contiguous(sizes, strides, (0, 2, 3, 4, 1)))
+
+    def is_channels_last_strides_2d(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return self._truth(len(sizes) == 4 and self._ordered(sizes, strides, (1, 3, 2, 0)))
+
+    def is_channels_last_strides_3d(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return self._truth(len(sizes) == 5 and self._ordered(sizes, strides, (1, 4, 3, 2, 0)))
+
+    def is_non_overlapping_and_dense(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        order = sorted(range(len(sizes)), key=lambda d: (-strides[d].value, -sizes[d].value))
+        return self._truth(self._contiguous(sizes, strides, order))
+
+    def is_non_overlapping_and_dense_indicator(self, sizes: Sequence[Node], strides: Sequence[Node]) -> Node:
+        return Node(self.numbers, "", int(self.is_non_overlapping_and_dense(sizes, strides).value))
+
+    def _contiguous(self, sizes: Sequence[Node], strides: Sequence[Node], order: Sequence[int]) -> bool:
+        """Whether the dimensions in this order, the outermost first, are laid out without gaps."""
+        shape = [sizes[d].size for d in order]
+        return 0 in shape or all(n == 1 or self.numbers.equal(s, strides[d].size)
+                                 for n, s, d in zip(shape, contiguous_strides(shape), order))
+
+    def _ordered(self, sizes: Sequence[Node], strides: Sequence[Node], order: Sequence[int]) -> bool:
+        """Torch's rule for strides that suggest channels last."""
+        least: Dim = 0
+        for d in order:
+            n, s = sizes[d].size, strides[d].size
+            if n == 0 or not self.numbers.positive(expr(s) - least) or d == 0 and self.numbers.equal(least, strides[1].size):
+                return False
+            if d == 1 and s == 0:
+                return False
+            least = s * n if n != 1 else s
+        return True
+
+
+class Sized(torch.Tensor):
+    """A tensor of symbolic sizes in place of `inner`. `type_of` it is `form`."""
+    __torch_function__ = unwatched
+    __class__ = property(lambda self: torch.Tensor)
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor, form: TensorType, sizes: Sizes, requires_grad: bool = False) -> "Sized":
+        shape, strides = map(sizes.given_as, form.shape), map(sizes.given_as, form.strides)
+        made = wrapper(cls, tuple(shape), tuple(strides), dtype=form.dtype, device=form.device, requires_grad=requires_grad)
+        made.inner, made.form = inner, form
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        raise Unsupported(f"a tensor of symbolic sizes outlived its recording ({function})")
+
+
+def inner(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor whose memory it is."""
+    return tensor.inner if type(tensor) is Sized else tensor
+
+
+# Types in terms of symbols
+
+def symbolic(type: TensorType) -> bool:
+    """Whether a size of the type is an expression."""
+    return Expr in map(builtins.type, type.shape)
+
+
+def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: bool) -> TensorType:
+    """The type of a real tensor in terms of the symbols that its value's shape is made of.
+
+    parts: the values emitted for the call that gave it. view: the call gives a view.
+    Raises Unsupported where the real strides don't follow from the sizes.
+    """
+    shape = value.shape
+    return _in_strides(shape, _view_strides(value, parts) if view else _dense_strides(shape, real), real)
+
+
+def _in_strides(shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> TensorType:
+    strides = tuple(_unused_stride(d, shape, strides, real) if n == 1 else s for d, (n, s) in enumerate(zip(shape, strides)))
+    if tuple(map(typical, strides)) != real.strides:
+        raise Unsupported(f"the strides {real.strides} of a tensor of sizes {shape} don't follow from its sizes")
+    return TensorType(shape, real.dtype, real.device, strides)
+
+
+def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
+    """The type of a real tensor without gaps, its sizes being `shape`.
+
+    Raises Unsupported where the real strides don't follow from the sizes."""
+    return _in_strides(shape, _dense_strides(shape, real), real)
+
+
+def input_strides(tensor: torch.Tensor, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    """The strides of an argument whose sizes are `shape`: as far as they are those of a tensor without gaps, they grow with
+    its sizes; others, such as those of a slice of something larger, are as they are now."""
+    real = TensorType(tuple(tensor.shape), tensor.dtype, tensor.device, tensor.stride())
+    dense = _dense_strides(shape, real)
+    return tuple(dense) if tuple(map(typical, dense)) == real.strides else real.strides
+
+
+def _dense_strides(shape: Sequence[Dim], real: TensorType) -> Sequence[Dim]:
+    """The strides of a tensor without gaps whose dimensions lie in the order in which they do in `real`."""
+    if 0 in shape:
+        return real.strides
+    order = sorted(range(len(shape)), key=lambda d: (-real.strides[d], -real.shape[d], d))
+    found = dict(zip(order, contiguous_strides([shape[d] for d in order])))
+    return [found[d] for d in range(len(shape))]
+
+
+def _view_strides(view: Value, parts: Sequence[Value]) -> Sequence[Dim]:
+    """The strides of a view: how far a step along each dimension leads in the memory of what it reads."""
+    start = _address(view, [expr(0)] * view.rank, parts)
+    units = [[expr(int(d == k)) for d in range(view.rank)] for k in range(view.rank)]
+    return [simplest(_address(view, unit, parts) - start) for unit in units]
+
+
+def _address(view: Value, coordinates: Sequence[Expr], parts: Sequence[Value]) -> Expr:
+    """Where in memory a view's element lies, from the beginning of what the parts read."""
+    while any(view is p for p in parts):
+        if view.op.kind != "view":
+            raise Unsupported(f"a view of symbolic sizes by {view.op.name}")
+        coordinates, view = view.op.index(view, coordinates), view.inputs[0]
+    return dot(coordinates, view.type.strides)
+
+
+def _unused_stride(d: int, shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> Dim:
+    """The stride of a dimension of size 1, which nothing depends on: as a rule the given one, or that of what is within it."""
+    within = 1 if d + 1 == len(shape) else simplest(expr(strides[d + 1]) * shape[d + 1])
+    return next((s for s in (strides[d], within) if typical(s) == real.strides[d]), real.strides[d])

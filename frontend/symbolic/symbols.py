@@ -1,0 +1,510 @@
+"""Numbers that change from call to call, as a recording sees them.
+
+A `Float` or an `Int` stands in for a Python number during a recording. User code and torch take it for one; what is
+computed of it is noted as lines of Python (`n2 = n0 * 2.0`), which later calls run on their own numbers: exactly Python's
+arithmetic. A comparison answers with its present truth and becomes a condition of the program; whatever asks for the
+number itself (`int(n)`, `math.sqrt(n)`, `range(n)`, printing it) fixes it: the program holds for this value alone.
+"""
+from __future__ import annotations
+
+import math
+import operator
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, Callable, Iterable, Iterator, Union
+
+import numpy
+import torch
+
+from ...compiler.dims import Dim, Expr, simplest
+from ..torch_internals import WRAPPED_NUMBER, without_modes
+
+Plain = Union[bool, int, float]
+#: Characters of an expression shown to people; a longer one is shown by its name.
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Something asked of a run's numbers that decides what it does: on a later call, the Python expression `test` is to be true.
+
+    `now` gives what was asked about, which was `expected` in the run; `subject` is its name for people."""
+    test: str
+    now: str
+    subject: str
+    expected: Any
+    names: frozenset[str]
+
+
+class Numbers:
+    """What one recording computes of its symbolic numbers, and what it asks of them.
+
+    lines       name -> (text, the names in it), in the order computed; every text is Python over earlier names
+    asked       by their tests
+    data        the names of those that come of readings (see readings.py); what is asked of these, `tell` is told
+    compared    the names in what `tell` was told
+    quiet       tells whether what is asked now does not matter
+    alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
+    """
+
+    def __init__(self):
+        self.lines: dict[str, tuple[str, frozenset[str]]] = {}
+        self.asked: dict[str, Asked] = {}
+        self.data: set[str] = set()
+        self.compared: set[str] = set()
+        self.tell: Callable[[Asked], None] = lambda asked: None
+        self.quiet: Callable[[], Any] = lambda: False
+        self.alive = True
+        self._thread = get_ident()
+        self._known: dict[str, Node] = {}
+        self._count = 0
+        self._made: dict[int, weakref.ref] = {}
+
+    @property
+    def listening(self) -> bool:
+        return self.alive and get_ident() == self._thread and not self.quiet()
+
+    def given(self, value: Plain, subject: str) -> "Float | Int":
+        """The number in a place that the guards read, into a local of its node's name; `subject` names it for people."""
+        return Node(self, self._name(), value, subject).wrapped()
+
+    def read(self, value: Plain, subject: str) -> "Float | Int":
+        """The number that the run reads of a tensor."""
+        number = self.given(value, subject)
+        self.data.add(number.node.name)
+        return number
+
+    def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
+        """The number that the Python expression `text`, over names that the guards define, gives on every call.
+
+        size: the same as a size of the IR, for an int that may be one; needs: the names of inputs in the text."""
+        return self._node(text, frozenset(needs), value, subject, size).wrapped()
+
+    def made(self, number: "Float | Int") -> "Float | Int":
+        """Note a stand-in that was made, for `surviving`."""
+        self._made[id(number)] = weakref.ref(number)
+        return number
+
+    def surviving(self) -> list["Float | Int"]:
+        """The stand-ins that something still holds."""
+        return [n for n in (r() for r in self._made.values()) if n is not None]
+
+    def needed(self, names: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
+        """The lines that define these names, in order."""
+        wanted = set(names)
+        for name in reversed(self.lines):
+            if name in wanted:
+                wanted |= self.lines[name][1]
+        return {name: line for name, line in self.lines.items() if name in wanted}
+
+    def compute(self, text: str, function: Callable, *operands: "Node", size: Dim | None = None) -> "Node":
+        """The node of `function(*operands)`; `text` has a {} for each operand. Where Python raises, the operands are fixed."""
+        try:
+            value = function(*(o.value for o in operands))
+        except Exception:
+            for o in operands:
+                o.fixed()
+            raise
+        symbolic = self.listening and any(o.name for o in operands)
+        if not symbolic or not isinstance(value, (int, float)):
+            for o in operands:
+                o.fixed()
+            return Node(self, "", value)
+        names = frozenset(o.name for o in operands if o.name)
+        shown = text.format(*(o.shown for o in operands))
+        return self._node(text.format(*(o.text for o in operands)), names, value, f"({shown})", size)
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"n{self._count - 1}"
+
+    @property
+    def _node_type(self) -> "type[Node]":
+        return Node
+
+    def _node(self, text: str, names: frozenset[str], value: Plain, shown: str, size: Dim | None) -> "Node":
+        if text not in self._known:
+            name = self._name()
+            self.lines[name] = text, names
+            if not names.isdisjoint(self.data):
+                self.data.add(name)
+            self._known[text] = self._node_type(self, name, value, shown if len(shown) <= _SHOWN else name, size)
+        return self._known[text]
+
+    def holds(self, text: str, truth: bool, *operands: "Node") -> bool:
+        """Note that a comparison, with a {} for each operand, comes out like this; gives the outcome."""
+        test, shown = (text.format(*(getattr(o, part) for o in operands)) for part in ("text", "shown"))
+        self._note(test if truth else f"not ({test})", f"bool({test})", shown, truth, *operands)
+        return truth
+
+    def convertible(self, node: "Node", dtype: torch.dtype) -> None:
+        """Let the program hold for the numbers that this dtype has room for: where it has not, torch raises or wraps."""
+        n = node.text
+        if dtype == torch.bool or dtype == torch.float64:
+            return
+        limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+        test = f"{limits.min} <= {n} <= {limits.max}"
+        fits = limits.min <= node.value <= limits.max
+        if dtype.is_floating_point:
+            if node.is_int() and limits.max > 1 << 64:
+                return
+            test, fits = f"({test} or {n} - {n} != 0)", fits or not math.isfinite(node.value)
+        if fits:
+            self._note(test, f"bool({test})", f"{node.shown} fits {dtype}", True, node)
+        else:
+            self.fix(node)
+
+    def fix(self, node: "Node") -> None:
+        """Let the program hold for the node's present value alone."""
+        self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
+
+    def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
+        names = frozenset(o.name for o in operands if o.name)
+        if not self.listening or not names:
+            return
+        asked = Asked(test, now, subject, expected, names)
+        if names.isdisjoint(self.data):
+            self.asked.setdefault(test, asked)
+        else:
+            self.compared |= names
+            self.tell(asked)
+
+
+class Node:
+    """A symbolic number as torch's C++ asks for it: a SymNode.
+
+    name    of its line in `numbers`, "" for a constant
+    value   what it is in this run
+    shown   its expression for people
+    size    the same as a size of the IR, for an int that may stand as one; None if it is not known as such
+    """
+    __slots__ = ("numbers", "name", "value", "shown", "size")
+
+    def __init__(self, numbers: Numbers, name: str, value: Plain, shown: str = "", size: Dim | None = None):
+        self.numbers, self.name, self.value, self.shown = numbers, name, value, shown or literal(value)
+        self.size = value if not name and type(value) is int else size
+
+    @property
+    def text(self) -> str:
+        return self.name or literal(self.value)
+
+    def fixed(self) -> Any:
+        """The value, which the program from here on depends on."""
+        if self.name:
+            self.numbers.fix(self)
+        return self.value
+
+    def wrapped(self) -> Any:
+        """The number-like object of this node; a constant is the plain number."""
+        return self.numbers.made((Int if isinstance(self.value, int) else Float)(self)) if self.name else self.value
+
+    # What torch asks
+
+    def is_int(self) -> bool:
+        return type(self.value) is int
+
+    def is_float(self) -> bool:
+        return type(self.value) is float
+
+    def is_bool(self) -> bool:
+        return type(self.value) is bool
+
+    def is_symbolic(self) -> bool:
+        return True
+
+    def is_constant(self) -> bool:
+        return False
+
+    def is_nested_int(self) -> bool:
+        return False
+
+    def has_hint(self) -> bool:
+        return True
+
+    def nothing(self, *_) -> None:
+        """Of a symbolic number, no constant is known."""
+
+    constant_int = constant_bool = maybe_as_int = maybe_as_float = maybe_as_bool = nested_int = singleton_int = nothing
+
+    def guard_number(self, file: str = "", *_) -> Plain:
+        if "tensor_new" in file and type(self.value) is int and not -1 << 31 <= self.value < 1 << 31:
+            raise OverflowError(f"torch makes no tensor of the symbolic number {self.value}")  # it would cut it to 32 bits
+        return self.fixed()
+
+    guard_int = guard_float = int_ = require_hint = guard_number
+
+    def guard_bool(self, *_) -> bool:
+        return self.numbers.holds("{}", bool(self.value), self)
+
+    bool_ = guard_size_oblivious = expect_true = guard_or_false = guard_or_true = statically_known_true = guard_bool
+
+    def expect_size(self, *_) -> bool:
+        return self.ge(self.constant(0)).guard_bool()
+
+    def constant(self, value: Plain) -> "Node":
+        return Node(self.numbers, "", value)
+
+    wrap_int = wrap_float = wrap_bool = constant
+
+    def clone(self) -> "Node":
+        return self
+
+    def str(self) -> str:
+        return str(self.fixed())
+
+    _graph_repr = str
+
+    def sym_float(self) -> "Node":
+        return self.numbers.compute("float({})", float, self)
+
+    def sym_int(self) -> "Node":
+        return self.numbers.compute("int({})", int, self)
+
+    def sym_min(self, other: "Node") -> "Node":
+        return self.numbers.compute("min({}, {})", min, self, other)
+
+    def sym_max(self, other: "Node") -> "Node":
+        return self.numbers.compute("max({}, {})", max, self, other)
+
+    def sym_not(self) -> "Node":
+        return self.numbers.compute("not {}", operator.not_, self)
+
+
+def literal(value: Plain) -> str:
+    """A number's exact text, which may stand anywhere in an expression."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    return f"({value!r})" if str(value).startswith("-") else repr(value)
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is one of these numbers, or torch's own wrapping of one."""
+    return isinstance(value, (torch.SymFloat, torch.SymInt, torch.SymBool)) and isinstance(value.node, Node)
+
+
+def noted(value: Any) -> Any:
+    """What a guard keeps of a value: of a symbolic number its node."""
+    return value.node if is_symbolic(value) else value
+
+
+def plain(value: Any) -> Any:
+    """A value with the symbolic numbers in it (in lists, tuples, slices and dicts) as what they are now. Fixes nothing."""
+    if is_symbolic(value):
+        return value.node.value
+    if type(value) in (list, tuple, torch.Size):
+        return type(value)(map(plain, value)) if any(plain(v) is not v for v in value) else value
+    if type(value) is slice:
+        return slice(*map(plain, (value.start, value.stop, value.step)))
+    if type(value) is dict:
+        return {k: plain(v) for k, v in value.items()}
+    return value
+
+
+def fixed(value: Any) -> Any:
+    """The same for a place where only a plain number may stand: from here on the program depends on it."""
+    if is_symbolic(value):
+        return value.node.fixed()
+    if type(value) in (list, tuple, torch.Size):
+        return type(value)(map(fixed, value)) if any(plain(v) is not v for v in value) else value
+    if type(value) is slice:
+        return slice(*map(fixed, (value.start, value.stop, value.step)))
+    if type(value) is dict:
+        return {k: fixed(v) for k, v in value.items()}
+    return value
+
+
+def own(value: Any) -> Any:
+    """A value in which torch's wrappings of symbolic numbers, in lists and dicts too, are ours again."""
+    if is_symbolic(value):
+        return value.node.wrapped()
+    if type(value) in (list, tuple):
+        return type(value)(map(own, value))
+    return {k: own(v) for k, v in value.items()} if type(value) is dict else value
+
+
+@contextmanager
+def wrapped_numbers_filled() -> Iterator[None]:
+    """Tensors that torch makes of symbolic numbers hold their values: of itself it leaves NaN in them, for autograd to save."""
+    def get(tensor: torch.Tensor) -> Any:
+        if WRAPPED_NUMBER not in vars(tensor):
+            raise AttributeError(WRAPPED_NUMBER)
+        return vars(tensor)[WRAPPED_NUMBER]
+
+    def put(tensor: torch.Tensor, number: Any) -> None:
+        vars(tensor)[WRAPPED_NUMBER] = number
+        if is_symbolic(number):
+            with without_modes():
+                tensor.fill_(number.node.value)
+    setattr(torch.Tensor, WRAPPED_NUMBER, property(get, put))
+    try:
+        yield
+    finally:
+        delattr(torch.Tensor, WRAPPED_NUMBER)
+
+
+# Arithmetic. A size stays one under +, -, *, and under // and % by a positive constant.
+
+def _size(symbol: str, a: Node, b: Node) -> Dim | None:
+    x, y = a.size, b.size
+    if x is None or y is None or not (isinstance(x, Expr) or isinstance(y, Expr)):
+        return None
+    if symbol in ("//", "%") and (isinstance(y, Expr) or y <= 0):
+        return None
+    return simplest(_SIZES[symbol](x, y)) if symbol in _SIZES else None
+
+
+_SIZES = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod}
+#: Python's name of the operator, the text, SymNode's names, and the types that have it.
+_BINARY = (
+    ("add", "+", ("add",), (float, int)), ("sub", "-", ("sub",), (float, int)), ("mul", "*", ("mul",), (float, int)),
+    ("truediv", "/", ("truediv", "float_truediv", "int_truediv"), (float, int)),
+    ("floordiv", "//", ("floordiv", "int_floordiv"), (float, int)), ("mod", "%", ("mod",), (float, int)),
+    ("pow", "**", ("pow", "float_pow", "pow_by_natural"), (float, int)),
+    ("and", "&", ("and_", "sym_and", "bitwise_and"), (int,)), ("or", "|", ("or_", "sym_or", "bitwise_or"), (int,)),
+    ("xor", "^", ("bitwise_xor",), (int,)), ("lshift", "<<", ("lshift",), (int,)), ("rshift", ">>", ("rshift",), (int,)))
+_COMPARISONS = (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))
+_UNARY = (("neg", "-{}", (float, int)), ("pos", "+{}", (float, int)), ("abs", "abs({})", (float, int)), ("invert", "~{}", (int,)))
+
+
+def _function(name: str) -> Callable:
+    return getattr(operator, f"__{name}__")
+
+
+def _operand(numbers: Numbers, value: Any) -> Node | None:
+    """A value as an operand; None if it is no plain number."""
+    if is_symbolic(value):
+        return value.node
+    return Node(numbers, "", value) if type(value) in (bool, int, float) else None
+
+
+def _on_nodes(name: str, symbol: str) -> Callable:
+    """SymNode's method of a binary operator."""
+    function, text = _function(name), f"{{}} {symbol} {{}}"
+
+    def method(self: Node, other: Node) -> Node:
+        found = self.numbers.compute(text, function, self, other, size=_size(symbol, self, other))
+        if name == "pow":  # of an int it may be an int or a float, of a float also complex
+            found.numbers.holds(f"type({{}}) is {type(found.value).__name__}", True, found)
+        return found
+    return method
+
+
+def _unary_on_nodes(name: str, text: str) -> Callable:
+    def method(self: Node) -> Node:
+        size = -self.size if name == "neg" and isinstance(self.size, Expr) else self.size if name == "pos" else None
+        return self.numbers.compute(text, _function(name), self, size=size)
+    return method
+
+
+def _binary(name: str, kind: type, reflected: bool) -> Callable:
+    """Python's method of a binary operator. What other types make of a number is theirs to say, and fixes it."""
+    method, own = getattr(Node, name), getattr(kind, f"__{'r' * reflected}{name}__")
+
+    def operate(self, other, *modulo):
+        operand = _operand(self.node.numbers, other)
+        if operand is not None and not modulo:
+            return (method(operand, self.node) if reflected else method(self.node, operand)).wrapped()
+        result = NotImplemented if isinstance(other, torch.Tensor) else own(self.node.value, other, *modulo)
+        if result is not NotImplemented:
+            self.node.fixed()
+        return result
+    return operate
+
+
+def _comparison(name: str, symbol: str, kind: type) -> Callable:
+    function, own, text = _function(name), getattr(kind, f"__{name}__"), f"{{}} {symbol} {{}}"
+
+    def compare(self, other):
+        operand = _operand(self.node.numbers, other)
+        if operand is not None:
+            return self.node.numbers.holds(text, function(self.node.value, operand.value), self.node, operand)
+        result = NotImplemented if isinstance(other, torch.Tensor) else own(self.node.value, other)
+        if result is not NotImplemented:
+            self.node.fixed()
+        return result
+    return compare
+
+
+def _unary(name: str) -> Callable:
+    method = getattr(Node, name)
+
+    def operate(self):
+        return method(self.node).wrapped()
+    return operate
+
+
+def _of_the_value(name: str, kind: type) -> Any:
+    """Anything else that the type has: asked of the value, which fixes it."""
+    own = getattr(kind, name)
+    if not callable(own):
+        return property(lambda self: getattr(self.node.fixed(), name))
+
+    def method(self, *args, **kwargs):
+        return own(self.node.fixed(), *args, **kwargs)
+    return method
+
+
+class _Number:
+    """What both classes of numbers have besides the operators."""
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo: dict):
+        return self
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        value = self.node.fixed()
+        return type(value), (value,)
+
+    def __bool__(self) -> bool:
+        return self.node.guard_bool()
+
+    def __array__(self, dtype=None, copy=None):
+        return numpy.array(self.node.fixed(), dtype)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        return getattr(ufunc, method)(*map(fixed, inputs), **fixed(kwargs))
+
+
+class Float(_Number, torch.SymFloat):
+    """Stands in for a float."""
+    __class__ = property(lambda self: float)
+
+
+class Int(_Number, torch.SymInt):
+    """Stands in for an int."""
+    __class__ = property(lambda self: int)
+
+
+#: What the classes have of `object` and of their own.
+_KEPT = {"__new__", "__init__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__init_subclass__",
+         "__subclasshook__", "__dir__", "__doc__", "__sizeof__", "__reduce__", "__getstate__", "__getnewargs__", "__getformat__",
+         "__dict__", *vars(_Number)}
+
+
+def _add_operators() -> None:
+    for name, symbol in _COMPARISONS:
+        setattr(Node, name, _on_nodes(name, symbol))
+    for name, symbol, aliases, _ in _BINARY:
+        for alias in (name, *aliases):
+            setattr(Node, alias, _on_nodes(name, symbol))
+    for name, text, _ in _UNARY:
+        setattr(Node, name, _unary_on_nodes(name, text))
+    for cls, kind in ((Float, float), (Int, int)):
+        for name in set(dir(kind)) - _KEPT:
+            setattr(cls, name, _of_the_value(name, kind))
+        for name, symbol in _COMPARISONS:
+            setattr(cls, f"__{name}__", _comparison(name, symbol, kind))
+        for name, _, _, kinds in _BINARY:
+            if kind in kinds:
+                setattr(cls, f"__{name}__", _binary(name, kind, reflected=False))
+                setattr(cls, f"__r{name}__", _binary(name, kind, reflected=True))
+        for name, _, kinds in _UNARY:
+            if kind in kinds:
+                setattr(cls, f"__{name}__", _unary(name))
+
+
+_add_operators()
