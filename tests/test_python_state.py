@@ -1,6 +1,8 @@
 """State of Python's own that library models read: context variables, the environment, and result objects of their own."""
 import os
+import warnings
 from contextvars import ContextVar
+from functools import lru_cache
 
 import pytest
 import torch
@@ -71,3 +73,26 @@ def test_gradients_in_float64_pass_ops_that_may_draw_random_numbers():
     graph = compiled_function(f).programs[0].run.compilation.graphs["recorded"]
     out, = evaluate(graph, [q.detach().double().requires_grad_()], precise=True)
     assert out.dtype == torch.float64 and out.requires_grad
+
+
+@pytest.mark.parametrize("maxsize", [None, 8])
+def test_a_function_that_remembers(maxsize):
+    """Of results remembered for objects and by keywords, no matter whether the run or a call before it had them computed."""
+    asked = []
+
+    @lru_cache(maxsize)
+    def scale_of(layer, *, twice):
+        asked.append(layer)
+        return 2 * layer.count if twice else layer.count
+
+    layer = Layer(None)
+    f = smelt.compile(lambda x: x * scale_of(layer, twice=True))
+    x = torch.arange(3.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", smelt.SmeltWarning)
+        for _ in range(4):
+            assert torch.equal(f(x), 2 * x) and asked == [layer]
+    assert smelt.explain(f).compiled
+    scale_of.cache_clear()
+    layer.count = 2
+    assert torch.equal(f(x), 4 * x) and torch.equal(f(x), 4 * x) and asked == [layer] * 2

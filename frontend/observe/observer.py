@@ -331,7 +331,7 @@ class Observer:
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 self._follow(item, f"{name}[{i}]")
-        elif not isinstance(value, (SINGLETONS, *_UNCHANGING)):
+        elif type(value) is not object and not isinstance(value, (SINGLETONS, *_UNCHANGING)):
             self._follow_object(value, name)
 
     def _follow_function(self, function: types.FunctionType, name: str) -> None:
