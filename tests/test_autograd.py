@@ -214,6 +214,46 @@ def test_gradient_penalty():
     agree(case, mlp())
 
 
+@pytest.mark.parametrize("result", [
+    lambda net, x, u, ux, uxx: (uxx * ux).mean(), lambda net, x, u, ux, uxx: (u * ux - 0.1 * uxx).pow(2).mean(),
+    lambda net, x, u, ux, uxx: ux, lambda net, x, u, ux, uxx: (ux, uxx, u)], ids=["bends", "equation", "slope", "all"])
+def test_derivatives_by_a_leaf_that_the_run_makes(result):
+    """As in networks that solve differential equations: the last bias gets no gradient where the slope alone is used."""
+    def f(net, x):
+        x = x.clone().requires_grad_()
+        u = net(x)
+        ux, = torch.autograd.grad(u, x, torch.ones_like(u), create_graph=True)
+        uxx, = torch.autograd.grad(ux, x, torch.ones_like(ux), create_graph=True)
+        return result(net, x, u, ux, uxx)
+    compiled, net = smelt.compile(f), nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    for seed in range(3):
+        x, found = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None] + seed, []
+        for function in (f, compiled):
+            net.zero_grad()
+            results = function(net, x)
+            results = results if isinstance(results, tuple) else (results,)
+            sum(r.square().sum() for r in results).backward()
+            found.append([*results, *(p.grad for p in net.parameters())])
+        for a, b in zip(*found):
+            assert (a is None) == (b is None)
+            if a is not None:
+                assert_close(a, b)
+    assert smelt.explain(compiled).compiled
+
+
+def test_a_leaf_that_the_run_makes_and_shows():
+    """Its gradient can be seen: the run stays eager."""
+    for f in (lambda x: (lambda leaf: (leaf, (leaf * leaf).sum()))(x.clone().requires_grad_()),
+              lambda x: x.clone().requires_grad_().square().sum()):
+        with pytest.warns(smelt.SmeltWarning, match="requires_grad_"):
+            compiled = smelt.compile(f)
+            for _ in range(2):
+                results = compiled(torch.ones(3))
+        *leaf, last = results if isinstance(results, tuple) else (results,)
+        last.backward()
+        assert all(torch.equal(t.grad, 2 * t) for t in leaf)
+
+
 def normalised(x):
     """Layer norm in small ops: torch's third derivative of its own takes the mean and the spread for constants."""
     x = x - x.mean(-1, keepdim=True)

@@ -175,6 +175,13 @@ class Differentiating:
                     self._accumulate(call, call.slots[k], value)
             else:
                 self._add(call, results[k], value)
+                self._learn_reach(results[k], value)
+
+    def _learn_reach(self, gradient: torch.Tensor, value: Value) -> None:
+        """What a gradient's own gradient flows to: not to all that its root was computed from, such as a last bias."""
+        reached = self._sources.reached(gradient) if gradient.requires_grad else 0
+        if not reached & ~self._reach.of(value):
+            self._reach.add_leaf(value, reached)
 
     @staticmethod
     def _arrived(slot: Slot, version: int) -> bool:

@@ -123,9 +123,9 @@ class Sources:
             self._edges[node, tensor.output_nr] = bit
         return bit
 
-    def made_among(self, bits: int) -> bool:
-        """Whether leaves that the run made are among these."""
-        return any(self._leaves[i] & bits for i in self.made)
+    def made_among(self, bits: int) -> list[torch.Tensor]:
+        """The leaves that the run made, of these."""
+        return [t for k, t in enumerate(self.tensors) if bits >> k & 1 and id(t) in self.made]
 
     def reached(self, tensor: torch.Tensor) -> int:
         """The bits of the inputs that a backward pass from `tensor` would arrive at, found in autograd's graph.

@@ -514,7 +514,7 @@ class Recorder:
         for tensor, alias in zip(tensors, aliases):
             if id(tensor) not in entries:
                 siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
-                entries[id(tensor)] = self._result(tensor, alias, siblings, outputs)
+                entries[id(tensor)] = self._result(tensor, alias, siblings, outputs, tensors)
         met = zip(self._memory.inputs, self._tensors, self._before)
         writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
                            for base, tensor, (_, _, version) in met if base.version)
@@ -573,7 +573,8 @@ class Recorder:
             if not base.version and version_now != version:
                 raise Unsupported("an input was written to by something that is not an op of this thread")
 
-    def _result(self, tensor: torch.Tensor, alias: Alias, siblings: Sequence[torch.Tensor], outputs: "Outputs") -> Result:
+    def _result(self, tensor: torch.Tensor, alias: Alias, siblings: Sequence[torch.Tensor], outputs: Outputs,
+                left: Sequence[torch.Tensor]) -> Result:
         base, steps = alias.base, tuple(s.view for s in alias.steps)
         self._b.origin = alias.value.origin
         if base.input is not None:
@@ -583,7 +584,7 @@ class Recorder:
             value = self._memory.read(tensor, alias)
         spent = self._spent(tensor) if tensor.requires_grad else ""
         if tensor.requires_grad and not spent:
-            self._check_reached(tensor, value)
+            self._check_reached(tensor, value, left)
         if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
             return Fresh(outputs.add_owned(value, alias.type, spent), tensor.requires_grad)
         if not any(t.requires_grad for t in siblings):
@@ -603,9 +604,12 @@ class Recorder:
         if again.requires_grad != tensor.requires_grad or custom_function(tensor):
             raise Unsupported("returns a view of an input with a gradient of its own")
 
-    def _check_reached(self, tensor: torch.Tensor, value: Value) -> None:
+    def _check_reached(self, tensor: torch.Tensor, value: Value, left: Sequence[torch.Tensor]) -> None:
+        """Refuse a gradient that a program's would differ from. `left`: all that the run leaves; a leaf that it made and kept
+        to itself, beside inputs, gets a gradient that nobody sees."""
         reached = self._reach.of(value)
-        if self._sources.made_among(reached):
+        made = self._sources.made_among(reached)
+        if made and (len(made) == reached.bit_count() or any(leaf is t for leaf in made for t in left)):
             raise Unsupported("gives a result whose gradient flows to a tensor that the run made (requires_grad_)")
         if self._sources.reached(tensor) != reached:
             raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
