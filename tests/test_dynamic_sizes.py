@@ -66,6 +66,8 @@ FUNCTIONS = {
     "calls of torch": (lambda x: (x.sort(0)[0] * 2, torch.ones_like(x.cumprod(0)), x.topk(2)[0]), BATCHES, 7),
     "sizes given to a call of torch": (lambda x: F.interpolate(x[None], (x.shape[1] + 1, 4), mode="bicubic") * 2,
                                        SEQUENCES[1:4], 3),
+    "numbers in place of tensors": (lambda x: x.view(-1, int(torch.div(x.shape[1], 2, rounding_mode="trunc"))) * torch.add(3, 2),
+                                    [(4, 8), (6, 8), (9, 8)], 2),
     "a fixed partner": (lambda x: x + POSITIONS[:16], [(4, 16, 8), (5, 16, 8), (16, 16, 8), (7, 16, 8)], 2),
 }
 MODULES = {

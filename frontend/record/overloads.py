@@ -42,6 +42,7 @@ class Overload:
     sizes       the names of its arguments that are ints: sizes, places, dimensions; not numbers to compute with
     composite   it is made of other ops
     numbers     the arguments, by position and by name, that take a number of any type
+    operands    the arguments that are tensors, as (position, name); Python may give numbers for them
     each        the same on one tensor after the other, for an op on lists of tensors
     label       it marks a stretch of the run for a profiler
     silent      it gives nothing and writes nothing that a graph could hold: it checks or has an effect
@@ -61,6 +62,7 @@ class Overload:
     sizes: frozenset[str]
     composite: bool
     numbers: frozenset[int | str]
+    operands: tuple[tuple[int, str], ...]
     each: Callable | None
     label: bool
     silent: bool
@@ -89,6 +91,7 @@ def overload(function) -> Overload:
         sized=torch.Tag.dynamic_output_shape in tags or key in _SIZED,
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
+        operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor"),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes)
 
 

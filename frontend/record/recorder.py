@@ -224,6 +224,8 @@ class Recorder:
         args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
         self._refuse(op, args, kwargs)
         call = Call(op, args, kwargs)
+        if op.operands and not any(isinstance(op.argument(place, args, kwargs), torch.Tensor) for place in op.operands):
+            call = Call(op, *fixed((args, kwargs)), plain=True)
         if op.packet == "lift_fresh" and self._memory.find(args[0]) is None:
             self._add_constant(args[0])
         for place in op.writes:
@@ -292,6 +294,9 @@ class Recorder:
             self._results.reshape(call)
         elif op.writes:
             self._results.write(call, result)
+        elif call.plain:
+            full = self._b.full(shape=(), value=result.item(), dtype=result.dtype, device=result.device)
+            self._memory.add(result, type_of(result), full)
         else:
             self._results.add(call, result)
 

@@ -30,6 +30,7 @@ class Call:
     targets: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
     generator: torch.Tensor | None = None
     random: bool = False
+    plain: bool = False  # of numbers alone: torch.div(3, 2)
 
 
 class Results:
