@@ -78,6 +78,11 @@ class Alias:
         return self.base.input is None or bool(self.steps)
 
 
+def differentiable(view: ViewStep) -> bool:
+    """Whether gradients flow through a view."""
+    return view.grad and overload(view.function).packet not in ("detach", "detach_")
+
+
 class Memory:
     """Every tensor that the run has met, as aliases. Tensors are held weakly: a tensor that died is forgotten."""
 
@@ -116,7 +121,7 @@ class Memory:
     def add_view(self, parent: Alias, tensor: torch.Tensor, step: Step, value: Value) -> Alias:
         """A tensor that a view call made of another one. `value` is the step's result on the parent's value."""
         family = parent.family
-        if not step.view.grad or overload(step.view.function).packet in ("detach", "detach_"):
+        if not differentiable(step.view):
             family = Family(torn=True)
             parent.base.families.append(family)
         type = step.type if step.view.index is None else step.type.items[step.view.index]
@@ -152,13 +157,18 @@ class Memory:
         value = self.current(alias)
         if torch.is_grad_enabled() and (tensor.is_floating_point() or tensor.is_complex()):
             if tensor.requires_grad:
-                if alias.made and tensor.is_leaf and id(tensor) not in self._sources.made:
-                    value = self._as_leaf(tensor, alias, value)
+                self.use(tensor, alias)
+                value = self.current(alias)
                 self.check_gradient(tensor, alias, value)
             elif self._reach.of(value):
                 value = alias.value = self._detached(value)
                 alias.chained = False
         return value
+
+    def use(self, tensor: torch.Tensor, alias: Alias) -> None:
+        """An operation that is differentiated is about to use the tensor: one that the run let require grad is a leaf now."""
+        if tensor.requires_grad and tensor.is_leaf and alias.made and id(tensor) not in self._sources.made:
+            self._as_leaf(tensor, alias)
 
     def check_gradient(self, tensor: torch.Tensor, alias: Alias, value: Value) -> None:
         """Refuse a tensor whose gradient is not that of its value."""
@@ -168,15 +178,14 @@ class Memory:
                               "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
                               if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
 
-    def _as_leaf(self, tensor: torch.Tensor, alias: Alias, value: Value) -> Value:
-        """The value of a tensor that the run made, and let require grad: gradients end there."""
-        leaf = self._sources.made[id(tensor)] = alias.value = self._detached(value)
+    def _as_leaf(self, tensor: torch.Tensor, alias: Alias) -> None:
+        """Let gradients end at a tensor that the run made."""
+        leaf = self._sources.made[id(tensor)] = alias.value = self._detached(self.current(alias))
         self._reach.add_leaf(leaf, self._sources.add(tensor))
         alias.family, alias.chained = Family(torn=False), False
         alias.base.families.append(alias.family)
         if not alias.steps:
             alias.base.value = leaf
-        return leaf
 
     def _detached(self, value: Value) -> Value:
         detached = self._b.detach(value)

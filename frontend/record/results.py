@@ -11,7 +11,7 @@ from ...compiler.ir import TensorType, TupleType, Value
 from ...errors import Unsupported
 from ..recording import ViewStep
 from ..symbolic.sizes import Sized
-from .functional import Alias, Memory, Step, address, overlap
+from .functional import Alias, Memory, Step, address, differentiable, overlap
 from .overloads import Overload, Written, check_kind, checked, import_call, opaque_call, rule_call, type_of
 
 #: In-place ops that do not look at what they write over.
@@ -76,7 +76,9 @@ class Results:
     def _add_views(self, call: Call, source: Alias, result) -> None:
         """The results are views of the first argument."""
         several, type = isinstance(result, (list, tuple)), type_of(result)
-        source, view = self._view(call, source)
+        viewed, (source, view) = source, self._view(call, source)
+        if differentiable(view):
+            self._memory.use(call.reads[0][0], viewed)
         values = self._memory.views(self._memory.current(source), view, type)
         if several:
             result, items = zip(*map(self._met, result, type.items, values))

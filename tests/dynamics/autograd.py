@@ -578,3 +578,31 @@ def is_written_to_without_gradients(t):
 @gradient_after
 def is_written_to_uncounted(t):
     t.data.mul_(2)
+
+
+@program
+def views_of_leaves_made(compile):
+    """A tensor that the run lets require grad, looked at through views only."""
+    @compile
+    def f(x):
+        x = x.detach().clone().requires_grad_()
+        for _ in range(2):
+            step, = torch.autograd.grad((x.view(-1)[1:] ** 2).sum() + x[0].sum(), x)
+            with torch.no_grad():
+                x -= step
+        return x.detach(), step
+    yield from calls(f, tensor(2, 3))
+
+
+@program
+def views_of_leaves_written_before(compile):
+    @compile
+    def f(x):
+        x = x.clone()[0].detach().requires_grad_()
+        with torch.no_grad():
+            x[1:] += 3
+        x.data.mul_(2)
+        first, second, last = x.unbind()
+        (first * second * last).backward()
+        return x.grad, x.detach()
+    yield from calls(f, tensor(2, 3))
