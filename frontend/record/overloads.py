@@ -13,7 +13,7 @@ from ...compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ...compiler.op import ATEN, WRITES, is_number
 from ...compiler.ops.core import Operand
 from ...errors import Unsupported
-from ..symbolic.sizes import Sized, in_symbols, symbolic
+from ..symbolic.sizes import Sized, in_symbols, inferred, symbolic
 from ..symbolic.symbols import is_symbolic
 from ..torch_internals import is_composite, schema_of
 from .foreach import one_by_one
@@ -133,7 +133,7 @@ def import_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
     start = len(b.values)
     values = rule_call(b, op, args, kwargs)
     if values is NotImplemented:
-        values = opaque_call(b, op, args, kwargs, type)
+        values = opaque_call(b, op, args, kwargs, inferred(op.function, args, kwargs, type))
     if not isinstance(type, TupleType):
         return checked(b, op, values, type, start)
     return [checked(b, op, v, t, start) if isinstance(t, TensorType) else None for v, t in zip(values, type.items, strict=True)]
@@ -156,11 +156,8 @@ class Written:
     value: Value
 
 
-def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type: Type, *, read: bool = False):
-    """The call as torch makes it, `type` being that of the op `call`. A list where the type is a tuple.
-
-    read: the sizes of the results are read, and hold for this path only. Raises Unsupported where symbols may decide them else.
-    """
+def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type: Type):
+    """The call as torch makes it, `type` being that of the op `call`. A list where the type is a tuple."""
     operands: list[Value] = []
     writes: list[int] = []
 
@@ -180,21 +177,10 @@ def opaque_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
     attrs["layouts"] = tuple(None if is_number(o) or not dense(o.shape, o.type.strides) else o.type.strides for o in operands)
     if writes:
         attrs["writes"] = tuple(writes)
-    types = type.items if isinstance(type, TupleType) else (type,)
-    plain = any(isinstance(t, TensorType) and t.shape and not symbolic(t) for t in types[:len(types) - len(writes)])
-    if plain and not read and (any(symbolic(o.type) for o in operands) or _names_symbols((given, named))):
-        raise Unsupported(f"the sizes of what {op.key} gives for symbolic sizes are not known")
     v = b.emit("call", *operands, type=type, **attrs)
     if not isinstance(type, TupleType):
         return v
     return [b.item(v, index=k) if isinstance(t, TensorType) else None for k, t in enumerate(type.items)]
-
-
-def _names_symbols(part: Any) -> bool:
-    """Whether a size among the arguments of a call is an expression."""
-    if isinstance(part, dict):
-        part = tuple(part.values())
-    return any(map(_names_symbols, part)) if isinstance(part, (list, tuple)) else isinstance(part, Expr)
 
 
 def checked(b: Builder, op: Overload, value: Value, type: TensorType, start: int) -> Value:

@@ -403,7 +403,7 @@ class Recorder:
         """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
         several = isinstance(result, (list, tuple))
         type = type_of(result)
-        values = opaque_call(self._b, call.op, call.values, call.keywords, type, read=True)
+        values = opaque_call(self._b, call.op, call.values, call.keywords, type)
         pairs = list(zip(result, values)) if several else [(result, values)]
         for r, value in pairs:
             check_kind(r)

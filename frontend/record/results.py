@@ -10,7 +10,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import TensorType, TupleType, Value
 from ...errors import Unsupported
 from ..recording import ViewStep
-from ..symbolic.sizes import Sized
+from ..symbolic.sizes import Sized, symbolic
 from .functional import Alias, Memory, Step, address, differentiable, overlap
 from .overloads import Overload, Written, check_kind, checked, import_call, opaque_call, rule_call, type_of
 
@@ -166,6 +166,8 @@ class Results:
 
     def _opaque_write(self, call: Call, others: Sequence[torch.Tensor]) -> list[Value]:
         """The op as torch runs it, on copies of what it writes to."""
+        if others and any(symbolic(alias.type) for _, alias in (*call.reads, *call.targets)):
+            raise Unsupported(f"{call.op.key} of tensors of symbolic sizes")
         written = {id(t) for t, _ in call.targets}
 
         def marked(given, value):

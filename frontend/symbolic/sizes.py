@@ -6,15 +6,16 @@ the real tensor, `inner`, which ops run on.
 from __future__ import annotations
 
 import builtins
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
 from ...compiler.dims import Dim, Expr, Sym, dot, expr, known, simplest, sym, typical
-from ...compiler.ir import TensorType, Value, contiguous_strides
+from ...compiler.instantiate import with_sizes
+from ...compiler.ir import NumberType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import Node, Numbers, Plain, is_symbolic
+from .symbols import Node, Numbers, Plain, is_symbolic, plain
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
 _DECIDED: dict[str, Callable[[bool | None, bool | None], bool | None]] = {
@@ -233,6 +234,64 @@ def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
 
     Raises Unsupported where the real strides don't follow from the sizes."""
     return _in_strides(shape, _dense_strides(shape, real), real)
+
+
+def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
+    """The type of what a call gives, in terms of the symbols that its operands' sizes are made of.
+
+    torch tells the sizes for operands of other sizes; those that change with them have to be sizes of operands.
+    Raises Unsupported where they are not, or torch can't tell them."""
+    given = list(expressions([_type_of(v) for v in _leaves((args, kwargs))]))
+    symbols = sorted({s for e in given for s in e.symbols()}, key=lambda s: s.name)
+    if not symbols:
+        return real
+    trials = [{s: s.hint + 3 + 5 * n + 7 * k * (n + 1) for k, s in enumerate(symbols)} for n in range(2)]
+    try:
+        found = [function(*_on_meta(args, sizes), **_on_meta(kwargs, sizes)) for sizes in trials]
+    except (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError) as error:
+        raise Unsupported(f"{function} of tensors of symbolic sizes") from error
+
+    def typed(real: Type, found: Sequence[Any]) -> Type:
+        if isinstance(real, TupleType):
+            return TupleType(tuple(map(typed, real.items, zip(*found, strict=True))))
+        if not isinstance(real, TensorType):
+            return real
+        if any(t.dim() != real.rank for t in found):
+            raise Unsupported(f"the rank of what {function} gives depends on the sizes")
+        return laid_out([size(n, [t.shape[d] for t in found]) for d, n in enumerate(real.shape)], real)
+
+    def size(real: int, found: Sequence[int]) -> Dim:
+        if all(n == real for n in found):
+            return real
+        for e in given:
+            if typical(e) == real and all(with_sizes(e, sizes) == n for sizes, n in zip(trials, found)):
+                return e
+        raise Unsupported(f"a size of what {function} gives is no size of its operands")
+    return typed(real, found)
+
+
+def _leaves(part: Any) -> Iterator[Any]:
+    if isinstance(part, (list, tuple, dict)):
+        for p in part.values() if isinstance(part, dict) else part:
+            yield from _leaves(p)
+    else:
+        yield part
+
+
+def _type_of(operand: Any) -> Any:
+    return operand.type if isinstance(operand, Value) else operand
+
+
+def _on_meta(part: Any, sizes: Mapping[Sym, int]) -> Any:
+    """An argument of a call, its tensors on the meta device and of these sizes."""
+    if isinstance(part, (list, tuple)):
+        return type(part)(_on_meta(p, sizes) for p in part)
+    if isinstance(part, dict):
+        return {k: _on_meta(p, sizes) for k, p in part.items()}
+    if not isinstance(part, Value) or isinstance(part.type, NumberType):
+        return plain(with_sizes(part, sizes))
+    t = with_sizes(part.type, sizes)
+    return torch.empty_strided(t.shape, t.strides, dtype=t.dtype, device="meta")
 
 
 def input_strides(tensor: torch.Tensor, shape: Sequence[Dim]) -> tuple[Dim, ...]:

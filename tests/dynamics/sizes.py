@@ -569,3 +569,24 @@ def moving_average_of_weights(compile):
         return loss
     for n in STEPS:
         yield step(tensor(n, 3)), net, slow
+
+
+@program
+def ops_without_a_record(compile):
+    yield from over(compile(lambda x: (x.sort(0)[0] * 2, x.t().cummax(1)[0] + 1, x.rot90() - 1)), sizes=(4, 4, 3, 5, 6))
+
+
+@program
+def ops_without_a_record_that_give_other_sizes(compile):
+    yield from over(compile(lambda x: F.unfold(x[None, None], 2) * 2), sizes=(4, 4, 3, 5, 6))
+
+
+@program
+def ops_without_a_record_that_write(compile):
+    yield from over(compile(lambda x: F.rrelu(x, training=True) * 2), sizes=(4, 4, 3, 5, 6))
+
+
+@program(exact=False)
+def gradients_of_ops_without_a_record(compile):
+    yield from under_gradient(compile(lambda x: x.cumprod(0) * 2))
+    yield from under_gradient(compile(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.5, 3, 0, 7) * 2))
