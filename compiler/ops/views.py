@@ -118,7 +118,7 @@ register(Op("permute", "view", "The axes in another order.",
 def _expand_index(v, coordinates):
     x = v.inputs[0]
     lead = v.rank - x.rank
-    return tuple(expr(0) if n == 1 else c for n, c in zip(x.shape, coordinates[lead:]))
+    return tuple(expr(0) if n == 1 != m else c for n, m, c in zip(x.shape, v.shape[lead:], coordinates[lead:]))
 
 
 def _expand_type(inputs, attrs):

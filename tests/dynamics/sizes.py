@@ -590,3 +590,13 @@ def ops_without_a_record_that_write(compile):
 def gradients_of_ops_without_a_record(compile):
     yield from under_gradient(compile(lambda x: x.cumprod(0) * 2))
     yield from under_gradient(compile(lambda x: torch.fake_quantize_per_tensor_affine(x, 0.5, 3, 0, 7) * 2))
+
+
+@program
+def products_of_one_batch(compile):
+    """Keys and values gather from call to call: one program for all of them."""
+    f = compile(lambda x, past: ((keys := torch.cat([past, x], 1)), (x @ keys.mT) @ keys))
+    past = tensor(1, 4, 3)
+    for n in range(5):
+        past, result = f(tensor(1, 1, 3) + n, past)
+        yield past, result
