@@ -111,7 +111,10 @@ def schema_of(overload):
 
 def is_composite(overload) -> bool:
     """Whether the overload is made of other ops in C++, for every device."""
-    return overload._can_decompose()
+    try:
+        return overload._can_decompose()
+    except RuntimeError:  # torch.ops.prim.layout, say, which no dispatcher knows
+        return False
 
 
 def put_engine(run: Callable) -> Callable:

@@ -399,3 +399,9 @@ def gradient_flags_of_arguments(compile):
             for _ in range(2):
                 y = f(a, b)
                 yield backward(y) if y.requires_grad else y
+
+
+@program
+def masked_tensors(compile):
+    """Of a class of torch's own, which asks ops that no dispatcher knows."""
+    yield from calls(compile(lambda x: torch.masked.masked_tensor(x, x > 0).sum().to_tensor(0.0)), tensor(2, 3))
