@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 import torch
 
 from ...compiler.builder import Builder
-from ...compiler.dims import Expr, typical
+from ...compiler.dims import typical
 from ...compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ...compiler.op import ATEN, WRITES, is_number
 from ...compiler.ops.core import Operand
