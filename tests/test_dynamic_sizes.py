@@ -63,7 +63,7 @@ FUNCTIONS = {
     "a loop over a size": (lambda x: sum(x[:, t] * t for t in range(x.shape[1])),
                            [(4, 5, 8), (6, 5, 8), (9, 5, 8), (9, 7, 8), (3, 7, 8), (5, 5, 8)], 3),
     "a size as text": (lambda x: x * len(f"{x.shape[0]}"), [(4, 8), (6, 8), (12, 8), (4, 8)], 3),
-    "calls of torch": (lambda x: (x.sort(0)[0] * 2, torch.ones_like(x.cumprod(0)), x.topk(2)[0]), BATCHES, 7),
+    "calls of torch": (lambda x: (x.sort(0)[0] * 2, torch.ones_like(x.cumprod(0)), x.topk(2)[0]), BATCHES, 3),
     "sizes given to a call of torch": (lambda x: F.interpolate(x[None], (x.shape[1] + 1, 4), mode="bicubic") * 2,
                                        SEQUENCES[1:4], 3),
     "numbers in place of tensors": (lambda x: x.view(-1, int(torch.div(x.shape[1], 2, rounding_mode="trunc"))) * torch.add(3, 2),
