@@ -160,6 +160,7 @@ class CompiledFunction:
     programs        the recorded cases, the newest first
     recompilations  what made each further recording necessary: "f: x.shape (8, 4) -> (16, 4)"
     fallbacks       why recordings did not become a program, each reason once
+    asides          the user's lines that print or log on every call
     """
 
     def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0,
@@ -174,6 +175,7 @@ class CompiledFunction:
         self.programs: tuple[CompiledProgram | Branches, ...] = ()
         self.recompilations: list[str] = []
         self.fallbacks: list[str] = []
+        self.asides: dict[str, None] = {}
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch = watch
         self._vain = 0  # recordings that hold for no call
@@ -316,6 +318,7 @@ class CompiledFunction:
         try:
             try:
                 self._keep(run, *run.finish(result), args, kwargs)
+                self.asides.update((w.where, None) for w in run.observer.telling.told)
             finally:
                 result = without_symbols(result, run.recorder.numbers, arguments)
         except (Unsupported, BuildError) as e:

@@ -365,3 +365,15 @@ def test_a_training_step_says_what_is_written_where(tmp_path):
     text = smelt.draw(compiled, tmp_path / "step.dot").read_text()
     for label in ("result 0", "written to closure_net_weight", "closure_net_bias.grad"):
         assert label in text
+
+
+def test_the_report_names_the_lines_that_print(capsys):
+    def f(x):
+        print(x.sum().item())
+        return x * 2
+    compiled = smelt.compile(f, fullgraph=True)
+    for _ in range(2):
+        compiled(torch.ones(2))
+    line = f"{__file__}:{f.__code__.co_firstlineno + 1}"
+    assert smelt.explain(compiled).asides == (line,) and f"  runs in Python on every call: {line}" in str(smelt.explain(compiled))
+    assert capsys.readouterr().out == "2.0\n2.0\n"

@@ -119,6 +119,7 @@ class Report:
     `fallbacks`: reason and user's line of each path that runs eagerly.
     `recompilations`: why each program after the first was needed.
     `fixed_sizes`: why sizes of arguments that change did not become symbols.
+    `asides`: the lines that print or log, run by Python on every call.
     """
     name: str
     programs: tuple[ProgramReport, ...]
@@ -127,6 +128,7 @@ class Report:
     paths: int = 0
     branches: tuple[BranchReport, ...] = ()
     fixed_sizes: tuple[str, ...] = field(default=())
+    asides: tuple[str, ...] = ()
 
     @property
     def compiled(self) -> bool:
@@ -165,6 +167,7 @@ class Report:
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         lines += [f"  sizes stay fixed: {r}" for r in self.fixed_sizes]
+        lines += [f"  runs in Python on every call: {line}" for line in self.asides]
         return "\n".join(lines)
 
 
@@ -180,7 +183,8 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     reasons = [p.reasons if isinstance(p, Branches) else (p.reason,) * (p.run is None) for p in function.programs]
     paths = len(function.programs) - len(trees) + sum(len(t.paths) for t in trees)
     return Report(function.name, tuple(programs), tuple(chain.from_iterable(reasons)), tuple(function.recompilations), paths,
-                  tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons))
+                  tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons),
+                  tuple(function.asides))
 
 
 def _branches(tree: Branches) -> list[BranchReport]:
