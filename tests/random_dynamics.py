@@ -18,12 +18,14 @@ import re
 import sys
 import tempfile
 import textwrap
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Iterator, Sequence
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -94,12 +96,19 @@ DATA = (
     "assert {a}.sum() > -100", "{new} = {a} + int({b}.sum())", "{new} = {a} * float({b}.max() > 1)", "{new} = {a} + {b}.flatten().tolist()[0]",
     "{new} = torch.unique({a})",
 )
+WORLD = (
+    "print({a}.shape, k)", "print(s.count, p)", "print(len(s.items))", "print(f'{{k}} {{p:.2f}}', {a}.dtype)", "print({a} is {b}, s.scale)",
+    "print({a}.detach().isfinite().all().item())", "print(s.table.keys())", "print([k, {a}.dim()], {a}.detach().isnan().any())",
+    "{new} = {a} * random.random()", "{new} = {a} + random.randint(0, 2)", "{new} = {a} * numpy.random.rand()",
+    "{new} = {a} * (1 if random.random() < 0.5 else 2)", "{new} = {a}[random.randrange(2)]", "s.scale = random.uniform(0.1, 0.9)",
+    "s.count += random.randint(0, 1)", "{new} = {a} if time.time() > 0 else {b}", "{new} = {a} * random.choice([0.5, p])",
+)
 CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s.count % 2 == 0", "{a}.shape[0] > 4", "s.scale < 0.4",
               "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table", "torch.is_grad_enabled()",
               "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k", "{a}.dim() > 1")
 LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in enumerate(s.items):", "for i in range({a}.dim()):",
          "for row in {a}[:2]:")
-GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2))
+GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2))
 #: Shapes of the two arguments of a first call.
 SHAPES = (((4, 6), (4, 6)), ((4, 6), (4, 6)), ((4, 6), (6,)), ((4, 6), (1, 6)), ((6, 6), (6, 6)), ((4, 3, 6), (4, 3, 6)), ((5,), (5,)))
 #: What a caller may do between two calls.
@@ -197,7 +206,8 @@ def _from_source(name: str, source: str) -> RandomProgram | None:
 
 def _executed(file: str, source: str) -> dict[str, Any]:
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "checkpoint": checkpoint, "__name__": "dynamics.random"}
+    scope: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "checkpoint": checkpoint, "random": random,
+                             "numpy": numpy, "time": time, "__name__": "dynamics.random"}
     exec(compile(source, file, "exec"), scope)
     return scope
 
