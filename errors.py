@@ -5,6 +5,7 @@ SmeltError
 ├── InvalidText         IR text that does not parse
 ├── Unsupported         smelt can't compile this program; the call runs eagerly (an error under fullgraph=True)
 ├── BuildError          no C compiler, or it failed
+├── OtherForm           an op gave a tensor of another form than when it was recorded; the call runs eagerly
 ├── IncompatibleTorch   an interface of torch that smelt needs is not there
 └── WrongResult         a new program disagreed with its recording (verify="raise")
 SmeltWarning            said once where smelt runs something eagerly
@@ -33,6 +34,10 @@ class Unsupported(SmeltError):
 
 class BuildError(SmeltError):
     """The C compiler is missing or failed: the message holds its command and output."""
+
+
+class OtherForm(SmeltError, RuntimeError):
+    """An op of torch's or of a library's gave a tensor of another shape, dtype or device than when it was recorded."""
 
 
 class IncompatibleTorch(SmeltError):

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import torch
 
-from ..errors import SmeltError
+from ..errors import OtherForm, SmeltError
 from .cache import library
 from .frames import Kept, arena_slots_as_tensors, make_frame
 from .host import Host, print_host
@@ -154,7 +154,7 @@ def _in_layout_on(device: torch.device) -> Callable[..., torch.Tensor]:
     def in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         if tuple(value.shape) != shape or value.dtype != dtype or value.device != device:
             found = f"{value.dtype}{list(value.shape)} on {value.device}"
-            raise SmeltError(f"a call returned {found}, not {dtype}{list(shape)} on {device}")
+            raise OtherForm(f"a call returned {found}, not {dtype}{list(shape)} on {device}")
         return value if value.stride() == strides else empty(shape, strides, dtype).copy_(value)
     return in_layout
 

@@ -185,3 +185,19 @@ def test_a_full_cache_folder_is_used_by_the_next_process(monkeypatch):
     forget(monkeypatch)
     monkeypatch.setattr(cache, "compile_shared", lambda *args: pytest.fail("built again"))
     right_without_warning(smelt.compile(f, fullgraph=True))
+
+
+@pytest.mark.parametrize("function", [lambda keep, x: keep(x) * 2, lambda keep, x: keep(x) * 2 if x.sum() > -100 else x],
+                         ids=["plain", "branches"])
+def test_an_op_of_a_library_whose_results_vary_in_size(function):
+    """Torch says of no op outside of it that sizes depend on the data: calls that come to other sizes run eagerly."""
+    library = torch.library.Library("smelt_test", "FRAGMENT")
+    library.define("keep(Tensor x) -> Tensor")
+    library.impl("keep", lambda x: x[x > 0], "CPU")
+    compiled = smelt.compile(lambda x: function(torch.ops.smelt_test.keep, x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        for k in (3, 3, 2, 4, 3):
+            x = torch.arange(8.0) - k
+            assert compiled(x).equal(function(torch.ops.smelt_test.keep, x))
+    library._destroy()

@@ -21,7 +21,7 @@ from .foreach import one_by_one
 #: Ops that look at the values of their arguments, and have no tag of torch's that says so: to tell something of them,
 _READS = {"_nested_tensor_from_mask_left_aligned"}
 #: or for the sizes of their results.
-_SIZED = {"_pack_padded_sequence"}
+_SIZED = {"aten::_pack_padded_sequence", "torchvision::nms"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def overload(function) -> Overload:
         tuple(writes), any(a.is_out for a in schema.arguments), _twin(function) if schema.is_mutable else None,
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
         reads=torch.Tag.data_dependent_output in tags or key in _READS,
-        sized=torch.Tag.dynamic_output_shape in tags or key in _SIZED,
+        sized=torch.Tag.dynamic_output_shape in tags or schema.name in _SIZED,
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor"),
