@@ -20,11 +20,11 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import current_backward, modes_unnoticed, version_of
+from ..torch_internals import current_backward, forward_ad, modes_unnoticed, version_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
-from .differentiating import Differentiating, Slot
+from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
 from .functional import Alias, Memory
 from .gradients import Reach, Sources, custom_function, node_of
@@ -256,6 +256,8 @@ class Recorder:
     def _refuse(self, op: Overload, args, kwargs) -> None:
         if current_backward() != self._within:
             raise Unsupported("runs a backward pass")
+        if forward_ad._current_level >= 0:
+            raise Unsupported("differentiates in forward mode (torch.autograd.forward_ad)")
         if op.reads and op.key != "_local_scalar_dense" and op.key not in _COMPARISONS:
             raise Unsupported(READS.format(op.key))
         if op.sized and op.writes:
@@ -433,8 +435,15 @@ class Recorder:
         finally:
             self._differentiates = False
         if call is not None:
-            self.guarded(lambda: self._grads.record(call, self._grads.arrived(call, result), keep))
+            self.guarded(self._add_gradients, call, result, keep)
         return result
+
+    def _add_gradients(self, call: Pass, result: Sequence[torch.Tensor | None], keep: bool) -> None:
+        gradients = self._grads.arrived(call, result)
+        for gradient in gradients:
+            if gradient is not None:
+                check_kind(gradient)
+        self._grads.record(call, gradients, keep)
 
     def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
         """A backward pass: it is made between two segments where its gradients flow through a reading."""

@@ -606,3 +606,24 @@ def views_of_leaves_written_before(compile):
         (first * second * last).backward()
         return x.grad, x.detach()
     yield from calls(f, tensor(2, 3))
+
+
+@program
+def forward_mode_inside(compile):
+    @compile
+    def f(x, tangent):
+        with torch.autograd.forward_ad.dual_level():
+            return torch.autograd.forward_ad.unpack_dual(torch.autograd.forward_ad.make_dual(x, tangent).sin()).tangent
+    yield from calls(f, tensor(3), tensor(3) + 1)
+
+
+@program
+def sparse_gradients(compile):
+    rows = nn.Embedding(5, 2, sparse=True)
+
+    @compile
+    def f(places):
+        rows.zero_grad()
+        rows(places).sum().backward()
+        return rows.weight.grad.to_dense()
+    yield from calls(f, torch.tensor([1, 3, 1]))
