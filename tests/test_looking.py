@@ -134,6 +134,20 @@ def test_the_report_of_what_runs_eagerly_and_of_what_was_compiled_again():
     assert "  compiled again: <lambda>: x.shape (2,) -> (3,)" in str(report)
 
 
+def test_the_report_of_a_recording_that_holds_for_no_other_call():
+    losses = []
+
+    def f():
+        torch.cat(losses).sum().backward()
+        losses.clear()
+    compiled = smelt.compile(f)
+    losses.append(torch.ones(2, requires_grad=True) * 2)
+    with pytest.warns(SmeltWarning, match="goes on outside"):
+        compiled()
+    report = smelt.explain(compiled)
+    assert report.state == "not compiled" and "goes on outside" in report.fallbacks[0]
+
+
 def test_calls_of_torch_are_named():
     f = smelt.compile(lambda x: torch.fft.fft(x).abs().sort()[0] * 2)
     f(torch.ones(8))

@@ -181,6 +181,8 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     programs = [_program(*p, time and n == 0, target if n == 0 else "") for n, p in enumerate(_kept(function))]
     trees = [p for p in function.programs if isinstance(p, Branches)]
     reasons = [p.reasons if isinstance(p, Branches) else (p.reason,) * (p.run is None) for p in function.programs]
+    if not function.programs:  # of recordings that hold for no other call
+        reasons.append(function.fallbacks)
     paths = len(function.programs) - len(trees) + sum(len(t.paths) for t in trees)
     return Report(function.name, tuple(programs), tuple(chain.from_iterable(reasons)), tuple(function.recompilations), paths,
                   tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons),
