@@ -110,7 +110,7 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
     again = partial(compile, fullgraph=fullgraph, **options)
     builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"], mode=options["mode"])
     return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch,
-                       dynamic=options["dynamic"])
+                       dynamic=options["dynamic"], verify=options["verify"])
 
 
 def _watch(places) -> Callable[[], bool] | None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import config
-from ..errors import BuildError, SmeltWarning, Unsupported
+from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
 from .guard.changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
@@ -29,6 +29,7 @@ from .record.recorder import Recorder
 from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
 from .recording import Grads, Recording
 from .run.branches import Branches
+from .run.bridge import misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import Place, Varying
@@ -142,6 +143,12 @@ class _Run:
         rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, self.fetched.at)
         return rebuild, self.recorder.finish(rebuild.tensors)
 
+    def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:
+        """Raise WrongResult where the recording is not what was run."""
+        wrong = None if self.recorder.unwritten else misrecorded(recording, results, self.recorder.generator)
+        if wrong is not None:
+            raise WrongResult(f"internal error: it was recorded as something else: {wrong}")
+
     def repeatable(self, recording: Recording) -> bool:
         """Whether the run can be made again for a recording alone."""
         again = isinstance(self.recorder, Second) or self.observer.telling.told
@@ -164,11 +171,11 @@ class CompiledFunction:
     """
 
     def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0,
-                 watch: Watch | None = None, dynamic: bool | None = None):
+                 watch: Watch | None = None, dynamic: bool | None = None, verify: str | None = None):
         """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
         once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
         bound: how many leading arguments are the same objects on every call. watch: a faster way to look at what runs read.
-        dynamic: see Varying."""
+        dynamic: see Varying. verify: whether a recording is held against its run: not if "off"; config.verify if None."""
         plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
         functools.update_wrapper(self, function, updated=functools.WRAPPER_UPDATES if plain else ())
         self.__wrapped__ = function
@@ -177,7 +184,7 @@ class CompiledFunction:
         self.fallbacks: list[str] = []
         self.asides: dict[str, None] = {}
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
-        self._watch = watch
+        self._watch, self._verify = watch, verify
         self._vain = 0  # recordings that hold for no call
         self.varying = Varying(dynamic)
         self._found = Found()
@@ -221,7 +228,7 @@ class CompiledFunction:
             except TypeError:  # no weak references to it: its methods share the programs, guarded by its identity
                 return types.MethodType(self, instance)
             method = CompiledFunction(self._function, self._build, fullgraph=self._fullgraph, bound=1, watch=self._watch,
-                                      dynamic=self.varying.dynamic)
+                                      dynamic=self.varying.dynamic, verify=self._verify)
             found = self._methods[id(instance)] = alive, method
         return types.MethodType(found[1], instance)
 
@@ -234,7 +241,7 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict) -> CompiledFunction:
         return CompiledFunction(copy.deepcopy(self._function, memo), self._build, fullgraph=self._fullgraph, watch=self._watch,
-                                dynamic=self.varying.dynamic)
+                                dynamic=self.varying.dynamic, verify=self._verify)
 
     @property
     def name(self) -> str:
@@ -317,7 +324,9 @@ class CompiledFunction:
         self.varying.note([(name, t) for _, name, t in arguments.tensors])
         try:
             try:
-                self._keep(run, *run.finish(result), args, kwargs)
+                rebuild, recording = run.finish(result)
+                self._check(run, recording, rebuild.tensors)
+                self._keep(run, rebuild, recording, args, kwargs)
                 self.asides.update((w.where, None) for w in run.observer.telling.told)
             finally:
                 result = without_symbols(result, run.recorder.numbers, arguments)
@@ -326,6 +335,17 @@ class CompiledFunction:
             if not self._keep_beginning(run, str(e), args, kwargs):
                 self._keep_eager(run, str(e), args, kwargs)
         return result
+
+    def _check(self, run: _Run, recording: Recording, results: Sequence[torch.Tensor]) -> None:
+        verify = self._verify or config.verify
+        if verify == "off":
+            return
+        try:
+            run.check(recording, results)
+        except WrongResult as wrong:
+            if verify == "raise":
+                raise
+            raise Unsupported(str(wrong)) from wrong
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
@@ -514,7 +534,8 @@ def _not_plain() -> bool:
 
 
 def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,
-            fullgraph: bool = False, disable: bool = False, watch: Watch | None = None, dynamic: bool | None = None) -> Any:
+            fullgraph: bool = False, disable: bool = False, watch: Watch | None = None, dynamic: bool | None = None,
+            verify: str | None = None) -> Any:
     """Compile a function, method, callable object or module; without one, a decorator.
 
     build       makes a recording into a callable from its input tensors to its result tensors
@@ -524,8 +545,10 @@ def compile(function: Callable | None = None, *, build: Callable[[Recording], Ru
     watch       makes a function that tells whether places in Python's objects still hold the same objects; without it, and
                 where that function finds another object, generated Python looks at them
     dynamic     when sizes of arguments become symbols; see Varying
+    verify      "off": a recording is not held against its run; None: as config.verify says
     """
-    made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch, dynamic=dynamic)
+    made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch, dynamic=dynamic,
+                             verify=verify)
 
     def decorate(function: Any) -> Any:
         if disable or isinstance(function, CompiledFunction) or pair_of(function):

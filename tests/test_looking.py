@@ -15,6 +15,7 @@ import smelt
 from smelt import SmeltWarning, WrongResult, config
 from smelt.codegen.c import scalars
 from smelt.compiler import parse
+from smelt.compiler.op import ATEN
 from smelt.compiler.text import show
 from smelt.frontend.api import compiled_function
 
@@ -391,3 +392,14 @@ def test_the_report_names_the_lines_that_print(capsys):
     line = f"{__file__}:{f.__code__.co_firstlineno + 1}"
     assert smelt.explain(compiled).asides == (line,) and f"  runs in Python on every call: {line}" in str(smelt.explain(compiled))
     assert capsys.readouterr().out == "2.0\n2.0\n"
+
+
+def test_a_wrong_recording_is_caught_by_the_first_call(monkeypatch):
+    monkeypatch.setitem(ATEN, "sin", ATEN["cos"])
+    f = smelt.compile(lambda x: torch.sin(x) * 2)
+    x = torch.full((3,), 0.5)
+    with pytest.warns(SmeltWarning, match=r"internal error: it was recorded as something else: output 0, element 0: 1\.75"):
+        results = [f(x) for _ in range(3)]
+    assert all(r.equal(torch.sin(x) * 2) for r in results) and smelt.explain(f).state == "not compiled"
+    with pytest.raises(WrongResult, match="recorded as something else"):
+        smelt.compile(lambda x: torch.sin(x) * 2, verify="raise")(x)

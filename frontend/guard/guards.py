@@ -90,7 +90,7 @@ class Contents(tuple):
     def difference(self, now: "Contents") -> str:
         """The first item that is another one now, for people."""
         old, new = self[-1], now[-1]
-        if len(old) != len(new) or isinstance(old, frozenset) or self[0] != now[0] and len(self) == 2:
+        if len(old) != len(new) or isinstance(old, frozenset) or len(self) == 2 and not _same_items(self[0], now[0]):
             return f"{len(old)} items -> {len(new)}{' other' * (len(old) == len(new))} items"
         keys = self[0] if len(self) == 2 else range(len(old))
         return next((f"[{brief(k)}]: {dimension(a, b)}" for k, a, b in zip(keys, old, new) if not same(b, a)), "as before")

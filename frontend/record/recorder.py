@@ -37,6 +37,8 @@ from .results import OVERWRITES, Call, Results, refuse_overlap
 LARGEST_CONSTANT = 4096
 
 _T = torch.Tensor
+#: Ops that give memory as it is.
+_UNWRITTEN = {"empty", "empty_like", "new_empty", "empty_strided", "empty_permuted", "new_empty_strided"}
 #: Ops that tell whether all elements agree, by the op that tells it of each element.
 _COMPARISONS = {"equal": torch.ops.aten.eq.Tensor, "allclose": torch.ops.aten.isclose.default}
 
@@ -57,6 +59,8 @@ class Recorder:
     calls       the ops called, with what they were given, to compare with another run
     looks       what Python was told of tensors, in order: numbers and lists
     ends        for each result, what a backward pass from it raises
+    generator   the state of torch's random numbers when the run began
+    unwritten   whether it made memory that it did not write to, which holds anything
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
@@ -83,6 +87,7 @@ class Recorder:
         self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self.unwritten = False
         self.calls: list[tuple] = []
         self.looks: list[Any] = []
         self.ends: list[str] = []
@@ -96,6 +101,7 @@ class Recorder:
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
+        self.generator = torch.get_rng_state()
         self._filled = wrapped_numbers_filled()
         self._filled.__enter__()
         for mode in self._modes:
@@ -285,6 +291,7 @@ class Recorder:
 
     def _record(self, call: Call, result) -> None:
         op = call.op
+        self.unwritten |= op.packet in _UNWRITTEN
         if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
             self._random = call.random = True
         if op.reads:

@@ -93,6 +93,24 @@ class Executable:
         warnings.warn(told, SmeltWarning, stacklevel=5)
 
 
+def misrecorded(recording: Recording, results: Tensors, state: torch.Tensor | None) -> Mismatch | None:
+    """Where a recording, evaluated op by op, gives something else than the run gave; None if nowhere, or if that can't be told
+    any more: the run wrote to tensors that it read, and their values are gone.
+
+    results: the run's, one for each of the recording's; state: of the random numbers when the run began
+    """
+    if recording.writebacks:
+        return None
+    tensors = [t.detach() for t in recording.tensors]
+
+    def again(how: Callable = evaluate) -> list[torch.Tensor]:
+        with torch.no_grad(), outside_autocast(), generator_at(state if recording.random else None):
+            outputs = how(recording.graph, tensors)
+            return [_result(r, tensors, outputs, {}) for r in recording.results]
+    found = compare(results, again(), partial(again, evaluate_precisely), partial(again, evaluate_noisily))
+    return found and replace(found, ours=found.reference, reference=found.ours)
+
+
 def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[torch.Tensor]:
     """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
     with torch.no_grad():
