@@ -119,7 +119,7 @@ def _held(holder: Any, key: Any) -> Any:
 
 def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
-    if arguments.given is None and not numbers.data:
+    if arguments.given is None and not numbers.surviving():
         return result
     result = _plain_result(result, {id(new): before for new, before in arguments.remade})
     left = numbers.surviving()

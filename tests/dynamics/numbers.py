@@ -327,3 +327,18 @@ def numbers_in_lists_that_a_gradient_keeps(compile):
     for f in map(compile, functions):
         for k in (1, 2, 3, 2):
             yield backward(f(leaf(5), k))
+
+
+@program
+def elements_of_arguments_returned_and_kept(compile):
+    """Each a number of Python's own, from the first call on."""
+    history, table = [], {}
+
+    @compile
+    def f(x):
+        number = x.item()
+        history.append(number)
+        table["last"] = number, [number + 1]
+        return number, [number * 2], type(number) is float, x * number
+    for value in (1.5, 2.5, 2.5, -3.0):
+        yield f(torch.tensor(value)), [type(n) for n in history], type(table["last"][1][0])
