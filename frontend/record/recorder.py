@@ -385,7 +385,7 @@ class Recorder:
             compared = import_call(self._b, overload(_COMPARISONS[call.op.key]), call.values, call.keywords, elementwise)
             self.add_reading([self._b.all(compared, dim=tuple(range(compared.rank)), keepdim=False)], "truth", result)
             return
-        self._answer = self._elements.read(call.values[0], result)
+        self._answer = self._elements.read(call.values[0], result) if self._stand_ins() else None
         if self._answer is not None:
             return
         if self._as_truth:
