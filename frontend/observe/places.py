@@ -93,4 +93,12 @@ def checkpointed(frame: types.FrameType | None) -> str:
     return ""
 
 
+def of_checkpoint() -> bool:
+    """Whether the innermost code that is not smelt's is a checkpoint's own."""
+    frame = sys._getframe(1)
+    while frame is not None and kind_of_file(frame.f_code.co_filename) == SMELT:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename == _CHECKPOINT
+
+
 _CHECKPOINT = os.path.join(os.path.dirname(torch.__file__), "utils", "checkpoint.py")

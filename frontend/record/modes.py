@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...errors import Unsupported
 from ..observe.origins import here
+from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
 from ..torch_internals import TorchDispatchMode, put_engine, unpack
 from .overloads import Overload, leaves, overload
@@ -41,7 +42,7 @@ _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.requires_grad.__set__: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},
-    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad, "reads autograd's graph (.grad_fn)")}
+    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad and not of_checkpoint(), "reads autograd's graph (.grad_fn)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 #: Calls that read one element as True or False.
 TRUTHS = (_T.__bool__, torch.is_nonzero)

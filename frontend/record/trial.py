@@ -131,6 +131,7 @@ def without_fixed(places: Mapping[Place, Place],
                 raise
 
 
+_SIZE = torch.ops.aten.size.default
 _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
 
 
@@ -195,6 +196,8 @@ class Second(Recorder):
         return Sized(tensor, laid_out(form.shape, real), self._sizes) if symbolic(form) else tensor
 
     def before(self, function, args, kwargs):
+        if function is _SIZE:  # which before torch 2.12 asks Python for numbers, where later ones raise
+            raise ConcreteSizes("torch's C++ asks for the number")
         self._moving = self._is_move(function, args)
         if self._moving:
             return None
