@@ -70,13 +70,16 @@ class Said:
         eval(self.aside.code, {**self.names, **self.fixed, **variables})
 
 
-@lru_cache(maxsize=4096)
 def asides_in(code: types.CodeType) -> tuple[Aside, ...]:
     """The asides of a function's code; none where its source is not at hand, or is another one by now."""
-    if not (_LOGS | {"print"}).intersection(code.co_names):
-        return ()
-    lines = tuple(linecache.getlines(code.co_filename))
-    functions, codes = _parsed(code.co_filename, lines)
+    return _asides(code.co_filename, code) if (_LOGS | {"print"}).intersection(code.co_names) else ()
+
+
+@lru_cache(maxsize=4096)
+def _asides(file: str, code: types.CodeType) -> tuple[Aside, ...]:
+    """The same; equal code may stand in several files."""
+    lines = tuple(linecache.getlines(file))
+    functions, codes = _parsed(file, lines)
     key = code.co_firstlineno, code.co_name
     if key not in functions or not any(_alike(code, c) for c in codes if (c.co_firstlineno, c.co_name) == key):
         return ()

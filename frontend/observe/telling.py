@@ -49,7 +49,7 @@ class Telling:
         """The same, with the frame of the function that it stands in."""
         frame = user_frame(frame)
         aside = frame and self._lines.get((frame.f_code.co_filename, frame.f_lineno))
-        while aside and frame and frame.f_code is not aside.owner:
+        while aside and frame and frame.f_code != aside.owner:
             frame = frame.f_back
         if not aside or frame is None:
             return None
