@@ -28,8 +28,9 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
     """Compile a function, a method, a callable object or a module; without one, a decorator with these options.
 
     fullgraph   raise Unsupported where a call would run eagerly, instead of warning once
-    dynamic     None: a size of an argument that is seen to change becomes a symbol, and the program holds for all sizes from 2
-                on that fit what it asked of them; True: all sizes of arguments are symbols at once; False: never
+    dynamic     None: a size of a tensor, given or found in state, that is seen to change becomes a symbol, and the program
+                holds for all sizes from 2 on that fit what it asked of them; True: all sizes of arguments, and of state that
+                changes, are symbols at once; False: never
     backend     "auto": "c" on the CPU, "triton" on a GPU; "triton" on the CPU: in Triton's interpreter, which is slow and for
                 tests; "eager": run the recorded graph op by op with torch (to find out what is at fault)
     verify      when to check a program against its recording: "first", "always", "raise" or "off" (config.verify if None)

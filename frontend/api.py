@@ -9,12 +9,13 @@ import types
 import warnings
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, ContextManager, Hashable, Mapping, Protocol, Sequence
+from typing import Any, Callable, ContextManager, Hashable, Iterable, Mapping, Protocol, Sequence
 
 import torch
 from torch import nn
 
 from .. import config
+from ..compiler.dims import Expr
 from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
 from .guard.changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
@@ -128,8 +129,16 @@ class _Run:
     @property
     def fetched(self) -> Fetched:
         """What the run read, with what is another object on every call."""
+        return self._fetched(map(self.arguments.own_read, self.observer.reads.values()))
+
+    def _fetched(self, reads: Iterable[Read]) -> Fetched:
         changing = self.observer.changing | self._found.changing
-        return Fetched(self.observer.reads.values(), changing, {id(t) for _, _, t in self.arguments.tensors})
+        return Fetched(reads, changing, {id(t) for _, _, t in self.arguments.tensors})
+
+    @property
+    def tensors(self) -> list[tuple[str, torch.Tensor]]:
+        """All tensors that the run came by, with their names, as they are without stand-ins."""
+        return [(name, self.arguments.own(t)) for name, t in self.observer.tensors.values()]
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -140,7 +149,8 @@ class _Run:
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
         self.observer.finish()
-        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, self.fetched.at)
+        fetched = self._fetched(self.observer.reads.values())
+        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, fetched.at)
         return rebuild, self.recorder.finish(rebuild.tensors)
 
     def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:
@@ -156,9 +166,10 @@ class _Run:
 
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
-        count, at = len(self.arguments.tensors), self.fetched.at
+        count, fetched = len(self.arguments.tensors), self.fetched
         captured = recording.tensors[count:len(recording.tensors) - len(recording.numbers)]
-        return [*range(count), *(at[id(t)].found_at if id(t) in at else id(t) for t in captured)]
+        at = fetched.at
+        return [*range(count), *(fetched.place(at[id(t)]) if id(t) in at else id(t) for t in captured)]
 
 
 class CompiledFunction:
@@ -321,7 +332,7 @@ class CompiledFunction:
             self._changing.barred = True
             return result
         self._found.note(run.observer.reads.values())
-        self.varying.note([(name, t) for _, name, t in arguments.tensors])
+        self.varying.note([*((name, t) for _, name, t in arguments.tensors), *run.fetched.tensors])
         try:
             try:
                 rebuild, recording = run.finish(result)
@@ -376,22 +387,23 @@ class CompiledFunction:
 
     def _keep_in_symbols(self, run: _Run, recording: Recording, args: tuple, kwargs: dict) -> bool:
         """Keep a program for all sizes like those of a run that was recorded, if some change and all goes well with them."""
-        tensors = [(name, t) for _, name, t in run.arguments.tensors]
+        first = First(run.recorder, recording, len(run.arguments.tensors), run.observer.changed, run.fetched)
+        tensors = [*((name, t) for _, name, t in run.arguments.tensors),
+                   *((first.fetched.place(read), read.expected) for read in first.found)]
         places = self.varying.symbols(tensors)
         if not places:
             return False
-        first = First(run.recorder, recording, len(tensors), run.observer.changed)
         changing = self._changing or Changing()
 
         def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager) -> None:
             again = result = None
             try:
-                names = Namespace()
-                arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
-                                           sizes=sizes, symbolic=changing.arguments)
-                again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
-                             run.symbolic)
                 with undone(first):
+                    names = Namespace()
+                    arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
+                                               sizes=sizes, symbolic=changing.arguments)
+                    again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
+                                 run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
                         result = _called(self._function, arguments)
                     finished = again.finish(result)
@@ -470,25 +482,28 @@ class CompiledFunction:
         captured, written, grads = [], (), Grads()
         given = {id(t): variable for variable, _, t in arguments.tensors}
         steps = list(arguments.steps)
-        forms = arguments.forms() if isinstance(arguments, SizedArguments) else {}
+        forms = arguments.forms
+        called = {id(t): name for name, t in run.tensors}
         if recording is not None:
             end = len(recording.tensors) - len(recording.numbers)
-            captured = [(observer.name_of(t) or recording.graph.inputs[k].name, t)
+            captured = [(called.get(id(t)) or recording.graph.inputs[k].name, t)
                         for k, t in enumerate(recording.tensors[:end]) if k >= len(given)]
             written = recording.written
             grads = replace(recording.grads, known=tuple(k for k, _ in recording.grads.fetched if k < len(given)
-                                                         or observer.name_of(recording.tensors[k])))
+                                                         or id(recording.tensors[k]) in called))
         taken = {id(t) for _, t in captured}
         watched = []
         fetched = run.fetched
-        for name, t in observer.tensors.values():
+        for name, t in run.tensors:
             if id(t) in given and id(t) in fetched.objects:
                 names.place(t, given[id(t)])
             elif id(t) in given:
                 steps.append(Condition(f"{given[id(t)]} is {names.bind(t)}", given[id(t)], f"{name}, an argument too,", t))
             elif id(t) not in taken and has_strides(t):  # others are told by their identity alone
                 watched.append((name, t))
-        read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node))}
+        sized = [forms[id(t)] for _, t in (*run.tensors, *((n, t) for _, n, t in arguments.tensors)) if id(t) in forms]
+        read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node)),
+                *(str(n) for form in sized for n in form.shape if isinstance(n, Expr))}
         host = host_of(run.recorder.numbers, names, read, recording, returned)
         return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
                       observer.read_flags, self._watch, fetched.at, host, grads, forms)
@@ -544,7 +559,7 @@ def compile(function: Callable | None = None, *, build: Callable[[Recording], Ru
     disable     give back the function as it is
     watch       makes a function that tells whether places in Python's objects still hold the same objects; without it, and
                 where that function finds another object, generated Python looks at them
-    dynamic     when sizes of arguments become symbols; see Varying
+    dynamic     when sizes of tensors become symbols; see Varying
     verify      "off": a recording is not held against its run; None: as config.verify says
     """
     made = functools.partial(CompiledFunction, build=build, fullgraph=fullgraph, watch=watch, dynamic=dynamic,

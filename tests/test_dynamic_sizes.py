@@ -1,4 +1,4 @@
-"""Sizes of arguments that change from call to call: one program for all of them, equal to eager at each."""
+"""Sizes of arguments and of state that change from call to call: one program for all of them, equal to eager at each."""
 from __future__ import annotations
 
 import copy
@@ -365,3 +365,41 @@ def test_a_failing_repetition_leaves_nothing():
         assert torch.equal(bn.running_var, twin.running_var) and bn.num_batches_tracked == twin.num_batches_tracked
         assert bn.running_mean._version == twin.running_mean._version
     assert len(g.programs) == 3
+
+
+class _Attention(nn.Module):
+    """Causal attention that keeps the keys and values of what came before."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.cache: tuple | None = None
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in self.mix(x).chunk(3, -1))
+        if self.cache is not None:
+            k, v = (torch.cat(pair, 2) for pair in zip(self.cache, (k, v)))
+        self.cache = k, v
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        scores = (q @ k.transpose(2, 3)).masked_fill(~mask, float("-inf"))
+        return x + self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_generating_with_a_cache_in_state(batch):
+    """Texts begin with several tokens and go on one by one: a handful of programs, whatever the cache holds."""
+    model = nn.Sequential(_Attention(), nn.ReLU(), _Attention()).eval()
+    twin = copy.deepcopy(model)
+    compiled = smelt.compile(model)
+    for length in (5, 7, 3, 9):
+        for m in (model, twin):
+            m[0].cache = m[2].cache = None
+        for tokens in (length, *[1] * 40):
+            x = torch.randn(batch, tokens, 8)
+            with torch.no_grad():
+                torch.testing.assert_close(compiled(x), twin(x))
+        for mine, theirs in zip(model[2].cache, twin[2].cache):
+            assert type(mine) is torch.Tensor
+            torch.testing.assert_close(mine, theirs)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == 5 and not report.fixed_sizes

@@ -86,7 +86,7 @@ WORKS = {
         [(lambda: lambda x: x.mul_(2), (X.clone(),)), (lambda: lambda x: x.t(), (X,))],
     "State that a call leaves behind: attributes, containers, globals, hidden states, counters, logs of losses.":
         [(remembering, (X,))],
-    "Sizes that change: from the second one on a size is a symbol (`dynamic=None`), and one program serves all from 2 on.":
+    "Sizes that change, of arguments or of caches in state: symbols from the second one on; one program serves all from 2 on.":
         [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
     "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],

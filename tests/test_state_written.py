@@ -1071,7 +1071,7 @@ def equal_tuples(compile):
 
 # Sizes in the state: a recording for each
 
-@case(programs=4, calls=4)
+@case(programs=2, calls=4)
 def cache_that_grows(compile):
     box = Box(k=torch.zeros(0, 3))
 

@@ -118,7 +118,7 @@ class Report:
     `branches`: where it reads tensors in Python.
     `fallbacks`: reason and user's line of each path that runs eagerly.
     `recompilations`: why each program after the first was needed.
-    `fixed_sizes`: why sizes of arguments that change did not become symbols.
+    `fixed_sizes`: why sizes that change did not become symbols.
     `asides`: the lines that print or log, run by Python on every call.
     """
     name: str

@@ -13,7 +13,7 @@ from typing import Any, Iterable, Mapping
 
 from ..symbolic.symbols import Numbers, is_symbolic, plain
 from .fetched import parts
-from .guards import MISSING, Read, same
+from .guards import MISSING, Read, attribute, same
 from .structure import Arguments, is_dataclass_instance, tuple_like
 
 
@@ -73,17 +73,27 @@ def _now(read: Read) -> Any:
         return MISSING
 
 
+def settable(read: Read) -> bool:
+    """Whether any object can be put in the place of a read, past all code of the user's."""
+    return isinstance(read.holder, _BASES) or read.kind == "attr" and not isinstance(read.holder, type)
+
+
 def _put(holder: Any, key: Any, value: Any) -> None:
-    if isinstance(holder, dict):
-        dict.__setitem__(holder, key, value)
-    elif isinstance(holder, list):
-        list.__setitem__(holder, key, value)
-    else:
+    base = next((b for b in _BASES if isinstance(holder, b)), None)
+    if base is not None:
+        base.__setitem__(holder, key, value)
+    elif isinstance(holder, types.CellType):
         holder.cell_contents = value
+    else:
+        object.__setattr__(holder, key, value)
+
+
+#: Containers, past what subclasses of the user's do.
+_BASES = (dict, list, deque)
 
 
 class StandIns:
-    """Stand-ins in the places of numbers and arguments, while a run is recorded; a context manager around it.
+    """Stand-ins in the places of numbers, of arguments and of state, while a run is recorded; a context manager around it.
 
     Where the run writes to such a place, what it wrote stays."""
 
@@ -97,8 +107,9 @@ class StandIns:
             value = _now(read)
             if type(value) is type(plain(read.expected)):
                 self._places.append((read.holder, read.key, value, self._numbers.given(value, read.subject)))
-        for holder, key, _, number in self._places:
-            _put(holder, key, number)
+        for holder, key, before, number in self._places:
+            if _held(holder, key) is before:
+                _put(holder, key, number)
 
     def __exit__(self, *error) -> None:
         for holder, key, before, number in self._places:
@@ -110,9 +121,12 @@ class StandIns:
 
 
 def _held(holder: Any, key: Any) -> Any:
-    if isinstance(holder, types.CellType):
-        return holder.cell_contents
-    return dict.get(holder, key, MISSING) if isinstance(holder, dict) else list.__getitem__(holder, key)
+    if isinstance(holder, dict):
+        return dict.get(holder, key, MISSING)
+    base = next((b for b in _BASES if isinstance(holder, b)), None)
+    if base is not None:
+        return base.__getitem__(holder, key) if key < len(holder) else MISSING
+    return attribute(holder, "cell_contents" if isinstance(holder, types.CellType) else key)
 
 
 # After the run

@@ -39,6 +39,17 @@ class Fetched:
             for read in reads:
                 self._take(read)
 
+    def place(self, read: Read) -> tuple:
+        """Where a read finds something, told in the same way on every call: in what is fetched, by the way that leads to it."""
+        holder = self.at.get(id(read.holder))
+        return read.kind, id(read.holder) if holder is None else self.place(holder), read.key
+
+    @property
+    def tensors(self) -> list[tuple[tuple, torch.Tensor]]:
+        """All tensors that the run found, with their places."""
+        found = (part for read in self.reads for part in parts(read))
+        return [(self.place(p), p.expected) for p in found if isinstance(p.expected, torch.Tensor)]
+
     def _find(self, changing: Places) -> None:
         """All objects to fetch: those in changing places, and what was read of these."""
         self._fixed = {id(key) for r in self.reads if r.kind == "contents" and not isinstance(r.holder, (list, deque))

@@ -339,9 +339,9 @@ class TensorCheck:
     dispatch keys, autocast, inference mode and functorch transforms."""
 
     def __init__(self, tensors: Sequence[tuple[str, torch.Tensor]], forms: Mapping[int, TensorType] = MappingProxyType({})):
-        """forms: types of tensors (by place) of which some sizes and strides are expressions, which are not looked at."""
+        """forms: types of tensors (by id) of which some sizes and strides are expressions, which are not looked at."""
         self.names = [name for name, _ in tensors]
-        self.expected = [metadata(t) | (_form(forms[k]) if k in forms else {}) for k, (_, t) in enumerate(tensors)]
+        self.expected = [metadata(t) | (_form(forms[id(t)]) if id(t) in forms else {}) for _, t in tensors]
         self.sentinel = () if tensors else (torch.empty(0),)
         sizes, strides = ([[_fixed(n) for n in e[what]] for e in self.expected] if forms else None
                           for what in ("shape", "strides"))
@@ -470,6 +470,31 @@ def distinct(found: tuple, others: frozenset) -> bool:
     return len(ids) == len(found) and ids.isdisjoint(others)
 
 
+def size_steps(tensors: Iterable[tuple[str, str, torch.Tensor]], forms: Mapping[int, TensorType],
+               known: set[str]) -> "list[Condition | str]":
+    """The symbolic sizes of tensors, given as (variable, name, tensor): each symbol, 2 or more, is read where it comes first.
+
+    forms: by id of the tensor; known: the symbols that have been read by then."""
+    steps: list[Condition | str] = []
+
+    def expect(variable: str, name: str, what: str) -> None:
+        steps.append(Condition(variable + what, variable + what, name + what, True))
+    for variable, name, t in tensors:
+        form = forms.get(id(t))
+        for d, size in enumerate(form.shape) if form else ():
+            if not isinstance(size, Expr):
+                continue
+            if str(size) in known:
+                expect(variable, name, f".shape[{d}] == {size}")
+            else:
+                steps.append(f"{size} = {variable}.shape[{d}]")
+                expect(variable, name, f".shape[{d}] >= 2")
+                known.add(str(size))
+        if form and Expr in map(type, form.strides):
+            expect(variable, name, f".stride() == ({', '.join(map(str, form.strides))},)")
+    return steps
+
+
 def _grad_steps(grads: Grads, variables: Sequence[str], names: Sequence[str]) -> "list[Condition | str]":
     """What `.grad` of the inputs holds, fetched where it is an input itself. `variables` and `names` are those of the inputs."""
     steps: list[Condition | str] = []
@@ -514,8 +539,8 @@ class Guards:
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
-        of the numbers read; forms: see TensorCheck, of the arguments. Where
-        `watch` tells that no place read has another object in it, the conditions on what is there are not looked at."""
+        of the numbers read; forms: see TensorCheck. Where `watch` tells that no place read has another object in it, the
+        conditions on what is there are not looked at."""
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched), forms)
@@ -533,14 +558,16 @@ class Guards:
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
         told = (torch.is_autocast_enabled, torch.is_inference_mode_enabled)
         switches = [read_condition(names, r) for r in state if r.holder not in told]
-        steps = [*mode_conditions(names), *switches, *arguments, *looks,
+        known: set[str] = set()
+        found = [(variable, name, t) for variable, (name, t) in zip(fixed, (*captured, *watched))]
+        steps = [*mode_conditions(names), *switches, *arguments, *size_steps(given, forms, known), *looks,
+                 *size_steps(found, forms, known),
                  *_grad_steps(grads, variables, [n for _, n, _ in given] + [n for n, _ in captured]),
                  Condition(f"{checker}({everything})", f"{differ}({everything})", "", self._tensors),
                  *(f"{name} = {variables[k]}" for name, k in host.elements.items()), *host.steps]
         if read_flags:  # under no_grad the check above looks past them
-            named = (*given, *((f, n, t) for f, (n, t) in zip(fixed, (*captured, *watched))))
             steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",
-                                t.requires_grad) for v, n, t in named]
+                                t.requires_grad) for v, n, t in (*given, *found)]
         if written:
             overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
             steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))

@@ -13,6 +13,7 @@ from typing import Any, Callable, Container, Mapping, Sequence
 import torch
 from torch import nn
 
+from ...compiler.ir import TensorType
 from ...errors import Unsupported
 from ..symbolic.symbols import Numbers, is_symbolic
 from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
@@ -103,6 +104,19 @@ class Arguments:
         taken = (*args[:bound], *(self._take(value, place, place, name, 0) for place, name, value in rest))
         self.call = taken, {k: self._take(kwargs[k], f"kwargs[{k!r}]", f"kwargs[{k!r}]", k, 0) for k in keywords}
         self._taken.clear()
+
+    @property
+    def forms(self) -> Mapping[int, TensorType]:
+        """The types of the tensors, by id, that have symbolic sizes in the recording."""
+        return {}
+
+    def own(self, value: Any) -> Any:
+        """What the call has in the place of what the run gets."""
+        return value
+
+    def own_read(self, read: Read) -> Read:
+        """A read of the run, as it is without stand-ins."""
+        return read
 
     def _local(self, access: str) -> str:
         variable = f"a{self._count}"

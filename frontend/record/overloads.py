@@ -44,6 +44,7 @@ class Overload:
     numbers     the arguments, by position and by name, that take a number of any type
     operands    the arguments that are tensors, as (position, name); Python may give numbers for them
     each        the same on one tensor after the other, for an op on lists of tensors
+    defaults    the arguments that a call may leave out, by position and by name, with what they are then
     label       it marks a stretch of the run for a profiler
     silent      it gives nothing and writes nothing that a graph could hold: it checks or has an effect
     """
@@ -64,6 +65,7 @@ class Overload:
     numbers: frozenset[int | str]
     operands: tuple[tuple[int, str], ...]
     each: Callable | None
+    defaults: Mapping[int | str, Any]
     label: bool
     silent: bool
 
@@ -71,6 +73,14 @@ class Overload:
         """What a call gives for the argument at (position, name); None if it leaves it out."""
         position, name = place
         return args[position] if position < len(args) else kwargs.get(name)
+
+    def shortest(self, args: Sequence, kwargs: Mapping) -> tuple[tuple, dict]:
+        """What a call gives without what it could leave out: torch sees a plain number that is the default, and leaves it
+        out, where it passes a symbolic one on."""
+        count = len(args)
+        while count and count - 1 in self.defaults and args[count - 1] == self.defaults[count - 1]:
+            count -= 1
+        return tuple(args[:count]), {k: v for k, v in kwargs.items() if k not in self.defaults or v != self.defaults[k]}
 
 
 @lru_cache(maxsize=None)
@@ -92,7 +102,8 @@ def overload(function) -> Overload:
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor"),
-        each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes)
+        each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes,
+        defaults={part: a.default_value for place, a in zip(places, schema.arguments) if a.has_default_value() for part in place})
 
 
 _NUMBER_TYPES = ("number", "Optional[number]")

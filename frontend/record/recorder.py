@@ -248,7 +248,7 @@ class Recorder:
             refuse_overlap(call)
         if op.seeded:
             call.generator = torch.get_rng_state()
-        self.calls.append((op, self._given(args), self._given(kwargs)))
+        self.calls.append((op, *op.shortest(self._given(args), self._given(kwargs))))
         return call
 
     def _given(self, part: Any) -> Any:

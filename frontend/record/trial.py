@@ -1,9 +1,10 @@
-"""Recording a run a second time, with some sizes of its arguments as symbols.
+"""Recording a run a second time, with some sizes of its tensors as symbols.
 
 The first recording was plain: its results are the call's. What the run read and wrote is known then, so it can be
-repeated for the recording alone: all state as it was before, on stand-ins of the arguments whose sizes are symbols and on
-copies of the tensors that it writes to. What Python looks at in tensors is what the first run found there, backward passes
-give empty gradients, and the run must call the same ops as the first one did. Then all is put back to what that one left.
+repeated for the recording alone: all state as it was before, with stand-ins for the tensors whose sizes are symbols, be they
+arguments or found in state, and copies of those that it writes to. What Python looks at in tensors is what the first run
+found there, backward passes give empty gradients, and the run must call the same ops as the first one did. Then all is put
+back to what that one left.
 """
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ import torch
 from ...compiler.dims import Dim, Expr, Sym, expr_of
 from ...compiler.ir import TensorType, Value
 from ...errors import Unsupported
-from ..guard.guards import Condition, Read
-from ..guard.structure import Arguments
+from ..guard.changing import settable
+from ..guard.fetched import Fetched, parts
+from ..guard.guards import Contents, Read
+from ..guard.structure import Arguments, tuple_like
 from ..guard.writes import held, put_back
 from ..observe.draws import Draw
 from ..recording import Recording
@@ -32,75 +35,113 @@ from .recorder import Recorder
 
 @dataclass(frozen=True)
 class First:
-    """The plain recording of a run: its recorder, what it came to, how many of its inputs are arguments, and what was in the
-    places that it changed."""
+    """The plain recording of a run: its recorder, what it came to, how many of its inputs are arguments, what was in the
+    places that it changed, and what it read."""
     recorder: Recorder
     recording: Recording
     arguments: int
     changed: Sequence[Read]
+    fetched: Fetched
 
-    def written(self, k: int) -> bool:
-        return k in self.recording.written
+    @property
+    def found(self) -> list[Read]:
+        """The reads that find tensors which are other ones on every call."""
+        return [read for read in self.fetched.at.values() if isinstance(read.expected, torch.Tensor)]
+
+    def written(self, tensor: torch.Tensor) -> bool:
+        return any(self.recording.tensors[k] is tensor for k in self.recording.written)
 
     def written_outside(self) -> list[torch.Tensor]:
         """The tensors that the run writes to, of those that are no arguments."""
-        return [t for k, t in enumerate(self.recording.tensors) if k >= self.arguments and self.written(k)]
+        return [self.recording.tensors[k] for k in self.recording.written if k >= self.arguments]
 
 
 class SizedArguments(Arguments):
-    """A call's arguments with the sizes at some places as symbols.
+    """A call's arguments, and the tensors that it finds in state, with the sizes at some places as symbols.
 
-    `dynamic` tells for every such place the one whose symbol it shares. `run_with`: the tensors that the run gets, with names.
+    `dynamic` tells for every such place the one whose symbol it shares. `run_with`: the tensors that the run gets as arguments,
+    with names; `state`: the stand-ins that it gets of others.
     """
 
     def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str]):
         self.first, self.dynamic, self.sizes = first, dynamic, sizes
         self.run_with: list[tuple[str, torch.Tensor]] = []
+        self._standing: dict[int, tuple[Any, Any]] = {}  # by the id of what is stood in for: that, and the stand-in
         super().__init__(*args, sizes, symbolic)
+        arguments = len(self._standing)
+        for k, read in enumerate(first.found, len(self.tensors)):
+            self._stand_in(k, read.subject, read.expected)
+        self.state = [s for _, s in list(self._standing.values())[arguments:]]
+        if self._standing:
+            self._place_state()
+        self._own = {id(s): value for value, s in self._standing.values()}
 
     def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> torch.Tensor:
         k = len(self.tensors)
         standin = super()._tensor(value, access, place, name)
         if len(self.tensors) > k:
-            standin = self._taken[id(value)] = self._stand_in(k, *self.tensors[k])
+            standin = self._taken[id(value)] = self._stand_in(k, name, value)
             self.run_with.append((name, standin))
         return standin
 
-    def _stand_in(self, k: int, variable: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """What the run gets for an argument: one with symbols, or a copy to write to; the argument itself if it needs neither."""
-        own = {d: root for (at, d), root in self.dynamic.items() if at == k}
-        if not own and not self.first.written(k):
+    def _stand_in(self, k: int, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """What the run gets for a tensor: one with symbols, or a copy to write to; the tensor itself if it needs neither."""
+        own, written = {d: root for (at, d), root in self.dynamic.items() if at == k}, self.first.written(tensor)
+        if not own and not written:
             return tensor
         if type(tensor) is not torch.Tensor:
             raise Unsupported(f"{name} is a {type(tensor).__name__}")
-        shape = tuple(self._size(variable, name, k, d, n, own.get(d)) for d, n in enumerate(tensor.shape))
+        shape = tuple(self._size(name, d, n, own.get(d)) for d, n in enumerate(tensor.shape))
         form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape))
-        if Expr in map(type, form.strides):
-            self._expect(variable, name, f".stride() == ({', '.join(map(str, form.strides))},)")
         with torch.no_grad():
-            inner = tensor.detach().clone() if self.first.written(k) else tensor.detach()
-        return Sized(inner, form, self.sizes, tensor.requires_grad)
+            inner = tensor.detach().clone() if written else tensor.detach()
+        made = Sized(inner, form, self.sizes, tensor.requires_grad)
+        self._standing[id(tensor)] = tensor, made
+        return made
 
-    def _size(self, variable: str, name: str, k: int, d: int, value: int, root: Place | None) -> Dim:
-        """One size of a tensor as the recording has it, with the steps of the guards that look at it."""
+    def _size(self, name: str, d: int, value: int, root: Place | None) -> Dim:
+        """One size of a tensor as the recording has it."""
         if root is None:
             return value
         known = self.sizes.symbols.get(root)
-        if known is not None:
-            self._expect(variable, name, f".shape[{d}] == {known}")
-            return expr_of(known)
-        size = self.sizes.symbol(root, value, f"{name}.shape[{d}]")
-        self.numbers.add(str(size))
-        self.steps.append(f"{size} = {variable}.shape[{d}]")
-        self._expect(variable, name, f".shape[{d}] >= 2")
-        return size
+        return self.sizes.symbol(root, value, f"{name}.shape[{d}]") if known is None else expr_of(known)
 
-    def _expect(self, variable: str, name: str, what: str) -> None:
-        self.steps.append(Condition(variable + what, variable + what, name + what, True))
+    def _place_state(self) -> None:
+        """Let the stand-ins be in all places of state where the first run found what they stand for."""
+        for read in self.first.fetched.reads:
+            for part in parts(read):
+                standin = self._standin_of(part.expected)
+                if standin is part.expected or isinstance(part.holder, tuple):
+                    continue
+                if not settable(part):
+                    raise Unsupported(f"nothing can stand in for {part.subject}")
+                self.standins.append((part.holder, part.key, part.expected, standin))
 
+    def _standin_of(self, value: Any) -> Any:
+        """What stands for something in state; for a tuple that is fetched, one with the stand-ins for its items."""
+        if id(value) not in self._standing and isinstance(value, tuple) and id(value) in self.first.fetched.at:
+            items = list(map(self._standin_of, value))
+            if all(a is b for a, b in zip(items, value)):
+                return value
+            self._standing[id(value)] = value, tuple_like(value, items)
+        return self._standing[id(value)][1] if id(value) in self._standing else value
+
+    def own(self, value: Any) -> Any:
+        """What a stand-in stands for; anything else is itself."""
+        return self._own.get(id(value), value)
+
+    def own_read(self, read: Read) -> Read:
+        """A read of the run, as it is without stand-ins."""
+        found = read.expected
+        if isinstance(found, Contents):
+            found = Contents(tuple(map(self.own, items)) if isinstance(items, tuple) else items for items in found)
+        return replace(read, holder=self.own(read.holder), expected=self.own(found))
+
+    @property
     def forms(self) -> dict[int, TensorType]:
-        """The types of the arguments that have symbolic sizes, by place."""
-        return {k: t.form for k, (_, t) in enumerate(self.run_with) if type(t) is Sized and symbolic(t.form)}
+        """The types of the tensors that have symbolic sizes, by id."""
+        made = ((k, s) for k, (_, s) in self._standing.items() if type(s) is Sized)
+        return {k: s.form for k, s in made if symbolic(s.form)}
 
 
 class ConcreteSizes(Unsupported):
@@ -142,7 +183,7 @@ class Second(Recorder):
 
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
         first, self._sizes = arguments.first, arguments.sizes
-        self._calls, self._originals = first.recorder.calls, [t for _, _, t in arguments.tensors]
+        self._calls, self._state, self._own = first.recorder.calls, arguments.state, arguments.own
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
@@ -154,13 +195,21 @@ class Second(Recorder):
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
 
     def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        self.guarded(self._bind_symbols)
         recording = super().finish(results)
         if self._sizes.fixed:
             raise Unsupported(f"the value of {', '.join(sorted(s.name for s in self._sizes.fixed))} is asked for")
         if self.calls != self._calls:
             raise Unsupported("the run called other ops when it was repeated")
         writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
-        return replace(recording, tensors=(*self._originals, *recording.tensors[len(self._originals):]), writebacks=writebacks)
+        return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks)
+
+    def _bind_symbols(self) -> None:
+        """Let tensors be inputs that the run found in state, and took nothing but symbolic sizes of."""
+        for t in self._state:
+            bound = {s for i in self._b.inputs for n in i.shape if isinstance(n, Expr) for s in n.symbols()}
+            if any(isinstance(n, Expr) and not n.symbols() <= bound for n in t.form.shape) and self.name_of(t):
+                self._alias(t)
 
     def _spent(self, result: torch.Tensor) -> str:
         """As in the first run: what autograd keeps of stand-ins can't be looked at."""

@@ -295,20 +295,33 @@ def _on_meta(part: Any, sizes: Mapping[Sym, int]) -> Any:
 
 
 def input_strides(tensor: torch.Tensor, shape: Sequence[Dim]) -> tuple[Dim, ...]:
-    """The strides of an argument whose sizes are `shape`: as far as they are those of a tensor without gaps, they grow with
-    its sizes; others, such as those of a slice of something larger, are as they are now."""
+    """The strides of an argument whose sizes are `shape`: where a dimension lies around another one without a gap, its stride
+    grows with that one's size; others, such as those of a slice of something larger, are as they are now."""
     real = TensorType(tuple(tensor.shape), tensor.dtype, tensor.device, tensor.stride())
     dense = _dense_strides(shape, real)
-    return tuple(dense) if tuple(map(typical, dense)) == real.strides else real.strides
+    if tuple(map(typical, dense)) == real.strides:
+        return tuple(dense)
+    strides: list[Dim] = list(real.strides)
+    order = _outermost_first(real) if real.numel else ()
+    for outer, within in reversed(list(zip(order, order[1:]))):
+        around = simplest(expr(strides[within]) * shape[within])
+        if typical(around) == strides[outer]:
+            strides[outer] = around
+    return tuple(strides)
 
 
 def _dense_strides(shape: Sequence[Dim], real: TensorType) -> Sequence[Dim]:
     """The strides of a tensor without gaps whose dimensions lie in the order in which they do in `real`."""
     if 0 in shape:
         return real.strides
-    order = sorted(range(len(shape)), key=lambda d: (-real.strides[d], -real.shape[d], d))
+    order = _outermost_first(real)
     found = dict(zip(order, contiguous_strides([shape[d] for d in order])))
     return [found[d] for d in range(len(shape))]
+
+
+def _outermost_first(real: TensorType) -> list[int]:
+    """The dimensions in the order in which they lie in memory."""
+    return sorted(range(real.rank), key=lambda d: (-real.strides[d], -real.shape[d], d))
 
 
 def _view_strides(view: Value, parts: Sequence[Value]) -> Sequence[Dim]:

@@ -1,13 +1,16 @@
-"""Which sizes of a function's arguments are to be symbols: those that have been seen to change, or that the user names."""
+"""Which sizes of the tensors that a function is given, or finds in its state, are to be symbols: those that have been seen to
+change, or that the user names."""
 from __future__ import annotations
 
 from collections import Counter
-from typing import Container, Mapping, Sequence
+from typing import Container, Hashable, Mapping, Sequence
 
 import torch
 
-#: A dimension of one of the tensors among the arguments: (place among them, dimension).
+#: A dimension of one of the tensors of a call: (which of them, dimension).
 Place = tuple[int, int]
+#: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
+Named = Sequence[tuple[Hashable, torch.Tensor]]
 #: Where torch notes the dimensions that mark_dynamic was called for.
 _MARK = "_dynamo_dynamic_indices"
 
@@ -23,7 +26,7 @@ def mark_dynamic(tensor: torch.Tensor, dim: int | Sequence[int]) -> None:
 
 
 class Varying:
-    """What is known of the sizes of one function's arguments.
+    """What is known of the sizes of one function's tensors.
 
     dynamic  None: sizes become symbols once they are seen to change; True: at once; False: never
     reasons  why sizes that change stay numbers
@@ -32,10 +35,10 @@ class Varying:
     def __init__(self, dynamic: bool | None = None):
         self.dynamic = dynamic
         self.reasons: list[str] = []
-        self._seen: list[dict[str, tuple[int, ...]]] = []
-        self._fixed: set[tuple[str, int]] = set()
+        self._seen: list[dict[Hashable, tuple[int, ...]]] = []
+        self._fixed: set[tuple[Hashable, int]] = set()
 
-    def symbols(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> dict[Place, Place]:
+    def symbols(self, tensors: Named) -> dict[Place, Place]:
         """The places whose sizes are to be symbols, each with the first place that has the same size and always had."""
         found: dict[Place, Place] = {}
         roots: dict[tuple, Place] = {}
@@ -46,19 +49,19 @@ class Varying:
                     found[k, d] = roots.setdefault(history, (k, d))
         return found
 
-    def _wanted(self, name: str, t: torch.Tensor, d: int) -> bool:
+    def _wanted(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
         if self.dynamic is not None:
             return self.dynamic
         return d in getattr(t, _MARK, ()) or any(seen[name][d] != t.shape[d] for seen in self._same_rank(name, t))
 
-    def _same_rank(self, name: str, t: torch.Tensor) -> list[dict[str, tuple[int, ...]]]:
+    def _same_rank(self, name: Hashable, t: torch.Tensor) -> list[dict[Hashable, tuple[int, ...]]]:
         return [seen for seen in self._seen if len(seen.get(name, ())) == t.dim() > 0]
 
-    def note(self, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
-        """A call with these arguments has been recorded."""
+    def note(self, tensors: Named) -> None:
+        """A call with these tensors has been recorded."""
         self._seen.append({name: tuple(t.shape) for name, t in tensors})
 
-    def fix(self, tensors: Sequence[tuple[str, torch.Tensor]], places: Mapping[Place, Place], kept: Container[Place] = (),
+    def fix(self, tensors: Named, places: Mapping[Place, Place], kept: Container[Place] = (),
             reason: str = "") -> None:
         """Of these places for symbols, only the sizes of those that are kept could be; the reason where there are none.
 
