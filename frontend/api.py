@@ -159,10 +159,12 @@ class _Run:
         if wrong is not None:
             raise WrongResult(f"internal error: it was recorded as something else: {wrong}")
 
-    def repeatable(self, recording: Recording) -> bool:
-        """Whether the run can be made again for a recording alone."""
-        again = isinstance(self.recorder, Second) or self.observer.telling.told
-        return not (again or looks_at_types(self.observer.reads.values()))
+    @property
+    def once(self) -> str:
+        """Why the run can't be made again, with stand-ins, for a recording alone; "" if it can."""
+        if self.observer.telling.told:
+            return f"{self.observer.telling.told[0].where}: prints or logs"
+        return f"{self.observer.looks.where}: looks at a type" if self.observer.looks.where else ""
 
     def origins(self, recording: Recording) -> list[Hashable]:
         """Which tensors the recording's are: arguments by their order, what is fetched by its place, others by themselves."""
@@ -369,7 +371,7 @@ class CompiledFunction:
 
     def _keep(self, run: _Run, rebuild: Rebuild, recording: Recording, args: tuple, kwargs: dict) -> None:
         """Keep a program for a run that went well."""
-        if run.repeatable(recording) and self._keep_in_symbols(run, recording, args, kwargs):
+        if not isinstance(run.recorder, Second) and self._keep_in_symbols(run, recording, args, kwargs):
             return
         guards = self._guards(run, recording, early_names(run.recorder.numbers, rebuild.numbers))
         if not self._holds(run, guards, args, kwargs):
@@ -392,6 +394,9 @@ class CompiledFunction:
                    *((first.fetched.place(read), read.expected) for read in first.found)]
         places = self.varying.symbols(tensors)
         if not places:
+            return False
+        if run.once:
+            self.varying.tell(run.once)
             return False
         changing = self._changing or Changing()
 

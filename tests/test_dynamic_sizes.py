@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -403,3 +404,67 @@ def test_generating_with_a_cache_in_state(batch):
             torch.testing.assert_close(mine, theirs)
     report = smelt.explain(compiled)
     assert report.compiled and len(report.programs) == 5 and not report.fixed_sizes
+
+
+class _OfAType(nn.Module):
+    def forward(self, x):
+        if x.shape[0] > 100:
+            raise ValueError(f"{type(x).__name__} of many rows")
+        return x * 2 if type(self).forward is _OfAType.forward else x
+
+
+def _a_generator(x):
+    def found():
+        yield 1
+        yield type(x.shape[0])
+    return x * (2 if [*found()][1] is int else 3)
+
+
+def _a_variable(x):
+    n = None
+    return [n := x.shape[0], type(n)] and x * 2
+
+
+def _asked_under_a_condition(x):
+    n = x.shape[0]
+    return x * 3 if type(n) is int and n > 5 else x * 2
+
+
+TYPES = {
+    "a line that is not reached, and a module's": (_OfAType(), 2), "a generator": (_a_generator, 5),
+    "a variable set on the line": (_a_variable, 5), "a condition": (_asked_under_a_condition, 5),
+    "a lambda": (lambda x: x * (2 if type(x.shape[0]) is int else 3), 5),
+    "several": (lambda x: x * len({*map(type, x.shape)}), 5),
+    "a comprehension": (lambda x: x * len([type(n) for n in x.shape]), 5),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_code_that_looks_at_types(name):
+    """A size that is a symbol is no int to `type`: where the run asks that of numbers or tensors, sizes stay fixed."""
+    function, programs = TYPES[name]
+    f = smelt.compile(function)
+    for n in (3, 4, 5, 7, 8):
+        x = torch.randn(n, 2)
+        assert torch.equal(f(x), function(x))
+    report = smelt.explain(f)
+    assert len(report.programs) == programs and any("looks at a type" in r for r in report.fixed_sizes) == (programs == 5)
+
+
+def test_a_debugger_keeps_its_place():
+    seen = []
+
+    def trace(frame, event, arg):
+        seen.append(frame.f_code.co_name)
+
+    f = smelt.compile(_OfAType())
+    for n in (3, 4, 5):
+        x = torch.randn(n, 2)
+        sys.settrace(trace)
+        try:
+            y = f(x)
+        finally:
+            assert sys.gettrace() is trace
+            sys.settrace(None)
+        assert torch.equal(y, x * 2)
+    assert "forward" in seen and len(smelt.explain(f).programs) == 3

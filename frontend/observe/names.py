@@ -12,6 +12,7 @@ _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
+_LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
 _SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
 #: See `uses`.
 STORED, OTHER = "[...] =", "..."
@@ -22,6 +23,25 @@ _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DERE
 def globals_named(code: types.CodeType) -> tuple[str, ...]:
     """The globals (and builtins) that this code may read."""
     return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in _READS))
+
+
+@lru_cache(maxsize=4096)
+def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
+    """The lines of this code that name the builtin `type`: of what variables each asks type(variable); None where it does
+    anything else with it."""
+    found: dict[int, frozenset[str | None]] = {}
+    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+    stored = {(i.positions.lineno, name) for i in instructions if i.opname.startswith(("STORE", "DELETE"))
+              for name in (i.argval if isinstance(i.argval, tuple) else (i.argval,))}
+    inner = {i.argval for c in code_in(code) for i in dis.get_instructions(c) if i.opname in ("STORE_DEREF", "DELETE_DEREF")}
+    own = {*code.co_varnames, *code.co_cellvars} - inner
+    for n, i in enumerate(instructions):
+        if i.opname in _READS and i.argval == "type":
+            line, (variable, call) = i.positions.lineno, (*instructions[n + 1:n + 3], i, i)[:2]
+            plain = variable.opname in _LOCALS and variable.argval in own and (call.opname, call.arg) == ("CALL", 1)
+            asked = variable.argval if plain and (line, variable.argval) not in stored else None
+            found[line] = found.get(line, frozenset()) | {asked}
+    return found
 
 
 @lru_cache(maxsize=4096)

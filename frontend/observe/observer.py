@@ -36,6 +36,7 @@ from ..torch_internals import GLOBAL_MODULE_HOOKS
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .effects import c_effect, python_effect
 from .logs import Logs
+from .looks import Looks
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
                     globals_named, globals_written, imports_named)
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
@@ -104,6 +105,7 @@ class Observer:
         self._items = 0
         self._function = function
         self._draws, self.telling = Draws(self), Telling(self)
+        self.looks = Looks()
 
     # Before and after
 
@@ -136,6 +138,7 @@ class Observer:
 
     def __exit__(self, *_):
         sys.setprofile(None)
+        self.looks.finish()
         self._restore()
         try:
             self._compare()
@@ -613,6 +616,7 @@ class Observer:
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
         if self.telling.calls(frame):
             self.refuse(f"calls {code.co_qualname}() in order to print or log", user_line(frame.f_back))
+        self.looks.enter(frame)
         key = id(code), id(frame.f_globals)
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code

@@ -258,7 +258,7 @@ def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
             return real
         if any(t.dim() != real.rank for t in found):
             raise Unsupported(f"the rank of what {function} gives depends on the sizes")
-        return laid_out([size(n, [t.shape[d] for t in found]) for d, n in enumerate(real.shape)], real)
+        return laid_out(tuple(size(n, [t.shape[d] for t in found]) for d, n in enumerate(real.shape)), real)
 
     def size(real: int, found: Sequence[int]) -> Dim:
         if all(n == real for n in found):

@@ -68,5 +68,10 @@ class Varying:
         Of several equal sizes one may have to be fixed, and another not: this shows once they differ."""
         alone = Counter(places.values())
         self._fixed.update((tensors[k][0], d) for (k, d), root in places.items() if (k, d) not in kept and alone[root] == 1)
-        if reason and reason not in self.reasons:
+        if reason:
+            self.tell(reason)
+
+    def tell(self, reason: str) -> None:
+        """Sizes that change stay numbers for a reason."""
+        if reason not in self.reasons:
             self.reasons.append(reason)
