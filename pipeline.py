@@ -20,7 +20,7 @@ from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, f
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
-from .frontend.recording import Fresh, OutputView, Recording
+from .frontend.recording import Fresh, Recording
 from .frontend.run.backward import Derivative
 from .frontend.run.bridge import Executable
 from .frontend.torch_internals import empty_strided_cpu, storage_uses
@@ -139,8 +139,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     verify(recording.graph, "recording")
     graph = c.apply("simplified", recording.graph, (derive, *CLEAN))
-    of = tuple(dict.fromkeys(r.output for r in recording.results if isinstance(r, (Fresh, OutputView))
-                             and r.requires_grad and r.output not in recording.spent))
+    of = tuple(dict.fromkeys(r.output for r in recording.results if recording.flows(r)))
     wrt = recording.differentiated
     derivative = None
     if of and wrt:

@@ -421,7 +421,8 @@ class CompiledFunction:
                 if again:
                     without_symbols(result, sizes, arguments)
         try:
-            kept = without_fixed(places, attempt)
+            with run.recorder.flags_before():
+                kept = without_fixed(places, attempt)
         except (Unsupported, BuildError) as why:
             self.varying.fix(tensors, places, reason=str(why).partition("\n")[0])
             return False
@@ -453,7 +454,9 @@ class CompiledFunction:
     def _keep_eager(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> None:
         """Let the calls that fit a run's guards be eager."""
         guards = self._guards(run)
-        if guards.check(args, kwargs) is not None:
+        with run.recorder.flags_before():
+            holds = guards.check(args, kwargs) is not None
+        if holds:
             self._keep_program(run, guards, None, None, reason)
         else:
             self._vain += 1
@@ -510,8 +513,10 @@ class CompiledFunction:
         read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node)),
                 *(str(n) for form in sized for n in form.shape if isinstance(n, Expr))}
         host = host_of(run.recorder.numbers, names, read, recording, returned)
-        return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
-                      observer.read_flags, self._watch, fetched.at, host, grads, forms)
+        read_flags = observer.read_flags or bool(run.recorder.flags)
+        with run.recorder.flags_before():
+            return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
+                          read_flags, self._watch, fetched.at, host, grads, forms)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

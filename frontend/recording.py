@@ -49,9 +49,10 @@ class InputView:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A result that is graph output `output`, alone in its memory."""
+    """A result that is graph output `output`, alone in its memory. `leaf`: it is one that the run let require grad."""
     output: int
     requires_grad: bool
+    leaf: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,19 @@ class WriteBack:
 
 @dataclass(frozen=True)
 class GradWrite:
-    """After the write-backs, let `.grad` of input `input` be this result, or None."""
-    input: int
+    """After the write-backs, let `.grad` of input `input`, or of this leaf among the results, be this result, or None."""
+    input: int | None
     result: Result | None
+    leaf: Fresh | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Whether input `input` requires grad, which the run set: `before` the run, `within` it at any time, and `after` it."""
+    input: int
+    before: bool
+    within: bool
+    after: bool
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,8 @@ class Recording:
     `results` has one entry per tensor returned, the very same entry where one tensor is returned twice. `graph` is the
     unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors;
     `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
-    and a backward pass from which raises, with the error. `differentiated` are the inputs that require
+    and a backward pass from which raises, with the error. `loose` are others, whose gradient flows to leaves that the run made and kept
+    to itself, with whether a second backward pass raises. `flags` are those that the run set. `differentiated` are the inputs that require
     grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come
     out as they did in it. `inference` is the mode that the results are made under, where it is not the caller's; `enabled`
     says that gradients are on for them, though they are off where the function is called."""
@@ -123,12 +135,24 @@ class Recording:
     readings: tuple[Reading, ...] = ()
     inference: bool | None = None
     enabled: bool = False
+    loose: Mapping[int, bool] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
 
     @property
     def landing(self) -> dict[int, int]:
         """The outputs that are for a write-back alone, with the inputs that they are written to."""
         others = {r.output for r in self.entries.values() if isinstance(r, (Fresh, OutputView))}
         return {w.output: w.input for w in self.writebacks if w.output not in others}
+
+    @property
+    def raised(self) -> list[int]:
+        """The inputs that require grad within the run and not before it."""
+        return [f.input for f in self.flags if f.within and not f.before]
+
+    def flows(self, result: Result) -> bool:
+        """Whether gradients flow from a result to inputs."""
+        made = isinstance(result, (Fresh, OutputView)) and result.requires_grad
+        return made and result.output not in self.spent and result.output not in self.loose
 
     @cached_property
     def symbolic(self) -> bool:

@@ -211,13 +211,47 @@ def test_what_the_leaf_is_written_over_by_is_not_mistaken():
             close(compiled(net, X), f(net, X))
 
 
-@pytest.mark.parametrize("returned", ["leaf", "result"])
-def test_a_leaf_that_others_see_is_eager(returned):
+@pytest.mark.parametrize("returned", ["leaf", "result", "both"])
+def test_a_leaf_that_others_see(returned):
     def f(x):
         other = (x * 2).detach().requires_grad_()
-        return other if returned == "leaf" else other * 3
+        return {"leaf": other, "result": other * 3, "both": [other, other * 3]}[returned]
     compiled = smelt.compile(f)
-    with pytest.warns(SmeltWarning, match="a tensor that the run made"):
-        compiled(X)
     for _ in range(3):
-        close(compiled(X), f(X))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SmeltWarning)
+            close(compiled(X), f(X))
+    reasons = smelt.explain(compiled).fallbacks
+    assert not reasons if returned != "both" else "a tensor that the run made" in reasons[0]
+
+
+def test_a_step_with_the_gradient_of_an_argument():
+    """As in PyTorch's tutorial on adversarial examples."""
+    def step(net, x):
+        x.requires_grad = True
+        loss = net(x).square().sum()
+        net.zero_grad()
+        loss.backward()
+        return torch.clamp(x + 0.1 * x.grad.data.sign(), 0, 1)
+    compiled, net = smelt.compile(step, fullgraph=True, verify="raise"), network()
+    for k in range(3):
+        given, theirs = (X + k / 4).clone(), (X + k / 4).clone()
+        close(compiled(net, given), step(net, theirs))
+        assert given.requires_grad
+        close(given.grad, theirs.grad)
+
+
+def test_flags_are_as_they_were_where_a_program_raises():
+    seen = []
+
+    def f(x, places):
+        seen.append(x.requires_grad)
+        return x.requires_grad_()[places].sum()
+    compiled = smelt.compile(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        for _ in range(3):
+            compiled(torch.ones(4), torch.tensor([1, 3]))
+        with pytest.raises(IndexError):
+            compiled(torch.ones(4), torch.tensor([1, 7]))
+    assert not any(seen)

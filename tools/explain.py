@@ -327,7 +327,7 @@ def _output_labels(executable: Executable, part: str) -> list[str]:
         return [f"gradient of {recorded.inputs[k].name}" for k in executable.derivative.wrt]
     outputs = executable.compilation.graphs[part].outputs
     labels = {w.output: f"written to {recorded.inputs[w.input].name}" for w in recording.writebacks}
-    labels |= {w.result.output: f"{recorded.inputs[w.input].name}.grad" for w in recording.grads.writes
+    labels |= {w.result.output: f"{'leaf' if w.leaf else recorded.inputs[w.input].name}.grad" for w in recording.grads.writes
                if isinstance(w.result, (Fresh, OutputView))}
     labels |= {r.output: f"result {n}" for n, r in enumerate(recording.results) if isinstance(r, (Fresh, OutputView))}
     results = [labels.get(n, f"result {n}") for n in range(len(recorded.outputs))]

@@ -13,9 +13,9 @@ import torch
 from ...compiler.builder import Builder, same_type
 from ...compiler.ir import TensorType, TupleType, Value
 from ...errors import Unsupported
-from ..recording import Grads, GradWrite, Result, ViewStep
+from ..recording import Fresh, Grads, GradWrite, Result, ViewStep
 from ..torch_internals import TENSOR_HOOKS, version_of
-from .functional import Alias, Base, Memory, Step, address
+from .functional import Alias, Memory, Step, address
 from .gradients import Reach, Sources, node_of
 from .overloads import type_of
 
@@ -178,9 +178,10 @@ class Differentiating:
                 self._learn_reach(results[k], value)
 
     def _learn_reach(self, gradient: torch.Tensor, value: Value) -> None:
-        """What a gradient's own gradient flows to: not to all that its root was computed from, such as a last bias."""
+        """What a gradient's own gradient, if it has one, flows to: not to all that its root was computed from, such as a last
+        bias."""
         reached = self._sources.reached(gradient) if gradient.requires_grad else 0
-        if not reached & ~self._reach.of(value):
+        if reached and not reached & ~self._reach.of(value):
             self._reach.add_leaf(value, reached)
 
     @staticmethod
@@ -228,21 +229,20 @@ class Differentiating:
 
     # The end
 
-    def left(self, results: Sequence[torch.Tensor]) -> list[tuple[int, torch.Tensor | None]]:
-        """(input, its `.grad` now) where the run left another than it found. All inputs that this takes are made."""
+    def left(self, results: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """(leaf, its `.grad` now) where the run left another than it found. All inputs that this takes are made."""
         left = []
         for slot in list(self.slots.values()):
             if slot.leaf.is_leaf and slot.leaf.grad is not slot.now:
                 raise Unsupported("the .grad of a tensor was changed by something that is not an op of this thread")
             if not (slot.looked or slot.changed):
                 continue
-            base = self._owner(slot.leaf, results)
-            if base is None:
+            if not self._shown(slot.leaf, results):
                 continue
             if slot.looked and slot.before is not None:
                 self._alias(slot.before)
             if slot.changed:
-                left.append((base.input, slot.now))
+                left.append((slot.leaf, slot.now))
         return left
 
     def fetch(self) -> None:
@@ -251,24 +251,22 @@ class Differentiating:
             if slot.looked and slot.before is not None and any(slot.leaf is t for t in self._tensors):
                 self._alias(slot.before)
 
-    def _owner(self, leaf: torch.Tensor, results: Sequence[torch.Tensor]) -> Base | None:
-        """The memory of an input whose `.grad` was touched; None for a tensor that the run made and kept to itself."""
+    def _shown(self, leaf: torch.Tensor, results: Sequence[torch.Tensor]) -> bool:
+        """Whether others than the run see what it leaves in the `.grad` of a tensor: one that it did not make, or gives back."""
         known = self._memory.find(leaf)
         alias = self._alias(leaf) if known is None else known
-        if alias.made and not any(leaf is r for r in results):
-            return None
-        if alias.made or any(leaf is s.before for s in self.slots.values()):
+        if any(leaf is s.before for s in self.slots.values()):
             raise Unsupported("touches the .grad of a tensor that is neither an argument nor a parameter")
-        return alias.base
+        return not alias.made or any(leaf is r for r in results)
 
-    def recorded(self, writes: Sequence[tuple[int, Result | None]]) -> Grads:
+    def recorded(self, writes: Sequence[tuple[torch.Tensor, Result | None, Fresh | None]]) -> Grads:
         """For the recording, once all its inputs are known. Of the beginning of a run, some may be none."""
         inputs = {id(t): k for k, t in enumerate(self._tensors)}
         looked = [(inputs[id(s.leaf)], s.before) for s in self.slots.values() if s.looked and id(s.leaf) in inputs]
         return Grads(fetched=tuple((inputs[id(grad)], leaf) for leaf, grad in looked if id(grad) in inputs),
                      absent=tuple(leaf for leaf, grad in looked if grad is None),
                      unhooked=tuple(inputs[i] for i in self.unhooked if i in inputs),
-                     writes=tuple(GradWrite(k, entry) for k, entry in writes))
+                     writes=tuple(GradWrite(inputs.get(id(leaf)), result, shown) for leaf, result, shown in writes))
 
     def spent(self, tensor: torch.Tensor) -> str:
         """What a backward pass from a result would raise: one has been through its graph, or what that keeps was written to

@@ -187,6 +187,24 @@ class Memory:
         if not alias.steps:
             alias.base.value = leaf
 
+    def require(self, alias: Alias, bits: int) -> None:
+        """Let an input require grad: gradients end at it, and what was computed of it before has none."""
+        base, leaf = alias.base, self._b.inputs[alias.base.input]
+        bases = {a.base for _, a in self._known.values()}
+        before = {b: self._reach.of(b.value) for b in bases}
+        self._reach.change_input(leaf, bits)
+        value = base.value
+        while value.op.name == "straight_through":
+            value = value.inputs[1]
+        if value is not leaf:
+            raise Unsupported("lets a tensor require grad that it wrote to before")
+        for b in bases:
+            if b is base or self._reach.of(b.value) != before[b]:
+                for family in b.families:
+                    family.torn = True
+        alias.value, alias.version, alias.family = base.value, base.version, Family(torn=False)
+        base.families.append(alias.family)
+
     def _detached(self, value: Value) -> Value:
         detached = self._b.detach(value)
         detached.type = value.type

@@ -21,18 +21,24 @@ class Reach:
     def __init__(self, b: Builder | Graph):
         self._b, self._done = b, 0
         self._bits: dict[Value, int] = {}
+        self._told: dict[Value, int] = {}
 
     def add_input(self, value: Value, bits: int) -> None:
-        self._bits[value] = bits
+        self._told[value] = self._bits[value] = bits
+
+    def change_input(self, value: Value, bits: int) -> None:
+        """Gradients end at an input from which values were computed."""
+        self._told[value] = bits
+        self._bits, self._done = dict(self._told), 0
 
     def add_leaf(self, value: Value, bits: int) -> None:
         """A value of the graph that gradients end at, whatever it was computed from."""
         self.of(value)
-        self._bits[value] = bits
+        self._told[value] = self._bits[value] = bits
 
     def of(self, value: Value) -> int:
         for v in self._b.values[self._done:]:
-            self._bits[v] = self._new(v)
+            self._bits[v] = self._told[v] if v in self._told else self._new(v)
         self._done = len(self._b.values)
         return self._bits[value]
 
@@ -122,6 +128,10 @@ class Sources:
         else:
             self._edges[node, tensor.output_nr] = bit
         return bit
+
+    def bit(self, leaf: torch.Tensor) -> int:
+        """The bit of a leaf, 0 if it is none of these."""
+        return self._leaves.get(id(leaf), 0)
 
     def made_among(self, bits: int) -> list[torch.Tensor]:
         """The leaves that the run made, of these."""

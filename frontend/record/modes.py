@@ -34,16 +34,14 @@ _REFUSED: dict[Callable, str] = {
     _T._version.__get__: "reads the version of a tensor",
     _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
 }
-_CHANGES_FLAG = "changes whether a tensor requires grad that the run did not make"
 #: The same, where the recorder and the arguments are such that they do what the reason says.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
-    _T.requires_grad_: (lambda r, t, requires_grad=True: t.requires_grad is not requires_grad and not r.made(t), _CHANGES_FLAG),
-    _T.requires_grad.__set__: (lambda r, t, *_: not r.made(t), _CHANGES_FLAG),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},
     _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad and not of_checkpoint(), "reads autograd's graph (.grad_fn)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
+_FLAG = (_T.requires_grad_, _T.requires_grad.__set__)
 #: Calls that read one element as True or False.
 TRUTHS = (_T.__bool__, torch.is_nonzero)
 #: Calls that look at the whole numbers in their second argument without an op, and its name; of recurrent nets the batch sizes,
@@ -128,6 +126,8 @@ class Api(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _GRAD:
             return recorder.touch_grad(function, *args)
+        if function in _FLAG:
+            return recorder.set_flag(function, *args, **kwargs)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))

@@ -12,6 +12,7 @@ class Outputs:
     def __init__(self, b: Builder):
         self.values: list[Value] = []
         self.spent: dict[int, str] = {}
+        self.loose: dict[int, bool] = {}
         self._b = b
         self._bases: dict[Base, int] = {}
 

@@ -6,8 +6,9 @@ never the run.
 """
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -18,7 +19,7 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
-from ..recording import Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
+from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import current_backward, forward_ad, modes_unnoticed, version_of
 from .beside import Beside
@@ -61,6 +62,7 @@ class Recorder:
     ends        for each result, what a backward pass from it raises
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
+    flags       the inputs whose requires_grad the run set, with what it is now
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
@@ -73,6 +75,7 @@ class Recorder:
                  stand_ins: Callable[[], bool] = lambda: True, aside: Callable[[], Any] = lambda: None,
                  open: Callable[[], bool] = lambda: True):
         self.unsupported: Unsupported | None = None
+        self.flags: dict[int, bool] = {}
         self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
         self._b = NumberBuilder(self.numbers, lambda v: self._reach.add_input(v, 0))
@@ -485,6 +488,44 @@ class Recorder:
             slot.now, slot.put = tensor.grad, True
         return result
 
+    def set_flag(self, setter: Callable, tensor: torch.Tensor, *value, **named) -> Any:
+        """`requires_grad` is set."""
+        alias = self.guarded(self._flagged, tensor)
+        result = setter(tensor, *value, **named)
+        if alias is not None:
+            self.guarded(self._add_flag, tensor, alias)
+        return result
+
+    def _flagged(self, tensor: torch.Tensor) -> Alias | None:
+        """The alias of a tensor that the run did not make and whose `requires_grad` it is about to set."""
+        if self.apart:
+            raise Unsupported(f"sets requires_grad in {self.apart}", here().place)
+        self._b.origin = here()
+        alias = self._alias(tensor)
+        return None if alias.made else alias
+
+    def _add_flag(self, tensor: torch.Tensor, alias: Alias) -> None:
+        k, flag = alias.base.input, tensor.requires_grad
+        before = self.flags.get(k, self._before[k][0])
+        self.flags[k] = flag
+        if flag and not before:
+            self._memory.require(alias, self._sources.bit(tensor) or self._sources.add(tensor))
+
+    def required(self, k: int) -> bool:
+        """Whether an input required grad before the run."""
+        return self._before[k][0]
+
+    @contextmanager
+    def flags_before(self) -> Iterator[None]:
+        """Inside, the inputs require grad as they did before the run."""
+        for k in self.flags:
+            self._tensors[k].requires_grad_(self.required(k))
+        try:
+            yield
+        finally:
+            for k, flag in self.flags.items():
+                self._tensors[k].requires_grad_(flag)
+
     @property
     def passes(self) -> list:
         """What the run's backward passes gave; see Differentiating."""
@@ -507,8 +548,9 @@ class Recorder:
 
     @property
     def wrote(self) -> bool:
-        """Whether the run wrote to tensors from outside, or to their `.grad`."""
-        return any(base.version for base in self._memory.inputs) or self._grads.changed
+        """Whether the run wrote to tensors from outside, to their `.grad` or their `requires_grad`."""
+        flagged = any(flag != self.required(k) for k, flag in self.flags.items())
+        return any(base.version for base in self._memory.inputs) or self._grads.changed or flagged
 
     # The end
 
@@ -539,12 +581,13 @@ class Recorder:
         met = zip(self._memory.inputs, self._tensors, self._before)
         writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
                            for base, tensor, (_, _, version) in met if base.version)
-        grads = self._grads.recorded([(k, entries.get(id(grad))) for k, grad in left])
+        grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
-                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled)
+                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled,
+                         outputs.loose, self._flags())
 
     def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
         """The inference mode that the results were made under, where the run entered or left it for that."""
@@ -568,8 +611,21 @@ class Recorder:
         while readings and readings[-1].gives:
             readings = readings[:-1]
         graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
+        self._flags()
         return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()),
-                         elements=dict(self._elements.inputs), readings=tuple(readings))
+                         elements=dict(self._elements.inputs), differentiated=self._differentiated(()), readings=tuple(readings))
+
+    def _flags(self) -> tuple[Flag, ...]:
+        """What the run did to `requires_grad` of its inputs."""
+        found = (Flag(k, self.required(k), self._requires(k), flag) for k, flag in self.flags.items())
+        flags = tuple(f for f in found if f.before != f.within or f.before != f.after)
+        if self._readings.all and any(f.within and not f.before for f in flags):
+            raise Unsupported("lets an input require grad, and branches on data")
+        return flags
+
+    def _requires(self, k: int) -> bool:
+        """Whether an input requires grad at any time of the run."""
+        return self.required(k) or self._sources.bit(self._tensors[k]) != 0
 
     def _graph(self, values: Sequence[Value], outputs: Sequence[Value]) -> tuple[Graph, tuple[torch.Tensor, ...], tuple]:
         """The graph, its input tensors, and the numbers that the last of these stand for."""
@@ -580,14 +636,15 @@ class Recorder:
 
     def _differentiated(self, results: Iterable[Result]) -> tuple[int, ...]:
         """The inputs that require grad."""
-        found = tuple(k for k, t in enumerate(self._tensors) if t.requires_grad)
+        found = tuple(k for k in range(len(self._tensors)) if self._requires(k))
         computed = any(r.requires_grad for r in results if isinstance(r, (Fresh, OutputView)))
         if found and computed and any(t.is_inference() for t in self._tensors):
             raise Unsupported("computes a gradient with a tensor that was made under inference mode")
         return found
 
     def _check_inputs(self) -> None:
-        for base, tensor, (flag, node, version) in zip(self._memory.inputs, self._tensors, self._before):
+        for k, (base, tensor, (flag, node, version)) in enumerate(zip(self._memory.inputs, self._tensors, self._before)):
+            flag = self.flags.get(k, flag)
             flag_now, node_now, version_now = _state(tensor)
             if flag_now != flag or node_now is not node:
                 raise Unsupported("an input came to require grad, or ceased to")
@@ -603,14 +660,21 @@ class Recorder:
             return InputView(base.input, steps) if steps else Given(base.input)
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
-        spent = self._spent(tensor) if tensor.requires_grad else ""
-        if tensor.requires_grad and not spent:
-            self._check_reached(tensor, value, left)
-        if all(t is tensor for t in siblings) and dense(alias.type.shape, alias.type.strides):
-            return Fresh(outputs.add_owned(value, alias.type, spent), tensor.requires_grad)
-        if not any(t.requires_grad for t in siblings):
-            self._memory.detach(base)
-        return OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
+        alone, leaf = all(t is tensor for t in siblings), tensor.requires_grad and tensor.is_leaf
+        differentiable = tensor.requires_grad and not leaf
+        spent = self._spent(tensor) if differentiable else ""
+        loose = differentiable and not spent and not self._reaches_inputs(tensor, value, left)
+        if alone and dense(alias.type.shape, alias.type.strides):
+            result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
+        elif leaf:
+            raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
+        else:
+            if not any(t.requires_grad for t in siblings):
+                self._memory.detach(base)
+            result = OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
+        if loose:
+            outputs.loose[result.output] = bool(self._sources.saved(tensor))
+        return result
 
     def _spent(self, result: torch.Tensor) -> str:
         """What a backward pass from a result raises."""
@@ -622,18 +686,19 @@ class Recorder:
         if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
             raise Unsupported("returns an as_strided view of an input")
         again = replay(self._tensors[alias.base.input], [s.view for s in alias.steps])
-        if again.requires_grad != tensor.requires_grad or custom_function(tensor):
+        if (again.requires_grad, again.is_leaf) != (tensor.requires_grad, tensor.is_leaf) or custom_function(tensor):
             raise Unsupported("returns a view of an input with a gradient of its own")
 
-    def _check_reached(self, tensor: torch.Tensor, value: Value, left: Sequence[torch.Tensor]) -> None:
-        """Refuse a gradient that a program's would differ from. `left`: all that the run leaves; a leaf that it made and kept
-        to itself, beside inputs, gets a gradient that nobody sees."""
+    def _reaches_inputs(self, tensor: torch.Tensor, value: Value, left: Sequence[torch.Tensor]) -> bool:
+        """Whether the gradient of a result flows to inputs; refuse one that a program's would differ from. `left`: all that
+        the run leaves; a leaf that it made and kept to itself gets a gradient that nobody sees."""
         reached = self._reach.of(value)
         made = self._sources.made_among(reached)
-        if made and (len(made) == reached.bit_count() or any(leaf is t for leaf in made for t in left)):
+        if any(leaf is t for leaf in made for t in left):
             raise Unsupported("gives a result whose gradient flows to a tensor that the run made (requires_grad_)")
         if self._sources.reached(tensor) != reached:
             raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
+        return len(made) < reached.bit_count()
 
 
 def _sized(call: Call) -> bool:

@@ -48,6 +48,11 @@ class First:
         """The reads that find tensors which are other ones on every call."""
         return [read for read in self.fetched.at.values() if isinstance(read.expected, torch.Tensor)]
 
+    def required(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor required grad before the run."""
+        found = (self.recorder.required(k) for k, t in enumerate(self.recording.tensors) if t is tensor)
+        return next(found, tensor.requires_grad)
+
     def written(self, tensor: torch.Tensor) -> bool:
         return any(self.recording.tensors[k] is tensor for k in self.recording.written)
 
@@ -95,7 +100,7 @@ class SizedArguments(Arguments):
         form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape))
         with torch.no_grad():
             inner = tensor.detach().clone() if written else tensor.detach()
-        made = Sized(inner, form, self.sizes, tensor.requires_grad)
+        made = Sized(inner, form, self.sizes, self.first.required(tensor))
         self._standing[id(tensor)] = tensor, made
         return made
 

@@ -206,17 +206,22 @@ class _Node(PlainFunction):
         return tuple(out)
 
 
-class _Spent(PlainFunction):
-    """The end of a graph that no backward pass can go through."""
+class _End(PlainFunction):
+    """The end of a graph: a backward pass raises the error, or goes no further where there is none; a second one raises if
+    one can go through `once`."""
 
     @staticmethod
-    def forward(ctx, output, flag, error):
-        ctx.error = error
-        return output.view_as(output)
+    def forward(ctx, flag, output, error, once):
+        ctx.error, ctx.once = error, once
+        return output[0]
 
     @staticmethod
     def backward(ctx, *grads):
-        raise RuntimeError(ctx.error)
+        if ctx.error:
+            raise RuntimeError(ctx.error)
+        if ctx.once:
+            ctx.saved_tensors  # raises where a pass has freed them
+        return None, None, None, None
 
 
 _FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
@@ -232,10 +237,10 @@ def gradients_between(operands: Tensors, roots: int, again: bool, strides: Seque
     return found
 
 
-def as_spent(output: torch.Tensor, error: str) -> torch.Tensor:
-    """The same tensor, requiring grad, from which a backward pass raises this error."""
+def as_end(output: torch.Tensor, error: str, once: bool = False) -> torch.Tensor:
+    """The same memory, requiring grad, but with a gradient that flows nowhere; see _End."""
     with torch.enable_grad():
-        return _Spent.apply(output.detach(), _FLAG, error)
+        return _End.apply(_FLAG, (output.detach(),), error, once)
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:

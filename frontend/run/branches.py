@@ -24,7 +24,7 @@ from ..guard.host import early_names, late_lines, maker
 from ..observe.draws import Generator
 from ..readings import HOW, Reading
 from ..record.gradients import flows
-from ..recording import Fresh, OutputView, Recording
+from ..recording import Fresh, Recording
 from ..symbolic.symbols import Numbers
 from .backward import gradients_between
 from .bridge import Executable, assemble
@@ -305,8 +305,7 @@ class Branches:
         passes = [graph.values[r.position] for r in recording.readings if r.gives]
         apart = {*passes, *(v for r in recording.readings for v in r.gives)}
         pieces = cut(graph, [r.position for r in recording.readings], wanted, apart)
-        results = [k.output for k in (*recording.results, *(w.result for w in recording.grads.writes))
-                   if isinstance(k, (Fresh, OutputView)) and k.requires_grad and k.output not in recording.spent]
+        results = [k.output for k in (*recording.results, *(w.result for w in recording.grads.writes)) if recording.flows(k)]
         live = flows(graph, {graph.inputs[k] for k in recording.differentiated}, [graph.outputs[k] for k in results])
         live |= {pieces.outputs[k] for k in results if graph.outputs[k] in live}
         for v in passes:
@@ -414,7 +413,7 @@ def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) 
     sized = {v for r in readings if r.how == "sizes" for v in r.values}
     untyped = {*sized, *(i for v in sized for i in v.operands if v.op.name == "item")}
     keys = [value_key(v, slots.__getitem__, v not in untyped) for v in recording.graph.values]
-    inputs = [(i.type, t.requires_grad, o) for i, t, o in zip(recording.graph.inputs, recording.tensors, origins)]
+    inputs = [(i.type, k in recording.differentiated, o) for k, (i, o) in enumerate(zip(recording.graph.inputs, origins))]
     nodes, start, line = [], 0, 0
     for r in readings:
         key = tuple(inputs[:r.inputs]), tuple(keys[start:r.position])

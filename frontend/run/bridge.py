@@ -14,7 +14,7 @@ from ...compiler.evaluate import evaluate, symbol_values
 from ...compiler.instantiate import with_sizes
 from ...errors import SmeltWarning, WrongResult
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from .backward import Derivative, Differentiable, as_spent, generator_at, outside_autocast
+from .backward import Derivative, Differentiable, as_end, generator_at, outside_autocast
 
 Tensors = Sequence[torch.Tensor]
 
@@ -45,8 +45,10 @@ class Executable:
             self._run = torch.enable_grad()(self._run)
         if recording.random:
             self._run = _restoring(self._run)
-        more = recording.writebacks or recording.grads.writes or recording.spent
-        self._plain = not more and all(isinstance(r, Fresh) for r in recording.results)
+        if recording.raised and derivative is not None:
+            self._run = _requiring(self._run, recording.raised)
+        more = recording.writebacks or recording.grads.writes or recording.spent or recording.loose or recording.flags
+        self._plain = not more and all(isinstance(r, Fresh) and not r.leaf for r in recording.results)
         self._written = frozenset(recording.landing.values()) if derivative is None else ()
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
@@ -120,12 +122,15 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     landed = [tensors[w.input] for w in recording.writebacks if outputs[w.output] is tensors[w.input] for _ in range(w.counted)]
     if landed:
         torch.autograd.graph.increment_version(landed)
-    if recording.spent:
-        outputs = [as_spent(o, recording.spent[k]) if k in recording.spent else o for k, o in enumerate(outputs)]
+    for f in recording.flags:
+        tensors[f.input].requires_grad_(f.after)
+    if recording.spent or recording.loose:
+        ends = {**{k: (error,) for k, error in recording.spent.items()}, **{k: ("", once) for k, once in recording.loose.items()}}
+        outputs = [as_end(o, *ends[k]) if k in ends else o for k, o in enumerate(outputs)]
     sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
     made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
     for w in recording.grads.writes:
-        tensors[w.input].grad = made[id(w.result)]
+        (tensors[w.input] if w.leaf is None else made[id(w.leaf)]).grad = made[id(w.result)]
     return [made[id(r)] for r in recording.results]
 
 
@@ -135,7 +140,7 @@ def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping
     if isinstance(r, Given):
         return tensors[r.input]
     if isinstance(r, Fresh):
-        return outputs[r.output]
+        return outputs[r.output].requires_grad_() if r.leaf else outputs[r.output]
     steps = r.steps
     if sizes:
         steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
@@ -163,6 +168,20 @@ def _restoring(function: Callable) -> Callable:
             return function(*inputs)
         except Exception:
             torch.set_rng_state(state)
+            raise
+    return run
+
+
+def _requiring(function: Callable, inputs: Sequence[int]) -> Callable:
+    """One for which these inputs require grad: from then on, unless it raises."""
+    def run(*tensors):
+        for k in inputs:
+            tensors[k].requires_grad_()
+        try:
+            return function(*tensors)
+        except Exception:
+            for k in inputs:
+                tensors[k].requires_grad_(False)
             raise
     return run
 

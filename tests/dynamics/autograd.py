@@ -627,3 +627,197 @@ def sparse_gradients(compile):
         rows(places).sum().backward()
         return rows.weight.grad.to_dense()
     yield from calls(f, torch.tensor([1, 3, 1]))
+
+
+def network():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def flagged(f):
+    """Register a program: f of a network and of a tensor whose flag it sets, then a backward pass of what it gives."""
+    def body(compile):
+        net, compiled = network(), compile(f)
+        for k in range(4):
+            x = tensor(2, 3) + k
+            results = compiled(net, x)
+            yield results, x, list(net.parameters())
+            for result in results if isinstance(results, tuple) else (results,):
+                if result.requires_grad and not result.is_leaf:
+                    result.sum().backward(retain_graph=True)
+            yield x.grad, [p.grad for p in net.parameters()], outcome(lambda: net(x).sum().backward())
+    body.__name__ = f.__name__
+    program(body, exact=False)
+    return f
+
+
+@flagged
+def an_argument_comes_to_require_grad(net, x):
+    x.requires_grad = True
+    loss = net(x).square().sum()
+    net.zero_grad()
+    loss.backward()
+    return torch.clamp(x + 0.1 * x.grad.data.sign(), 0, 1)
+
+
+@flagged
+def a_gradient_of_an_argument_is_differentiated(net, x):
+    g, = torch.autograd.grad(net(x.requires_grad_()).square().sum(), x, create_graph=True)
+    return g[:, :2]
+
+
+@flagged
+def an_argument_requires_grad_for_a_while(net, x):
+    x.requires_grad_()
+    g, = torch.autograd.grad(net(x).square().sum(), x)
+    x.requires_grad_(False)
+    return net(x) + g.sum()
+
+
+@flagged
+def an_argument_is_used_before_it_requires_grad(net, x):
+    y, first = x * 2, x.detach()[0]
+    x.requires_grad_()
+    return (net(x) * y[:, :2]).sum() + first.sum()
+
+
+@flagged
+def what_used_an_argument_flows_past_it(net, x):
+    y = net(x)
+    x.requires_grad_()
+    return (y[:, :1] * x).sum()
+
+
+@flagged
+def views_from_before_an_argument_requires_grad(net, x):
+    first = x[0]
+    x.requires_grad_()
+    return first, x[1]
+
+
+@flagged
+def an_argument_that_requires_grad_is_written_to(net, x):
+    x.requires_grad_()
+    for _ in range(2):
+        net(x).square().sum().backward()
+        with torch.no_grad():
+            x -= 0.1 * x.grad
+        x.grad.zero_()
+    return x
+
+
+@flagged
+def an_argument_is_written_to_and_requires_grad(net, x):
+    x.mul_(2).requires_grad_()
+    return net(x).sum()
+
+
+@flagged
+def an_argument_is_written_to_while_it_requires_none(net, x):
+    x.requires_grad_().requires_grad_(False)
+    x.mul_(2)
+    return net(x.requires_grad_()).sum()
+
+
+@flagged
+def an_argument_requires_grad_and_data_is_read(net, x):
+    loss = net(x.requires_grad_()).sum()
+    return loss if loss > 0 else loss * 2
+
+
+@program(exact=False)
+def gradients_without_a_gradient_are_constants(compile):
+    net = network()
+
+    @compile
+    def f(x):
+        g, = torch.autograd.grad(net(x).square().sum(), x)
+        return net(x.detach()) + g.sum()
+    for k in range(4):
+        yield backward(f(leaf(2, 3))), [p.grad for p in net.parameters()]
+
+
+@flagged
+def parameters_are_frozen_for_a_while(net, x):
+    for p in net.parameters():
+        p.requires_grad_(False)
+    leaf = x.clone().requires_grad_()
+    net(leaf).square().sum().backward()
+    for p in net.parameters():
+        p.requires_grad_(True)
+    return (net(x) * leaf.grad[:, :2]).sum()
+
+
+@flagged
+def parameters_are_frozen(net, x):
+    before = net(x).sum()
+    net[0].requires_grad_(False)
+    return before, net(x * 2).square().sum()
+
+
+@program(exact=False)
+def flags_of_parameters_change_between_calls(compile):
+    net = network()
+
+    @compile
+    def f(x):
+        with torch.no_grad():
+            net[0].requires_grad_()
+        return net(x).sum()
+    for grad in (True, False, True, False, True):
+        net.requires_grad_(grad)
+        yield f(tensor(2, 3)), list(net.parameters())
+        with torch.no_grad():
+            net.requires_grad_(grad)
+            yield f(tensor(2, 3)), list(net.parameters())
+
+
+@program(exact=False)
+def arguments_of_many_sizes_come_to_require_grad(compile):
+    net = network()
+
+    @compile
+    def f(x):
+        net(x.requires_grad_()).square().sum().backward()
+        return x * x.grad
+    for n in (2, 3, 4, 5, 6):
+        x = tensor(n, 3)
+        yield backward(f(x)), x, list(net.parameters())
+
+
+@flagged
+def a_leaf_made_is_returned(net, x):
+    leaf = x.clone().requires_grad_()
+    net(leaf).square().sum().backward()
+    return leaf, leaf.grad.sign()
+
+
+@flagged
+def a_leaf_made_is_returned_with_a_result(net, x):
+    leaf = x.clone().requires_grad_()
+    return leaf, (leaf * 2).sum()
+
+
+@flagged
+def a_leaf_made_is_returned_twice(net, x):
+    leaf = x.clone().requires_grad_()
+    return leaf, leaf.detach()
+
+
+@flagged
+def gradients_of_results_end_inside(net, x):
+    leaf = x.clone().requires_grad_()
+    g, = torch.autograd.grad(net(leaf).sum(), leaf)
+    return leaf + g, (leaf * 2)[0], net(x).sum()
+
+
+@program
+def passes_through_results_whose_gradients_end_inside(compile):
+    @compile
+    def f(x):
+        leaf = x.clone().requires_grad_()
+        return (leaf * leaf).sum(), leaf + 1
+    for _ in range(3):
+        kept, free = f(tensor(3))
+        yield [outcome(lambda: t.sum().backward()) for t in (kept, kept, free, free)]
+        free.mul_(2)
+        yield free
