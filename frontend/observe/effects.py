@@ -10,7 +10,8 @@ from .places import on_behalf_of_user
 _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal",
               "_warnings", "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
 _C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
-    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect")}
+    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect"),
+                                                                  ("numpy", "fromfile")}
 _PURE = {("posix", "fspath"), ("nt", "fspath")}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",

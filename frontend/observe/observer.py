@@ -46,6 +46,9 @@ from .telling import Telling
 #: A run may read containers of this many items in all; what holds more can't be guarded in reasonable time.
 ITEM_LIMIT = 20_000
 
+#: Elements of the largest array of NumPy's that is guarded by what it holds, unless it is an argument: data of each call's own.
+LARGEST_ARRAY = 256
+
 _CONTAINERS = (list, dict, set, frozenset, deque)
 _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
                types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
@@ -331,6 +334,9 @@ class Observer:
             self._read("call", value.get, (None,), value.get(None), name)
         elif isinstance(value, functools._lru_cache_wrapper):
             self._follow_memo(value, name)
+        elif _is_small_array(value) and all(value is not given for _, given in self._arguments.objects):
+            elements = functools.partial(_elements, value)
+            self._read("call", elements, (), elements(), f"what {name} holds")
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 self._follow(item, f"{name}[{i}]")
@@ -435,7 +441,7 @@ class Observer:
             return
         if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
             return
-        if not self._watch_class(cls):
+        if isinstance(value, numpy.ndarray) or not self._watch_class(cls):
             if not container:
                 kind = f"{cls.__module__}.{cls.__qualname__}"
                 self.refuse(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
@@ -808,6 +814,15 @@ def _remembered(function: Any) -> tuple:
         return type(held) is dict and any(type(value).__name__ == "_lru_list_elem" for value in held.values())
     return tuple(held for held in gc.get_referents(function)
                  if not (links(held) or isinstance(held, type) or type(held) is object))
+
+
+def _is_small_array(value: Any) -> bool:
+    return type(value) is numpy.ndarray and value.dtype.kind in "biufc" and value.size <= LARGEST_ARRAY
+
+
+def _elements(array: numpy.ndarray) -> tuple:
+    """What an array holds, and how it is laid out."""
+    return array.dtype.str, array.shape, array.strides, array.flags.writeable, array.tobytes()
 
 
 def _content(cell: types.CellType) -> Any:

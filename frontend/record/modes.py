@@ -8,6 +8,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, Callable
 
+import numpy
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _T = torch.Tensor
 READS = "reads a tensor's values in Python ({})"
+NO_NUMBERS = "makes a tensor of data that is not a few plain numbers"
 #: Calls of torch's API that a recording cannot hold, and why.
 _REFUSED: dict[Callable, str] = {
     **{f: READS.format(f".{f.__name__}()") for f in (
@@ -49,11 +51,14 @@ TRUTHS = (_T.__bool__, torch.is_nonzero)
 _LOOKS = {**dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, unpack), "batch_sizes"),
           **dict.fromkeys((torch.tensor_split, _T.tensor_split), "tensor_indices_or_sections")}
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
-#: Calls that make tensors of Python numbers: whether numbers are all that they are given.
+#: Calls that make tensors of Python numbers: whether numbers are all that they are given, or NumPy's arrays that they copy.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
-    **{f: lambda data, *more: _is_numbers(data) for f in (torch.tensor, torch.as_tensor, torch.asarray)},
+    **{f: lambda data, *more: _is_numbers(data) for f in (torch.as_tensor, torch.asarray)},
     **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (_T.__getitem__, _T.__setitem__)},
-    _T.new_tensor: lambda tensor, data, *more: _is_numbers(data)}
+    **{f: lambda tensor, *data, **more: all(map(_is_data, data)) for f in (_T.new, _T.new_tensor)},
+    torch.tensor: lambda data, *more: _is_data(data)}
+#: Calls that read one element as a number; torch's old constructors (torch.FloatTensor) call them for tensors among the data.
+_NUMBERS = (_T.__float__, _T.__int__, _T.__index__, _T.__complex__, _T.__bool__, _T.item)
 #: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
 _BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpow__, _T.__ipow__, _T.float_power}
 #: Calls, by their names, whose gradient torch can compute with symbolic whole numbers among the arguments: it keeps no list of
@@ -137,11 +142,15 @@ class Api(TorchFunctionMode):
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in TRUTHS, function is _T.item
         recorder.enter_backward(function in _BACKWARD)
+        ops = len(recorder.calls)
         try:
             result = function(*args, **kwargs)
         finally:
-            recorder._from_numbers = recorder._as_truth = recorder._as_item = False
+            recorder._from_numbers = None
+            recorder._as_truth = recorder._as_item = False
             recorder.enter_backward(False)
+        if function in _NUMBERS and len(recorder.calls) == ops:
+            recorder.stop(Unsupported(NO_NUMBERS, here().place))
         if function is _T.tolist:
             recorder.guarded(recorder.add_list, args[0], result)
         if function is unpack:
@@ -193,13 +202,18 @@ def _lists_fixed(part):
 
 
 def _is_numbers(data) -> bool:
-    """Whether data is a plain Python number, or lists of them."""
+    """Whether data is a plain number of Python's or NumPy's, or lists of them."""
     return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else (
-        type(data) in (bool, int, float, complex) or is_symbolic(data))
+        type(data) in (bool, int, float, complex) or isinstance(data, (numpy.number, numpy.bool_)) or is_symbolic(data))
+
+
+def _is_data(data) -> bool:
+    """The same, or an array of numbers. One from outside the run is guarded by what it holds, or ends the recording."""
+    return _is_numbers(data) or type(data) is numpy.ndarray and data.dtype.kind in "biufc"
 
 
 def _is_operand(data) -> bool:
     """Whether no index and no value assigned to one is made of anything but numbers and tensors."""
     if isinstance(data, tuple):
         return all(map(_is_operand, data))
-    return data is None or data is Ellipsis or isinstance(data, (slice, torch.Tensor)) or _is_numbers(data)
+    return data is None or data is Ellipsis or isinstance(data, (slice, torch.Tensor)) or _is_data(data)

@@ -29,7 +29,7 @@ from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
 from .functional import Alias, Memory
 from .gradients import Reach, Sources, custom_function, node_of
-from .modes import READS, TRUTHS, Api, Engine, Ops, count_writes
+from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, opaque_call, overload, type_of
 from .results import OVERWRITES, Call, Results, refuse_overlap
@@ -89,7 +89,8 @@ class Recorder:
         self.beside = Beside(aside, self.stop)
         self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
-        self._random = self._from_numbers = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self._random = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self._from_numbers: bool | None = None  # what a call of torch's API under way is given; None where there is none
         self.unwritten = False
         self.calls: list[tuple] = []
         self.looks: list[Any] = []
@@ -180,10 +181,12 @@ class Recorder:
         return alias
 
     def _add_constant(self, tensor: torch.Tensor) -> None:
-        """A tensor that torch just made of Python numbers."""
+        """A tensor that torch just made of Python numbers. Its old constructors (torch.FloatTensor) are no calls that a mode sees:
+        what they make has memory of torch's own, unlike what torch makes of others' memory."""
         check_kind(tensor)
-        if not self._from_numbers or tensor.numel() > LARGEST_CONSTANT:
-            raise Unsupported("makes a tensor of data that is not a few plain numbers")
+        numbers = tensor.untyped_storage().resizable() if self._from_numbers is None else self._from_numbers
+        if not numbers or tensor.numel() > LARGEST_CONSTANT:
+            raise Unsupported(NO_NUMBERS)
         self.add_numbers(tensor)
 
     def add_numbers(self, tensor: torch.Tensor) -> None:

@@ -342,3 +342,50 @@ def elements_of_arguments_returned_and_kept(compile):
         return number, [number * 2], type(number) is float, x * number
     for value in (1.5, 2.5, 2.5, -3.0):
         yield f(torch.tensor(value)), [type(n) for n in history], type(table["last"][1][0])
+
+
+class Rates:
+    low = 0.5
+
+
+@program
+def old_constructors(compile):
+    rates, table = Rates(), [1.0, 2.0, 3.0]
+
+    @compile
+    def f(x, k):
+        y = x + torch.Tensor([1, 2, 3, 4, 5, 6]) * torch.FloatTensor([rates.low]) + torch.Tensor(6).fill_(k)
+        y[torch.LongTensor([0, k])] += x.new([table[1], 1])
+        return y, torch.DoubleTensor(table), torch.BoolTensor([True, False]), torch.Tensor([x.shape[0]]), x.new(2).zero_()
+    for k, low in ((1, 0.5), (1, 0.5), (2, 0.5), (2, 0.25), (3, 0.25)):
+        rates.low, table[1] = low, k * 2.0
+        yield f(X, k)
+
+
+@program
+def old_constructors_written_to(compile):
+    @compile
+    def f(x):
+        t = torch.FloatTensor([1, 2, 3])
+        t += x[0]
+        return t, (torch.Tensor([[1, 2, 3]]).requires_grad_() * x[:3]).sum()
+    yield from calls(f, X)
+
+
+@program
+def old_constructors_of_elements(compile):
+    """Which they read unseen."""
+    elsewhere = torch.tensor(3.0)
+    functions = [compile(f) for f in (
+        lambda x: x + torch.FloatTensor([1, x[0], 2, 3, 4, 5]), lambda x: x + torch.Tensor([1, elsewhere, 2, 3, 4, 5]),
+        lambda x: torch.FloatTensor([[1, 2, 3], x[:3]]), lambda x: x + x.new([elsewhere]), lambda x: x[torch.LongTensor([int(x[1])])],
+        lambda x: torch.Tensor([x.sum().item()]) + x, lambda x: torch.Tensor(x) + 1)]
+    for k in range(4):
+        elsewhere.fill_(k)
+        yield [f((X + k) % 5) for f in functions]
+
+
+@program
+def old_constructors_of_memory(compile):
+    f = compile(lambda x: torch.FloatTensor(x.untyped_storage())[:3] * 2)
+    yield from calls(f, X)

@@ -7,6 +7,7 @@ import types
 from collections import OrderedDict, defaultdict, deque
 from enum import Enum
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -759,3 +760,50 @@ def names_that_come_and_go(compile):
         del globals()["LATER"]
     yield from calls(f, X)
     yield outcome(g, X)
+
+
+@program
+def arrays(compile):
+    """Of NumPy's: small ones are guarded by what they hold."""
+    means, settings = numpy.arange(4.0, dtype="float32"), types.SimpleNamespace(size=numpy.float32(2))
+
+    @compile
+    def f(x):
+        return x * torch.tensor(means) + float(means[1]) + torch.as_tensor(settings.size) + torch.tensor(numpy.ones(4))
+    for k in (1, 1, 2, 2, 1):
+        means[1], settings.size = k, numpy.float32(k)
+        yield f(X)
+
+
+@program
+def arrays_whose_memory_is_shared(compile):
+    means = numpy.arange(4.0, dtype="float32")
+    functions = [compile(f) for f in (
+        lambda x: x + torch.from_numpy(means), lambda x: x + torch.as_tensor(means), lambda x: x + torch.Tensor(means))]
+    for k in range(4):
+        means[1] = k
+        yield [f(X) for f in functions]
+
+
+@program
+def arrays_written_to(compile):
+    means = numpy.arange(4.0)
+
+    @compile
+    def f(x):
+        means[0] += 1
+        return x * torch.tensor(means)
+    for _ in range(4):
+        yield f(X), means.tolist()
+
+
+@program
+def arrays_that_are_not_guarded(compile):
+    large, masked = numpy.zeros(5000), numpy.ma.array([1.0, 2.0])
+
+    @compile
+    def f(x):
+        return x * float(large[7]) + torch.tensor(numpy.asarray(masked))[0]
+    for k in range(4):
+        large[7] = masked[0] = k // 2
+        yield f(X)
