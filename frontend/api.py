@@ -159,9 +159,10 @@ class _Run:
         if wrong is not None:
             raise WrongResult(f"internal error: it was recorded as something else: {wrong}")
 
-    @property
-    def once(self) -> str:
+    def once(self, recording: Recording) -> str:
         """Why the run can't be made again, with stand-ins, for a recording alone; "" if it can."""
+        if any(w.replaces for w in recording.writebacks):
+            return "replaces the memory of a tensor (.data = ...)"
         if self.observer.telling.told:
             return f"{self.observer.telling.told[0].where}: prints or logs"
         return f"{self.observer.looks.where}: looks at a type" if self.observer.looks.where else ""
@@ -395,8 +396,8 @@ class CompiledFunction:
         places = self.varying.symbols(tensors)
         if not places:
             return False
-        if run.once:
-            self.varying.tell(run.once)
+        if once := run.once(recording):
+            self.varying.tell(once)
             return False
         changing = self._changing or Changing()
 

@@ -69,10 +69,11 @@ Result = Union[Given, InputView, Fresh, OutputView]
 @dataclass(frozen=True)
 class WriteBack:
     """After the run, copy graph output `output` into input `input` in place (without autograd), where autograd counted
-    `counted` writes: batch norm writes its statistics uncounted."""
+    `counted` writes: batch norm writes its statistics uncounted. `replaces`: the input gets the output's memory instead."""
     input: int
     output: int
     counted: int = 1
+    replaces: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,12 @@ class Recording:
     def landing(self) -> dict[int, int]:
         """The outputs that are for a write-back alone, with the inputs that they are written to."""
         others = {r.output for r in self.entries.values() if isinstance(r, (Fresh, OutputView))}
-        return {w.output: w.input for w in self.writebacks if w.output not in others}
+        return {w.output: w.input for w in self.writebacks if w.output not in others and not w.replaces}
+
+    @cached_property
+    def connected(self) -> bool:
+        """Whether gradients flow from a result to inputs."""
+        return any(map(self.flows, self.results))
 
     @property
     def raised(self) -> list[int]:

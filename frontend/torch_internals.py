@@ -60,6 +60,7 @@ PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter 
 _take("torch.autograd._engine_run_backward", "to see the backward passes of a run")
 #: where a tensor keeps the hooks that run when a gradient arrives at it
 TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+_take("torch.autograd.graph.Node._sequence_nr", "to know in which order autograd's graph was made")
 for _name in TENSOR_HOOKS:
     _take(f"torch.Tensor.{_name}", "to notice hooks on tensors")
 
@@ -102,6 +103,11 @@ def composites_in_python():
     finally:
         dropout.py_kernels.update(kernels)
         dropout._dispatch_cache.clear()
+
+
+def sequence_number(node) -> int:
+    """The number of a node of autograd's graph, in the order in which its thread made them."""
+    return node._sequence_nr()
 
 
 def schema_of(overload):

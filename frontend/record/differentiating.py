@@ -277,9 +277,21 @@ class Differentiating:
             kept = self._sources.saved(tensor)
         except RuntimeError as error:
             return str(error)
-        if any(address(t) in self._memory.hidden for t in kept):
-            raise Unsupported("a gradient needs what was written to where autograd does not count it (.data)")
+        self._refuse_kept(kept)
         return ""
+
+    def refuse_hidden(self, roots: Sequence[torch.Tensor]) -> None:
+        """Refuse a backward pass that is about to compute with what was written to since, uncounted."""
+        for root in roots if self._memory.hidden else ():
+            try:
+                kept = self._sources.saved(root)
+            except RuntimeError:  # which the pass is about to raise
+                return
+            self._refuse_kept(kept)
+
+    def _refuse_kept(self, kept: Sequence[tuple[int, torch.Tensor]]) -> None:
+        if any(made < self._memory.hidden.get(address(t), 0) for made, t in kept):
+            raise Unsupported("a gradient needs what was written to where autograd does not count it (.data)")
 
 
 def _bits(bits: int) -> list[int]:

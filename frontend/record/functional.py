@@ -8,8 +8,8 @@ through its views, which gives the base another value; the old one stays what it
 Gradients: an operation under no_grad, or a detach, leaves the numbers alone, so the graph reads through it. What tells
 is the flag that autograd itself puts on each tensor: where a tensor that needs no gradient is read and its value would
 carry one, a `detach` goes between. Where a write hides from autograd (under no_grad, or through a detached tensor), the
-tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only a whole tensor
-written to under no_grad by its own name stays whole: its new numbers have the old ones' gradient (`straight_through`).
+tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only a leaf, and a whole
+tensor written to under no_grad by its own name, stay whole: the new numbers have the old ones' gradient (`straight_through`).
 """
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ...errors import Unsupported
 from ..recording import ViewStep
 from ..symbolic.sizes import inner
 from ..torch_internals import version_of
-from .gradients import Reach, Sources, custom_function
-from .overloads import import_call, overload
+from .gradients import Reach, Sources, custom_function, moment
+from .overloads import import_call, overload, type_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Family:
 @dataclass(eq=False)
 class Base:
     """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
-    `counted`: autograd's count of its owner's writes at the last one."""
+    `counted`: autograd's count of its owner's writes at the last one. `replaced`: it took the place of the input's own."""
     value: Value
     type: TensorType
     address: int
@@ -57,6 +57,7 @@ class Base:
     version: int = 0
     counted: int = 0
     families: list[Family] = field(default_factory=list)
+    replaced: bool = False
 
 
 @dataclass(eq=False)
@@ -83,6 +84,11 @@ def differentiable(view: ViewStep) -> bool:
     return view.grad and overload(view.function).packet not in ("detach", "detach_")
 
 
+def _whole(step: Step) -> bool:
+    """Whether a view is of the same elements at the same places."""
+    return overload(step.view.function).packet in ("detach", "alias")
+
+
 class Memory:
     """Every tensor that the run has met, as aliases. Tensors are held weakly: a tensor that died is forgotten."""
 
@@ -93,7 +99,7 @@ class Memory:
         self.met = 0
         self._inputs_at: dict[int, list[Base]] = {}
         self.written = False
-        self.hidden: set[int] = set()  # addresses that were written to uncounted, through .data
+        self.hidden: dict[int, int] = {}  # addresses that were written to uncounted, through .data, and the last moment of it
 
     def find(self, tensor: torch.Tensor) -> Alias | None:
         entry = self._known.get(id(tensor))
@@ -182,10 +188,13 @@ class Memory:
         """Let gradients end at a tensor that the run made."""
         leaf = self._sources.made[id(tensor)] = alias.value = self._detached(self.current(alias))
         self._reach.add_leaf(leaf, self._sources.add(tensor))
-        alias.family, alias.chained = Family(torn=False), False
-        alias.base.families.append(alias.family)
+        alias.family, alias.chained, base = Family(torn=False), False, alias.base
+        if base.input is None and base.address and all(map(_whole, alias.steps)) \
+                and all(t is tensor for t in self.holders(base.address)):  # all that is left of what it was cut from
+            alias.steps, base.owner, base.counted = (), weakref.ref(tensor), version_of(tensor)
+        base.families.append(alias.family)
         if not alias.steps:
-            alias.base.value = leaf
+            base.value = leaf
 
     def require(self, alias: Alias, bits: int) -> None:
         """Let an input require grad: gradients end at it, and what was computed of it before has none."""
@@ -248,6 +257,8 @@ class Memory:
             return
         base, grad, flag = alias.base, torch.is_grad_enabled(), tensor.requires_grad
         if base.input is not None:
+            if base is not self.inputs[base.input]:
+                raise Unsupported("writes to memory that it replaced (.data = ...)")
             self._refuse_shared_write(base)
             if not dense(base.type.shape, base.type.strides) and not _distinct(base.type.shape, base.type.strides):
                 raise Unsupported("writes to an input whose elements share memory")
@@ -255,7 +266,8 @@ class Memory:
                 raise Unsupported("writes in place to an input that requires grad")
         if grad and flag and alias.family.torn:
             self.check_gradient(tensor, alias, new)
-        if grad and not flag:
+        leaf = None if grad and flag else self._leaf_of(base)
+        if grad and not flag and leaf is None:
             self._settle(base, alias.family)
         kept = not grad and flag and not alias.steps and not alias.family.torn
         if kept:
@@ -266,7 +278,11 @@ class Memory:
         alias.value, alias.version, alias.chained = new, base.version, not alias.steps
         for family in base.families:
             family.torn |= not (grad or kept) or family is not alias.family
-        if grad and not flag:
+        if leaf is not None:  # gradients still end at it
+            base.value = self._with_gradient_of(self._leaf(leaf, base), base.value)
+            owner = self.find(leaf)
+            owner.value, owner.version, owner.family.torn = base.value, base.version, False
+        elif grad and not flag:
             alias.family.torn = False
 
     def _note_write(self, base: Base, alias: Alias) -> None:
@@ -274,8 +290,50 @@ class Memory:
         if owner is None or owner.is_inference():
             return
         if version_of(owner) == base.counted and alias.family is not base.families[0]:
-            self.hidden.add(base.address)
+            self.hidden[base.address] = moment()
         base.counted = version_of(owner)
+
+    def replace(self, tensor: torch.Tensor, alias: Alias, source: Alias) -> None:
+        """A leaf got the memory of another tensor (`.data = ...`), which nothing else may look at from then on. Its gradient,
+        where it has one, ends at it as before."""
+        base, steps = alias.base, source.steps
+        if source.base is base and not alias.steps and all(map(_whole, steps)):
+            return
+        if alias.steps or source.base.input is not None or source.base is base:
+            raise Unsupported("lets two tensors share their memory (.data = ...)")
+        if base.input is not None and type_of(tensor) != base.type:
+            raise Unsupported("replaces the memory of a tensor by that of another form (.data = ...)")
+        if base.input is not None and base.version and not base.replaced:
+            raise Unsupported("replaces memory that it wrote to before (.data = ...)")
+        type, value = type_of(tensor), self.current(source)
+        if not dense(type.shape, type.strides):
+            raise Unsupported("replaces memory by such that is not dense (.data = ...)")
+        if tensor.requires_grad:
+            value = self._with_gradient_of(self._leaf(tensor, base), value)
+        elif self._reach.of(value):
+            value = self._detached(value)
+        for known in [k for k, (_, other) in self._known.items() if other.base is source.base]:
+            del self._known[known]
+        family = Family(torn=False)
+        new = Base(value, type, address(tensor), base.input, weakref.ref(tensor), 1, version_of(tensor), [family], True)
+        self.written = True
+        self.hidden[new.address] = moment()
+        if base.input is not None:
+            self.inputs[base.input] = new
+            self._inputs_at.setdefault(new.address, []).append(new)
+        self._put(tensor, Alias(new, (), type, family, value, 1))
+
+    def _leaf_of(self, base: Base) -> torch.Tensor | None:
+        """The leaf whose memory it is, where gradients end."""
+        owner = base.owner()
+        alias = owner if owner is None else self.find(owner)
+        if alias is None or alias.base is not base or not owner.requires_grad or not owner.is_leaf:
+            return None
+        return owner if base.input is not None or id(owner) in self._sources.made else None
+
+    def _leaf(self, tensor: torch.Tensor, base: Base) -> Value:
+        """The value that gradients of a leaf end at."""
+        return self._sources.made[id(tensor)] if base.input is None else self._b.inputs[base.input]
 
     def _with_gradient_of(self, old: Value, new: Value) -> Value:
         value = self._b.straight_through(self._detached(new), old)

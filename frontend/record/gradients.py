@@ -9,6 +9,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import Graph, TensorType, Type, Value
 from ...compiler.passes import repeated
 from ...errors import Unsupported
+from ..torch_internals import sequence_number
 
 
 def _differentiable(type: Type) -> bool:
@@ -83,6 +84,12 @@ def node_of(tensor: torch.Tensor):
         return tensor.grad_fn
     except RuntimeError as error:
         raise Unsupported(f"autograd refuses a tensor: {error}") from error
+
+
+def moment() -> int:
+    """The number of the next node of autograd's graph."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return sequence_number(torch.empty(0, requires_grad=True).exp().grad_fn)
 
 
 def custom_function(tensor: torch.Tensor) -> str:
@@ -161,15 +168,16 @@ class Sources:
                 todo += [e for e in node.next_functions if e[0] is not None]
         return bits
 
-    def saved(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """What the run's part of the tensor's graph keeps for a backward pass. RuntimeError where one would raise."""
+    def saved(self, tensor: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+        """What the run's part of the tensor's graph keeps for a backward pass, each with the moment that it keeps it from.
+        RuntimeError where a pass would raise."""
         todo, seen, found = [(node_of(tensor), tensor.output_nr)], set(), []
         while todo:
             node, _ = edge = todo.pop()
             if node is None or node in seen or edge in self._edges:
                 continue
             seen.add(node)
-            found += _saved(node)
+            found += ((sequence_number(node), kept) for kept in _saved(node))
             todo += node.next_functions
         return found
 

@@ -34,7 +34,6 @@ _REFUSED: dict[Callable, str] = {
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
     _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
     _T._version.__get__: "reads the version of a tensor",
-    _T.data.__set__: "replaces the memory of a tensor (.data = ...)",
 }
 #: The same, where the recorder and the arguments are such that they do what the reason says.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
@@ -133,6 +132,8 @@ class Api(TorchFunctionMode):
             return recorder.touch_grad(function, *args)
         if function in _FLAG:
             return recorder.set_flag(function, *args, **kwargs)
+        if function == _T.data.__set__:
+            return recorder.set_data(*args)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))

@@ -438,6 +438,7 @@ class Recorder:
 
     def differentiate(self, engine: Callable, roots, tangents, keep: bool, again: bool, inputs, *args, **kwargs):
         """Run autograd's engine, whose ops are not recorded, and import the gradients that it gives."""
+        self.guarded(self._grads.refuse_hidden, roots)
         call = self.guarded(self._grads.prepare, roots, tangents, again, inputs, kwargs["accumulate_grad"])
         self._differentiates = True
         try:
@@ -514,6 +515,28 @@ class Recorder:
         if flag and not before:
             self._memory.require(alias, self._sources.bit(tensor) or self._sources.add(tensor))
 
+    def set_data(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
+        """`.data` is set: the tensor gets the memory of another one."""
+        aliases = self.guarded(self._replaced, tensor, data) if isinstance(data, torch.Tensor) else None
+        tensor.data = data
+        if aliases is not None:
+            self.guarded(self._memory.replace, tensor, *aliases)
+
+    def _replaced(self, tensor: torch.Tensor, data: torch.Tensor) -> tuple[Alias, Alias]:
+        """The aliases of a tensor that is about to get the memory of another one, and of this."""
+        if self.apart:
+            raise Unsupported(f"replaces the memory of a tensor in {self.apart}", here().place)
+        self._b.origin = here()
+        alias, source = self._alias(tensor), self._alias(data)
+        if not tensor.is_leaf:
+            raise Unsupported("replaces the memory of a tensor that has a gradient of its own (.data = ...)")
+        if any(getattr(type_of(tensor), what) != getattr(type_of(data), what) for what in ("shape", "dtype", "device")):
+            raise Unsupported("replaces the memory of a tensor by that of another form (.data = ...)")
+        if tensor.requires_grad and alias.made:
+            with torch.enable_grad():
+                self._memory.use(tensor, alias)
+        return alias, source
+
     def required(self, k: int) -> bool:
         """Whether an input required grad before the run."""
         return self._before[k][0]
@@ -582,8 +605,9 @@ class Recorder:
                 siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs, tensors)
         met = zip(self._memory.inputs, self._tensors, self._before)
-        writebacks = tuple(WriteBack(base.input, outputs.add(base.value), _state(tensor)[2] - version)
-                           for base, tensor, (_, _, version) in met if base.version)
+        written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
+        writebacks = tuple(WriteBack(base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value),
+                                     _state(tensor)[2] - version, base.replaced) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
@@ -659,6 +683,8 @@ class Recorder:
         base, steps = alias.base, tuple(s.view for s in alias.steps)
         self._b.origin = alias.value.origin
         if base.input is not None:
+            if base is not self._memory.inputs[base.input]:
+                raise Unsupported("returns a view of memory that it replaced (.data = ...)")
             self._check_input_view(tensor, alias)
             return InputView(base.input, steps) if steps else Given(base.input)
         with torch.enable_grad():

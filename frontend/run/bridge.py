@@ -117,7 +117,10 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
     with torch.no_grad():
         for w in recording.writebacks:
-            if outputs[w.output] is not tensors[w.input]:
+            if w.replaces:
+                # what a backward pass keeps stays as it is
+                _replace(tensors[w.input], outputs[w.output].clone() if recording.connected else outputs[w.output], w.counted)
+            elif outputs[w.output] is not tensors[w.input]:
                 _write(tensors[w.input], outputs[w.output], w.counted)
     landed = [tensors[w.input] for w in recording.writebacks if outputs[w.output] is tensors[w.input] for _ in range(w.counted)]
     if landed:
@@ -157,6 +160,13 @@ def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
     target = tensor if counted else tensor.data  # whose writes do not count
     target.copy_(value)
     for _ in range(counted - 1):
+        torch.autograd.graph.increment_version(tensor)
+
+
+def _replace(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
+    """Let a tensor have the memory of a value, and autograd count so many writes."""
+    tensor.data = value
+    for _ in range(counted):
         torch.autograd.graph.increment_version(tensor)
 
 

@@ -1,5 +1,6 @@
 """Tensors that share memory, and writes to them: arguments, views, results, `out=`, detached and resized tensors."""
 import torch
+from torch import nn
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -513,3 +514,156 @@ def noncontiguous_argument_written(compile):
     for _ in range(2):
         for x in (tensor(4, 4), tensor(4, 4).t(), tensor(4, 4)[::2], tensor(4, 4)[:, 1:3], tensor(4, 4).flip(0)):
             yield f(x)
+
+
+def training(f, exact=False):
+    """Register a program: f of a network, of another one and of a tensor, and what it leaves in them."""
+    def body(compile):
+        net, other, compiled = nn.Linear(3, 2), nn.Linear(3, 2), compile(f)
+        before = net.weight.data
+        for k in range(4):
+            x = tensor(2, 3) + k / 4
+            result = outcome(compiled, net, other, x)
+            yield result, x, before, [*net.parameters(), *other.parameters()]
+            if isinstance(result, torch.Tensor) and result.requires_grad and not result.is_leaf:
+                yield outcome(lambda: result.sum().backward()), [p.grad for p in net.parameters()]
+            yield net(x), other(x)
+    body.__name__ = f.__name__
+    program(body, exact=exact)
+    return f
+
+
+@training
+def data_of_an_average(net, other, x):
+    loss = (net(x) - other(x).detach()).square().mean()
+    for p, q in zip(net.parameters(), other.parameters()):
+        q.data = q.data * 0.9 + p.data * 0.1
+    return loss
+
+
+@training
+def data_by_the_gradient(net, other, x):
+    for _ in range(2):
+        net.zero_grad()
+        net(x).square().sum().backward()
+        for p in net.parameters():
+            p.data = p - 0.1 * p.grad
+    return net(x)
+
+
+@training
+def data_of_a_leaf_made(net, other, x):
+    delta = torch.zeros_like(x, requires_grad=True)
+    for _ in range(2):
+        net(x * delta + delta).square().sum().backward()
+        delta.data = (delta + 0.1 * delta.grad.sign()).clamp(-0.2, 0.2)
+        delta.grad.zero_()
+    return delta.detach()
+
+
+@training
+def data_of_an_argument(net, other, x):
+    x.data = x * 2
+    return x[0] + net(x).sum()
+
+
+@training
+def data_that_a_gradient_needs(net, other, x):
+    loss = net(net(x) @ net.weight).square().sum()
+    net.weight.data = net.weight.data * 2
+    loss.backward()
+    return loss.detach()
+
+
+@training
+def data_written_to_that_a_gradient_needs(net, other, x):
+    loss = net(net(x) @ net.weight).square().sum()
+    net.weight.data.mul_(2)
+    loss.backward()
+    return loss.detach()
+
+
+@training
+def data_that_is_known_elsewhere(net, other, x):
+    data = net.weight.data * 2
+    net.weight.data = data
+    data.mul_(2)
+    return net(x)
+
+
+@training
+def data_of_another_parameter(net, other, x):
+    other.weight.data = net.weight.data
+    return other(x)
+
+
+@training
+def data_and_what_it_was(net, other, x):
+    old = net.weight.data
+    net.weight.data = old * 2
+    return old * 3 + net.weight[0]
+
+
+@training
+def data_that_was_written_to(net, other, x):
+    old = net.weight.data
+    net.weight.data = old * 2
+    old.mul_(2)
+    return net(x)
+
+
+@training
+def data_of_another_form(net, other, x):
+    x.data = x.data[:1]
+    return x.sum()
+
+
+@training
+def data_written_to_afterwards(net, other, x):
+    net.weight.data = net.weight.data * 2
+    with torch.no_grad():
+        net.weight.add_(1)
+    net.weight.data.mul_(0.5)
+    return net(x)
+
+
+@training
+def data_on_a_branch(net, other, x):
+    net.weight.data = net.weight.data * 1.5
+    if x.sum() > 0:
+        net.bias.data = net.bias.data + 1
+    return net(x)
+
+
+@training
+def leaves_written_to_through_views(net, other, x):
+    with torch.no_grad():
+        net.weight[0] = 1
+        net.weight.view(-1)[3:5].zero_()
+    net.bias.data.clamp_(-0.1, 0.1)
+    net.bias.detach()[0] = 2
+    net.zero_grad()
+    net(x).square().sum().backward()
+    return net(x)
+
+
+@training
+def leaves_made_written_to_through_views(net, other, x):
+    leaf = x.clone().detach().requires_grad_()
+    flat, data = leaf.view(-1), leaf.data
+    for _ in range(2):
+        g, = torch.autograd.grad(net(leaf * leaf).sum() + (flat ** 3).sum(), leaf)
+        with torch.no_grad():
+            leaf += 0.1 * g
+            flat[0] = 3
+        data[1, 1] = 2
+    return leaf.detach(), data, flat.detach()
+
+
+@training
+def leaves_cut_from_what_is_used_later(net, other, x):
+    h = net(x)
+    leaf = h.detach().requires_grad_()
+    (leaf @ other.weight).square().sum().backward()
+    h.backward(leaf.grad)
+    return h.detach()
