@@ -29,6 +29,9 @@ from ..torch_internals import version_of
 from .gradients import Reach, Sources, custom_function, moment
 from .overloads import import_call, overload, type_of
 
+#: Views whose numbers' sign is kept aside, and what computes the same numbers.
+RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.ops.aten.neg.default}
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -247,6 +250,9 @@ class Memory:
             window = self._b.as_strided(flat, shape=tuple(size), strides=tuple(strides), offset=offset)
             window.type = type
             return window
+        if op.packet == "_conj" and not dense(type.shape, type.strides):
+            raise Unsupported("conjugates a view that is not dense")
+        op = overload(RESOLVED.get(op.packet, op.function))
         return import_call(self._b, op, (value, *view.args), view.kwargs, type)
 
     # Writing

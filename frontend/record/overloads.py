@@ -215,6 +215,12 @@ def check_kind(tensor: torch.Tensor) -> None:
         raise Unsupported(f"a tensor that is not dense on the CPU or a GPU ({tensor.layout}, {tensor.device}, {tensor.dtype})")
 
 
+def refuse_sign(tensor: torch.Tensor) -> None:
+    """Raise Unsupported for a tensor whose memory holds its numbers conjugated or negated, but for a view."""
+    if tensor.is_conj() or tensor.is_neg():
+        raise Unsupported("a tensor whose sign is kept aside (conj)")
+
+
 def leaves(part: Any) -> Iterator[Any]:
     """What is in tuples, lists and dicts."""
     if type(part) in (tuple, list, dict):

@@ -27,11 +27,11 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import Alias, Memory
+from .functional import RESOLVED, Alias, Memory
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
-from .overloads import Overload, check_kind, import_call, opaque_call, overload, type_of
+from .overloads import Overload, check_kind, import_call, opaque_call, overload, refuse_sign, type_of
 from .results import OVERWRITES, Call, Results, refuse_overlap
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
@@ -159,8 +159,7 @@ class Recorder:
 
     def _add_input(self, name: str, tensor: torch.Tensor) -> Alias:
         check_kind(tensor)
-        if tensor.is_conj() or tensor.is_neg():
-            raise Unsupported("a tensor whose sign is kept aside (conj)")
+        refuse_sign(tensor)
         k = len(self._tensors)
         type = type_of(tensor)
         value = self._b.input(name.replace(".", "_"), type)
@@ -278,8 +277,8 @@ class Recorder:
             raise Unsupported(f"calls an op that only has an effect ({op.key})")
         if op.packet == "_ctc_loss":
             raise Unsupported("gives memory that it leaves unwritten in part (_ctc_loss)")
-        if op.packet in ("_conj", "_neg_view"):
-            raise Unsupported(f"a tensor whose sign is kept aside ({op.key})")
+        if op.packet in RESOLVED and args[0].requires_grad and torch.is_grad_enabled():
+            raise Unsupported("differentiates a tensor whose sign is kept aside (conj)")
         if op.seeded and any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
             raise Unsupported("draws random numbers from a generator of its own")
 
@@ -457,6 +456,7 @@ class Recorder:
         for gradient in gradients:
             if gradient is not None:
                 check_kind(gradient)
+                refuse_sign(gradient)
         self._grads.record(call, gradients, keep)
 
     def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
@@ -693,7 +693,8 @@ class Recorder:
         differentiable = tensor.requires_grad and not leaf
         spent = self._spent(tensor) if differentiable else ""
         loose = differentiable and not spent and not self._reaches_inputs(tensor, value, left)
-        if alone and dense(alias.type.shape, alias.type.strides):
+        plain = not any(overload(s.function).packet in RESOLVED for s in steps)
+        if alone and plain and dense(alias.type.shape, alias.type.strides):
             result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
         elif leaf:
             raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")

@@ -12,7 +12,8 @@ from ...errors import Unsupported
 from ..recording import ViewStep
 from ..symbolic.sizes import Sized, symbolic
 from .functional import Alias, Memory, Step, address, differentiable, overlap
-from .overloads import Overload, Written, check_kind, checked, import_call, opaque_call, rule_call, type_of
+from .overloads import (Overload, Written, check_kind, checked, import_call, opaque_call, refuse_sign, rule_call,
+                        type_of)
 
 #: In-place ops that do not look at what they write over.
 OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
@@ -54,6 +55,8 @@ class Results:
         if source is not None:
             self._add_views(call, source, result)
             return
+        for r in results:
+            refuse_sign(r)
         type = type_of(result)
         values = import_call(self._b, call.op, call.values, call.keywords, type)
         for r, t, value in zip(result, type.items, values) if several else ((result, type, values),):

@@ -667,3 +667,66 @@ def leaves_cut_from_what_is_used_later(net, other, x):
     (leaf @ other.weight).square().sum().backward()
     h.backward(leaf.grad)
     return h.detach()
+
+
+def complex_tensor(*shape):
+    return torch.complex(tensor(*shape), tensor(*shape).flip(0))
+
+
+@program(exact=False)
+def conjugates(compile):
+    functions = [compile(f) for f in (
+        lambda z: z * z.conj() + z.mH, lambda z: (z.conj().imag + 1, z.conj().real), lambda z: torch.einsum("ij,kj->ik", z, z.conj()),
+        lambda z: torch.fft.ifft(torch.fft.fft(z) * z.conj()).real, lambda z: z * 2 if z.conj().imag.sum() > 0 else z.conj() * 3,
+        lambda z: (z.conj().resolve_conj(), z.conj().is_conj()), lambda z: z[:, 0].conj() * 2)]
+    for k in range(4):
+        yield [outcome(f, complex_tensor(3, 3) * (1 - k)) for f in functions]
+
+
+def conjugate_family(z):
+    return z, z.conj(), z[0].conj(), z.mH, z.conj().conj()
+
+
+def conjugate_written_to(z):
+    conjugate = z.conj()
+    z.mul_(1j)
+    return conjugate * 1
+
+
+def written_to_through_conjugate(z):
+    z.conj().mul_(2j)
+    return z
+
+
+@program
+def conjugates_that_share_memory(compile):
+    functions = [compile(f) for f in (
+        lambda z: z.conj(), lambda z: (z * 2).conj(), lambda z: conjugate_family(z * 2), lambda z: z.conj().imag,
+        lambda z: (z.mul_(2j), z.conj() * 1), conjugate_written_to, lambda z: written_to_through_conjugate(z * 1))]
+    for _ in range(3):
+        for f in functions:
+            z = complex_tensor(3, 3)
+            results = f(z)
+            z += 1
+            yield results, z
+            for r in results if isinstance(results, tuple) else (results,):
+                yield r.is_conj(), r.is_neg(), r.mul_(2), results, z
+
+
+@program(exact=False)
+def conjugates_and_gradients(compile):
+    weight = complex_tensor(3, 3).requires_grad_()
+    functions = [compile(f) for f in (
+        lambda z: (weight * z.conj() + weight @ z.mH).abs().sum(), lambda z: (weight * weight.conj() * z).abs().sum())]
+    for _ in range(4):
+        for f in functions:
+            weight.grad = None
+            f(complex_tensor(3, 3)).backward()
+            yield weight.grad
+
+
+@program(exact=False)
+def conjugates_of_many_sizes(compile):
+    f = compile(lambda z: (z * z.conj(), (z * 2).conj()))
+    for n in range(2, 7):
+        yield f(complex_tensor(n, 3))
