@@ -2,6 +2,7 @@
 
 Checked at import: what the installed torch lacks is named, with what it serves, in one IncompatibleTorch.
 """
+import sys
 from contextlib import contextmanager
 from pkgutil import resolve_name
 from threading import get_ident
@@ -64,6 +65,8 @@ _take("torch.autograd.graph.Node._sequence_nr", "to know in which order autograd
 for _name in TENSOR_HOOKS:
     _take(f"torch.Tensor.{_name}", "to notice hooks on tensors")
 
+eval_frame_callback = _take("torch._C._dynamo.eval_frame.get_eval_frame_callback", "to know whether torch.compile is at work")
+_take("torch.compiler.set_stance", "to run functions that torch.compile gave as they were given to it")
 _take("torch.overrides.has_torch_function", "to let torch's modules choose the way that they choose without a recorder")
 _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
 
@@ -142,6 +145,17 @@ def modes_unnoticed():
         yield
     finally:
         torch.overrides.has_torch_function = before
+
+
+@contextmanager
+def compiled_by_torch_as_given():
+    """Inside, functions and modules that torch.compile gave run as they were given to it; it would trace what observes them.
+    Its import alone takes seconds: where it has not been imported, there are none."""
+    if "torch._dynamo" not in sys.modules or callable(eval_frame_callback()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _overrides(value: Any) -> bool:

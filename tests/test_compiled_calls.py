@@ -2,8 +2,11 @@
 judgement of rounding; each call against eager."""
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import smelt
@@ -91,3 +94,36 @@ def test_a_defect_in_compiling_is_told_and_the_call_goes_well(monkeypatch):
     with pytest.warns(smelt.SmeltWarning, match="internal error while compiling: KeyError"):
         assert compiled(torch.ones(2)).tolist() == [2, 2]
     assert compiled(torch.ones(2)).tolist() == [2, 2]
+
+
+SCALE = 2.0
+
+
+def test_functions_that_torch_compiled_run_as_given_while_a_call_is_recorded(monkeypatch):
+    """torch.compile would trace what observes the run, for many seconds."""
+    traced = []
+
+    def count(graph, inputs):
+        traced.append(graph)
+        return graph
+
+    def step(function, layer):
+        def step(x):
+            layer.zero_grad()
+            (function(layer(x)) ** 2).sum().backward()
+            return function(x), [p.grad.clone() for p in layer.parameters()]
+        return step
+
+    def scaled(x):
+        return x.relu() * SCALE
+    layer = nn.Linear(3, 2)
+    function = torch.compile(scaled, backend=count)
+    compiled = smelt.compile(step(function, torch.compile(layer, backend=count)), fullgraph=True, verify="raise")
+    eager = step(scaled, copy.deepcopy(layer))
+    for k in range(6):
+        monkeypatch.setitem(globals(), "SCALE", 2.0 + k // 2)
+        x = torch.linspace(-1, 1 + k, 6).view(2, 3)
+        torch.testing.assert_close(compiled(x), eager(x))
+    assert not traced
+    torch.testing.assert_close(function(x), scaled(x))
+    assert traced
