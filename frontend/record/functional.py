@@ -8,8 +8,8 @@ through its views, which gives the base another value; the old one stays what it
 Gradients: an operation under no_grad, or a detach, leaves the numbers alone, so the graph reads through it. What tells
 is the flag that autograd itself puts on each tensor: where a tensor that needs no gradient is read and its value would
 carry one, a `detach` goes between. Where a write hides from autograd (under no_grad, or through a detached tensor), the
-tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only a leaf, and a whole
-tensor written to under no_grad by its own name, stay whole: the new numbers have the old ones' gradient (`straight_through`).
+tensors that keep their older gradient are `torn` from their numbers; reading one is Unsupported. Only the tensor whose memory
+it is, and its views, stay whole: the new numbers have the old ones' gradient (`straight_through`).
 """
 from __future__ import annotations
 
@@ -272,8 +272,8 @@ class Memory:
                 raise Unsupported("writes in place to an input that requires grad")
         if grad and flag and alias.family.torn:
             self.check_gradient(tensor, alias, new)
-        leaf = None if grad and flag else self._leaf_of(base)
-        if grad and not flag and leaf is None:
+        owner, before = None if grad and flag else self._kept_owner(base), base.value
+        if grad and not flag and owner is None:
             self._settle(base, alias.family)
         kept = not grad and flag and not alias.steps and not alias.family.torn
         if kept:
@@ -284,10 +284,11 @@ class Memory:
         alias.value, alias.version, alias.chained = new, base.version, not alias.steps
         for family in base.families:
             family.torn |= not (grad or kept) or family is not alias.family
-        if leaf is not None:  # gradients still end at it
-            base.value = self._with_gradient_of(self._leaf(leaf, base), base.value)
-            owner = self.find(leaf)
-            owner.value, owner.version, owner.family.torn = base.value, base.version, False
+        if owner is not None:
+            if not kept:
+                base.value = self._with_gradient_of(self._leaf(owner, base) if owner.is_leaf else before, base.value)
+            whole = self.find(owner)
+            whole.version, whole.family.torn = base.version - 1, False  # to be read anew
         elif grad and not flag:
             alias.family.torn = False
 
@@ -329,13 +330,14 @@ class Memory:
             self._inputs_at.setdefault(new.address, []).append(new)
         self._put(tensor, Alias(new, (), type, family, value, 1))
 
-    def _leaf_of(self, base: Base) -> torch.Tensor | None:
-        """The leaf whose memory it is, where gradients end."""
+    def _kept_owner(self, base: Base) -> torch.Tensor | None:
+        """The tensor whose memory it is, if it keeps its gradient whatever is written there out of autograd's sight."""
         owner = base.owner()
         alias = owner if owner is None else self.find(owner)
-        if alias is None or alias.base is not base or not owner.requires_grad or not owner.is_leaf:
+        if alias is None or alias.base is not base or not owner.requires_grad:
             return None
-        return owner if base.input is not None or id(owner) in self._sources.made else None
+        known = base.input is not None or id(owner) in self._sources.made if owner.is_leaf else not alias.family.torn
+        return owner if known else None
 
     def _leaf(self, tensor: torch.Tensor, base: Base) -> Value:
         """The value that gradients of a leaf end at."""

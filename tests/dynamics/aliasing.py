@@ -730,3 +730,30 @@ def conjugates_of_many_sizes(compile):
     f = compile(lambda z: (z * z.conj(), (z * 2).conj()))
     for n in range(2, 7):
         yield f(complex_tensor(n, 3))
+
+
+@training
+def results_written_to_out_of_sight(net, other, x):
+    y = net(x)
+    first = y[0]
+    with torch.no_grad():
+        y.view(-1)[0] = 7
+        first.mul_(2)
+    y.detach().clamp_(min=0)
+    return y.square() + first
+
+
+@training
+def results_that_a_gradient_needs_written_to(net, other, x):
+    y = net(x).exp()
+    y.data.mul_(2)
+    return y
+
+
+@training
+def rounded_with_the_gradient_of_what_was(net, other, x):
+    y = net(x)
+    y.data.copy_(y.data.round())
+    net.zero_grad()
+    (y * y).sum().backward()
+    return y.detach()
