@@ -17,7 +17,7 @@ from torch import nn
 from .. import config
 from ..compiler.dims import Expr
 from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
-from .guard.changing import Changing, StandIns, looks_at_types, number_reads, without_symbols
+from .guard.changing import Changing, StandIns, looks_at_identity, looks_at_types, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .guard.host import early_names, host_of
@@ -132,8 +132,10 @@ class _Run:
         return self._fetched(map(self.arguments.own_read, self.observer.reads.values()))
 
     def _fetched(self, reads: Iterable[Read]) -> Fetched:
-        changing = self.observer.changing | self._found.changing
-        return Fetched(reads, changing, {id(t) for _, _, t in self.arguments.tensors})
+        changing, arguments = self.observer.changing | self._found.changing, self.arguments
+        given = {id(value): arguments.places[id(value)] for value in (*(t for _, _, t in arguments.tensors),
+                                                                      *arguments.fetched.values())}
+        return Fetched(reads, changing, given, arguments.fetched)
 
     @property
     def tensors(self) -> list[tuple[str, torch.Tensor]]:
@@ -368,7 +370,8 @@ class CompiledFunction:
             for case in program.paths if isinstance(program, Branches) else (program,):
                 self._changing.compare(case.leaves, case.reads, arguments)
         given = Numbers() if symbolic and self._changing else None
-        return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else ())
+        return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else (),
+                         self._found.another)
 
     def _keep(self, run: _Run, rebuild: Rebuild, recording: Recording, args: tuple, kwargs: dict) -> None:
         """Keep a program for a run that went well."""
@@ -407,7 +410,7 @@ class CompiledFunction:
                 with undone(first):
                     names = Namespace()
                     arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
-                                               sizes=sizes, symbolic=changing.arguments)
+                                               sizes=sizes, symbolic=changing.arguments, another=self._found.another)
                     again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
                                  run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
@@ -503,6 +506,11 @@ class CompiledFunction:
         taken = {id(t) for _, t in captured}
         watched = []
         fetched = run.fetched
+        by_identity = looks_at_identity(observer.reads.values())
+        for k, value in arguments.fetched.items():
+            if by_identity or k in fetched.fixed:
+                known = f"{names.bind(value)} is {names.bind((value,))}[0]"
+                steps.append(Condition(known, names.bind(value), arguments.places[k], value))
         for name, t in run.tensors:
             if id(t) in given and id(t) in fetched.objects:
                 names.place(t, given[id(t)])
@@ -517,7 +525,7 @@ class CompiledFunction:
         read_flags = observer.read_flags or bool(run.recorder.flags)
         with run.recorder.flags_before():
             return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
-                          read_flags, self._watch, fetched.at, host, grads, forms)
+                          read_flags, self._watch, fetched.at, host, grads, forms, arguments.fetched.values())
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

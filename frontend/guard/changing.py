@@ -73,6 +73,11 @@ def _now(read: Read) -> Any:
         return MISSING
 
 
+def looks_at_identity(reads: Iterable[Read]) -> bool:
+    """Whether a run may tell an object from an equal one by what Python makes of its address."""
+    return any(r.kind == "item" and r.key in ("id", "hash", "repr") and r.expected is MISSING for r in reads)
+
+
 def settable(read: Read) -> bool:
     """Whether any object can be put in the place of a read, past all code of the user's."""
     return isinstance(read.holder, _BASES) or read.kind == "attr" and not isinstance(read.holder, type)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
-from typing import Any, Container, Iterable, Iterator
+from typing import Any, Container, Iterable, Iterator, Mapping
 
 import torch
 
@@ -25,24 +25,28 @@ class Fetched:
 
     reads   the guards: those of containers with a fetched object in them taken apart
     at      id of a fetched object -> the read that finds it; every other read of it compares with that
+    fixed   ids of objects that containers know by their identity: keys
     """
 
-    def __init__(self, reads: Iterable[Read], changing: Places, given: Container[int] = ()):
-        """changing: places whose objects are fetched; given: ids of tensors that are reached without a read."""
+    def __init__(self, reads: Iterable[Read], changing: Places, given: Mapping[int, str] = {}, objects: Mapping[int, Any] = {}):
+        """changing: places whose objects are fetched; given: what is reached without a read, by id, with its place; objects:
+        what of that is fetched and no tensor."""
         self.reads: list[Read] = list(reads)
         self.at: dict[int, Read] = {}
-        self.objects: dict[int, Any] = {}
-        if changing:
+        self.objects: dict[int, Any] = dict(objects)
+        self._given, self.fixed = given, set()
+        if changing or objects:
             self._find(changing)
         if self.objects or any(map(_has_numbers, self.reads)):
-            self._given, reads, self.reads = given, self.reads, []
+            reads, self.reads = self.reads, []
             for read in reads:
                 self._take(read)
 
     def place(self, read: Read) -> tuple:
         """Where a read finds something, told in the same way on every call: in what is fetched, by the way that leads to it."""
         holder = self.at.get(id(read.holder))
-        return read.kind, id(read.holder) if holder is None else self.place(holder), read.key
+        known = self._given.get(id(read.holder), id(read.holder)) if holder is None else self.place(holder)
+        return read.kind, known, read.key
 
     @property
     def tensors(self) -> list[tuple[tuple, torch.Tensor]]:
@@ -52,7 +56,7 @@ class Fetched:
 
     def _find(self, changing: Places) -> None:
         """All objects to fetch: those in changing places, and what was read of these."""
-        self._fixed = {id(key) for r in self.reads if r.kind == "contents" and not isinstance(r.holder, (list, deque))
+        self.fixed = {id(key) for r in self.reads if r.kind == "contents" and not isinstance(r.holder, (list, deque))
                        for key in r.holder}
         count = -1
         while count < len(self.objects):
@@ -64,7 +68,7 @@ class Fetched:
                         self._add(part.expected)
 
     def _add(self, value: Any) -> None:
-        if id(value) in self._fixed or not _fetchable(value):
+        if id(value) in self.fixed or not _fetchable(value):
             return
         self.objects[id(value)] = value
         if isinstance(value, tuple):
@@ -92,11 +96,22 @@ class Fetched:
 
 
 class Found:
-    """The tensors that the runs of one function found, by place: a place with another one in it changes from outside."""
+    """The tensors that the runs of one function found, and the objects that they were given, by place: a place with another
+    one in it changes from outside."""
 
     def __init__(self):
         self.changing: set[tuple] = set()
         self._tensors: dict[tuple, weakref.ref] = {}
+        self._given: dict[str, weakref.ref] = {}
+        self._anew: set[str] = set()
+
+    def another(self, place: str, value: Any) -> bool:
+        """A run is given this object at a place among its arguments: whether it, or an earlier one, was given another there."""
+        before = self._given.get(place)
+        if before is not None and before() is not value:
+            self._anew.add(place)
+        self._given[place] = weakref.ref(value)
+        return place in self._anew
 
     def note(self, reads: Iterable[Read]) -> None:
         """A run found this."""

@@ -454,9 +454,9 @@ def _fetch_steps(names: Namespace, read: Read) -> "list[str | Condition]":
     return [line, Condition(f"type({local}) is {names.bind(kind)}", f"type({local})", f"type of {read.subject}", kind)]
 
 
-def _distinct_step(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, Read]) -> list[Condition]:
-    """What is fetched from several places is several objects, none of which another guard names."""
-    objects = [r.expected for r in fetched.values() if not isinstance(r.expected, (torch.Tensor, tuple))]
+def _distinct_step(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, Read], given: Iterable) -> list[Condition]:
+    """What is fetched from several places, and given, is several objects, none of which another guard names."""
+    objects = [*given, *(r.expected for r in fetched.values() if not isinstance(r.expected, (torch.Tensor, tuple)))]
     if not objects:
         return []
     others = frozenset(id(r.holder) for r in reads if not names.reached(r.holder))
@@ -535,14 +535,15 @@ class Guards:
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
                  watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None,
-                 grads: Grads = Grads(), forms: Mapping[int, TensorType] = MappingProxyType({})):
+                 grads: Grads = Grads(), forms: Mapping[int, TensorType] = MappingProxyType({}), objects: Iterable = ()):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
-        of the numbers read; forms: see TensorCheck. Where `watch` tells that no place read has another object in it, the
-        conditions on what is there are not looked at."""
+        of the numbers read; forms: see TensorCheck; objects: those among the arguments that are other ones on every
+        call. Where `watch` tells that no place read has another object in it, the conditions on what is there are not
+        looked at."""
         self._names, reads = names, list(reads)
-        looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched)
+        looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched, objects)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched), forms)
         local = [variable for variable, _, _ in given]
         for k, _ in grads.fetched:

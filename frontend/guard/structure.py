@@ -74,13 +74,16 @@ class Arguments:
     call        (args, kwargs) as they are to be recorded, with stand-ins for some: symbolic numbers, tensors of symbolic sizes
     standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is there in the run)
     remade      tuples with others in them, which are remade for the run, as (new, the call's own)
+    fetched     by id, the objects that are other ones on every call: not guarded by identity, see fetched.py
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
 
     def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0,
-                 numbers: Numbers | None = None, symbolic: Container[str] = ()):
+                 numbers: Numbers | None = None, symbolic: Container[str] = (),
+                 another: Callable[[str, Any], bool] = lambda place, value: False):
         """bound: how many leading arguments are known to be the same objects on every call, and need no guard; symbolic: the
-        places of the numbers for which `numbers` is to have a stand-in."""
+        places of the numbers for which `numbers` is to have a stand-in; another: tells whether the object at a place is another
+        one on every call."""
         self.tensors: list[tuple[str, str, torch.Tensor]] = []
         self.objects: list[tuple[str, Any]] = []
         self.containers: list[tuple[str, Any]] = []
@@ -89,6 +92,8 @@ class Arguments:
         self.standins: list[tuple[Any, Any, Any, Any]] = []
         self.remade: list[tuple[tuple, tuple]] = []
         self.numbers: set[str] = set()
+        self.fetched: dict[int, Any] = {}
+        self._another = another
         self.given, self._symbolic, self._taken = numbers, symbolic, {}
         self._names, self._count, self._locals = names, 0, {}
         positional, keywords = argument_names(function, args, kwargs)
@@ -139,7 +144,22 @@ class Arguments:
                 return self._number(value, access, name)
         if not constant(value):
             self.objects.append((name, value))
+        if is_plain_instance(value) and self._another(place, value):
+            return self._fetched(value, access, place, name)
         self.steps.append(Condition(equality(self._names, access, value), access, name, value))
+        return value
+
+    def _fetched(self, value: Any, access: str, place: str, name: str) -> Any:
+        """Reach an object that is another one on every call: all that the run reads of it is guarded."""
+        first = self._locals.get(id(value))
+        if first is not None:
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+            return value
+        variable = self._locals[id(value)] = self._local(access)
+        found, kind = f"type({variable})", type(value)
+        self.steps.append(Condition(f"{found} is {self._names.bind(kind)}", found, f"type of {name}", kind))
+        self._names.place(value, variable)
+        self.places[id(value)], self.fetched[id(value)] = place, value
         return value
 
     def _number(self, value: int | float, access: str, name: str) -> Any:

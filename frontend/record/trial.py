@@ -68,11 +68,12 @@ class SizedArguments(Arguments):
     with names; `state`: the stand-ins that it gets of others.
     """
 
-    def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str]):
+    def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str],
+                 another: Callable[[str, Any], bool]):
         self.first, self.dynamic, self.sizes = first, dynamic, sizes
         self.run_with: list[tuple[str, torch.Tensor]] = []
         self._standing: dict[int, tuple[Any, Any]] = {}  # by the id of what is stood in for: that, and the stand-in
-        super().__init__(*args, sizes, symbolic)
+        super().__init__(*args, sizes, symbolic, another)
         arguments = len(self._standing)
         for k, read in enumerate(first.found, len(self.tensors)):
             self._stand_in(k, read.subject, read.expected)

@@ -674,3 +674,105 @@ def growing_state(compile):
         holder.history = (*holder.history, len(holder.history))
         return x + sum(holder.history)
     yield from calls(f, X, times=20)
+
+
+class Given:
+    def __init__(self, value, count=0):
+        self.value, self.count, self.parts = value, count, [value * 2, value * 3]
+
+
+@program
+def objects_that_are_given_anew(compile):
+    @compile
+    def f(x, box):
+        box.count += 1
+        box.parts[0] = box.value = box.value * x + box.parts[0]
+        return box, box.value.sum() + box.count
+    for k in range(5):
+        box = Given(tensor(4) + k, k)
+        for _ in range(3):
+            found, result = f(tensor(4), box)
+            yield found is box, result, box.value, box.count, box.parts, box.parts[0] is box.value
+
+
+@program
+def one_object_given_twice_or_two(compile):
+    @compile
+    def f(x, a, b):
+        a.value = a.value + x
+        b.value = b.value * 2
+        return a.value.sum(), a is b
+    for k in range(6):
+        a, b = Given(tensor(4) + k), Given(tensor(4) - k)
+        if k % 2:
+            b = a
+        yield f(tensor(4), a, b), a.value, b.value
+        yield f(tensor(4), b, a), a.value, b.value
+
+
+@program
+def a_given_object_that_is_known_elsewhere(compile):
+    known = Given(tensor(4))
+    kept = [Given(tensor(4) + 5)]
+
+    @compile
+    def f(x, box):
+        box.value = box.value + x
+        kept[0].value = kept[0].value * 2
+        return known.value + box.value, box is known, box is kept[0], box.parts is known.parts
+    for box in (Given(tensor(4)), Given(tensor(4)), known, Given(tensor(4)), kept[0], known, Given(tensor(4))):
+        yield f(tensor(4), box), box.value, known.value, kept[0].value
+    shared = Given(tensor(4))
+    shared.parts = known.parts
+    yield f(tensor(4), shared), shared.value
+
+
+@program
+def given_objects_of_other_forms(compile):
+    class Other(Given):
+        def __len__(self):
+            return 3
+
+    @compile
+    def f(x, box):
+        box.last = x * 2 if isinstance(box, Other) else x
+        return box.value * x + len(box.parts) + (box.count if box.count > 2 else 0)
+    for k, kind in enumerate((Given, Given, Other, Given, Other, Other, Given)):
+        box = kind(tensor(4) + k, k)
+        if k == 5:
+            box.parts.append(box.value)
+        yield f(tensor(4), box), box.last, sorted(vars(box))
+        box.value = tensor(3)[:, None] * tensor(4)
+        yield f(tensor(4), box), box.last
+
+
+@program
+def given_objects_that_are_kept(compile):
+    own = Given(tensor(4))
+
+    @compile
+    def f(x, box):
+        before, own.box = getattr(own, "box", None), box
+        return x + box.value + (0 if before is None else before.value), before is box
+    for k in range(4):
+        box = Given(tensor(4) + k)
+        for _ in range(2):
+            yield f(tensor(4), box), own.box is box
+
+
+@program
+def given_objects_that_are_keys(compile):
+    boxes = [Given(tensor(4) + k) for k in range(4)]
+    table, seen = {box: box.value * 2 for box in boxes}, dict.fromkeys(boxes[:3])
+    f = compile(lambda x, box: x + table[box])
+    g = compile(lambda x, box: x + (box in seen))
+    for box in (*boxes, boxes[1], Given(tensor(4)), boxes[0], Given(tensor(4))):
+        yield outcome(f, tensor(4), box), outcome(g, tensor(4), box)
+
+
+@program
+def given_objects_by_their_address(compile):
+    f = compile(lambda x, box: x * (1 + hash(box) % 7) + id(box) % 5)
+    boxes = [Given(tensor(4)) for _ in range(6)]
+    for box in boxes:
+        yield f(tensor(4), box).equal(tensor(4) * (1 + hash(box) % 7) + id(box) % 5)
