@@ -782,3 +782,18 @@ def test_every_kind_of_place():
         o.x = X
         d.clear(), d.update(a=X), empty.clear(), items.__setitem__(slice(None), [X])
         assert holds() is True, kind
+
+
+def test_whether_processes_work_together_is_guarded(tmp_path):
+    distributed = pytest.importorskip("torch.distributed")
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("torch without torch.distributed")
+    f = compiled(lambda x: x * 2 if distributed.is_available() and distributed.is_initialized() else x * 3)
+    x = torch.ones(3)
+    assert f(x).equal(x * 3) and f(x).equal(x * 3)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        assert f(x).equal(x * 2) and f(x).equal(x * 2)
+    finally:
+        distributed.destroy_process_group()
+    assert f(x).equal(x * 3) and len(f.programs) == 2 and not f.fallbacks

@@ -285,7 +285,8 @@ AUTOCAST_DETAILS = (
 #: Those that matter to a program only if its run asked for them (library calls that it makes ask again on every call).
 SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
             torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads,
-            torch.is_warn_always_enabled)
+            torch.is_warn_always_enabled, torch.distributed.is_available,
+            *([torch.distributed.is_initialized] if torch.distributed.is_available() else []))
 
 
 def call_read(function: Callable, args: tuple = ()) -> Read:

@@ -634,6 +634,7 @@ class Observer:
         switch = _PYTHON_SWITCHES.get(code)
         if switch is not None:
             self._read_switch(switch)
+            return
         if code in _READS_ENVIRONMENT:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
                 self._follow(os.environ._data, "os.environ")
