@@ -127,6 +127,13 @@ class _Run:
         return self.symbolic and not looks_at_types(self.observer.reads.values())
 
     @property
+    def redoable(self) -> bool:
+        """Whether the run may have been given symbolic numbers, and changed nothing."""
+        numbers = self.recorder.numbers
+        given = numbers.lines or numbers.data or self.arguments.given is not None
+        return bool(given) and self.observer.untouched and self.recorder.untouched
+
+    @property
     def fetched(self) -> Fetched:
         """What the run read, with what is another object on every call."""
         return self._fetched(map(self.arguments.own_read, self.observer.reads.values()))
@@ -310,7 +317,8 @@ class CompiledFunction:
         """Run the function for real, give its result, and keep a program for the calls that are like this one.
 
         symbolic: with symbolic numbers in place of those that change. Where such a run raises before it has changed anything,
-        the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones."""
+        the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones. So it is where
+        it came to code that looks at types."""
         config.check()
         names = Namespace()
         try:
@@ -324,13 +332,12 @@ class CompiledFunction:
                 result = _called(self._function, arguments)
         except Exception as error:
             error.args = without_symbols(error.args, run.recorder.numbers, arguments)
-            symbols = run.recorder.numbers.lines or run.recorder.numbers.data or arguments.given is not None
-            again = bool(symbols) and symbolic and run.observer.untouched and run.recorder.untouched
+            again = symbolic and run.redoable
             if not again:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
                 raise
-        else:
-            again = False
+        else:  # what looks at types takes a stand-in for no number
+            again = symbolic and looks_at_types(run.observer.reads.values()) and run.redoable
         if again:
             run.observer.undraw()
             result = self._record(args, kwargs, symbolic=False)

@@ -389,3 +389,15 @@ def old_constructors_of_elements(compile):
 def old_constructors_of_memory(compile):
     f = compile(lambda x: torch.FloatTensor(x.untyped_storage())[:3] * 2)
     yield from calls(f, X)
+
+
+@program
+def types_looked_at_on_another_path(compile):
+    def helper(x, n):
+        return x * n if type(n) is float else x
+
+    @compile
+    def f(x, n, deep):
+        return helper(x, n) if deep else x * n
+    for n, deep in ((0.5, False), (0.25, False), (0.125, True), (0.1, True), (0.2, False)):
+        yield f(X, n, deep)
