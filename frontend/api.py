@@ -369,6 +369,8 @@ class CompiledFunction:
             if verify == "raise":
                 raise
             raise Unsupported(str(wrong)) from wrong
+        except Exception as defect:  # the call itself went well
+            raise Unsupported(f"internal error while checking the recording: {type(defect).__name__}: {defect}") from defect
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""

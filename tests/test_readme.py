@@ -105,7 +105,7 @@ WORKS = {
 }
 #: What it says to run eagerly.
 DOES_NOT = {
-    "Elements taken out of torch: `.numpy()`, printing a tensor, `.tolist()` of many.":
+    "Elements taken out of torch: `.numpy()`, a tensor as text, `.tolist()` of many.":
         [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
