@@ -114,7 +114,8 @@ class _Run:
         self._found = found
         given = [(name, t) for _, name, t in arguments.tensors]
         self.symbolic, self._lines = symbolic, changing.lines if symbolic and not changing.barred else ()
-        ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "aside": observer.telling.aside, "open": lambda: observer.unsupported is None}
+        ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "aside": observer.telling.aside,
+                "open": lambda: observer.unsupported is None}
         self.recorder = observer.recorder = Second(arguments, observer.name_of, **ways) if isinstance(arguments, SizedArguments) \
             else Recorder(given, observer.name_of, name, arguments.given, **ways)
 
@@ -221,7 +222,9 @@ class CompiledFunction:
         for program in self.programs:
             tensors = program.check(args, kwargs)
             if tensors is not None:
-                run = program.run.built(program) if type(program.run) is Late else program.run
+                run = program.run
+                if type(run) is Late:
+                    run = run.built(program)
                 if run is None or run.broken:
                     return self._function(*args, **kwargs)
                 try:

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from torch import library as extensions
 
 import smelt
 from smelt import BuildError, SmeltWarning, config
@@ -191,7 +192,7 @@ def test_a_full_cache_folder_is_used_by_the_next_process(monkeypatch):
                          ids=["plain", "branches"])
 def test_an_op_of_a_library_whose_results_vary_in_size(function):
     """Torch says of no op outside of it that sizes depend on the data: calls that come to other sizes run eagerly."""
-    library = torch.library.Library("smelt_test", "FRAGMENT")
+    library = extensions.Library("smelt_test", "FRAGMENT")
     library.define("keep(Tensor x) -> Tensor")
     library.impl("keep", lambda x: x[x > 0], "CPU")
     compiled = smelt.compile(lambda x: function(torch.ops.smelt_test.keep, x))

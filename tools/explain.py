@@ -206,8 +206,8 @@ def _kept(function: CompiledFunction) -> list[tuple[Guards, Executable]]:
     """Everything that runs, with its guards."""
     kept: list[tuple[Guards, Executable]] = []
     for p in function.programs:
-        if isinstance(p.run, Late):
-            p.run.built(p)
+        if isinstance(waiting := p.run, Late):
+            waiting.built(p)
         built = p.executables.values() if isinstance(p, Branches) else [p.run] if p.run is not None else []
         kept += [(p.guards, executable) for executable in built]
     return kept

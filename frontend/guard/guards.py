@@ -6,7 +6,7 @@ the arguments, the reads, torch's modes and the tensors in order (cheap and chan
 from __future__ import annotations
 
 import types
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from ctypes import c_float
 from enum import Enum
@@ -82,6 +82,10 @@ def attribute(holder: Any, name: str) -> Any:
 def ordered(container: dict) -> type:
     """The class that tells what a dict holds in its order, which an OrderedDict keeps for itself, past any of the user's."""
     return OrderedDict if isinstance(container, OrderedDict) else dict
+
+
+#: What a snapshot is taken of.
+CONTAINERS = (list, dict, set, frozenset, deque)
 
 
 class Contents(tuple):

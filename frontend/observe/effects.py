@@ -4,7 +4,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from .places import on_behalf_of_user
+from .places import is_checkpoint, on_behalf_of_user
 
 #: C functions, by module (and name, where not the whole module counts).
 _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal",
@@ -38,7 +38,7 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
 def python_effect(frame: types.FrameType) -> str:
     """The same for a Python function of the standard library or of torch that is being entered."""
     module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
-    if frame.f_back is not None and frame.f_back.f_globals.get("__name__") == "torch.utils.checkpoint":
+    if is_checkpoint(frame.f_back):
         return ""  # it notes the random numbers' state, to compute once more what the program's gradient has of its own
     listed = module in _PYTHON_MODULES or module.startswith(_PYTHON_PACKAGES) or module in _ALWAYS - {"warnings"}
     switch = module == "torch" and name.startswith(_SETTERS)

@@ -27,7 +27,7 @@ from torch import nn
 
 from ...errors import Unsupported
 from ..guard.fetched import parts
-from ..guard.guards import MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
+from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
 from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..modules import original_of
@@ -49,7 +49,6 @@ ITEM_LIMIT = 20_000
 #: Elements of the largest array of NumPy's that is guarded by what it holds, unless it is an argument: data of each call's own.
 LARGEST_ARRAY = 256
 
-_CONTAINERS = (list, dict, set, frozenset, deque)
 _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
                types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
                numpy.generic, type(namedtuple("_", "field").field))
@@ -417,7 +416,7 @@ class Observer:
 
     def _follow_object(self, value: Any, name: str) -> None:
         cls = type(value)
-        container = isinstance(value, _CONTAINERS)
+        container = isinstance(value, CONTAINERS)
         if container:
             self._follow_contents(value, name)
             for kind, setting in ((defaultdict, "default_factory"), (deque, "maxlen")):

@@ -87,7 +87,7 @@ def user_line(frame: types.FrameType | None = None) -> str:
 def checkpointed(frame: types.FrameType | None) -> str:
     """What a frame is called by that may call it again in a backward pass: a checkpoint; "" if nothing of the kind."""
     while frame is not None:
-        if frame.f_code.co_filename == _CHECKPOINT:
+        if is_checkpoint(frame):
             return "a checkpoint"
         frame = frame.f_back
     return ""
@@ -98,6 +98,11 @@ def of_checkpoint() -> bool:
     frame = sys._getframe(1)
     while frame is not None and kind_of_file(frame.f_code.co_filename) == SMELT:
         frame = frame.f_back
+    return is_checkpoint(frame)
+
+
+def is_checkpoint(frame: types.FrameType | None) -> bool:
+    """Whether this frame is one of torch's checkpoint."""
     return frame is not None and frame.f_code.co_filename == _CHECKPOINT
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 import logging
 import sys
 import types
-from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator
 
 import torch
 
 from ...errors import Unsupported
-from ..guard.guards import constant
+from ..guard.guards import CONTAINERS, constant
 from ..guard.writes import Write
 from ..symbolic.symbols import is_symbolic
 from .asides import LOG, Aside, Said, asides_in
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 _LOGGING = (logging.Logger, logging.Manager, logging.Handler)
-_CONTAINERS = (list, dict, set, frozenset, deque)
 _UNCHANGING = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 _GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
 
@@ -129,7 +127,7 @@ class Telling:
             return type(value)(self._kept(v, True, tensors) for v in value)
         if not found and type(value) is dict:
             return {self._kept(k, True, tensors): self._kept(v, True, tensors) for k, v in value.items()}
-        if bare or not found or isinstance(value, _CONTAINERS):
+        if bare or not found or isinstance(value, CONTAINERS):
             raise Unsupported(f"prints or logs an object of type {type(value).__qualname__}")
         return value
 

@@ -606,8 +606,9 @@ class Recorder:
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs, tensors)
         met = zip(self._memory.inputs, self._tensors, self._before)
         written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
-        writebacks = tuple(WriteBack(base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value),
-                                     _state(tensor)[2] - version, base.replaced) for base, tensor, (_, _, version) in written)
+        writebacks = tuple(WriteBack(
+            base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value),
+            _state(tensor)[2] - version, base.replaced) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all

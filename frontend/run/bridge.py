@@ -24,11 +24,13 @@ class Executable:
 
     `forward(*inputs)` gives the graph's outputs and then the extra ones that the backward program reads.
     `verify`: "first", "always", "raise" or "off". On a mismatch `on_mismatch(Mismatch, stage, inputs, gradients that
-    arrived, by output)` is told, the reference's results are returned, and `broken` says why from then on; the caller must not use a broken executable again.
+    arrived, by output)` is told, the reference's results are returned, and `broken` says why from then on; the caller must not
+    use a broken executable again.
     """
 
     def __init__(self, recording: Recording, forward: Callable[..., Sequence[Any]], derivative: Derivative | None = None,
-                 verify: str = "first", on_mismatch: Callable[[Mismatch, str, Tensors, Mapping[int, torch.Tensor]], str] | None = None):
+                 verify: str = "first",
+                 on_mismatch: Callable[[Mismatch, str, Tensors, Mapping[int, torch.Tensor]], str] | None = None):
         recording = replace(recording, tensors=())  # the first call's arguments are not to live on
         self.recording, self.derivative = recording, derivative
         self.verify, self.on_mismatch = verify, on_mismatch

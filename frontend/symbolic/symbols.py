@@ -291,27 +291,25 @@ def noted(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A value with the symbolic numbers in it (in lists, tuples, slices and dicts) as what they are now. Fixes nothing."""
-    if is_symbolic(value):
-        return value.node.value
-    if type(value) in (list, tuple, torch.Size):
-        return type(value)(map(plain, value)) if any(plain(v) is not v for v in value) else value
-    if type(value) is slice:
-        return slice(*map(plain, (value.start, value.stop, value.step)))
-    if type(value) is dict:
-        return {k: plain(v) for k, v in value.items()}
-    return value
+    return _with_numbers(value, lambda node: node.value)
 
 
 def fixed(value: Any) -> Any:
     """The same for a place where only a plain number may stand: from here on the program depends on it."""
+    return _with_numbers(value, Node.fixed)
+
+
+def _with_numbers(value: Any, number: Callable[[Node], Plain]) -> Any:
+    """A value with numbers in the place of the symbolic ones in it; itself where there are none."""
     if is_symbolic(value):
-        return value.node.fixed()
+        return number(value.node)
     if type(value) in (list, tuple, torch.Size):
-        return type(value)(map(fixed, value)) if any(plain(v) is not v for v in value) else value
+        items = [_with_numbers(v, number) for v in value]
+        return type(value)(items) if any(new is not v for new, v in zip(items, value)) else value
     if type(value) is slice:
-        return slice(*map(fixed, (value.start, value.stop, value.step)))
+        return slice(*(_with_numbers(v, number) for v in (value.start, value.stop, value.step)))
     if type(value) is dict:
-        return {k: fixed(v) for k, v in value.items()}
+        return {k: _with_numbers(v, number) for k, v in value.items()}
     return value
 
 
