@@ -193,6 +193,22 @@ def _transpose(t: Vector, isa: Isa) -> str:
         "    #pragma GCC unroll $W\n" + s for s in steps) + "\n}"
 
 
+@helper("sum_rows")
+def _sum_rows(t: Vector, isa: Isa) -> str:
+    """Of $W rows, in place: lane i of the first becomes the sum of row i. Two rows at a time are folded into one."""
+    steps, width = [], t.lanes // 2
+    while width:
+        low, high = (", ".join(str(place(i) + (t.lanes if i & width else 0)) for i in range(t.lanes))
+                     for place in (lambda i: i & ~width, lambda i: i | width))
+        steps.append(f"""    for (long i = 0; i < {width}; i++) {{
+        const $T a = rows[i], b = rows[i + {width}];
+        rows[i] = __builtin_shufflevector(a, b, {low}) + __builtin_shufflevector(a, b, {high});
+    }}""")
+        width //= 2
+    return "static inline void sum_rows_$T($T *rows)\n{\n" + "\n".join(
+        "    #pragma GCC unroll $W\n" + s for s in steps) + "\n}"
+
+
 def _combined_lanes(name: str, combine: str) -> None:
     """`<name>_lanes_<type>(x)`: every lane of the result is the combination of all lanes of x."""
     def template(t: Vector, isa: Isa) -> str:

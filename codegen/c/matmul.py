@@ -12,7 +12,7 @@ The work is a list of items (batch, panel, block of rows) of which each thread t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from string import Template
 
@@ -21,8 +21,8 @@ import torch
 from ...compiler.dims import Dim, Expr, typical
 from ..loops import MatMul, Store, sizes_of
 from .body import Body, Writer
-from .helpers import HELPERS
-from .isa import Isa, isa_of
+from .helpers import HELPERS, fill
+from .isa import Isa, Vector, isa_of
 from .nest import ceiling
 
 NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
@@ -31,7 +31,7 @@ PANEL_BYTES = 32 << 10   # of a packed panel, which lies on the stack and stays 
 BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
-DOT_ROWS = 40            # up to so many rows, dot products beat transposing a panel
+DOT_ROWS = 64            # up to so many rows, dot products beat transposing a panel
 LIBRARY_WORK = 1 << 26   # m*n*k from which a good library's product, called and then read again, is ahead
 LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 
@@ -79,7 +79,10 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     narrow = isinstance(kernel.n, Expr)
     if along == step == 1 and not narrow and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
         rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
-        return Tiling(rows, 1, lanes, kernel.k if k else 1, rows, "dots", dots)
+        terms = PANEL_BYTES // (lanes * itemsize)
+        if isinstance(kernel.k, int):
+            terms = ceiling(max(1, ceiling(k, max(1, ceiling(k, terms)))), lanes) * lanes
+        return Tiling(rows, 1, lanes, terms, rows if terms >= k else BLOCK_ROWS // rows * rows, "dots", dots)
     rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
     if column != 1:
         panel = "columns" if step == 1 else "any"
@@ -293,7 +296,8 @@ def _print_tile_call(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str
     _, row, step = map(body.size, kernel.a_strides)
     values = {**local, "T": body.type_of(kernel.dtype), "rows": tiling.rows, "a_row": row, "a_step": step}
     if tiling.panel == "dots":
-        return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row, $a_row, $b, $column, $sum);").substitute(
+        return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row + $done, $a_row, $b, $column, $sum,"
+                        " $done > 0);").substitute(
             values, dots=tiling.dots, width=_width(kernel, tiling, body), column=body.size(kernel.c_strides[2]))
     return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step,"
                     " $sum, $done > 0);").substitute(
@@ -340,7 +344,7 @@ for _rows in range(1, MAX_ROWS + 1):
 
 # Dot products: the same sums where both operands are contiguous along k, `columns` at a time.
 
-def _dots(rows: int, columns: int) -> str:
+def _dots(rows: int, columns: int, t: Vector, isa: Isa) -> str:
     def step(load: str, mask: str) -> str:
         return f"""\
                 $T right[{columns}];
@@ -355,10 +359,20 @@ def _dots(rows: int, columns: int) -> str:
                         acc[i][j] = fma_$T(left, right[j], acc[i][j]);
                 }}"""
 
-    return f"""
-/* sum[i * $W + j] = the sum over l < terms of a[i * a_row + l] * c[j * column + l], for {rows} rows and j < width */
+    def finish(first: int) -> str:
+        """Of a vector's worth of dot products."""
+        places = [(n // columns, n % columns) for n in range(first, min(first + t.lanes, rows * columns))]
+        parts = ", ".join(f"acc[{i}][{j}]" for i, j in places)
+        stores = (f"at[{i} * $W + {j}] = add || done ? at[{i} * $W + {j}] + parts[0][{n}] : parts[0][{n}];"
+                  for n, (i, j) in enumerate(places))
+        return "\n".join(" " * 12 + line for line in (
+            "{", f"    $T parts[$W] = {{{parts}}};", "    sum_rows_$T(parts);", *("    " + s for s in stores), "}"))
+
+    return fill(f"""
+/* sum[i * $W + j] = (add ? sum[i * $W + j] : 0) + the sum over l < terms of a[i * a_row + l] * c[j * column + l],
+   for {rows} rows and j < width */
 static __attribute__((noinline)) void dots{rows}x{columns}_$T(long terms, long width, const $S *a, long a_row, const $S *c,
-    long column, $S *sum)
+    long column, $S *sum, long add)
 {{
     for (long next = 0; next < width; next += {columns}) {{
         const long first = next + {columns} > width ? width - {columns} : next;
@@ -366,6 +380,7 @@ static __attribute__((noinline)) void dots{rows}x{columns}_$T(long terms, long w
         for (long done = 0; done == 0 || done < terms; done += {TERMS} * $W) {{
             const long end = done + {TERMS} * $W < terms ? done + {TERMS} * $W : terms;
             $T acc[{rows}][{columns}] = {{}};
+            $S *at = sum + first;
             long l = done;
             for (; l + $W <= end; l += $W) {{
 {step("load_$T", "")}
@@ -374,21 +389,15 @@ static __attribute__((noinline)) void dots{rows}x{columns}_$T(long terms, long w
                 const $M live = lanes_$M < splat_$M(end - l);
 {step("load_where_$T", ", live")}
             }}
-            #pragma GCC unroll {rows}
-            for (long i = 0; i < {rows}; i++)
-                #pragma GCC unroll {columns}
-                for (long j = 0; j < {columns}; j++) {{
-                    const $S dot = sum_lanes_$T(acc[i][j])[0];
-                    sum[i * $W + first + j] = done ? sum[i * $W + first + j] + dot : dot;
-                }}
+{chr(10).join(map(finish, range(0, rows * columns, t.lanes)))}
         }}
     }}
-}}"""
+}}""", t, isa)
 
 
 for _rows in range(1, MAX_ROWS + 1):
     for _columns in range(1, MAX_VECTORS + 1):
-        HELPERS[f"dots{_rows}x{_columns}"] = _dots(_rows, _columns)
+        HELPERS[f"dots{_rows}x{_columns}"] = partial(_dots, _rows, _columns)
 
 
 # Packing: `width` columns of b, at b[l * step + j * column], into rows of `vectors` vectors, the rest of them 0.

@@ -294,9 +294,7 @@ register(Op("mean", "composite", "Mean along axes; float16/bfloat16 are rounded 
 
 
 def _degrees(v):
-    """The count minus the correction, which may be no integer where the count is a number."""
-    correction = v.attrs["correction"]
-    return count(v) - (int(correction) if correction == int(correction) else correction)
+    return count(v) - v.attrs["correction"]
 
 
 def _variance(b, v, x):
@@ -329,10 +327,12 @@ def _std_gradient(b, v, g):
 
 def _spread(name: str, doc: str, function, decompose, gradient):
     def convert(b, x, dim=None, *, correction=None, keepdim=False):
-        return _along(name)(b, x, dim, keepdim, correction=1 if correction is None else correction)
+        whole = 1 if correction is None else int(correction)
+        return NotImplemented if whole != (correction or whole) else _along(name)(b, x, dim, keepdim, correction=whole)
 
     def convert_with_mean(b, x, dim=None, *, correction=None, keepdim=False):
-        return [convert(b, x, dim, correction=correction, keepdim=keepdim), _along("mean")(b, x, dim, keepdim, dtype=None)]
+        spread = convert(b, x, dim, correction=correction, keepdim=keepdim)
+        return NotImplemented if spread is NotImplemented else [spread, _along("mean")(b, x, dim, keepdim, dtype=None)]
 
     def meaning(x, *, dim, keepdim, correction):
         return function(x if dim else x.unsqueeze(-1), dim or (-1,), correction=correction, keepdim=keepdim if dim else False)
