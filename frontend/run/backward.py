@@ -1,9 +1,9 @@
 """A program with its backward programs, as one node of autograd's graph."""
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -264,22 +264,21 @@ def _laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
 
 
-@contextmanager
-def outside_autocast():
+_NOTHING = nullcontext()
+
+
+def outside_autocast() -> AbstractContextManager:
     """Recorded ops hold the casts that autocast made: run again, they are to make no others."""
-    if not torch.is_autocast_enabled("cpu"):
-        yield
-        return
-    with torch.autocast("cpu", enabled=False):
-        yield
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _NOTHING
+
+
+def generator_at(state: torch.Tensor | None) -> AbstractContextManager:
+    """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
+    return _NOTHING if state is None else _at(state)
 
 
 @contextmanager
-def generator_at(state: torch.Tensor | None):
-    """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
-    if state is None:
-        yield
-        return
+def _at(state: torch.Tensor) -> Iterator[None]:
     before = torch.get_rng_state()
     torch.set_rng_state(state)
     try:
