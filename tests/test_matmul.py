@@ -71,13 +71,13 @@ def product(a, c, isa="auto", threads=1):
 
 
 SHAPES = [(1, 1, 1), (1, 5, 1), (3, 2, 5), (64, 7, 10), (6, 16, 64), (7, 17, 65), (13, 33, 31), (50, 20, 50), (41, 9, 100),
-          (1, 70, 37), (70, 40, 1), (2, 600, 3), (45, 1100, 33)]
+          (1, 70, 37), (70, 40, 1), (2, 600, 3), (45, 1100, 33), (33, 1568, 10), (9, 600, 6), (5, 900, 1)]
 
 
 @pytest.mark.parametrize("isa", SETS)
 @pytest.mark.parametrize("layout", ["NN", "NT", "TN", "TT", "SN", "NS"])
 def test_layouts_and_edges(isa, layout):
-    for m, k, n in SHAPES if isa == SETS[0] else SHAPES[2:7]:
+    for m, k, n in SHAPES if isa == SETS[0] else SHAPES[2:7] + SHAPES[-3:]:
         a, c = operand((m, k), layout[0]), operand((k, n), layout[1])
         assert torch.equal(product(a, c, isa), a @ c), (m, k, n)
 

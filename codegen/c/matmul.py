@@ -363,8 +363,8 @@ def _dots(rows: int, columns: int, t: Vector, isa: Isa) -> str:
         """Of a vector's worth of dot products."""
         places = [(n // columns, n % columns) for n in range(first, min(first + t.lanes, rows * columns))]
         parts = ", ".join(f"acc[{i}][{j}]" for i, j in places)
-        stores = (f"at[{i} * $W + {j}] = add || done ? at[{i} * $W + {j}] + parts[0][{n}] : parts[0][{n}];"
-                  for n, (i, j) in enumerate(places))
+        stores = (f"if (first + {j} >= next) {to} = add || done ? {to} + parts[0][{n}] : parts[0][{n}];"
+                  for n, (j, to) in enumerate((j, f"at[{i} * $W + {j}]") for i, j in places))
         return "\n".join(" " * 12 + line for line in (
             "{", f"    $T parts[$W] = {{{parts}}};", "    sum_rows_$T(parts);", *("    " + s for s in stores), "}"))
 
