@@ -196,6 +196,10 @@ def _in_memory_rule():
     copies: dict[tuple[Value, Type], Value] = {}
 
     def copied(b: Builder, x: Value, type: Type) -> Value:
+        if x.op.name == "permute" and x.inputs[0].op.kind == "view" and 0 not in x.shape and window(x.inputs[0]) is None:
+            whole = b.permute(copied(b, x.inputs[0], x.inputs[0].type), **x.attrs)  # which other readers may share
+            if whole.type == type:
+                return whole
         if (x, type) not in copies:
             copies[x, type] = b.emit("copy", x, type=type)
         return copies[x, type]

@@ -111,8 +111,8 @@ def rewrite(graph: Graph, rule: Callable[[Builder, Value], Replacement], note: s
 
     For a value of tuple type the rule may give one value per result; then each `item` becomes that value. A value
     emitted by the rule takes over the name and the recorded layout of what it replaces, so that dumps can be compared.
-    An output that would become a value there was before becomes a copy of it: outputs never start to share memory with
-    each other or with inputs. Returns `graph` itself if every value was kept.
+    An output that would become an input or another output, or has another layout, becomes a copy of it: outputs never start
+    to share memory with each other or with inputs. Returns `graph` itself if every value was kept.
     """
     return _Rewriting(graph, rule, note).run()
 
@@ -149,12 +149,19 @@ class _Rewriting:
                 return current
             if not isinstance(found, Value):
                 return found
-            if v in self.outputs and found not in self.fresh:
+            if v in self.outputs and found not in self.fresh and self.elsewhere(found, v):
+                if current.op.name == "copy" and current.inputs[0] is found:
+                    b.values.append(current)
+                    return current
                 found = b.copy(found)
                 self.fresh.add(found)
         if found in self.fresh:
             self.take_place(found, v)
         return found
+
+    def elsewhere(self, found: Value, output: Value) -> bool:
+        """Whether a value is seen from outside already, or looks there unlike the output that it would stand for."""
+        return found in self.graph.inputs or found in map(self.new.get, self.outputs) or found.type != output.type
 
     def renewed(self, v: Value) -> Value:
         """`v` on its rewritten inputs."""

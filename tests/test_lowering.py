@@ -274,6 +274,14 @@ def test_operands_of_a_product_are_read_as_views():
         run(lambda b, x, y: b.matmul(b.permute(x, dims=(0, 2, 1, 3)), y), x, y, backend=backend)
 
 
+def test_an_operand_and_its_transpose_share_a_copy():
+    def write(b, x, y, z):
+        flat = b.reshape(b.permute(x, dims=(1, 0, 2)), shape=(3, 8))
+        return [b.matmul(flat, y), b.matmul(b.permute(flat, dims=(1, 0)), z)]
+    kernels = run(write, torch.rand(2, 3, 4), torch.rand(8, 5), torch.rand(3, 6), backend=Library)
+    assert len(kernels) == 1 and len([s for s in kernels[0].body if isinstance(s, loops.Store)]) == 1
+
+
 def test_a_transposed_result_is_stored_row_by_row():
     kernel, = run(lambda b, x, y: b.permute(b.matmul(x, y), dims=(1, 0)), torch.randn(3, 4), torch.randn(4, 5))
     assert (kernel.m, kernel.n) == (5, 3)

@@ -142,6 +142,18 @@ SIMPLIFY = {
         "%x: f32[4]",
         ["%a = copy(%x) : f32[4]", "return %a"],
         "same"),
+    "copy of an output": (
+        "%x: f32[4]",
+        ["%a = exp(%x) : f32[4]", "%b = copy(%a) : f32[4]", "return %a, %b"],
+        "same"),
+    "copy of what is inside": (
+        "%x: f32[4]",
+        ["%a = exp(%x) : f32[4]", "%b = copy(%a) : f32[4]", "%c = copy(%a) : f32[4]", "return %b, %c"],
+        ["%a = exp(%x) : f32[4]", "%c = copy(%a) : f32[4]", "return %a, %c"]),
+    "output in another layout": (
+        "%x: f32[4,6]",
+        ["%a = exp(%x) : f32[4,6]", "%b = copy(%a) : f32[4,6]{1,4}", "return %b"],
+        "same"),
     "copy for a call of torch": (
         "%x: f32[4,6]{1,4}",
         ["%a = copy(%x) : f32[4,6]", "%b = call(%a, target='aten.relu.default', args=($0,), kwargs={}) : f32[4,6]", "return %b"],
@@ -396,6 +408,12 @@ def test_gradient_of_gradient_is_torchs(name):
     theirs = torch.autograd.grad([f for f, _ in live], leaves, [s for _, s in live], allow_unused=True)
     theirs = [torch.zeros_like(leaf) if t is None else t for leaf, t in zip(leaves, theirs)]
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_weight_given_transposed_gets_its_gradient_as_it_lies_in_memory():
+    graph = graph_of(lambda b, x, w: b.matmul(x, b.permute(w, dims=(1, 0))), (4, 3), (5, 3))
+    joint = dce(simplify(gradient(graph, [0, 1], [0]).graph))
+    assert [o.op.name for o in joint.outputs] == ["matmul"] * 3
 
 
 def test_gradients_of_some_inputs_then_of_others():

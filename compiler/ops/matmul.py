@@ -25,7 +25,15 @@ def transposed(b, x: Value) -> Value:
 
 def _matmul_gradient(b, v, g):
     x, y = v.inputs
-    return sum_to(b, b.matmul(g, transposed(b, y)), x), sum_to(b, b.matmul(transposed(b, x), g), y)
+    return sum_to(b, _product(b, g, transposed(b, y), x), x), sum_to(b, _product(b, transposed(b, x), g, y), y)
+
+
+def _product(b, x, y, operand):
+    """x times y, the gradient of an operand. Where that is itself a transpose, so is the product: what the operand was
+    transposed from then gets its gradient as it lies in memory."""
+    if operand.op.name != "permute" or tuple(operand.attrs["dims"]) != (*range(operand.rank - 2), operand.rank - 1, operand.rank - 2):
+        return b.matmul(x, y)
+    return transposed(b, b.matmul(transposed(b, y), transposed(b, x)))
 
 
 def _column(b, y):
@@ -75,7 +83,7 @@ def _addmm_gradient(b, v, g):
     beta, alpha = v.attrs["beta"], v.attrs["alpha"]
     scaled = g if alpha == 1 else b.mul(g, alpha)
     return (sum_to(b, g if beta == 1 else b.mul(g, beta), base),
-            b.matmul(scaled, transposed(b, y)), b.matmul(transposed(b, x), scaled))
+            _product(b, scaled, transposed(b, y), x), _product(b, transposed(b, x), scaled, y))
 
 
 def _import_addmm(b, base, x, y, beta=1, alpha=1):

@@ -29,8 +29,7 @@ def drop_detach(graph: Graph) -> Graph:
 
 
 def _once(graph: Graph) -> Graph:
-    # By name, since values that read rewritten ones are renewed: a layout that torch's own code, or the caller, will see.
-    outputs = {o.name for o in graph.outputs}
+    # By name, since values that read rewritten ones are renewed: a layout that torch's own code will see.
     laid_out = {i.name for v in graph.values if v.op.kind == "opaque" for i in v.operands}
 
     def rule(b: Builder, v: Value) -> Value | None:
@@ -39,7 +38,7 @@ def _once(graph: Graph) -> Graph:
             found = simpler
         if found is None or found in b.values[start:]:  # an emitted value takes over the layout
             return found
-        if v.name in outputs or v.name in laid_out and found.type != v.type:
+        if v.name in laid_out and found.type != v.type:
             del b.values[start:]  # or the steps on the way would be simplified away, and made again, for ever
             return None
         return found
