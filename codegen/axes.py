@@ -27,7 +27,7 @@ def normalize(axes: Sequence[Sym], reduced: frozenset[Sym], body: Sequence[loops
     parts = [linear(e) for e in indices]
     lines = [p[0] for p in parts if p is not None]
     stuck = {s for e, p in zip(indices, parts) if p is None for s in variables(e)}
-    ordered = any(isinstance(s, loops.Reduce) and s.op.startswith("arg") for s in body)
+    ordered = any(isinstance(s, loops.Scan) or isinstance(s, loops.Reduce) and s.op.startswith("arg") for s in body)
     parallel = _by_stride([a for a in axes if a not in reduced], body)
     inner = [a for a in axes if a in reduced]
     inner = inner if ordered else _by_stride(inner, body)

@@ -90,8 +90,8 @@ def trace(value: Value, coordinates: Coordinates, exact: bool = True) -> Read:
 
 
 def reads(value: Value, coordinates: Coordinates, inner: Coordinates | None = None) -> Iterator[Read]:
-    """What one element of a fusible value reads. `inner`: the coordinates of a reduction's operand."""
-    if value.op.kind == "reduce":
+    """What one element of a fusible value reads. `inner`: the coordinates of a reduction's or a scan's operand."""
+    if inner is not None:
         yield trace(value.inputs[0], inner)
     elif value.op.kind == "gather":
         found: list[Read] = []

@@ -23,7 +23,7 @@ from .coordinates import (ZERO, Coordinates, Read, Substitution, axes_of, identi
                           unflatten, variable, variables)
 
 #: Kinds of values that kernels compute.
-COMPUTED = frozenset({"pointwise", "reduce", "gather", "part", "contract"})
+COMPUTED = frozenset({"pointwise", "reduce", "scan", "gather", "part", "contract"})
 #: A kernel computes at most this many values: beyond it, registers and compile time suffer.
 MOST_MEMBERS = 96
 #: At most this many values are computed twice in one kernel to serve a read at other coordinates.
@@ -35,7 +35,7 @@ class Group:
     """Values that one kernel computes. `bit` is the group's own bit in sets of groups.
 
     coordinates  of each member, over `axes`
-    inner        of each reduction: the coordinates of its operand
+    inner        of each reduction and scan: the coordinates of its operand
     reads        of each member
     product      the matrix product whose epilogue this is
     fixed        the one value of a group that no kernel computes (an opaque call, a cat): nothing joins it
@@ -114,11 +114,12 @@ class _Fuser:
         bit, self.next_bit = self.next_bit, self.next_bit << 1
         if v.op.kind not in COMPUTED:
             return Group(bit, fixed=v)
-        if v.op.kind == "reduce":
-            inner = identity(v.inputs[0].shape)
+        if v.op.kind in ("reduce", "scan"):
+            own = inner = identity(v.inputs[0].shape)
             reduced = v.attrs["dim"]
-            keep = v.attrs["keepdim"]
-            own = tuple(ZERO if d in reduced else c for d, c in enumerate(inner) if keep or d not in reduced)
+            if v.op.kind == "reduce":
+                keep = v.attrs["keepdim"]
+                own = tuple(ZERO if d in reduced else c for d, c in enumerate(inner) if keep or d not in reduced)
             gone = frozenset(s for d in reduced for s in variables(inner[d]))
             return Group(bit, axes_of(inner), gone, {v: own}, {v: inner}, {v: tuple(reads(v, own, inner))})
         if v.op.kind == "contract":
@@ -243,7 +244,8 @@ def _reduced(guest: Group, values: Substitution, host: Group) -> frozenset[Sym] 
         return None
     in_order = [a for a in host.axes if a in gone]
     for v, inner in guest.inner.items():
-        if v.op.combine.startswith("arg") and _position(v, substitute(inner, values)) != _row_major(in_order):
+        ordered = v.op.kind == "scan" or v.op.combine.startswith("arg")
+        if ordered and _position(v, substitute(inner, values)) != _row_major(in_order):
             return None
     return gone
 

@@ -135,16 +135,23 @@ class _Run:
             raise TypeError(f"{s} gives {found.dtype}")
         return found
 
+    def rows(self, name: str) -> torch.Tensor:
+        """A statement's values with the reduced axes, which come after the others, as one dimension."""
+        x = self.values[name]
+        kept = [x.shape[k] for k, axis in enumerate(self.axes) if not axis.reduce]
+        reduced = self.extents[len(kept):]
+        return x.expand(*kept, *reduced).reshape(*kept, -1)
+
+    def scan(self, s: loops.Scan) -> torch.Tensor:
+        rows = self.rows(s.arg)
+        return SCANS[s.op](rows).to(s.dtype).reshape(*rows.shape[:-1], *self.extents[rows.dim() - 1:])
+
     def reduce(self, s: loops.Reduce) -> torch.Tensor:
-        x = self.values[s.arg]
-        dims = [k for k, axis in enumerate(self.axes) if axis.reduce]
-        x = x.expand([self.extents[k] if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
-        kept = [k for k in range(len(self.axes)) if k not in dims]
-        rows = x.permute(*kept, *dims).reshape([x.shape[k] for k in kept] + [-1])
+        rows = self.rows(s.arg)
         found = REDUCTIONS[s.op](rows)
         if s.op not in ("argmax", "argmin") and found.dtype != s.dtype:
             raise TypeError(f"{s} gives {found.dtype}")
-        return found.reshape([1 if axis.reduce else x.shape[k] for k, axis in enumerate(self.axes)])
+        return found.reshape(*rows.shape[:-1], *(1 for axis in self.axes if axis.reduce))
 
     def store(self, s: loops.Store) -> None:
         memory, index, value = self.memory[s.buffer], self.at(s.index), self.values[s.value]
@@ -184,4 +191,11 @@ REDUCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda x: x.sum(-1, dtype=x.dtype), "prod": lambda x: x.prod(-1, dtype=x.dtype), "max": lambda x: x.amax(-1),
     "min": lambda x: x.amin(-1), "any": lambda x: x.any(-1), "all": lambda x: x.all(-1),
     "argmax": lambda x: x.argmax(-1), "argmin": lambda x: x.argmin(-1),
+}
+
+#: Scan -> what it means along the last dimension.
+SCANS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sum": lambda x: x.cumsum(-1), "prod": lambda x: x.cumprod(-1),
+    "max": lambda x: x.cummax(-1).values, "min": lambda x: x.cummin(-1).values,
+    "argmax": lambda x: x.cummax(-1).indices, "argmin": lambda x: x.cummin(-1).indices,
 }

@@ -1,7 +1,8 @@
 """The loop IR: one kernel as a flat list of statements over loop axes.
 
 A kernel's body is in SSA form. Each statement varies over the axes that its operands' indices mention; a `Reduce`
-combines its operand over all of the kernel's reduction axes and varies over the parallel ones only. How loops are
+combines its operand over all of the kernel's reduction axes and varies over the parallel ones only; a `Scan` keeps the
+partial results, and varies over the reduction axes too. How loops are
 ordered, tiled, split into passes over the reduction axes, vectorised and spread over threads is for the printers
 (c.py, triton.py): the same kernel serves both.
 
@@ -95,6 +96,22 @@ class Reduce:
     dtype: torch.dtype
     origin: Origin = Origin()
 
+    @property
+    def accumulator(self) -> torch.dtype:
+        return self.dtype
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Combine `arg` over the points of the reduction axes up to this one, in row-major order: op is sum, prod, max, min, argmax
+    or argmin; of equal extremes the last is taken. Sums and products are held in the dtype `accumulator`."""
+    name: str
+    op: str
+    arg: str
+    dtype: torch.dtype
+    accumulator: torch.dtype
+    origin: Origin = Origin()
+
 
 @dataclass(frozen=True)
 class Store:
@@ -112,7 +129,7 @@ class Check:
     code: int
 
 
-Statement = Union[Load, Const, Index, Apply, Reduce, Store, Check]
+Statement = Union[Load, Const, Index, Apply, Reduce, Scan, Store, Check]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +195,7 @@ def operands_of(statement: Statement) -> tuple[str, ...]:
     """Names of the statements that this one reads."""
     if isinstance(statement, Apply):
         return statement.args
-    if isinstance(statement, Reduce):
+    if isinstance(statement, (Reduce, Scan)):
         return (statement.arg,)
     if isinstance(statement, Store):
         return (statement.value,)
@@ -232,7 +249,7 @@ def _text(s: Statement) -> str:
         return f"{s.name} = {s.value}"
     if isinstance(s, Index):
         return f"{s.name} = {s.index}"
-    if isinstance(s, Reduce):
-        return f"{s.name} = reduce {s.op} {s.arg}"
+    if isinstance(s, (Reduce, Scan)):
+        return f"{s.name} = {type(s).__name__.lower()} {s.op} {s.arg}"
     dtype = f" {str(s.dtype).removeprefix('torch.')}" if s.op == "cast" else ""
     return f"{s.name} = {s.attr or s.op} {' '.join(s.args)}{dtype}"

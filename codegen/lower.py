@@ -161,7 +161,7 @@ class _Emitter(Scalars):
 
     def emit(self, v: Value, coordinates: Coordinates) -> Operand:
         """The element of a value at these coordinates, in the value's dtype."""
-        if v.op.kind in ("reduce", "contract") and self.guard and v in self.evaluated:
+        if v.op.kind in ("reduce", "scan", "contract") and self.guard and v in self.evaluated:
             return self.unguarded(v, coordinates)
         key = (v, coordinates, self.guard)
         if key not in self.known:
@@ -284,19 +284,31 @@ class _Emitter(Scalars):
         return self.emit(v.inputs[0], tuple(map(expr, v.op.index(v, coordinates, read))))
 
     def reduce(self, v: Value, coordinates: Coordinates) -> Operand:
+        x, dtype = self.combined(v, coordinates)
+        return self.define(("reduce", v.op.combine, x.name, dtype), v.name, dtype,
+                           lambda name: loops.Reduce(name, v.op.combine, x.name, dtype, v.origin))
+
+    def scan(self, v: Value, coordinates: Coordinates) -> Operand:
+        """On a CPU sums of float32 are held in float64, as torch does it; and products, some of which may be larger than any
+        result."""
+        x, dtype = self.combined(v, coordinates)
+        precise = v.op.combine == "prod" or v.op.combine == "sum" and v.dtype == torch.float32
+        accumulator = torch.float64 if precise and dtype.is_floating_point and v.type.device.type == "cpu" else dtype
+        return self.define(("scan", v.op.combine, x.name, dtype), v.name, dtype,
+                           lambda name: loops.Scan(name, v.op.combine, x.name, dtype, accumulator, v.origin))
+
+    def combined(self, v: Value, coordinates: Coordinates) -> tuple[Operand, torch.dtype]:
+        """The operand of a reduction or a scan, and the dtype of its result."""
         if coordinates != self.group.coordinates[v]:
             raise AssertionError(f"%{v.name} is needed at {coordinates}, but computed at {self.group.coordinates[v]}")
         x, combine = self.emit(v.inputs[0], self.group.inner[v]), v.op.combine
-        dtype = accumulator = arithmetic_dtype(v.dtype)
         if combine in ("sum", "prod"):
             x = self.convert(x, v.dtype)
-        elif combine in ("any", "all"):
-            dtype = accumulator = torch.bool
-        elif combine in ("argmax", "argmin"):
-            dtype, accumulator = torch.int64, x.dtype
-        x = self.cast(x, accumulator)
-        return self.define(("reduce", combine, x.name, dtype), v.name, dtype,
-                           lambda name: loops.Reduce(name, combine, x.name, dtype, v.origin))
+        if combine in ("any", "all"):
+            return self.cast(x, torch.bool), torch.bool
+        if combine in ("argmax", "argmin"):
+            return self.cast(x, x.dtype), torch.int64
+        return self.cast(x, v.dtype), arithmetic_dtype(v.dtype)
 
 
 def _product_kernel(name: str, group: Group, emitter: _Emitter, body, values) -> loops.MatMul:

@@ -1,7 +1,7 @@
 """A decomposed graph in the terms of code generation.
 
 After `prepare` every value is an input, a view, a source, one of the kinds that kernels compute (pointwise, reduce,
-gather, contract), a `cat` of `part`s, or opaque: one call of torch. Views and sources need no memory of their own; what
+scan, gather, contract), a `cat` of `part`s, or opaque: one call of torch. Views and sources need no memory of their own; what
 must lie in memory (a graph output, a tensor for an opaque call) is a value that does.
 """
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _in_kernels(v: Value, use_library: UseLibrary) -> bool:
         return contraction_dtype(v) is not None and not use_library(batch, m, n, k, v.dtype)
     if v.op.kind == "reduce":
         return 0 not in v.inputs[0].shape or v.op.combine in EMPTY
-    return v.op.kind in ("pointwise", "view", "source", "gather", "cat")
+    return v.op.kind in ("pointwise", "view", "source", "scan", "gather", "cat")
 
 
 def contraction_dtype(v: Value) -> torch.dtype | None:
@@ -111,17 +111,20 @@ def contraction_dtype(v: Value) -> torch.dtype | None:
 # Reductions
 
 def _reduction(parts: Parts, b: Builder, v: Value) -> Value | None:
-    """Reductions over nothing, over single elements, and of much to little."""
-    if v.op.kind == "contract" and (0 in v.shape or 0 in v.inputs[0].shape):
+    """Reductions and scans over nothing, over single elements, and reductions of much to little."""
+    if v.op.kind in ("contract", "scan") and (0 in v.shape or 0 in v.inputs[0].shape):
         return _filled(b, v, 0)
-    if v.op.kind != "reduce" or 0 in v.shape:
+    if v.op.kind not in ("reduce", "scan") or 0 in v.shape:
         return None
     x, dims = v.inputs[0], v.attrs["dim"]
     if 0 in x.shape:
         return _filled(b, v, EMPTY[v.op.combine])
     if all(x.shape[d] == 1 for d in dims):
-        return _filled(b, v, 0) if v.op.combine.startswith("arg") else b.reshape(_cast(b, x, v.dtype), shape=v.shape)
-    if v.op.combine not in ASSOCIATIVE:
+        if v.op.combine.startswith("arg"):
+            return _filled(b, v, 0)
+        x = _cast(b, x, v.dtype)
+        return b.reshape(b.add(x, 0) if v.op.combine == "sum" and dims else x, shape=v.shape)  # 0 + -0.0 is 0.0
+    if v.op.kind == "scan" or v.op.combine not in ASSOCIATIVE:
         return None
     wanted = parts(typical(x.type.numel), typical(v.type.numel), max(d for d, n in enumerate(x.shape) if n != 1) in dims)
     if wanted == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Iterable, Mapping
 
 from ..compiler.dims import typical
-from .loops import Check, Kernel, Reduce, Statement, Store, operands_of, symbols_of
+from .loops import Check, Kernel, Reduce, Scan, Statement, Store, operands_of, symbols_of
 
 
 def dependencies(s: Statement, named: Mapping[str, object]) -> tuple[str, ...]:
@@ -34,6 +34,8 @@ class Stages:
             for d in self.read_by(i):
                 axes |= self.varies[d]
                 stage = max(stage, self.stage[d] + isinstance(kernel.body[d], Reduce))
+            if isinstance(s, Scan):
+                axes |= self.reduced
             self.varies.append(axes - self.reduced if isinstance(s, Reduce) else axes)
             self.stage.append(stage)
 

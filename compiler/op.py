@@ -25,6 +25,7 @@ class Op:
                 "view"       out[i] = in[index(i)]: reads its input elsewhere, computes nothing
                 "source"     out[i] = scalar(i): constants, arange
                 "reduce"     combines its input along attrs["dim"] (a tuple of non-negative ints) with `combine`
+                "scan"       the same for each element and those before it; attrs["dim"] is one dimension, none for a scalar
                 "gather"     reads its first input at places that other inputs say (scalar with loads; see ops/indexing.py)
                 "contract"   a matrix product
                 "composite"  made of other ops; `decompose` says how
@@ -43,7 +44,8 @@ class Op:
     index       (value, coordinates) -> coordinates of the input read by that element; for views
     inside      (value, coordinates) -> [(expression, size), ...], for views that also fill (pad): where any expression is
                 outside 0 <= e < size the element is attrs["value"] and nothing is read
-    combine     for reduce: "sum" | "prod" | "max" | "min" | "any" | "all" | "argmax" | "argmin"
+    combine     for reduce: "sum" | "prod" | "max" | "min" | "any" | "all" | "argmax" | "argmin"; for scan: all of these
+                but "any" and "all"
     decompose   (b, v) -> Value: the same in simpler ops
     gradient    (b, v, g) -> one gradient (or None) per input, g being the gradient of v (for a tuple g[k] is result k's, zeros
                 where none reaches it); None: decomposed if composite, else differentiated by torch (random: not at all)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from smelt.codegen.c import nest, printer
 from smelt.codegen.c.isa import host
-from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Store
+from smelt.codegen.interpret import SCANS
+from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Scan, Store
 from smelt.compiler.dims import Sym, expr, sym
 from smelt.compiler.ir import Origin
 
@@ -240,7 +241,8 @@ DTYPES = {"f32": f32, "f64": f64, "i64": i64, "b8": b8, "bf16": bf16, "f16": f16
 
 def statements(text, **places):
     """Statements from text, one a line; `places` names the index expressions: `x = load in0[ij]`, `store o[ij] = y`,
-    `m = reduce max x`, `c : f32 = const 0.5`, `j : i64 = index col`, `check ok 3`, `y = exp x`."""
+    `m = reduce max x`, `p = scan sum x f64` (held in float64), `c : f32 = const 0.5`, `j : i64 = index col`, `check ok 3`,
+    `y = exp x`."""
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):
         if match := re.fullmatch(r"store (\w+)\[(\w+)\] = (\w+)", line):
@@ -260,6 +262,9 @@ def statements(text, **places):
             found.append(Index(name, expr(places[rest])))
         elif what == "reduce":
             found.append(Reduce(name, rest.split()[0], rest.split()[1], dtype))
+        elif what == "scan":
+            op, arg, *held = rest.split()
+            found.append(Scan(name, op, arg, dtype, DTYPES[held[0]] if held else dtype))
         else:
             found.append(Apply(name, what, tuple(rest.split()), dtype))
     return found
@@ -409,6 +414,84 @@ def softmax():
         x = torch.randn(rows, n) * 3
         cases[f"_{rows}x{n}"] = make([axis("i", rows), axis("j", n, True)], {"in0": x}, {"o": x.softmax(1)}, SOFTMAX, 2e-6,
                                      ij=at("i", rows) * n + at("j", n))
+    return cases
+
+
+def scan_kernel(op, x, dim, held="f64"):
+    """A scan of 2x + 1 along one of two axes, and what follows from it."""
+    rows, n = x.shape
+    name, y = {v: k for k, v in DTYPES.items()}[x.dtype], SCANS[op]((x + x).movedim(dim, 1)).movedim(1, dim).contiguous()
+    dtype = {v: k for k, v in DTYPES.items()}[y.dtype]
+    axes = sorted([axis("i", rows, dim == 0), axis("j", n, dim == 1)], key=lambda a: a.reduce)
+    return make(axes, {"x": x}, {"y": y, "o": y + y}, f"""
+        x : {name} = load x[ij]
+        d : {name} = add x x
+        y : {dtype} = scan {op} d {held if op in ("sum", "prod") else ""}
+        z : {dtype} = add y y
+        store y[ij] = y
+        store o[ij] = z""", 2e-6, ij=at("i", rows) * n + at("j", n))
+
+
+@case
+def scans():
+    cases = {}
+    for op in SCANS:
+        for rows, n in ((3, 75), (33, 10), (2, 1003)):
+            for dim in (0, 1):
+                x = torch.randn(rows, n) * (0.55 if op == "prod" else 3)
+                x[:, 3::7] = x[:, :1]  # ties
+                cases[f"_{op}_{rows}x{n}_{dim}"] = scan_kernel(op, x, dim)
+                if op not in ("sum", "prod"):
+                    x = x.clone()
+                    x[1, 5:7] = x[2 % rows, 8] = float("nan")
+                    x[0] = x[0].sign() * 0.0
+                    cases[f"_{op}_{rows}x{n}_{dim}_edges"] = scan_kernel(op, x, dim)
+        cases[f"_{op}_i64"] = scan_kernel(op, torch.randint(-3, 4, (3, 75)), 1, "i64")
+        cases[f"_{op}_f64"] = scan_kernel(op, torch.randn(3, 75, dtype=f64), 0)
+    return cases
+
+
+@case
+def scan_between_reductions():
+    """The scan of a softmax, less its mean."""
+    cases = {}
+    for n in (70, 40_001):
+        x = torch.randn(5, n)
+        y = x.double().softmax(1).cumsum(1)
+        cases[f"_{n}"] = make([axis("i", 5), axis("j", n, True)], {"in0": x}, {"o": (y - y.mean(1, True)).float()}, f"""
+            {SOFTMAX.partition("store")[0]}
+            p = scan sum y f64
+            t = reduce sum p
+            n = const {n}
+            q = div t n
+            c = sub p q
+            store o[ij] = c""", 1e-5, ij=at("i", 5) * n + at("j", n))
+    return cases
+
+
+@case
+def scan_over_two_axes():
+    x = torch.randn(5, 6, 19)
+    i, j, k = at("i", 5), at("j", 6), at("k", 19)
+    axes, places = [axis("i", 5), axis("j", 6, True), axis("k", 19, True)], {"ijk": i * 114 + j * 19 + k}
+    return make(axes, {"x": x}, {"o": x.flatten(1).cumsum(1), "p": x.flatten(1).cummax(1).indices}, """
+        x = load x[ijk]
+        y = scan sum x f64
+        z : i64 = scan argmax x
+        store o[ijk] = y
+        store p[ijk] = z""", 2e-6, **places)
+
+
+@case
+def scan_backwards():
+    cases = {}
+    for n in (16, 64, 75):
+        x = torch.randn(4, n)
+        back = at("i", 4) * n + (n - 1) - at("j", n)
+        cases[f"_{n}"] = make([axis("i", 4), axis("j", n, True)], {"x": x}, {"o": x.flip(1).cumsum(1).flip(1)}, """
+            x = load x[back]
+            y = scan sum x f64
+            store o[back] = y""", 2e-6, back=back)
     return cases
 
 

@@ -58,6 +58,38 @@ def softmax(b, x, dim=-1):
     return ATEN["_softmax"](b, x, dim, False)
 
 
+def cumsum(b, x, *dim):
+    return b.cumsum(x, dim=dim, dtype=None)
+
+
+# Scans
+
+def test_a_scan_is_fused_with_what_comes_before_and_after_it():
+    def write(b, x, mask):
+        return b.exp(b.neg(cumsum(b, b.mul(x, mask), 1)))
+    assert kernels(write, x=(5, 20), mask=(5, 20)) == 1
+
+
+def test_a_scan_and_reductions_over_its_axis_are_one_kernel():
+    assert kernels(lambda b, x: softmax(b, cumsum(b, x, 1)), x=(5, 20)) == 1
+    assert kernels(lambda b, x: cumsum(b, softmax(b, x), 1), x=(5, 20)) == 1
+
+
+def test_a_scan_from_the_last_element_on_is_one_kernel():
+    assert kernels(lambda b, x, y: b.mul(b.flip(cumsum(b, b.flip(x, dims=(1,)), 1), dims=(1,)), y), x=(5, 20), y=(5, 20)) == 1
+
+
+def test_scans_in_opposite_directions_or_along_different_axes_are_two_kernels():
+    assert kernels(lambda b, x: b.add(cumsum(b, x, 1), b.flip(cumsum(b, b.flip(x, dims=(1,)), 1), dims=(1,))), x=(5, 20)) == 2
+    assert kernels(lambda b, x: cumsum(b, cumsum(b, x, 1), 0), x=(5, 20)) == 2
+
+
+def test_a_scan_along_an_axis_that_is_a_part_of_another():
+    def write(b, x):
+        return b.reshape(cumsum(b, b.reshape(b.exp(x), shape=(5, 4, 6)), 2), shape=(5, 24))
+    assert kernels(write, x=(5, 24)) == 1
+
+
 # One kernel
 
 def test_a_chain_with_broadcasts_and_views():

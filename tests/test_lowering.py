@@ -71,7 +71,7 @@ def sum_(b, x, *dim, keepdim=False):
 # Every op that kernels compute
 
 IN_KERNELS = [op.name for op in OPS.values() if op.samples and not op.random
-              and op.kind in ("pointwise", "view", "source", "reduce", "gather", "cat", "contract")]
+              and op.kind in ("pointwise", "view", "source", "reduce", "scan", "gather", "cat", "contract")]
 
 
 @pytest.mark.parametrize("name", IN_KERNELS)

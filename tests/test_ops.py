@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import smelt.compiler.ops  # noqa: F401  (fills the tables)
 from scalar_reference import EXACT, TorchScalars, compute
+from smelt.codegen.interpret import SCANS
 from smelt.compiler.builder import Builder
 from smelt.compiler.dims import Sym, expr, expr_of
 from smelt.compiler.evaluate import evaluate
@@ -228,6 +229,23 @@ def test_source_is_torchs(name):
 
 COMBINE = {"sum": torch.sum, "prod": torch.prod, "max": torch.amax, "min": torch.amin, "any": torch.any, "all": torch.all,
            "argmax": torch.argmax, "argmin": torch.argmin}
+
+
+def scanned(v, x):
+    """A scan as backends run it: converted, put in rows, combined, rounded where it is stored."""
+    x = x if v.op.combine.startswith("arg") else x.to(v.dtype).to(arithmetic_dtype(v.dtype))
+    dim, = v.attrs["dim"] or (0,)
+    rows = x.reshape(-1, 1) if not x.dim() else x.transpose(dim, -1)
+    found = SCANS[v.op.combine](rows)
+    return (found.transpose(dim, -1) if x.dim() else found).reshape(v.shape).to(v.dtype)
+
+
+@of_kind("scan")
+def test_scan_is_torchs(name):
+    for label, inputs, attrs in variants(name):
+        if (real := accepted(name, inputs, attrs)) is not None:
+            _, v = emitted(name, inputs, attrs)
+            close(scanned(v, *inputs), real, what=label)
 
 
 def combined(v, x):

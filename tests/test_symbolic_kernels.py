@@ -23,6 +23,11 @@ b0, t0 = expr_of(B), expr_of(T)
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 def graph_of(write, *shapes, dtypes=()) -> Graph:
     """The graph that `write(b, *inputs)` emits, of inputs of these shapes (float32 unless said)."""
     b = Builder()
@@ -101,6 +106,11 @@ ONE = {
     "largest": (lambda b, x: b.amax(x, dim=(0,), keepdim=False), [(b0, 5)]),
     "place": (lambda b, x: (b.argmax(x, dim=(1,), keepdim=False), b.argmax(x, dim=(0,), keepdim=False)), [(b0, 21)]),
     "softmax": (lambda b, x: softmax(b, x, 1), [(b0, 33)]),
+    "sums so far": (lambda b, x: b.cumsum(b.exp(x), dim=(1,), dtype=None), [(b0, 33)]),
+    "sums so far along the symbol": (lambda b, x: b.relu(b.cumsum(x, dim=(1,), dtype=None)), [(5, b0)]),
+    "sums so far down the symbol": (lambda b, x: b.cumsum(x, dim=(0,), dtype=None), [(b0, 5)]),
+    "largest so far": (lambda b, x: (b.cummax_values(x, dim=(1,)), b.cummax_places(x, dim=(1,))), [(3, b0)]),
+    "sums from the last on": (lambda b, x: b.flip(b.cumsum(b.flip(x, dims=(1,)), dim=(1,), dtype=None), dims=(1,)), [(3, b0)]),
     "softmax over the symbol": (lambda b, x: softmax(b, x, 1), [(9, b0)]),
     "softmax down the symbol": (lambda b, x: softmax(b, x, 0), [(b0, 9)]),
     "centered": (lambda b, x: center(b, x), [(b0, 24)]),

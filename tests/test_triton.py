@@ -137,6 +137,14 @@ def test_integer_division_and_its_check():
         f(x, y)
 
 
+@pytest.mark.parametrize("name", ["sums so far along the symbol", "largest so far", "sums from the last on"])
+def test_a_scan_goes_on_from_tile_to_tile(name):
+    write, shapes = ONE[name]
+    graph = graph_of(write, *shapes)
+    assert any("for " in print_alone(kernel)[0] for kernel in kernels_of(graph))
+    check(graph, (300,), (257,), backend="triton")
+
+
 @pytest.mark.parametrize("name", sorted(ONE.keys() - SLOW))
 def test_a_symbolic_size(name):
     write, shapes = ONE[name]
@@ -182,7 +190,7 @@ def test_large_buffers_are_indexed_with_64_bits():
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
-@pytest.mark.parametrize("name", ["fused_chain", "add_transposed", "largest_place"])
+@pytest.mark.parametrize("name", ["fused_chain", "add_transposed", "largest_place", "running_sums", "running_extremes"])
 def test_compiles_ahead_of_time(name, target):
     from smelt.runtime.ahead_of_time import compile_for
     for kernel in kernels(CASES[name], CASES[name].rows, CASES[name].width):
@@ -201,7 +209,7 @@ def kernels_of(graph, backend=TritonBackend()) -> list[Kernel]:
     return [kernel for _, calls in build(lowered(graph), backend).segments for kernel, _ in calls]
 
 
-@pytest.mark.parametrize("name", ["softmax over the symbol", "transposed sum", "split"])
+@pytest.mark.parametrize("name", ["softmax over the symbol", "transposed sum", "split", "largest so far"])
 def test_symbolic_sizes_compile_ahead_of_time(name):
     from smelt.runtime.ahead_of_time import compile_for
     for kernel in kernels_of(graph_of(ONE[name][0], *ONE[name][1])):

@@ -84,6 +84,14 @@ def gelu_dropout_mask(x, bias, mask):
     return F.gelu(x + bias) * mask * (1 / 0.9)
 
 
+def running_sums(x, mask):
+    return (x * mask).cumsum(-1).relu()
+
+
+def running_extremes(x):
+    return *x.cummax(-1), x.cummin(0).values
+
+
 CASES: dict[str, Case] = {
     "fused_chain": Case(fused_chain, lambda n, w: (normal(n, w), normal(w))),
     "softmax": Case(softmax, lambda n, w: (normal(n, w, grad=True),), train=True),
@@ -98,6 +106,8 @@ CASES: dict[str, Case] = {
     "add_transposed": Case(add_transposed, lambda n, w: (normal(n, w), normal(w, n)), rows=1024),
     "embedding": Case(embedding, lambda n, w: (normal(n, w), (torch.arange(24) % n).view(4, 6))),
     "largest_place": Case(largest_place, lambda n, w: (normal(n, w),)),
+    "running_sums": Case(running_sums, lambda n, w: (normal(n, w, grad=True), torch.rand(n, w)), train=True),
+    "running_extremes": Case(running_extremes, lambda n, w: (normal(n, w),)),
     "bfloat16_chain": Case(bfloat16_chain, lambda n, w: (normal(n, w, dtype=torch.bfloat16), normal(n, w, dtype=torch.bfloat16))),
     "swiglu": Case(swiglu, lambda n, w: (normal(n, w, grad=True), normal(n, w, grad=True)), train=True),
     "total": Case(total, lambda n, w: (normal(n, w),), rows=1024),

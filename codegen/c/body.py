@@ -12,7 +12,7 @@ import torch
 
 from ...compiler.dims import Dim, Div, Expr, Sym, expr, known
 from ...errors import Unsupported
-from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Statement, Store, symbols_of
+from ..loops import Apply, Buffer, Check, Const, Index, Load, Reduce, Scan, Statement, Store, symbols_of
 from ..stages import dependencies
 from .isa import FORMS, Isa, Vector, memory_type, register_type
 from .scalars import Operand, constant, literal, scalar_text
@@ -144,6 +144,8 @@ class Body:
         """Whether a statement's value differs between lanes."""
         if isinstance(s, Reduce):
             return s.arg in self.along and self.vector not in self.reduced
+        if isinstance(s, Scan):
+            return s.arg in self.along or self.vector in self.reduced
         return self.vector in symbols_of(s) or any(d in self.along for d in dependencies(s, self.dtypes))
 
     # Types and operands
@@ -248,10 +250,11 @@ class Body:
             text = self.ready[s.name]
         elif step == 0 and not varying_guard:
             text = f"splat_{raw}({p}[{self.place(s.index)}])"
-        elif step == 1:
+        elif step in (1, -1):
             conditions = ([self.c_names[s.guard]] if varying_guard else []) + ["live"] * live
-            at = f"{p} + {self.place(s.index)}"
-            text = f"load_where_{raw}({at}, {' & '.join(conditions)})" if conditions else f"load_{raw}({at})"
+            at = self._first(s, p, step)
+            mask = self._in_order(" & ".join(conditions), self.mask, step)
+            text = self._in_order(f"load_where_{raw}({at}, {mask})" if conditions else f"load_{raw}({at})", raw, step)
             if s.name in self.ahead:
                 w.line(f"__builtin_prefetch({at} + {self.ahead[s.name]});")
         else:
@@ -266,6 +269,15 @@ class Body:
             text = (f"select_{self.type_of(s.dtype)}({guard}, {text}, {other})" if varying_guard else
                     f"{guard}[0] ? {text} : {other}")
         self._declare(w, s, text)
+
+    def _first(self, s: Load | Store, p: str, step: int) -> str:
+        """The first address of a vector whose lanes lie next to each other, upwards or downwards."""
+        return f"{p} + {self.place(s.index)}" + (f" - {self.lanes - 1}" if step == -1 else "")
+
+    @staticmethod
+    def _in_order(text: str, t: Vector, step: int) -> str:
+        """A vector between the order of the lanes and that of addresses."""
+        return f"reversed_{t}({text})" if step == -1 else text
 
     def _gather(self, w: Writer, s: Load, raw: Vector, p: str, live: bool) -> str:
         """Read lane by lane."""
@@ -287,9 +299,9 @@ class Body:
             value = f"encode_{FORMS[buffer.dtype]}_{self.type_of(buffer.dtype)}({value})"
         if step == 0:
             w.line(f"{p}[{self.place(s.index)}] = {self._first_lane(value)};")
-        elif step == 1:
-            at = f"{p} + {self.place(s.index)}"
-            w.line(f"store_where_{raw}({at}, {value}, live);" if live else
+        elif step in (1, -1):
+            at, value = self._first(s, p, step), self._in_order(value, raw, step)
+            w.line(f"store_where_{raw}({at}, {value}, {self._in_order('live', self.mask, step)});" if live else
                    f"{'stream' if s.buffer in self.streamed else 'store'}_{raw}({at}, {value});")
         else:
             lanes = self.names.fresh(s.value + "_lanes")

@@ -23,6 +23,8 @@ STEP_COST = 6
 
 
 class Columns(Reducing):
+    column = "column"
+
     def __init__(self, kernel: Kernel, isa: Isa, plan: Schedule):
         super().__init__(kernel, isa, plan)
         self.vectors = self.tile() // self.lanes
@@ -108,7 +110,7 @@ class Columns(Reducing):
         w, r, size = self.w, self.name(axis), axis.size
         done = self.outside | {a.symbol.name for a in self.inner[:-1]}
         here = [i for i in p.statements if not self.plan.varies[i] <= done]
-        cheap = p.reductions and sum(cost_of(self.kernel.body[i]) for i in here) <= STEP_COST
+        cheap = (p.reductions or p.scans) and sum(cost_of(self.kernel.body[i]) for i in here) <= STEP_COST
         main = size - size % STEPS if cheap else 0
         first, last = self.open_blocks(r, main if main != 0 else size, block)
         if main != 0:

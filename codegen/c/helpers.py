@@ -160,6 +160,12 @@ def _half(first: int) -> Callable[[Vector, Isa], str]:
 HELPERS["low"], HELPERS["high"] = _half(0), _half(1)
 
 
+@helper("reversed")
+def _reversed(t: Vector, isa: Isa) -> str:
+    order = ", ".join(str(k) for k in reversed(range(t.lanes)))
+    return f"static inline $T reversed_$T($T x) {{ return __builtin_shufflevector(x, x, {order}); }}"
+
+
 @helper("join")
 def _join(t: Vector, isa: Isa) -> str:
     half, order = t.like(lanes=t.lanes // 2), ", ".join(map(str, range(t.lanes)))
@@ -251,6 +257,68 @@ _best_lane("argmax", "lt")
 _best_lane("argmin", "gt")
 
 
+# Scans. `running` goes on in each lane: x is combined with what there was before. `scan` goes on from lane to lane and leaves
+# what the last one came to; combining with `none` changes nothing.
+
+def _earlier(step: int, lanes: int, vector: str, before: str) -> str:
+    """The vector with its lanes moved up by `step`, the first ones being those of `before`."""
+    order = ", ".join(str(k if k < step else lanes + k - step) for k in range(lanes))
+    return f"__builtin_shufflevector({before}, {vector}, {order})"
+
+
+def _steps(t: Vector) -> list[int]:
+    return [1 << k for k in range(t.lanes.bit_length() - 1)]
+
+
+def _scan(op: str, combine: str) -> None:
+    """`combine`: what was before (@) and x."""
+    HELPERS[f"running_{op}"] = (f"static inline $T running_{op}_$T($T x, $T *so_far) "
+                                f"{{ return *so_far = {combine.replace('@', '*so_far')}; }}")
+
+    def template(t: Vector, isa: Isa) -> str:
+        if isa.wide(t):
+            parts = [f"scan_{op}_{t.like(lanes=t.lanes // 2)}({part}_$T(x), none, so_far)" for part in ("low", "high")]
+            lines = [f"const {t.like(lanes=t.lanes // 2)} low = {parts[0]};", f"return join_$T(low, {parts[1]});"]
+        else:
+            lines = [f"x = {combine.replace('@', _earlier(k, t.lanes, 'x', 'splat_$T(none)'))};" for k in _steps(t)]
+            lines += [f"x = {combine.replace('@', 'splat_$T(*so_far)')};", "*so_far = x[$W - 1];", "return x;"]
+        return f"static inline $T scan_{op}_$T($T x, $S none, $S *so_far)\n{{\n    " + "\n    ".join(lines) + "\n}"
+    HELPERS[f"scan_{op}"] = template
+
+
+def _extreme_scans(name: str, reaches: str) -> None:
+    """Of equal extremes the last is taken, and every NaN."""
+    HELPERS[f"{name}_reached"] = (f"static inline $M {name}_reached_$T($T x, $T so_far) "
+                                  f"{{ return {reaches}_$T(so_far, x) | ne_$T(x, x); }}")
+    HELPERS[f"later_{name}"] = (f"static inline $T later_{name}_$T($T before, $T x) "
+                                f"{{ return select_$T({name}_reached_$T(x, before), x, before); }}")
+    _scan(name, f"later_{name}_$T(@, x)")
+    HELPERS[f"running_arg{name}"] = f"""
+static inline $M running_arg{name}_$T($T x, $M at, $T *so_far, $M *place)
+{{
+    const $T y = *so_far;
+    const $M where = *place, take = {name}_reached_$T(x, y);
+    *so_far = select_$T(take, x, y);
+    return *place = select_$M(take, at, where);
+}}"""
+
+    def template(t: Vector, isa: Isa) -> str:
+        step = f"take = {name}_reached_$T(x, y); at = select_$M(take, at, where); x = select_$T(take, x, y);"
+        lines = [f"y = {_earlier(k, t.lanes, 'x', 'splat_$T(none)')}; where = {_earlier(k, t.lanes, 'at', 'at')}; {step}"
+                 for k in _steps(t)]
+        lines += [f"y = splat_$T(*so_far); where = splat_$M(*place); {step}", "*so_far = x[$W - 1];", "*place = at[$W - 1];",
+                  "return at;"]
+        return (f"static inline $M scan_arg{name}_$T($T x, $M at, $S none, $S *so_far, {isa.mask(t.lanes).scalar} *place)\n"
+                "{\n    $T y;\n    $M where, take;\n    " + "\n    ".join(lines) + "\n}")
+    HELPERS[f"scan_arg{name}"] = template
+
+
+_scan("sum", "@ + x")
+_scan("prod", "@ * x")
+_extreme_scans("max", "le")
+_extreme_scans("min", "ge")
+
+
 # Choosing and comparing. A mask has its own width ($M); other widths are converted.
 
 @helper("select")
@@ -280,7 +348,7 @@ def _comparison(name: str, sign: str) -> None:
     HELPERS[name] = template
 
 
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">"}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 for _name, _sign in COMPARISONS.items():
     _comparison(_name, _sign)
 
@@ -329,6 +397,8 @@ def conversion(to: Vector, source: Vector, isa: Isa) -> str:
     middle = _step_between(to, source)
     if middle is not None:
         return head + f"{{ return {to}_from_{middle}({middle}_from_{source}(x)); }}"
+    if to.kind == source.kind and to.bits == 2 * source.bits:  # gcc splits the vector to widen it
+        return head + f"{{ return ({to}){lanewise('x[@]', to.lanes)}; }}"
     return head + f"{{ return __builtin_convertvector(x, {to}); }}"
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 from typing import Callable
 
 from ...compiler.dims import Dim, Expr, expr, product
-from ..loops import Axis, Kernel, Load
+from ..loops import Axis, Kernel, Load, Scan
 from .isa import Isa, register_type
 from .nest import NEAREST_CACHE, Nest, within
-from .reductions import Accumulator
+from .reductions import Accumulator, Running
 from .schedule import Pass, Schedule
 
 #: Additions in a row that a float sum takes before its total does.
@@ -15,10 +15,14 @@ CHAIN = 256
 
 
 class Reducing(Nest):
+    #: Which of its accumulators a scan goes on with.
+    column: str
+
     def __init__(self, kernel: Kernel, isa: Isa, plan: Schedule):
         super().__init__(kernel, isa, plan)
         self.inner = [a for a in kernel.reduced if a is not self.vector]
         self.accumulators: dict[int, Accumulator] = {}
+        self.running: dict[int, Running] = {}
         self.scratch = {n: self.body.names.fresh(self.body.c_names[n] + "_row") for n in sorted(plan.keep)}
         self.outside = frozenset(a.symbol.name for a in self.outer)
         self.fetch_ahead((self.inner or self.outer or [None])[-1])
@@ -31,6 +35,13 @@ class Reducing(Nest):
         for name, c_name in self.scratch.items():
             t = register_type(self.body.dtypes[name], self.lanes, self.isa)
             self.w.line(f"{t.scalar} {c_name}[{self.scratch_length()}] __attribute__((aligned(64)));")
+
+    def write(self, i: int, live: bool = False) -> None:
+        if isinstance(self.kernel.body[i], Scan):
+            self.w.comment(self.kernel.body[i].origin)
+            self.running[i].update(self.w, self.column, live, self._positions())
+        else:
+            super().write(i, live)
 
     def reload(self, p: Pass, place: str) -> None:
         """Read the pass's kept values back from scratch memory, at element `place`."""
@@ -73,7 +84,12 @@ class Reducing(Nest):
     # Accumulators
 
     def start(self, p: Pass, count: int, limit: int) -> None:
-        """Declare the accumulators of a pass, `count` for each reduction; a float sum of more than `limit` has a total."""
+        """Declare the accumulators of a pass, `count` for each reduction and, in columns, for each scan; a float sum of more than
+        `limit` has a total."""
+        for i in p.scans:
+            columns = 1 if self.plan.row_wise else count
+            self.running[i] = Running(self.kernel.body[i], self.body, columns, self.plan.row_wise, blocked=False)
+            self.running[i].declare(self.w)
         steps = product(a.size for a in self.kernel.reduced)
         for i in p.reductions:
             s = self.kernel.body[i]

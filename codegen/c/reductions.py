@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..loops import Reduce
+from ..loops import Reduce, Scan
 from .body import Body, Writer
 from .scalars import Operand, cast, literal, scalar_text
 
@@ -31,12 +31,12 @@ def identity(op: str, dtype: torch.dtype) -> float | int | bool:
 
 @dataclass
 class Accumulator:
-    """`count` independent accumulators of one reduction, as C variables; `blocked`: with a total in float64.
+    """`count` independent accumulators of one reduction or scan, as C variables; `blocked`: with a total in float64.
 
     In a row the accumulators share one total and are combined over the lanes; in columns each has its own, and the lanes
     stay apart.
     """
-    reduce: Reduce
+    reduce: Reduce | Scan
     body: Body
     count: int
     by_lanes: bool
@@ -45,7 +45,7 @@ class Accumulator:
     def __post_init__(self):
         name = self.body.c_names[self.reduce.name]
         self.places = self.reduce.op in ("argmax", "argmin")
-        self.dtype = self.body.dtypes[self.reduce.arg] if self.places else self.reduce.dtype
+        self.dtype = self.body.dtypes[self.reduce.arg] if self.places else self.reduce.accumulator
         self.op = _LOGICAL.get(self.reduce.op, self.reduce.op) if self.dtype == torch.bool else self.reduce.op
         self.type = self.body.type_of(self.dtype)
         self.sum = self.body.names.fresh(name + ("_best" if self.places else "_part"))
@@ -57,9 +57,13 @@ class Accumulator:
     def can_block(reduce: Reduce) -> bool:
         return reduce.op == "sum" and reduce.dtype.is_floating_point
 
+    @property
+    def _identity(self) -> str:
+        return literal(identity(self.op, self.dtype), self.dtype)
+
     def declare(self, w: Writer) -> None:
         w.line(f"{self.type} {self.sum}[{self.count}];")
-        self._each(w, f"{self.sum}[@] = splat_{self.type}({literal(identity(self.op, self.dtype), self.dtype)});")
+        self._each(w, f"{self.sum}[@] = splat_{self.type}({self._identity});")
         if self.places:
             w.line(f"{self.body.mask} {self.at}[{self.count}];")
             self._each(w, f"{self.at}[@] = " + (f"lanes_{self.body.mask};" if self.by_lanes else f"({self.body.mask}){{}};"))
@@ -82,9 +86,11 @@ class Accumulator:
             w.line(f"{acc} = select_{self.type}({take}, {x}, {acc});")
             w.line(f"{at} = select_{self.body.mask}({take}, {place}, {at});")
             return
-        if live:
-            x = f"select_{self.type}(live, {x}, splat_{self.type}({literal(identity(self.op, self.dtype), self.dtype)}))"
-        w.line(f"{acc} = {self._combine(acc, x)};")
+        w.line(f"{acc} = {self._combine(acc, self._masked(x) if live else x)};")
+
+    def _masked(self, x: str) -> str:
+        """x with the identity in the lanes without an element."""
+        return f"select_{self.type}(live, {x}, splat_{self.type}({self._identity}))"
 
     def _combine(self, a: str, b: str) -> str:
         return scalar_text(COMBINE[self.op], self.dtype, [Operand(a, self.dtype), Operand(b, self.dtype)], self.body.lanes,
@@ -111,3 +117,28 @@ class Accumulator:
         while len(parts) > 1:
             parts = [f"({self._combine(a, b)})" for a, b in zip(parts[::2], parts[1::2])]
         return f"{self.op}_lanes_{self.type}({parts[0]})"
+
+
+class Running(Accumulator):
+    """What a scan has come to so far: one number of a row, a vector in each column."""
+
+    def declare(self, w: Writer) -> None:
+        if not self.by_lanes:
+            return super().declare(w)
+        w.line(f"{self.type.scalar} {self.sum}[1] = {{{self._identity}}};")
+        if self.places:
+            w.line(f"{self.body.mask.scalar} {self.at}[1] = {{}};")
+
+    def update(self, w: Writer, u: str, live: bool, place: str) -> None:
+        """Go on with the next elements, and declare what the scan comes to at each."""
+        s, lanes, isa = self.reduce, self.body.lanes, self.body.isa
+        x = cast(self.body.operand(s.arg), self.dtype, lanes, isa)
+        given = [self._masked(x) if live else x, *[place] * self.places, *[self._identity] * self.by_lanes, f"&{self.sum}[{u}]",
+                 *[f"&{self.at}[{u}]"] * self.places]
+        to, way = self.body.type_of(s.dtype), "scan" if self.by_lanes else "running"
+        text = f"{way}_{self.op}_{self.type}({', '.join(given)})"
+        if self.places:
+            text = text if to == self.body.mask else f"{to}_from_{self.body.mask}({text})"
+        else:
+            text = cast(Operand(text, self.dtype), s.dtype, lanes, isa)
+        w.line(f"const {to} {self.body.c_names[s.name]} = {text};")

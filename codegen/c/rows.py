@@ -9,6 +9,8 @@ from .schedule import Pass, cost_of
 
 
 class Rows(Reducing):
+    column = "0"
+
     def inside(self) -> None:
         for number in range(len(self.plan.passes) + 1):
             for i, s in enumerate(self.kernel.body):

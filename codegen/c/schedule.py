@@ -12,7 +12,7 @@ import torch
 
 from ...compiler.dims import known, product
 from ...compiler.scalar import SCALAR
-from ..loops import Apply, Axis, Const, Kernel, Load, Reduce, Statement, Store, symbols_of
+from ..loops import Apply, Axis, Const, Kernel, Load, Reduce, Scan, Statement, Store, symbols_of
 from ..stages import Stages
 from .isa import Isa
 
@@ -31,9 +31,10 @@ def cost_of(s: Statement) -> float:
 
 @dataclass(frozen=True)
 class Pass:
-    """One run over the reduction axes: positions in the body of what it computes, in order; `reload` are the names that it
-    reads from scratch."""
+    """One run over the reduction axes: positions in the body of what it computes, in order, and of the scans among that;
+    `reload` are the names that it reads from scratch."""
     statements: tuple[int, ...]
+    scans: tuple[int, ...]
     reductions: tuple[int, ...]
     reload: frozenset[str]
 
@@ -67,7 +68,10 @@ class Schedule(Stages):
     # The axis along the lanes
 
     def _vector_axis(self) -> Axis | None:
-        return min(self.kernel.axes, key=lambda a: (self._cost_along(a), -self.kernel.axes.index(a)), default=None)
+        """A scan's lanes are neighbours along its axis."""
+        scans = any(isinstance(s, Scan) for s in self.kernel.body)
+        axes = (*self.kernel.parallel, *self.kernel.reduced[-1:]) if scans else self.kernel.axes
+        return min(axes, key=lambda a: (self._cost_along(a), -self.kernel.axes.index(a)), default=None)
 
     def _cost_along(self, axis: Axis) -> float:
         """Relative time of the kernel with its lanes along an axis: strided accesses are slow, and so are empty lanes."""
@@ -83,7 +87,7 @@ class Schedule(Stages):
     def _contiguous(self, s: Load | Store, axis: Axis) -> bool:
         name = axis.symbol.name
         gathered = any(n in self.position and name in self.varies[self.position[n]] for n in symbols_of(s))
-        return not gathered and s.index.coefficient(axis.symbol) in (0, 1)
+        return not gathered and s.index.coefficient(axis.symbol) in (0, 1, -1)
 
     # Passes
 
@@ -112,11 +116,13 @@ class Schedule(Stages):
             wanted.add(i)
             queue += self.read_by(i)
         reductions = [i for i in roots if isinstance(self.kernel.body[i], Reduce)]
-        return Pass(tuple(sorted(wanted - set(reductions))), tuple(reductions), frozenset(reload))
+        statements = tuple(sorted(wanted - set(reductions)))
+        scans = tuple(i for i in statements if isinstance(self.kernel.body[i], Scan))
+        return Pass(statements, scans, tuple(reductions), frozenset(reload))
 
     def _worth_keeping(self, i: int) -> bool:
-        along = self.vector is not None and self.vector.symbol.name in self.varies[i]
-        return along and isinstance(self.kernel.body[i], Apply) and self._total_cost(i) > KEEP_COST
+        along, s = self.vector is not None and self.vector.symbol.name in self.varies[i], self.kernel.body[i]
+        return along and (isinstance(s, Scan) or isinstance(s, Apply) and self._total_cost(i) > KEEP_COST)
 
     def _total_cost(self, i: int) -> float:
         """Of a statement and all that it reads inside the reduced axes."""
@@ -141,7 +147,7 @@ def _lanes(kernel: Kernel, varying: Sequence[Statement], isa: Isa) -> int:
     dtypes = {s.dtype for s in varying if hasattr(s, "dtype")}
     floats = {d for d in dtypes if d.is_floating_point}
     few = known(2 ** 31 - 1, product(a.size for a in kernel.reduced))
-    places = any(isinstance(s, Reduce) and s.op in ("argmax", "argmin") for s in kernel.body) and not few
+    places = any(isinstance(s, (Reduce, Scan)) and s.op in ("argmax", "argmin") for s in kernel.body) and not few
     words = torch.float64 in floats or places or (not floats and any(d.itemsize == 8 for d in dtypes))
     return isa.lanes(64 if words else 32)
 

@@ -21,6 +21,16 @@ def combine_argmin(a, i, b, j):
     alike = (a == b) | ((a != a) & (b != b))
     first = better | (alike & (i < j))
     return tl.where(first, a, b), tl.where(first, i, j)""",
+    "combine_latest_max": "def combine_latest_max(a, b):\n    return tl.where((b >= a) | (b != b), b, a)",
+    "combine_latest_min": "def combine_latest_min(a, b):\n    return tl.where((b <= a) | (b != b), b, a)",
+    "combine_latest_argmax": """\
+def combine_latest_argmax(a, i, b, j):
+    later = tl.where((a == b) | ((a != a) & (b != b)), j > i, (b > a) | (b != b))
+    return tl.where(later, b, a), tl.where(later, j, i)""",
+    "combine_latest_argmin": """\
+def combine_latest_argmin(a, i, b, j):
+    later = tl.where((a == b) | ((a != a) & (b != b)), j > i, (b < a) | (b != b))
+    return tl.where(later, b, a), tl.where(later, j, i)""",
     "shift_left": """\
 def shift_left(a, count, bits: tl.constexpr):
     inside = (count >= 0) & (count < bits)

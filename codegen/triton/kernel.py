@@ -8,7 +8,7 @@ import torch
 
 from ...compiler.dims import Dim
 from ...runtime.program import Signature
-from ..loops import Axis, Check, Kernel, Reduce, sizes_of
+from ..loops import Axis, Check, Kernel, Reduce, Scan, sizes_of
 from ..stages import Stages
 from .body import Body, Names, size_text
 from .scalars import literal, type_text
@@ -48,11 +48,11 @@ def identity(op: str, dtype: torch.dtype) -> float | int | bool:
 class _Reduction:
     """A reduction over the last dimension of the tile, of a value of `dtype`."""
 
-    def __init__(self, s: Reduce, body: Body):
+    def __init__(self, s: Reduce | Scan, body: Body):
         self.s, self.body = s, body
         self.places = s.op in ("argmax", "argmin")
         given = body.operand(s.arg).dtype
-        self.dtype = given if self.places else s.dtype
+        self.dtype = given if self.places else s.accumulator
         self.logical = self.dtype == torch.bool
         if self.logical:
             self.dtype = torch.int32
@@ -70,7 +70,7 @@ class _Reduction:
     def tile(self) -> str:
         """The operand with the identity where there is no element."""
         body, x = self.body, self.body.operand(self.s.arg)
-        text = f"{x.typed}.to({type_text(self.dtype)})" if self.logical else x.typed
+        text = f"{x.typed}.to({type_text(self.dtype)})" if x.dtype != self.dtype else x.typed
         if self.last in body.masks:
             text = f"tl.where({body.masks[self.last]}, {text}, {self.identity})"
             return text if self.whole or len(self.dimensions) == 1 or 0 in body.dimensions(self.s.arg) else self._broadcast(text)
@@ -113,6 +113,38 @@ class _Reduction:
 
     def finish(self) -> None:
         self.combine(self.part, self.at if self.places else "")
+
+
+class _Scan(_Reduction):
+    """A scan along the last dimension of the tile; where it is one of several tiles, `part` and `at` are what came before."""
+
+    def __init__(self, s: Scan, body: Body):
+        super().__init__(s, body)
+        self.combiner = f"combine_{'' if self.op in ('sum', 'prod') else 'latest_'}{self.op}"
+        self.before = ()
+
+    def start(self) -> None:
+        shape, w, name = self.body.shape(self.dimensions[:-1]), self.body.w, self.name
+        kinds = [(f"{name}_part", self.identity, self.dtype)] + [(f"{name}_at", 0, torch.int64)] * self.places
+        self.before = tuple(self.body.fresh(hint) for hint, _, _ in kinds)
+        for part, (_, first, dtype) in zip(self.before, kinds):
+            w.line(f"{part} = tl.full({shape}, {first}, {type_text(dtype)})")
+
+    def write(self, index: str, last: str) -> None:
+        """Scan a tile, and go on from what came before; `last` tells its last places."""
+        w = self.body.w
+        w.comment(self.s.origin)
+        names = [self.body.fresh(f"{self.name}_best")] * self.places + [self.name]
+        found, given = ", ".join(names), ", ".join([self.tile()] + [self.place(index)] * self.places)
+        pair = "({})" if self.places else "{}"
+        w.line(f"{found} = tl.associative_scan({pair.format(given)}, {self.last}, {self.combiner})")
+        if self.before:
+            w.line(f"{found} = {self.combiner}({', '.join(self.before)}, {found})")
+            others = [self.identity, "0"]
+            ends = ", ".join(f"tl.where({last}, {n}, {other})" for n, other in zip(names, others))
+            w.line(f"{', '.join(self.before)} = tl.reduce({pair.format(ends)}, {self.last}, {self.combiner}, keep_dims=True)")
+        if not self.places and self.s.dtype != self.dtype:
+            w.line(f"{self.name} = {self.name}.to({type_text(self.s.dtype)})")
 
 
 class _Printer:
@@ -198,6 +230,8 @@ class _Printer:
                 self.w.comment(s.origin)
                 reduction = _Reduction(s, self.body)
                 reduction.combine(reduction.tile(), reduction.place(self.indices[-1]) if reduction.places else "")
+            elif isinstance(s, Scan):
+                _Scan(s, self.body).write(self.indices[-1], "")
             else:
                 self.body.write(i)
 
@@ -215,16 +249,20 @@ class _Printer:
         stages, w, k = self.stages, self.w, len(self.tiling.spans) - 1
         roots = [i for i in range(len(self.kernel.body)) if stages.is_root(i) and stages.stage[i] == number]
         reductions = {i: _Reduction(self.kernel.body[i], self.body) for i in roots if isinstance(self.kernel.body[i], Reduce)}
-        for r in reductions.values():
+        needed = self._needed(roots)
+        scans = {i: _Scan(self.kernel.body[i], self.body) for i in needed if isinstance(self.kernel.body[i], Scan)}
+        for r in (*reductions.values(), *scans.values()):
             r.start()
         start = self.body.fresh(f"{self.indices[k]}_start")
         w.line(f"for {start} in range(0, {size_text(self.tiling.spans[k].size)}, {self.blocks[k]}):")
         w.depth += 1
         self._span(k, f"{start} + ")
-        for i in self._needed(roots):
+        for i in needed:
             if i in reductions:
                 w.comment(self.kernel.body[i].origin)
                 reductions[i].update(self.indices[k])
+            elif i in scans:
+                scans[i].write(self.indices[k], f"{self.indices[k]} == {start} + {self.blocks[k]} - 1")
             else:
                 self.body.write(i)
         w.depth -= 1

@@ -1,10 +1,13 @@
 """The gradients that a program itself asks for (`.backward()`, torch.autograd.grad), as one op of its recording."""
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 
-from ..op import Op, register
-from .core import given_type
+from ..ir import TupleType
+from ..op import OPS, Op, register
+from .core import call_gradient, given_type
 
 
 class _Seed(torch.autograd.Function):
@@ -42,3 +45,28 @@ def gradients(*operands, roots, again):
 #: (*roots, *their gradients, *leaves) -> the gradient of each leaf. `again`: these are themselves differentiated later on.
 register(Op("gradients", "opaque", "Gradients of values of this graph; a pass derives them before anything else is done.",
             given_type, meaning=gradients))
+
+
+def once_differentiable(of: str, formula: Callable) -> Callable:
+    """A gradient rule for the op `of` with one operand: the composite op `<of>_gradient` of (x, gradient), made of what
+    formula(b, v, x, gradient) gives. That need not have the right derivatives: torch differentiates the op once more."""
+    name = f"{of}_gradient"
+
+    def meaning(x, g, **attrs):
+        return call_gradient(x, g, of=of, attrs=attrs, wanted=(0,), which=(0,))[0]
+
+    def second(b, v, g):
+        types = TupleType(tuple(i.type.like(i.shape) for i in v.inputs))
+        found = b.emit("call_gradient", *v.inputs, g, of=name, attrs=v.attrs, wanted=(0, 1), which=(0,), type=types)
+        return b.item(found, index=0), b.item(found, index=1)
+
+    def samples():
+        for (x,), attrs in OPS[of].samples():
+            yield (x, torch.randn(OPS[of].meaning(x, **attrs).shape)), attrs
+    register(Op(name, "composite", f"The gradient of {of}.", lambda inputs, a: inputs[0].type.like(inputs[0].shape),
+                meaning=meaning, decompose=lambda b, v: formula(b, v, *v.inputs), gradient=second, samples=samples))
+
+    def rule(b, v, g):
+        x, = v.inputs
+        return (b.emit(name, x, g, **v.attrs) if x.dtype.is_floating_point else None,)
+    return rule

@@ -258,6 +258,84 @@ def reductions_of_special_values(compile):
                                         x.isnan().sum(), x.norm(float("inf")), x.cummax(0).values)), a)
 
 
+def scans(x, dim):
+    return x.cumsum(dim), x.cumprod(dim), x.cummax(dim), x.cummin(dim).values
+
+
+@program
+def scans_of_special_values(compile):
+    f, g = compile(lambda a, b: (scans(a, 0), scans(b, 1))), compile(lambda a: scans(a.flip(1), 1))
+    a, b = pairs()
+    for dtype in (torch.float32, *HALF):
+        yield from calls(f, a.to(dtype), b.to(dtype))
+        yield from calls(g, a.to(dtype), times=2)
+
+
+@program
+def scans_of_much_and_of_little(compile):
+    """Products of numbers that are too large together come after a zero; scans of one element, and of none."""
+    f = compile(lambda x: (scans(x, 0), scans(x, -1)))
+    for dtype in (torch.float32, *HALF):
+        x = torch.full((40, 35), torch.finfo(dtype).max, dtype=dtype)
+        x[0], x[:, 0] = 0, 0
+        yield from calls(f, x, times=2)
+        for shape in ((), (1,), (1, 1), (4, 1), (0, 3)):
+            yield from calls(f, torch.full(shape, -0.0, dtype=dtype), times=2)
+
+
+@program
+def scans_of_integers(compile):
+    f = compile(lambda a: (scans(a, 0), scans(a, 1), a.cumsum(1, dtype=a.dtype), a.cumsum(0, dtype=torch.float32)))
+    for dtype in INTEGERS:
+        yield from calls(f, extremes(dtype)[0], times=2)
+    g = compile(lambda a: (a.cumsum(0), a.cumprod(1), a.cummax(1), a.cummin(0)))
+    yield from calls(g, random(7, 40) > 0)
+
+
+@program
+def scans_in_other_layouts(compile):
+    f = compile(lambda x: (x.cumsum(1) * 2, x.cummax(2).indices, x.transpose(0, 2).cumsum(1), x[:, ::2].cumsum(1)[..., -1]))
+    x = random(6, 20, 10).round()
+    for arranged in (x, x.permute(2, 0, 1), x[1:, ::3], x[:, :1].expand(6, 9, 10)):
+        yield from calls(f, arranged, times=2)
+
+
+@program
+def scans_that_write(compile):
+    @compile
+    def f(x, out):
+        x.cumsum_(1)
+        x[1:].cumprod_(0)
+        out.copy_(x.flip(0).cumsum(0))
+        return torch.cumsum(x, 0, out=out), x
+    for k in range(3):
+        yield f(random(5, 33, seed=k).round(), torch.zeros(5, 33))
+
+
+@program(exact=False)
+def gradients_of_scans(compile):
+    f = compile(lambda x: (x * 1.5).cumsum(1).sin() + x.cumprod(0).cumsum(0))
+    g = compile(lambda x: x.cummax(1).values * x.logcumsumexp(0) + x.cummin(0).values)
+    for k in range(3):
+        x = random(9, 37, seed=k)
+        x[2, 3] = x[5, 3] = x[4, 7] = 0
+        for function in (f, g):
+            leaf = x.clone().requires_grad_()
+            yield backward(function(leaf)), leaf.grad
+
+
+@program(exact=False)
+def second_derivatives_of_products(compile):
+    """With zeros: that one is zero does not mean that its derivative is."""
+    for f in (compile(lambda x: x.cumprod(0)),):
+        for zeros in ((), (2,), (1, 3), (1, 2, 4)):
+            x = random(5, 3)
+            x[list(zeros)] = 0
+            x.requires_grad_()
+            first, = torch.autograd.grad(f(x).square().sum(), x, create_graph=True)
+            yield first.detach(), torch.autograd.grad((first * torch.arange(15.0).view(5, 3)).sum(), x)
+
+
 @program
 def reductions_of_nothing(compile):
     x = torch.zeros(0, 3)
