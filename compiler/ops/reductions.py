@@ -14,6 +14,7 @@ from ..ir import TupleType, Value
 from ..op import Op, normal_dims, reduced_shape, register
 from ..scalar import arithmetic_dtype
 from .counts import ratio
+from .gradients import once_differentiable
 from .views import zeros
 
 
@@ -140,24 +141,23 @@ register(Op("sum", "reduce", "Sum along axes; in float32 for float16/bfloat16, i
             aten={"sum.dim_IntList": _accumulate("sum"), "sum": _accumulate("sum"), "nansum": _nansum}))
 
 
-def _prod_gradient(b, v, g):
+def _prod_gradient(b, v, given, g):
     """Of an element, the product of the others: the result over it, unless an element is zero."""
-    x, a = v.inputs[0], v.attrs
-    if not x.dtype.is_floating_point:
-        return (None,)
-    x = b.cast(x, dtype=v.dtype) if x.dtype != v.dtype else x
+    a, keep = v.attrs, reduced_shape(given.shape, v.attrs["dim"], True)
+    result = b.reshape(b.prod(given, **a), shape=keep)
+    x = b.cast(given, dtype=result.dtype) if given.dtype != result.dtype else given
     is_zero = b.eq(x, 0)
     zeros = b.sum(is_zero, dim=a["dim"], keepdim=True, dtype=None)
     others = b.prod(b.where(is_zero, 1, x), dim=a["dim"], keepdim=True, dtype=None)
-    g = restored(b, v, g)
-    plain = b.div(b.mul(g, restored(b, v, v)), x)
+    g = b.reshape(g, shape=keep)
+    plain = b.div(b.mul(g, result), x)
     alone = b.where(b.logical_and(is_zero, b.eq(zeros, 1)), b.mul(g, others), 0)
     found = b.where(b.eq(zeros, 0), plain, alone)
-    return (b.cast(found, dtype=v.inputs[0].dtype) if found.dtype != v.inputs[0].dtype else found,)
+    return b.cast(found, dtype=given.dtype) if found.dtype != given.dtype else found
 
 
 register(Op("prod", "reduce", "Product along axes; in float32 for float16/bfloat16, in int64 for integers.", _accumulated,
-            combine="prod", meaning=_prod, gradient=_prod_gradient, samples=_samples(dtype=None),
+            combine="prod", meaning=_prod, gradient=once_differentiable("prod", _prod_gradient), samples=_samples(dtype=None),
             aten={"prod.dim_int": _accumulate("prod"), "prod": _accumulate("prod")}))
 
 
