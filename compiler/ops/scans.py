@@ -9,8 +9,9 @@ import torch
 
 from ..ir import TupleType
 from ..op import Op, normal_dims, register
+from .core import Operand
 from .gradients import once_differentiable
-from .views import as_dtype, zeros
+from .views import as_dtype
 
 
 def _samples(**attrs):
@@ -112,8 +113,10 @@ def _extreme(name: str, which: str, function) -> None:
         return [as_dtype(b, b.emit(values, comparable, **v.attrs), x.dtype), b.emit(places, comparable, **v.attrs)]
 
     def gradient(b, v, g):
-        x, (dim,) = v.inputs[0], v.attrs["dim"]
-        return (b.scatter_add(zeros(b, x.type), b.item(v, index=1), g[0], dim=dim),)
+        """torch's own: a tensor of this size, here the gradient, is its second argument."""
+        (dim,), grad, places = v.attrs["dim"], Operand(0), Operand(1)
+        return (b.call(g[0], b.item(v, index=1), target="aten.cummaxmin_backward.default", args=(grad, grad, places, dim),
+                       kwargs={}, type=v.inputs[0].type.like(v.inputs[0].shape)),)
 
     def convert(b, x, dim):
         found = _along(name)(b, x, dim) if x.rank else NotImplemented
