@@ -270,8 +270,8 @@ def _steps(t: Vector) -> list[int]:
     return [1 << k for k in range(t.lanes.bit_length() - 1)]
 
 
-def _scan(op: str, combine: str) -> None:
-    """`combine`: what was before (@) and x."""
+def _scan(op: str, combine: str, single: str) -> None:
+    """`combine`: what was before (@) and x; `single`: the same of two numbers, `before` and `last`."""
     HELPERS[f"running_{op}"] = (f"static inline $T running_{op}_$T($T x, $T *so_far) "
                                 f"{{ return *so_far = {combine.replace('@', '*so_far')}; }}")
 
@@ -281,18 +281,19 @@ def _scan(op: str, combine: str) -> None:
             lines = [f"const {t.like(lanes=t.lanes // 2)} low = {parts[0]};", f"return join_$T(low, {parts[1]});"]
         else:
             lines = [f"x = {combine.replace('@', _earlier(k, t.lanes, 'x', 'splat_$T(none)'))};" for k in _steps(t)]
-            lines += [f"x = {combine.replace('@', 'splat_$T(*so_far)')};", "*so_far = x[$W - 1];", "return x;"]
+            lines += ["const $S before = *so_far, last = x[$W - 1];", f"*so_far = {single};",
+                      f"return {combine.replace('@', 'splat_$T(before)')};"]
         return f"static inline $T scan_{op}_$T($T x, $S none, $S *so_far)\n{{\n    " + "\n    ".join(lines) + "\n}"
     HELPERS[f"scan_{op}"] = template
 
 
-def _extreme_scans(name: str, reaches: str) -> None:
+def _extreme_scans(name: str, reaches: str, sign: str) -> None:
     """Of equal extremes the last is taken, and every NaN."""
     HELPERS[f"{name}_reached"] = (f"static inline $M {name}_reached_$T($T x, $T so_far) "
                                   f"{{ return {reaches}_$T(so_far, x) | ne_$T(x, x); }}")
     HELPERS[f"later_{name}"] = (f"static inline $T later_{name}_$T($T before, $T x) "
                                 f"{{ return select_$T({name}_reached_$T(x, before), x, before); }}")
-    _scan(name, f"later_{name}_$T(@, x)")
+    _scan(name, f"later_{name}_$T(@, x)", f"before {sign} last || last != last ? last : before")
     HELPERS[f"running_arg{name}"] = f"""
 static inline $M running_arg{name}_$T($T x, $M at, $T *so_far, $M *place)
 {{
@@ -313,10 +314,10 @@ static inline $M running_arg{name}_$T($T x, $M at, $T *so_far, $M *place)
     HELPERS[f"scan_arg{name}"] = template
 
 
-_scan("sum", "@ + x")
-_scan("prod", "@ * x")
-_extreme_scans("max", "le")
-_extreme_scans("min", "ge")
+_scan("sum", "@ + x", "before + last")
+_scan("prod", "@ * x", "before * last")
+_extreme_scans("max", "le", "<=")
+_extreme_scans("min", "ge", ">=")
 
 
 # Choosing and comparing. A mask has its own width ($M); other widths are converted.
