@@ -47,6 +47,7 @@ class Overload:
     defaults    the arguments that a call may leave out, by position and by name, with what they are then
     label       it marks a stretch of the run for a profiler
     silent      it gives nothing and writes nothing that a graph could hold: it checks or has an effect
+    sparse      the arguments that ask for the gradient of the first one as a sparse tensor
     """
     function: Callable
     key: str
@@ -68,6 +69,7 @@ class Overload:
     defaults: Mapping[int | str, Any]
     label: bool
     silent: bool
+    sparse: tuple[tuple[int, str], ...]
 
     def argument(self, place: tuple[int, str], args: Sequence, kwargs: Mapping) -> Any:
         """What a call gives for the argument at (position, name); None if it leaves it out."""
@@ -103,6 +105,7 @@ def overload(function) -> Overload:
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor"),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes,
+        sparse=tuple(p for p in places if p[1] in ("sparse", "sparse_grad")),
         defaults={part: a.default_value for place, a in zip(places, schema.arguments) if a.has_default_value() for part in place})
 
 

@@ -279,6 +279,8 @@ class Recorder:
             raise Unsupported("gives memory that it leaves unwritten in part (_ctc_loss)")
         if op.packet in RESOLVED and args[0].requires_grad and torch.is_grad_enabled():
             raise Unsupported("differentiates a tensor whose sign is kept aside (conj)")
+        if any(op.argument(p, args, kwargs) for p in op.sparse) and args[0].requires_grad and torch.is_grad_enabled():
+            raise Unsupported(f"gives a sparse gradient ({op.key})")
         if op.seeded and any(isinstance(a, torch.Generator) for a in (*args, *kwargs.values())):
             raise Unsupported("draws random numbers from a generator of its own")
 

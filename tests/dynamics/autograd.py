@@ -629,6 +629,21 @@ def sparse_gradients(compile):
     yield from calls(f, torch.tensor([1, 3, 1]))
 
 
+@program
+def sparse_gradients_outside_the_function(compile):
+    rows, bags, table = nn.Embedding(5, 2, sparse=True), nn.EmbeddingBag(5, 2, sparse=True, mode="sum"), leaf(5, 2)
+    places = torch.tensor([1, 3, 1])
+    fs = [compile(lambda: rows(places).square()), compile(lambda: bags(places, torch.tensor([0, 2])).square()),
+          compile(lambda: torch.gather(table * 2, 1, places[:, None] % 2, sparse_grad=True).square())]
+    for f in fs * 3:
+        for t in (rows.weight, bags.weight, table):
+            t.grad = None
+        f().sum().backward()
+        yield
+    with torch.no_grad():
+        yield [f() for f in fs * 2]
+
+
 def network():
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
 
