@@ -251,7 +251,7 @@ def test_a_scheduler_costs_no_recording(update):
     ours, theirs, compiled = fresh(), fresh(), smelt.compile(update)
     for k in range(8):
         for (parameters, group), step in ((ours, compiled), (theirs, update)):
-            group["lr"] = 0.1 * 0.9 ** k
+            group["lr"], group["betas"] = 0.1 * 0.9 ** k, (0.9 - 0.01 * k, 0.99)
             step(parameters, [p.cos() for p in parameters], group)
         for a, b in zip(ours[0], theirs[0]):
             torch.testing.assert_close(a, b)

@@ -2,7 +2,7 @@
 recording replaced in their places by symbolic ones.
 
 The places are numbers among the arguments, also nested, and numbers that a run read: attributes, globals, closure cells, and
-entries of dicts and lists.
+entries of dicts and lists; and tuples with numbers there.
 """
 from __future__ import annotations
 
@@ -44,14 +44,30 @@ class Changing:
 
 
 def changed(before: Any, now: Any) -> bool:
-    """Whether a number is now another one of its type."""
-    return type(before) in (int, float) and type(now) is type(before) and not same(now, before)
+    """Whether a number is now another one of its type, or a tuple differs in nothing but numbers."""
+    if type(now) is not type(before) or same(now, before):
+        return False
+    if type(before) is tuple:
+        return len(now) == len(before) and all(same(n, b) or _number(b) and changed(b, n) for b, n in zip(before, now))
+    return _number(before)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _with_stand_ins(value: Any, numbers: Numbers, subject: str) -> Any:
+    """A number as a symbolic one; a tuple with such in it."""
+    if type(value) is tuple:
+        return tuple(numbers.given(v, f"{subject}[{k}]") if _number(v) else v for k, v in enumerate(value))
+    return numbers.given(value, subject)
 
 
 def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
-    """The reads of numbers in places where another one can be put."""
+    """The reads of numbers, and of tuples with such, in places where others can be put."""
     places = (part for read in reads for part in parts(read))
-    return tuple(p for p in places if type(p.expected) in (int, float) and _settable(p))
+    return tuple(p for p in places if (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected)))
+                 and _settable(p))
 
 
 def looks_at_types(reads: Iterable[Read]) -> bool:
@@ -104,14 +120,16 @@ class StandIns:
 
     def __init__(self, changing: Changing, arguments: Arguments):
         self._numbers = numbers = arguments.given
-        self._places = list(arguments.standins)
+        self._places, self._remade = list(arguments.standins), arguments.remade
         self._reads = changing.reads.values() if numbers is not None else ()
 
     def __enter__(self) -> None:
         for read in self._reads:
             value = _now(read)
             if type(value) is type(plain(read.expected)):
-                self._places.append((read.holder, read.key, value, self._numbers.given(value, read.subject)))
+                made = _with_stand_ins(value, self._numbers, read.subject)
+                self._places.append((read.holder, read.key, value, made))
+                self._remade += [(made, value)] * (type(value) is tuple)
         for holder, key, before, number in self._places:
             if _held(holder, key) is before:
                 _put(holder, key, number)
@@ -140,10 +158,11 @@ def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
     if arguments.given is None and not numbers.surviving():
         return result
-    result = _plain_result(result, {id(new): before for new, before in arguments.remade})
+    remade = {id(new): before for new, before in arguments.remade}
+    result = _plain_result(result, dict(remade))
     left = numbers.surviving()
     if left:
-        _replace(left, {id(left)}, DEPTH)
+        _replace(left, remade, {id(left), id(arguments.remade)}, DEPTH)
     return result
 
 
@@ -191,9 +210,9 @@ def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
             continue
 
 
-def _replace(found: list, ours: set[int], depth: int) -> None:
+def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: int) -> None:
     """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
-    new = {id(v): _plain_result(v, {}) for v in found}
+    new = {id(v): _plain_result(v, dict(remade)) for v in found}
     tuples = []
     for holder in gc.get_referrers(*found):
         if id(holder) in ours:
@@ -217,4 +236,4 @@ def _replace(found: list, ours: set[int], depth: int) -> None:
         else:
             _replace_attributes(holder, new)
     if tuples and depth:
-        _replace(tuples, {*ours, id(tuples), id(found)}, depth - 1)
+        _replace(tuples, remade, {*ours, id(tuples), id(found)}, depth - 1)

@@ -12,7 +12,7 @@ from typing import Any, Container, Iterable, Iterator, Mapping
 
 import torch
 
-from ..symbolic.symbols import Node
+from ..symbolic.symbols import Node, has_nodes
 from .guards import MISSING, Read, constant, has_strides
 from .structure import is_plain_instance
 
@@ -35,7 +35,9 @@ class Fetched:
         self.at: dict[int, Read] = {}
         self.objects: dict[int, Any] = dict(objects)
         self._given, self.fixed = given, set()
-        if changing or objects:
+        tuples = [p.expected for read in self.reads for p in parts(read) if has_nodes(p.expected)]
+        self.objects.update((id(t), t) for t in tuples)
+        if changing or self.objects:
             self._find(changing)
         if self.objects or any(map(_has_numbers, self.reads)):
             reads, self.reads = self.reads, []

@@ -15,7 +15,7 @@ from torch import nn
 
 from ...compiler.ir import TensorType
 from ...errors import Unsupported
-from ..symbolic.symbols import Numbers, is_symbolic
+from ..symbolic.symbols import Numbers, is_symbolic, noted
 from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
 from .writes import STATEMENTS, Write
 
@@ -73,7 +73,7 @@ class Arguments:
     leaves      the same expressions of all numbers -> their values
     call        (args, kwargs) as they are to be recorded, with stand-ins for some: symbolic numbers, tensors of symbolic sizes
     standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is there in the run)
-    remade      tuples with others in them, which are remade for the run, as (new, the call's own)
+    remade      tuples with others in them, also of state, which are remade for the run, as (new, what was there)
     fetched     by id, the objects that are other ones on every call: not guarded by identity, see fetched.py
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
@@ -285,7 +285,7 @@ class Rebuild:
         if isinstance(value, torch.Tensor):
             self.tensors.append(value)
             expression = f"tensors[{len(self.tensors) - 1}]"
-        elif (id(value) in self._places or id(value) in self._fetched or self._outside(value)
+        elif (id(value) in self._places or id(noted(value)) in self._fetched or self._outside(value)
               or isinstance(value, type) and "<locals>" not in value.__qualname__):
             expression = self._found(value)
         else:
@@ -298,7 +298,7 @@ class Rebuild:
         """The expression for an object that was there before the run."""
         if id(value) in self._done:
             return self._done[id(value)]
-        read = self._fetched.get(id(value))
+        read = self._fetched.get(id(noted(value)))
         if id(value) in self._places:
             expression = self._local(self._places[id(value)])
         elif read is not None:

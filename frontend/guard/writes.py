@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from ...errors import Unsupported
-from ..symbolic.symbols import Node, is_symbolic, noted
+from ..symbolic.symbols import Node, has_nodes, is_symbolic, unnoted
 from .guards import MISSING, Namespace, Read, constant, ordered, same, snapshot
 
 
@@ -90,9 +90,11 @@ def writes_of(read: Read) -> Iterator[Write]:
 
 
 def unchanged(now: Any, before: Any) -> bool:
-    """Whether a place has in it what it had before: the same object, the same symbolic number, or an equal constant."""
+    """Whether a place has in it what it had before: the same object, the same symbolic numbers, or an equal constant."""
     if isinstance(before, Node):
         return is_symbolic(now) and now.node is before
+    if has_nodes(before):
+        return type(now) is tuple and len(now) == len(before) and all(map(unchanged, now, before))
     return now is before or same(now, before) and (constant(now) or isinstance(now, types.MethodType))
 
 
@@ -117,24 +119,18 @@ def put_back(read: Read, value: Any) -> None:
         _refill(holder, value)
     elif read.kind == "item":
         base = ordered(holder)
-        base.pop(holder, read.key, None) if value is MISSING else base.__setitem__(holder, read.key, _unnoted(value))
+        base.pop(holder, read.key, None) if value is MISSING else base.__setitem__(holder, read.key, unnoted(value))
     elif isinstance(holder, types.CellType):
         if value is not MISSING:
-            holder.cell_contents = _unnoted(value)
+            holder.cell_contents = unnoted(value)
         elif holder != types.CellType():
             del holder.cell_contents
     else:
         setter = type if isinstance(holder, type) else object
         if value is not MISSING:
-            setter.__setattr__(holder, read.key, _unnoted(value))
+            setter.__setattr__(holder, read.key, unnoted(value))
         elif held(read) is not MISSING:
             setter.__delattr__(holder, read.key)
-
-
-def _unnoted(value: Any) -> Any:
-    """What `noted` was given; a symbolic number as the number it is."""
-    value = noted(value)
-    return value.value if isinstance(value, Node) else value
 
 
 def _refill(container: Any, contents: tuple) -> None:
@@ -143,11 +139,11 @@ def _refill(container: Any, contents: tuple) -> None:
     base.clear(container)
     if isinstance(container, dict):
         for key, value in zip(*contents):
-            base.__setitem__(container, key, _unnoted(value))
+            base.__setitem__(container, key, unnoted(value))
     elif isinstance(container, set):
         base.update(container, [v for _, v in contents[0]])
     else:
-        base.extend(container, map(_unnoted, contents[0]))
+        base.extend(container, map(unnoted, contents[0]))
 
 
 def container_writes(container: Any, before: tuple, subject: str, where: str) -> Iterator[Write]:

@@ -61,6 +61,7 @@ class Numbers:
         self._known: dict[str, Node] = {}
         self._count = 0
         self._made: dict[int, weakref.ref] = {}
+        self._tuples: dict[int, tuple] = {}
 
     @property
     def listening(self) -> bool:
@@ -90,6 +91,13 @@ class Numbers:
     def surviving(self) -> list["Float | Int"]:
         """The stand-ins that something still holds."""
         return [n for n in (r() for r in self._made.values()) if n is not None]
+
+    def tuple_noted(self, value: tuple) -> tuple:
+        """A tuple with the nodes of the numbers in it, one for each such tuple."""
+        nodes, known = tuple(map(noted, value)), self._tuples.get(id(value), ())
+        if len(known) != len(nodes) or any(a is not b for a, b in zip(known, nodes)):
+            self._tuples[id(value)] = nodes
+        return self._tuples[id(value)]
 
     def needed(self, names: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
         """The lines that define these names, in order."""
@@ -285,8 +293,24 @@ def is_symbolic(value: Any) -> bool:
 
 
 def noted(value: Any) -> Any:
-    """What a guard keeps of a value: of a symbolic number its node."""
-    return value.node if is_symbolic(value) else value
+    """What a guard keeps of a value: of a symbolic number its node, of a tuple with such numbers one with their nodes."""
+    if is_symbolic(value):
+        return value.node
+    number = next(filter(is_symbolic, value), None) if type(value) is tuple else None
+    return value if number is None else number.node.numbers.tuple_noted(value)
+
+
+def unnoted(value: Any) -> Any:
+    """What `noted` was given, with what the numbers are in this run."""
+    value = noted(value)
+    if has_nodes(value):
+        return tuple(map(unnoted, value))
+    return value.value if isinstance(value, Node) else value
+
+
+def has_nodes(value: Any) -> bool:
+    """Whether `noted` was given a tuple with symbolic numbers in it."""
+    return type(value) is tuple and any(isinstance(v, Node) for v in value)
 
 
 def plain(value: Any) -> Any:

@@ -146,6 +146,31 @@ def class_attribute(compile):
 
 
 @program
+def tuples_of_numbers(compile):
+    class Settings:
+        def __init__(self):
+            self.limits, self.last, self.seen = (-1.0, 1.0, None), (), []
+    settings, table, shape = Settings(), {"ab": (2, 0.5)}, (2, 2)
+
+    @compile
+    def f(x):
+        low, high, _ = settings.limits
+        settings.seen.append(settings.limits)
+        settings.last, settings.limits = settings.limits, (low * 0.5, high + 1, None)
+        return x.clamp(low, high) * table["ab"][0] + table["ab"][1], x[:4].reshape(shape), table["ab"]
+    yield from calls(f, X)
+    for k in range(4):
+        table["ab"] = (2 + k, 0.5 * k)
+        yield from calls(f, X)
+    table["ab"], shape = (3.0, 2), (4, 1)
+    yield from calls(f, X)
+    table["ab"], settings.limits = (1, 2, 3), (0, 2.0, "other")
+    yield from calls(f, X)
+    shape = (1, 2, 2)
+    yield from calls(f, X)
+
+
+@program
 def learning_rate(compile):
     @compile
     @torch.no_grad()
