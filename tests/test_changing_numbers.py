@@ -10,6 +10,7 @@ from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import sqrt
 
 import numpy
 import pytest
@@ -298,8 +299,16 @@ def test_minimum_and_maximum():
     calls(lambda x, n: x * max(0.1, n) + min(n, 2.0), [(x(), n) for n in (0.5, 0.25, 0.05, 3.0, 0.01, 0.7, 5.0)], 4)
 
 
+def test_functions_of_math_cost_no_recording():
+    def f(x, n, k):
+        return x * math.cos(math.pi * k / 10) + math.exp(-n) + math.log(n, 2) + sqrt(n) + math.floor(n) * math.hypot(n, k)
+    values = [(0.5, 1), (0.25, 2), (3.75, 7), (-1.0, 3), (0.0, 1), (math.inf, 4), (1e-300, 0), (2.0, 12)]
+    calls(f, [(x(), n, k) for n, k in values], 2)
+    calls(lambda x, n: x if math.isfinite(n) else x * 2, [(x(), n) for n in (0.5, 0.25, math.inf, 3.0, math.nan, 1.0)], 3)
+
+
 def test_what_asks_for_the_value_fixes_it():
-    for function in (lambda x, n: x * int(n), lambda x, n: x * math.sqrt(n), lambda x, n: x + len(f"{n:.1f}"), lambda x, n: x * round(n),
+    for function in (lambda x, n: x * int(n), lambda x, n: x + len(f"{n:.1f}"), lambda x, n: x * round(n),
                      lambda x, n: x * [1.0, 2.0, 3.0, 4.0][int(n)], lambda x, n: x * {0.5: 3, 1.5: 4, 2.5: 5}.get(n, 7)):
         calls(function, [(x(), n) for n in (0.5, 1.5, 2.5, 0.5, 1.5, 2.5, 1.5)], 3)
 

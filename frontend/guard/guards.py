@@ -5,6 +5,7 @@ the arguments, the reads, torch's modes and the tensors in order (cheap and chan
 """
 from __future__ import annotations
 
+import math
 import types
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -202,7 +203,7 @@ class Namespace:
 
     def __init__(self):
         self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "attribute": attribute,
-                                      "MISSING": MISSING, "float32": float32}
+                                      "MISSING": MISSING, "float32": float32, "math": math}
         self._names: dict[int, str] = {id(v): k for k, v in self.bound.items()}
 
     def bind(self, value: Any, hint: str = "c") -> str:

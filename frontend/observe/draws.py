@@ -2,10 +2,12 @@
 
 While a run is recorded, stand-ins take the places of these functions in their modules, and where the user's globals hold
 them. What a draw gives the run is a symbolic number, and the draw a reading: later calls make it again, in its place.
+The functions of `math` have stand-ins of the same kind, which take symbolic numbers.
 """
 from __future__ import annotations
 
 import functools
+import math
 import random
 import sys
 import time
@@ -16,6 +18,7 @@ from typing import Any, Callable, Hashable, Protocol
 
 import numpy
 
+from ..symbolic import mathematics
 from ..symbolic.symbols import fixed
 from .names import attributes_named
 from .places import USER, checkpointed, kind_of_file, on_behalf_of_user
@@ -77,7 +80,7 @@ class Watcher(Protocol):
 
 
 class Draws:
-    """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
+    """The stand-ins of one run. `start` begins it, `enter` is told of code before it runs, and `restore` ends it."""
 
     def __init__(self, watcher: Watcher):
         self._watcher = watcher
@@ -89,6 +92,10 @@ class Draws:
     def original(self, value: Any) -> Any:
         """What a stand-in stands for; any other value itself."""
         return self._originals.get(id(value), value)
+
+    def start(self) -> None:
+        for function in mathematics.FUNCTIONS:
+            self._stand_in(vars(math), function.__name__, function)
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
@@ -115,6 +122,9 @@ class Draws:
         entries[name] = self._made[id(function)]
 
     def _make(self, function: Callable) -> Callable:
+        if function in mathematics.FUNCTIONS:
+            return mathematics.of_symbols(function)
+
         def drawn(function: Callable, *args: Any, **kwargs: Any) -> Any:
             name, generator = _KNOWN[function]
             return self._watcher.draw(Draw(function, fixed(args), tuple(fixed(kwargs).items()), name, generator))
@@ -139,7 +149,8 @@ def _choose(drawn: Callable, seq: Any) -> Any:
 
 
 def _is_known(function: Any) -> bool:
-    return isinstance(function, Hashable) and isinstance(function, _KINDS) and function in _KNOWN
+    return isinstance(function, Hashable) and isinstance(function, _KINDS) and (
+        function in _KNOWN or function in mathematics.FUNCTIONS)
 
 
 _CHOICE, _RANDRANGE = random.choice, random.randrange

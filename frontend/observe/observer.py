@@ -118,6 +118,7 @@ class Observer:
         self._random = _random_states()
         self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
+            self._draws.start()
             self._watch_class(nn.Module)
             self._follow(torch.Tensor, "torch.Tensor")
             self._read("size", self._vars(torch.Tensor), None, len(vars(torch.Tensor)), "the methods of torch.Tensor",

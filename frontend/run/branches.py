@@ -7,6 +7,7 @@ random state is put back, and the call starts over as one that is recorded.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Hashable, Mapping, Sequence
 
@@ -32,7 +33,7 @@ from .bridge import Executable, assemble
 #: A tensor of a call: ("input", k); ("value", k), the k-th of the recorded graph's values; ("number", name), a number as one.
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
-_FUNCTIONS = {"same": same, "float32": float32}
+_FUNCTIONS = {"same": same, "float32": float32, "math": math}
 #: Of generators of random numbers, what they were before a call.
 State = Sequence[tuple[Generator, Any]]
 TORCH = Generator(torch.get_rng_state, torch.set_rng_state)

@@ -3,7 +3,7 @@
 A `Float` or an `Int` stands in for a Python number during a recording. User code and torch take it for one; what is
 computed of it is noted as lines of Python (`n2 = n0 * 2.0`), which later calls run on their own numbers: exactly Python's
 arithmetic. A comparison answers with its present truth and becomes a condition of the program; whatever asks for the
-number itself (`int(n)`, `math.sqrt(n)`, `range(n)`, printing it) fixes it: the program holds for this value alone.
+number itself (`int(n)`, `range(n)`, printing it) fixes it: the program holds for this value alone.
 """
 from __future__ import annotations
 
@@ -394,7 +394,7 @@ def _function(name: str) -> Callable:
     return getattr(operator, f"__{name}__")
 
 
-def _operand(numbers: Numbers, value: Any) -> Node | None:
+def as_operand(numbers: Numbers, value: Any) -> Node | None:
     """A value as an operand; None if it is no plain number."""
     if is_symbolic(value):
         return value.node
@@ -425,7 +425,7 @@ def _binary(name: str, kind: type, reflected: bool) -> Callable:
     method, own = getattr(Node, name), getattr(kind, f"__{'r' * reflected}{name}__")
 
     def operate(self, other, *modulo):
-        operand = _operand(self.node.numbers, other)
+        operand = as_operand(self.node.numbers, other)
         if operand is not None and not modulo:
             return (method(operand, self.node) if reflected else method(self.node, operand)).wrapped()
         result = NotImplemented if isinstance(other, torch.Tensor) else own(self.node.value, other, *modulo)
@@ -439,7 +439,7 @@ def _comparison(name: str, symbol: str, kind: type) -> Callable:
     function, own, text = _function(name), getattr(kind, f"__{name}__"), f"{{}} {symbol} {{}}"
 
     def compare(self, other):
-        operand = _operand(self.node.numbers, other)
+        operand = as_operand(self.node.numbers, other)
         if operand is not None:
             return self.node.numbers.holds(text, function(self.node.value, operand.value), self.node, operand)
         result = NotImplemented if isinstance(other, torch.Tensor) else own(self.node.value, other)
