@@ -298,8 +298,9 @@ class CompiledFunction:
             if branches.misses > config.path_limit:
                 branches.broken = "hardly any call takes a path that was recorded"
             return self._function(*args, **kwargs)
-        if reading.how == "number":
-            self._changing.lines.add(reading.where)
+        if reading.how == "number":  # where one loss or metric changes, so will the others
+            read = (r for path in branches.paths for r in path.readings if r.how == "number")
+            self._changing.lines |= {reading.where, *(r.where for r in read if type(r.answer) is float)}
         return self._recorded(str(reading), args, kwargs)
 
     def _recorded(self, change: str, args: tuple, kwargs: dict) -> Any:

@@ -782,3 +782,24 @@ def test_a_number_that_changes_after_another_reading():
         return x.abs()[action].log(), action.item()
     compiled = check(act, [(UP,), (MIXED,), (UP * 2,), (MIXED * 3,), (UP,), (DOWN,)], grads=False)
     assert len(compiled_function(compiled).recompilations) == 1
+
+
+def test_functions_of_math_of_what_is_read():
+    def f(x):
+        total = x.sum().item()
+        return x * math.exp(-total) if math.isfinite(total) else x - 1
+    compiled = smelt.compile(f)
+    for k in (1.0, 2.0, 0.5, math.inf, -1.0, math.nan, 3.0):
+        same(compiled(UP * k), f(UP * k))
+    assert smelt.explain(compiled).paths == 3
+
+
+def test_of_several_numbers_one_that_changes_lets_all_be_symbols():
+    def f(x):
+        return x * 2, {"sum": x.sum().item(),
+                       "mean": x.mean().item(),
+                       "largest": x.max().item()}
+    compiled = smelt.compile(f)
+    for k in (1.0, 2.0, 0.5, 3.0):
+        same(compiled(MIXED * k), f(MIXED * k))
+    assert smelt.explain(compiled).paths == 2
