@@ -374,7 +374,7 @@ OPS = {
     "tensor": lambda t, n: t + torch.tensor(n), "leaky": lambda t, n: F.leaky_relu(t, n), "addcdiv": lambda t, n: torch.addcdiv(t, t, t + 9, value=n),
     "addcmul": lambda t, n: torch.addcmul(t, t, t, value=n), "maximum": lambda t, n: torch.clamp_min(t, n), "fmod": lambda t, n: torch.fmod(t, n),
     "elu": lambda t, n: F.elu(t, n), "hardtanh": lambda t, n: F.hardtanh(t, -1.0, n), "threshold": lambda t, n: F.threshold(t, n, 0.5),
-    "foreach": lambda t, n: torch._foreach_mul([t, t], n), "cumsum": lambda t, n: (t * n).cumsum(0), "complex": lambda t, n: t * 1j * n}
+    "foreach": lambda t, n: torch._foreach_mul([t, t], n), "sort": lambda t, n: (t * n).sort(-1).values, "complex": lambda t, n: t * 1j * n}
 
 #: The larger of 0.0 and -0.0 is either, in eager too: it depends on the place in a vector.
 UNSIGNED = {"clamp", "clamp2", "maximum"}
