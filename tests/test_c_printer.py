@@ -689,6 +689,23 @@ def cross_entropy():
 
 
 @case
+def row_in_memory():
+    """A row that the loops and what is computed before them read."""
+    cases = {}
+    for n in (64, 77):
+        x, w = torch.randn(20, n), torch.randn(n)
+        i, j = at("i", 20), at("j", n)
+        cases[f"_{n}"] = make([axis("i", 20), axis("j", n)], {"x": x, "w": w}, {"out": x * torch.exp(w) + w}, """
+            v = load x[ij]
+            g = load w[j]
+            e = exp g
+            t = mul v e
+            s = add t g
+            store out[ij] = s""", 1e-6, ij=i * n + j, j=j)
+    return cases
+
+
+@case
 def rows_computed_once():
     """What varies along the lanes only, and costs much: values, conditions, places to read from."""
     cases = {}
@@ -841,6 +858,16 @@ def test_costly_rows_are_computed_before_the_loops():
     loop = next(k for k, line in enumerate(lines) if line.startswith("for (long i ="))
     assert {k > loop for k, line in enumerate(lines) if "exp_f32x16(" in line} == {False}
     assert sum(line.startswith("const f32x16 e = load_f32x16(e_row") for line in lines[loop:]) == 2  # with the last lanes
+
+
+def test_a_row_in_memory_is_not_copied_before_the_loops():
+    text = printer.print_source("s", [("run", [(CASES["row_in_memory_77"].kernel, (0, 1, 2))])], (), "avx512")
+    assert "e_row" in text and "g_row" not in text and text.count("const f32x16 g = load_f32x16(w + j);") == 2
+
+
+def test_tiles_are_transposed_by_one_function():
+    text = printer.print_source("s", [("run", [(CASES["transpose_48x64"].kernel, (0, 1, 2))])], (), "avx512")
+    assert "__attribute__((noinline)) void transpose_f32x16(" in text
 
 
 def test_a_symbolic_size_is_an_argument():

@@ -195,7 +195,7 @@ def _transpose(t: Vector, isa: Isa) -> str:
             rows[i + {width}] = __builtin_shufflevector(a, b, {order[1]});
         }}""")
         width *= 2
-    return "static inline void transpose_$T($T *rows)\n{\n" + "\n".join(
+    return "static __attribute__((noinline)) void transpose_$T($T *rows)\n{\n" + "\n".join(
         "    #pragma GCC unroll $W\n" + s for s in steps) + "\n}"
 
 

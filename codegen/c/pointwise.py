@@ -24,6 +24,7 @@ class Pointwise(Nest):
         super().__init__(kernel, isa, plan)
         self.across, self.transposed = self._transposed_loads()
         self.once: list[int] = []  # positions of what is computed before the loops
+        self.again: set[int] = set()  # of those, loads that the loops do again
         self.rows: dict[int, str] = {}  # of those, what the loops read: position -> C name of the array
         if self.across is None:
             self.fetch_ahead(self.outer[-1] if self.outer else None)
@@ -36,7 +37,7 @@ class Pointwise(Nest):
         return min(ceiling(size, self.lanes) * self.lanes, CHUNK) if isinstance(size, int) else CHUNK
 
     def inside(self) -> None:
-        rest = [i for i in range(len(self.kernel.body)) if not self.early(i) and i not in self.once]
+        rest = [i for i in range(len(self.kernel.body)) if not self.early(i) and (i not in self.once or i in self.again)]
         if not rest:
             return
         if self.across is None:
@@ -58,13 +59,21 @@ class Pointwise(Nest):
     def _choose_rows(self) -> None:
         """Choose what varies along the lanes only, if it costs much, is done often and is little to keep."""
         body, lanes = self.kernel.body, frozenset([self.vector.symbol.name]) if self.vector else frozenset()
-        once = [i for i in range(len(body)) if lanes and self.plan.varies[i] == lanes and not isinstance(body[i], Store)]
+        along = [i for i in range(len(body)) if lanes and self.plan.varies[i] == lanes and not isinstance(body[i], Store)]
+        computed = [i for i in along if not self._is_row(i)]
         again = self.plan.count(a.symbol.name for a in self.outer)
-        if again < LEAST_AGAIN or sum(cost_of(body[i]) for i in once) <= KEEP_COST or not within(self.vector.size, CHUNK):
+        if again < LEAST_AGAIN or sum(cost_of(body[i]) for i in computed) <= KEEP_COST or not within(self.vector.size, CHUNK):
             return
-        read = {d for i in range(len(body)) if i not in once for d in self.plan.read_by(i)}
-        self.once = once
-        self.rows = {i: self.body.names.fresh(self.body.c_names[body[i].name] + "_row") for i in once if i in read}
+        needed = {d for i in computed for d in self.plan.read_by(i)}
+        read = {d for i in range(len(body)) if i not in computed for d in self.plan.read_by(i)}
+        self.once = [i for i in along if i in computed or i in needed]
+        self.again = {i for i in self.once if i in read and i not in computed}
+        self.rows = {i: self.body.names.fresh(self.body.c_names[body[i].name] + "_row") for i in computed if i in read}
+
+    def _is_row(self, i: int) -> bool:
+        """Whether a statement loads what lies in memory as a row would."""
+        s = self.kernel.body[i]
+        return isinstance(s, Load) and not s.guard and self.body.step(s.index) == 1
 
     def prologue(self) -> None:
         if not self.once:
