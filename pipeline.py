@@ -42,12 +42,6 @@ def _load(program: Program) -> LoadedProgram:
     return load(program, _empty, _large) if program.device.type == "cpu" else load(program)
 
 
-def _load_all(programs: Sequence[Program]) -> list[LoadedProgram]:
-    """Load programs at the same time: C compilers run side by side."""
-    with ThreadPoolExecutor(len(programs)) as pool:
-        return list(pool.map(_load, programs))
-
-
 @dataclass
 class Compilation:
     """One recorded path on its way: its graphs by stage, its loaded programs, and the seconds that each step took."""
@@ -80,9 +74,11 @@ class Compilation:
         return self.programs[stage].run
 
     def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
-        """Generate graphs, by stage, and load them side by side: into `programs`."""
-        generated = [self.step("generate", generate, graph, self.backend, landing) for graph in graphs.values()]
-        loaded = self.step("build", _load_all, generated)
+        """Generate graphs, by stage, and load them into `programs`: C compilers run side by side, and beside what is generated."""
+        with ThreadPoolExecutor(len(graphs)) as pool:
+            loading = [pool.submit(_load, self.step("generate", generate, graph, self.backend, landing))
+                       for graph in graphs.values()]
+            loaded = self.step("build", lambda: [one.result() for one in loading])
         for one in loaded:
             if self.replayed:
                 from .runtime.replay import replayed  # only with a GPU

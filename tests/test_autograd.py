@@ -1,6 +1,7 @@
 """Compiled functions as part of autograd's graph: everything that a backward can meet, against an eager twin."""
 import copy
 import gc
+import threading
 import warnings
 import weakref
 
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import smelt
+from smelt import pipeline
 from smelt.frontend.run.backward import Differentiable
 
 CALLS = 3  # recorded, checked, plain
@@ -637,3 +639,20 @@ def test_the_arguments_of_the_first_call_do_not_stay_alive():
     del x, w
     gc.collect()
     assert [s() for s in seen] == [None, None]
+
+
+def test_the_forward_program_is_built_while_the_backward_program_is_generated(monkeypatch):
+    begun, waited, load, generate = threading.Event(), [], pipeline._load, pipeline.generate
+
+    def begin(program):
+        begun.set()
+        return load(program)
+
+    def generated(graph, *rest):
+        waited.append(not waited or begun.wait(60))
+        return generate(graph, *rest)
+    monkeypatch.setattr(pipeline, "_load", begin)
+    monkeypatch.setattr(pipeline, "generate", generated)
+    x = torch.randn(5, requires_grad=True)
+    smelt.compile(lambda x: (x.sin() * 2).sum())(x).backward()
+    assert waited == [True, True]
