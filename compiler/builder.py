@@ -137,24 +137,24 @@ class _Rewriting:
 
     def replacement(self, v: Value) -> Value | Sequence[Value]:
         b, start = self.b, len(self.b.values)
-        with b.at(v.origin, self.note or v.origin.note):
-            if v.op.name == "item" and not isinstance(self.new[v.inputs[0]], Value):
-                found, current = self.new[v.inputs[0]][v.attrs["index"]], v
-            else:
-                current = self.renewed(v)
-                found = self.rule(b, current)
-            self.fresh.update(b.values[start:])
-            if found is None or found is current:
+        b.origin = replace(v.origin, note=self.note) if self.note and self.note != v.origin.note else v.origin
+        if v.op.name == "item" and not isinstance(self.new[v.inputs[0]], Value):
+            found, current = self.new[v.inputs[0]][v.attrs["index"]], v
+        else:
+            current = self.renewed(v)
+            found = self.rule(b, current)
+        self.fresh.update(b.values[start:])
+        if found is None or found is current:
+            b.values.append(current)
+            return current
+        if not isinstance(found, Value):
+            return found
+        if v in self.outputs and found not in self.fresh and self.elsewhere(found, v):
+            if current.op.name == "copy" and current.inputs[0] is found:
                 b.values.append(current)
                 return current
-            if not isinstance(found, Value):
-                return found
-            if v in self.outputs and found not in self.fresh and self.elsewhere(found, v):
-                if current.op.name == "copy" and current.inputs[0] is found:
-                    b.values.append(current)
-                    return current
-                found = b.copy(found)
-                self.fresh.add(found)
+            found = b.copy(found)
+            self.fresh.add(found)
         if found in self.fresh:
             self.take_place(found, v)
         return found

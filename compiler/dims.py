@@ -61,12 +61,20 @@ Atom = Union[Sym, Div, Mod]
 Monomial = tuple  # of atoms, sorted by text; () is the constant
 
 
+def _order(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
+    """The place of a term in a sum."""
+    return len(term[0]), [str(a) for a in term[0]]
+
+
 class Expr:
     """A canonical sum; immutable. Build with `sym(...)` and arithmetic; read with `terms`, `bounds`, `coefficient`."""
     __slots__ = ("terms", "_hash")
 
     def __init__(self, terms: Mapping[Monomial, int]):
-        self.terms = tuple(sorted(((m, c) for m, c in terms.items() if c), key=lambda t: (len(t[0]), [str(a) for a in t[0]])))
+        kept = [t for t in terms.items() if t[1]]
+        if len(kept) > 1:
+            kept.sort(key=_order)
+        self.terms = tuple(kept)
         self._hash = hash(self.terms)
 
     def __hash__(self):
@@ -78,8 +86,11 @@ class Expr:
         return isinstance(other, Expr) and self.terms == other.terms
 
     def __add__(self, other):
+        other = expr(other)
+        if not other.terms or not self.terms:
+            return self if self.terms else other
         total = dict(self.terms)
-        for m, c in expr(other).terms:
+        for m, c in other.terms:
             total[m] = total.get(m, 0) + c
         return _join_remainders(total)
 
