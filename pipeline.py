@@ -52,6 +52,7 @@ class Compilation:
     programs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     eager: list[str] = field(default_factory=list)  # what of it runs by torch after all, and why
+    verified: Graph | None = None  # the last one
 
     def step(self, name: str, work: Callable, *args):
         """Run one step and note its time."""
@@ -61,11 +62,16 @@ class Compilation:
         return result
 
     def apply(self, stage: str, graph: Graph, passes) -> Graph:
-        """Run passes one after another, verifying after each, and keep the result under `stage`."""
+        """Run passes one after another, verifying what each changed, and keep the result under `stage`."""
         for p in passes:
-            graph = self.step(p.__name__, p, graph)
-            self.step("verify", verify, graph, p.__name__)
+            graph = self.verify(self.step(p.__name__, p, graph), p.__name__)
         self.graphs[stage] = graph
+        return graph
+
+    def verify(self, graph: Graph, after: str) -> Graph:
+        """Verify a graph, unless it is the last one that was."""
+        if graph is not self.verified:
+            self.verified = self.step("verify", verify, graph, after)
         return graph
 
     def program(self, stage: str, graph: Graph, landing: Mapping[int, int] = {}) -> Callable:
@@ -133,14 +139,14 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     c = Compilation(replace(recording, tensors=()), _backend(backend, device, mode), replayed, {"recorded": recording.graph})
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
-    verify(recording.graph, "recording")
+    c.verify(recording.graph, "recording")
     graph = c.apply("simplified", recording.graph, (derive, *CLEAN))
     of = tuple(dict.fromkeys(r.output for r in recording.results if recording.flows(r)))
     wrt = recording.differentiated
     derivative = None
     if of and wrt:
         joint = c.step("gradient", gradient, graph, wrt, of).reached()
-        verify(joint.graph, "gradient")
+        c.verify(joint.graph, "gradient")
         joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
         split = c.step("partition", partition, joint)
         forward_graph = c.apply("forward", split.forward, CLEAN)
@@ -196,7 +202,7 @@ def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[
         return c.programs["backward"]
     wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
     stage = f"backward_from_{'_'.join(str(joint.of[i]) for i in arriving)}"
-    graph = verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
+    graph = c.verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
     return c.program(stage, c.apply(stage, graph, CLEAN))
 
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import smelt
 from smelt import pipeline
+from smelt.frontend.api import compiled_function
 from smelt.frontend.run.backward import Differentiable
 
 CALLS = 3  # recorded, checked, plain
@@ -656,3 +657,13 @@ def test_the_forward_program_is_built_while_the_backward_program_is_generated(mo
     x = torch.randn(5, requires_grad=True)
     smelt.compile(lambda x: (x.sin() * 2).sum())(x).backward()
     assert waited == [True, True]
+
+
+def test_every_graph_is_verified_once(monkeypatch):
+    graphs, verify = [], pipeline.verify
+    monkeypatch.setattr(pipeline, "verify", lambda graph, after: graphs.append(graph) or verify(graph, after))
+    x = torch.randn(5, requires_grad=True)
+    f = smelt.compile(lambda x: (x.sin() * 2).sum())
+    f(x).backward()
+    stages = compiled_function(f).programs[0].run.compilation.graphs
+    assert len(set(graphs)) == len(graphs) and set(stages.values()) <= set(graphs)
