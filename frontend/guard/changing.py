@@ -210,11 +210,23 @@ def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
             continue
 
 
+def referrers(objects: list) -> list:
+    """What holds objects. What gc.freeze has put aside is searched as well, and with it all there is by then is put aside."""
+    if not gc.get_freeze_count():
+        return gc.get_referrers(*objects)
+    gc.collect()  # what is garbage now would stay
+    gc.unfreeze()
+    try:
+        return gc.get_referrers(*objects)
+    finally:
+        gc.freeze()
+
+
 def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: int) -> None:
     """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
     new = {id(v): _plain_result(v, dict(remade)) for v in found}
     tuples = []
-    for holder in gc.get_referrers(*found):
+    for holder in referrers(found):
         if id(holder) in ours:
             continue
         if isinstance(holder, dict):

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from ...errors import Unsupported
+from ..guard.changing import referrers
 from ..guard.fetched import parts
 from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
 from ..guard.structure import Arguments
@@ -730,7 +731,7 @@ class Observer:
         """The functions with this code that the run reached on a way that isn't observed (operators, super())."""
         if code in self._inner:
             return []
-        return [f for f in gc.get_referrers(code) if isinstance(f, types.FunctionType)]
+        return [f for f in referrers([code]) if isinstance(f, types.FunctionType)]
 
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__

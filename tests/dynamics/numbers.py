@@ -1,4 +1,5 @@
 """Python numbers that change between the calls, wherever they stand."""
+import gc
 import math
 from collections import namedtuple
 from dataclasses import dataclass
@@ -426,3 +427,25 @@ def types_looked_at_on_another_path(compile):
         return helper(x, n) if deep else x * n
     for n, deep in ((0.5, False), (0.25, False), (0.125, True), (0.1, True), (0.2, False)):
         yield f(X, n, deep)
+
+
+@program(exact=False)
+def what_holds_numbers_is_frozen(compile):
+    """The garbage collector does not show what gc.freeze has put aside."""
+    counts, means = {"n": 0}, [0.0]
+    scale = 2.0
+
+    def double(x):
+        return x * scale
+
+    @compile
+    def f(x):
+        counts["n"] += 1
+        means[0] = x.mean().item() * 0.5
+        return double(x) * counts["n"]
+    gc.freeze()
+    try:
+        for k in range(5):
+            yield f(X + k), dict(counts), list(means), type(means[0])
+    finally:
+        gc.unfreeze()
