@@ -37,6 +37,11 @@ class Write:
         """What is changed, to compare with `Read.found_at`."""
         return self.kind.removeprefix("no "), id(self.holder), self.key
 
+    @property
+    def step(self) -> tuple:
+        """The same, and how: a key that moves in its dict is taken out and put in."""
+        return self.kind, id(self.holder), self.key
+
 
 #: Whole containers, by the class whose methods change them.
 _BASES = (OrderedDict, dict, list, set, deque)

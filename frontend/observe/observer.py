@@ -192,7 +192,9 @@ class Observer:
         for read in list(self.reads.values()):
             for write in self._writes_of(read):
                 self.changed.append(self._owned(read))
-                found.setdefault(write.place, write)
+                if read.kind == "contents":
+                    found.pop(write.step, None)  # the steps of a whole container keep their order
+                found.setdefault(write.step, write)
                 whole = read.kind == "contents" and write.kind in ("item", "no item")
                 self.changing.add(write.place if whole else read.found_at)
             if read.found_at in self.changing and self._only_written(read):
@@ -203,21 +205,22 @@ class Observer:
             write = put(read, read.now())
             self.changed.append(read)
             if surely or not unchanged(read.now(), read.expected):
-                found.setdefault(write.place, write)
+                found.setdefault(write.step, write)
             else:
                 self.reads[place] = read
         for holder, name, before in self._holders:
             for write, value in self._holder_writes(holder, name, before):
                 self.changed.append(Read(write.kind.removeprefix("no "), write.holder, write.key, value, write.subject))
-                found.setdefault(write.place, write)
+                found.setdefault(write.step, write)
         for name, container, before in self._containers:
             self.changed.append(Read("contents", container, None, before, name))
             for write in container_writes(container, before, name, self._where):
-                found.setdefault(write.place, write)
+                found.setdefault(write.step, write)
+        places = {write.place for write in found.values()}
         for log in logs:
             del self.reads[log.found_at]
             for part in parts(log) if isinstance(log.holder, dict) else ():
-                if part.found_at not in found:  # code may have put the same there again
+                if part.found_at not in places:  # code may have put the same there again
                     self.reads[part.found_at] = part
         for item in self._logs.only_in(logs) & self.tensors.keys():
             del self.tensors[item]
@@ -640,7 +643,7 @@ class Observer:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
                 self._follow(os.environ._data, "os.environ")
             return
-        if code is _APPLY and self.recorder is not None:
+        if code is _APPLY and self.recorder is not None and active_transform() is None:  # under which it is called again
             self._enter_apply(frame, frame.f_locals)
         what = python_effect(frame)
         if what and not self.telling.begins(frame):

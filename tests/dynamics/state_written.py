@@ -259,6 +259,22 @@ def dict_of_every_kind(compile):
 
 
 @program
+def keys_that_move_in_their_dict(compile):
+    turned, ordered = {"a": X, "b": X * 2}, OrderedDict(a=1, b=2, c=3)
+
+    @compile
+    def f(x):
+        first = next(iter(turned))
+        turned[first] = turned.pop(first)
+        key, count = ordered.popitem(last=False)
+        ordered[key] = count + 1
+        ordered.move_to_end("a")
+        return x * count + turned[first]
+    for _ in range(8):
+        yield f(X), list(turned), list(ordered)
+
+
+@program
 def containers_made(compile):
     holder = Holder(queue=deque((), 2))
 
