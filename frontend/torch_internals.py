@@ -33,12 +33,16 @@ saved_tensors_hooks = _take("torch._C._autograd._top_saved_tensors_default_hooks
 _take("torch.autograd.forward_ad._current_level", "to leave forward-mode differentiation alone")
 forward_ad = torch.autograd.forward_ad
 active_transform = _take("torch._C._functorch.peek_interpreter_stack", "to leave calls under vmap and grad alone")
+_Transform = _take("torch._C._functorch.TransformType", "to record transforms as the ops that they make")
+make_dual = _take("torch._VF._make_dual", "to notice forward-mode differentiation")
+is_of_transform = _take("torch._C._functorch.is_gradtrackingtensor", "to record transforms as the ops that they make")
 is_batched = _take("torch._C._functorch.is_batchedtensor", "to leave gradients under vmap to torch")
 is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "to leave gradients under vmap to torch")
 
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
 set_versions = _take("torch._C._autograd._unsafe_set_version_counter", "to undo what a trial run leaves of its writes")
+is_zero = _take("torch._C.TensorBase._is_zerotensor", "to record the zeros of forward-mode differentiation")
 wrapper = _take("torch.Tensor._make_wrapper_subclass", "to record tensors of symbolic sizes")
 _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")
 unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
@@ -53,6 +57,7 @@ empty_strided_cpu = _take("torch._C._dynamo.guards._empty_strided_cpu", "to allo
 WRAPPED_NUMBER = "_wrapped_number"
 _no_dispatch = _take("torch._C._DisableTorchDispatch", "to fill tensors made of symbolic numbers")
 _no_function = _take("torch._C.DisableTorchFunction", "to fill tensors made of symbolic numbers")
+_no_transform = _take("torch._C._DisableFuncTorch", "to fill tensors made of symbolic numbers")
 
 # Autograd
 PlainFunction = _take("torch.autograd.function._SingleLevelFunction", "to enter autograd's graph without a search for "
@@ -87,9 +92,15 @@ if _missing:
 
 @contextmanager
 def without_modes():
-    """Inside, no mode of torch sees what runs."""
-    with _no_dispatch(), _no_function():
+    """Inside, no mode of torch sees what runs, and no transform (vmap, grad)."""
+    with _no_dispatch(), _no_function(), _no_transform():
         yield
+
+
+def in_forward_transform() -> bool:
+    """Whether the innermost transform is one of forward mode (torch.func.jvp), whose tangents belong to tensors of its own."""
+    transform = active_transform()
+    return transform is not None and transform.key() == _Transform.Jvp
 
 
 @contextmanager

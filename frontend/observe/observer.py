@@ -33,7 +33,7 @@ from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..modules import original_of
 from ..symbolic.symbols import is_symbolic, noted
-from ..torch_internals import GLOBAL_MODULE_HOOKS
+from ..torch_internals import GLOBAL_MODULE_HOOKS, active_transform
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .effects import c_effect, python_effect
 from .logs import Logs

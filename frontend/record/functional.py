@@ -25,7 +25,7 @@ from ...compiler.ops.views import inverse
 from ...errors import Unsupported
 from ..recording import ViewStep
 from ..symbolic.sizes import inner
-from ..torch_internals import version_of
+from ..torch_internals import is_zero, version_of
 from .gradients import Reach, Sources, custom_function, moment
 from .overloads import import_call, overload, type_of
 
@@ -384,8 +384,8 @@ class Memory:
 
 
 def address(tensor: torch.Tensor) -> int:
-    """Where the tensor's memory begins; 0 for empty memory."""
-    return inner(tensor).untyped_storage().data_ptr()
+    """Where the tensor's memory begins; 0 for empty memory, and for autograd's zeros that have none."""
+    return 0 if is_zero(memory := inner(tensor)) else memory.untyped_storage().data_ptr()
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -16,7 +16,7 @@ from ...errors import Unsupported
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
-from ..torch_internals import TorchDispatchMode, put_engine, unpack
+from ..torch_internals import TorchDispatchMode, active_transform, in_forward_transform, is_of_transform, make_dual, put_engine, unpack
 from .overloads import Overload, leaves, overload
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},
-    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad and not of_checkpoint(), "reads autograd's graph (.grad_fn)")}
+    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad and not of_checkpoint(), "reads autograd's graph (.grad_fn)"),
+    make_dual: (lambda *_, **__: not in_forward_transform(), "differentiates in forward mode (torch.autograd.forward_ad)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
 _FLAG = (_T.requires_grad_, _T.requires_grad.__set__)
 #: Calls that read one element as True or False.
@@ -130,7 +131,7 @@ class Api(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _GRAD:
             return recorder.touch_grad(function, *args)
-        if function in _FLAG:
+        if function in _FLAG and active_transform() is None:  # which sets that of tensors of its own
             return recorder.set_flag(function, *args, **kwargs)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
@@ -173,8 +174,11 @@ class Engine:
 
     def _run(self, *args, **kwargs):
         recorder = self._recorder
-        if get_ident() != self._thread or recorder.unsupported is not None or recorder._busy or recorder._differentiates:
+        apart = get_ident() != self._thread or recorder._busy or recorder._differentiates
+        if apart or recorder.unsupported is not None:
             return self._engine(*args, **kwargs)
+        if any(map(is_of_transform, args[0])):
+            return recorder.run_transformed(self._engine, *args, **kwargs)
         return recorder.differentiate(self._engine, *args, **kwargs)
 
 

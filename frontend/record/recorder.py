@@ -21,7 +21,7 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import compiled_by_torch_as_given, current_backward, forward_ad, modes_unnoticed, version_of
+from ..torch_internals import compiled_by_torch_as_given, current_backward, is_zero, modes_unnoticed, version_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -31,7 +31,7 @@ from .functional import RESOLVED, Alias, Memory
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
-from .overloads import Overload, check_kind, import_call, opaque_call, overload, refuse_sign, type_of
+from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
 from .results import OVERWRITES, Call, Results, refuse_overlap
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
@@ -89,7 +89,7 @@ class Recorder:
         self.beside = Beside(aside, self.stop)
         self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
-        self._random = self._as_truth = self._as_item = self._busy = self._differentiates = False
+        self._random = self._as_truth = self._as_item = self._busy = self._differentiates = self._transformed = False
         self._from_numbers: bool | None = None  # what a call of torch's API under way is given; None where there is none
         self.unwritten = False
         self.calls: list[tuple] = []
@@ -160,6 +160,8 @@ class Recorder:
     def _add_input(self, name: str, tensor: torch.Tensor) -> Alias:
         check_kind(tensor)
         refuse_sign(tensor)
+        if is_zero(tensor):
+            raise Unsupported("a tensor of zeros that has no memory (_efficientzerotensor)")
         k = len(self._tensors)
         type = type_of(tensor)
         value = self._b.input(name.replace(".", "_"), type)
@@ -175,6 +177,7 @@ class Recorder:
         if alias is None:
             name = self.name_of(tensor) or self._grads.name_of(tensor, self.name_of)
             if name is None:
+                check_kind(tensor)
                 raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
             alias = self._add_input(name, tensor)
         return alias
@@ -229,6 +232,8 @@ class Recorder:
             self._custom.check((*args, *kwargs.values()))
             return None
         self._answered()
+        if _only_form(args, kwargs):
+            return None
         if op.packet == "_linalg_check_errors":
             self._add_check(args[0])
             return None
@@ -265,10 +270,8 @@ class Recorder:
         return {k: self._given(p) for k, p in part.items()} if isinstance(part, dict) else typical(plain(part))
 
     def _refuse(self, op: Overload, args, kwargs) -> None:
-        if current_backward() != self._within:
+        if self._in_backward:
             raise Unsupported("runs a backward pass")
-        if forward_ad._current_level >= 0:
-            raise Unsupported("differentiates in forward mode (torch.autograd.forward_ad)")
         if op.reads and op.key != "_local_scalar_dense" and op.key not in _COMPARISONS:
             raise Unsupported(READS.format(op.key))
         if op.sized and op.writes:
@@ -323,7 +326,12 @@ class Recorder:
         """What the run is in that is run again as it is, or not at all, by later calls; "" if it is in nothing of the kind."""
         if self._custom.inside:
             return "an autograd.Function"
-        return "a backward pass" if self._differentiates or current_backward() != self._within else ""
+        return "a backward pass" if self._differentiates or self._in_backward else ""
+
+    @property
+    def _in_backward(self) -> bool:
+        """Whether autograd's engine runs, for anything but a transform (torch.func.grad)."""
+        return current_backward() != self._within and not self._transformed
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor that holds what this one holds now, for an aside that is told at the end of the call."""
@@ -452,6 +460,14 @@ class Recorder:
         if call is not None:
             self.guarded(self._add_gradients, call, result, keep)
         return result
+
+    def run_transformed(self, engine: Callable, *args, **kwargs):
+        """Run autograd's engine for a transform, which differentiates tensors of its own: the pass is made of ops like any others."""
+        before, self._transformed = self._transformed, True
+        try:
+            return engine(*args, **kwargs)
+        finally:
+            self._transformed = before
 
     def _add_gradients(self, call: Pass, result: Sequence[torch.Tensor | None], keep: bool) -> None:
         gradients = self._grads.arrived(call, result)
@@ -738,6 +754,13 @@ def _sized(call: Call) -> bool:
     """Whether the sizes of the results depend on the values; an index by places gives as many as there are places."""
     return call.op.sized and not (call.op.packet == "index" and all(
         i is None or i.dtype not in (torch.bool, torch.uint8) for i in call.args[1]))
+
+
+def _only_form(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an op gives no numbers, but the form of a result (of the meta device)."""
+    given = [a.device.type for a in leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+    device = kwargs.get("device")
+    return "meta" in (given if device is None else [torch.device(device).type])
 
 
 def _state(tensor: torch.Tensor) -> tuple:

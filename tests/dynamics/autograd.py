@@ -836,3 +836,66 @@ def passes_through_results_whose_gradients_end_inside(compile):
         yield [outcome(lambda: t.sum().backward()) for t in (kept, kept, free, free)]
         free.mul_(2)
         yield free
+
+
+@program
+def transforms_inside(compile):
+    """torch.func.grad and the like, which are recorded as the ops that they make."""
+    func, w = torch.func, leaf(4)
+
+    @compile(fullgraph=True)
+    def step(x, k):
+        w.grad = None
+        slope, value = func.grad_and_value(lambda v: (v * x).square().sum() * k)(w)
+        fast = w - 0.125 * slope
+        (fast * x).sum().backward()
+        return value.detach(), func.vmap(lambda a, b: a * b + k, in_dims=(0, None))(tensor(3, 4), x)
+    for k in (1.0, 2.0, 2.0, 3.0):
+        yield step(X + k, k), w.grad
+
+    @compile(fullgraph=True)
+    def f(x):
+        y, pull = func.vjp(lambda a: (a * a, a.sum()), x)
+        return y, pull((X, x.sum())), func.jvp(func.grad(lambda a: (a * a * a).sum()), (x,), (X,))
+    for k in range(4):
+        yield f(X + k)
+    g = compile(lambda x: (func.hessian(lambda a: (a * a).sum() * a[0])(x), func.jacrev(func.jacfwd(lambda a: a * a * 2))(x)),
+                fullgraph=True)
+    for n in (4, 3, 2, 4):
+        yield g(tensor(n))
+
+
+@program
+def branches_and_state_in_transforms(compile):
+    seen, table = [], torch.zeros(4)
+
+    @compile(fullgraph=True)
+    def f(x):
+        def h(y):
+            seen.append(len(seen))
+            z = y * 2
+            z[0] = 5
+            return (z * y).sum() if y.sum() > 0 else z.add_(table).square().sum()
+        return torch.func.grad(h)(x)
+    for k in (1, -5, 1, 3, -5):
+        table += 1
+        yield f(X + k), seen
+
+
+@program
+def own_backward_in_transforms(compile):
+    class Tenfold(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 10
+    f = compile(lambda x: torch.func.grad(lambda y: Tenfold.apply(y).sum())(x), fullgraph=True)
+    for k in range(3):
+        yield f(X + k)
