@@ -16,7 +16,8 @@ from ...errors import Unsupported
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
-from ..torch_internals import TorchDispatchMode, active_transform, in_forward_transform, is_of_transform, make_dual, put_engine, unpack
+from ..torch_internals import (TorchDispatchMode, active_transform, in_forward_transform, is_of_transform, make_dual, put_engine,
+                               unpack)
 from .overloads import Overload, leaves, overload
 
 if TYPE_CHECKING:

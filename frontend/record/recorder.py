@@ -462,7 +462,7 @@ class Recorder:
         return result
 
     def run_transformed(self, engine: Callable, *args, **kwargs):
-        """Run autograd's engine for a transform, which differentiates tensors of its own: the pass is made of ops like any others."""
+        """Run autograd's engine for a transform, which differentiates tensors of its own: its pass is made of ops like any."""
         before, self._transformed = self._transformed, True
         try:
             return engine(*args, **kwargs)
