@@ -7,11 +7,13 @@ observes one thread, and is undone whatever happens.
 """
 from __future__ import annotations
 
+import abc
 import copyreg
 import functools
 import os
 import gc
 import sys
+import threading
 import types
 import weakref
 from collections import defaultdict, deque, namedtuple
@@ -38,9 +40,10 @@ from .draws import NUMPY, PYTHON, Draw, Draws
 from .effects import c_effect, python_effect
 from .logs import Logs
 from .looks import Looks
+from .lookups import Lookups
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
                     globals_named, globals_written, imports_named)
-from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
+from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, passing, user_line
 from .profiling import unprofiled
 from .telling import Telling
 
@@ -107,7 +110,7 @@ class Observer:
         self._patched: set[type] = set()
         self._items = 0
         self._function = function
-        self._draws, self.telling = Draws(self), Telling(self)
+        self._draws, self._lookups, self.telling = Draws(self), Lookups(self), Telling(self)
         self.looks = Looks()
 
     # Before and after
@@ -153,6 +156,7 @@ class Observer:
 
     def _restore(self) -> None:
         self._draws.restore()
+        self._lookups.restore()
         for cls, name, before in reversed(self._patches):
             if before is MISSING:
                 type.__delattr__(cls, name)
@@ -348,6 +352,8 @@ class Observer:
             self._follow_object(value, name)
 
     def _follow_function(self, function: types.FunctionType, name: str) -> None:
+        if function.__code__ is _DISPATCHES:
+            self._follow_dispatcher(function, name)
         if kind_of_file(function.__code__.co_filename) != USER:
             wrapped = getattr(function, "__wrapped__", None)
             if wrapped is not None:
@@ -360,6 +366,13 @@ class Observer:
             self._read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
         self._follow_holder(function, name)
 
+    def _follow_dispatcher(self, function: Callable, name: str) -> None:
+        """A function made by functools.singledispatch: guard what is registered with it, for which classes."""
+        known = function.dispatch.__closure__[function.dispatch.__code__.co_freevars.index("registry")].cell_contents
+        self._follow_contents(known, f"what is registered with {name}")
+        if any(isinstance(cls, abc.ABCMeta) for cls in known):
+            self._read_registrations()
+
     def _follow_memo(self, function: Any, name: str) -> None:
         """A function that remembers its results: a call that it answers from memory is a read of what it remembers."""
         if kind_of_module(function.__module__) == USER:
@@ -371,6 +384,8 @@ class Observer:
         """A function, class or module: guard the attributes that the code entered so far names. Of a class of the user's also
         what operators call; of torch's and other libraries' functions and classes nothing, but for tensors."""
         if kind_of_module(self._module_of(holder)) == USER:
+            if isinstance(holder, type):
+                self._follow(type(holder), type(holder).__qualname__)
             self._holders.append((holder, name, {k: self._draws.original(v) for k, v in vars(holder).items()}))
             for attribute in self._attributes:
                 self._read_named(holder, name, attribute)
@@ -387,10 +402,27 @@ class Observer:
         follow = isinstance(found, (types.ModuleType, types.FunctionType))
         self._read("item", self._vars(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 
-    def _read_named(self, holder: Any, name: str, attribute: str) -> None:
-        """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that."""
-        missing = []
+    def looked_up(self, holder: Any, attribute: str) -> None:
+        """The run looks up an attribute of a class, function or module by a name that it computed, where there may be none."""
+        _, name = self._known.get(id(holder), (None, ""))
+        if kind_of_module(self._module_of(holder)) == USER:
+            self._read_named(holder, name or self._module_of(holder), attribute, missed=True)
+        elif isinstance(holder, types.ModuleType) and attribute in vars(holder):
+            self._read_of_library(holder, name or holder.__name__, attribute)
+
+    def looked_through(self, holder: Any) -> None:
+        """The run looks at all attributes of a class, function or module."""
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
+            if kind_of_module(self._module_of(place)) == USER:
+                self._read("keys", self._vars(place), None, tuple(vars(place)), f"{place.__name__}.__dict__")
+                for attribute in vars(place):
+                    self.looked_up(holder, attribute)
+
+    def _read_named(self, holder: Any, name: str, attribute: str, missed: bool = False) -> None:
+        """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that.
+        `missed`: also where it is missing."""
+        missing = []
+        for place in (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,):
             entries = self._vars(place)
             self._named.add(id(entries))
             if not entries and isinstance(place, types.FunctionType):  # as nearly all: one guard for all names
@@ -403,7 +435,7 @@ class Observer:
             if kind_of_module(self._module_of(place)) == USER:
                 missing.append(entries)
         else:
-            if attribute not in self._perhaps_missing:
+            if not missed and attribute not in self._perhaps_missing and not _falls_back(holder):
                 return
         for entries in missing:
             self._read("item", entries, attribute, MISSING, f"{name}.{attribute}")
@@ -440,8 +472,12 @@ class Observer:
             return
         if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not _open(cls):
             return
-        if cls is types.SimpleNamespace:  # whose attribute access can't be watched
+        if cls is types.SimpleNamespace or isinstance(value, threading.local):  # whose attribute access can't be watched
+            attributes = functools.partial(vars, value)  # of each thread its own
+            self._read("call", attributes, (), vars(value), _join(name, "__dict__"), follow=False)
             self._follow_contents(vars(value), name, name)
+            for place in cls.__mro__:
+                self._follow(place, place.__qualname__)
             return
         if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
             return
@@ -531,6 +567,16 @@ class Observer:
                     self._read("item", entries, name, entries.get(name, MISSING), subject)
                     if name in entries:
                         return
+
+    def _follow_unseen(self, obj: Any) -> None:
+        """Guard all attributes of an object that code may read by object.__getattribute__, which can't be watched."""
+        known, own = self._known.get(id(obj)), _dict_of(obj)
+        if known is None or own is None or isinstance(obj, (type, types.ModuleType, types.FunctionType)):
+            return
+        self._follow_contents(own, _join(known[1], "__dict__"))
+        for place in type(obj).__mro__:
+            for name in vars(place) if kind_of_module(place.__module__) == USER else ():
+                self._class_attribute(type(obj), name)
 
     def _class_attribute(self, cls: type, name: str) -> Any:
         """An attribute as the class and its bases have it; guards it, and that no class of the user's hides it."""
@@ -631,6 +677,9 @@ class Observer:
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
+        if key in self._entered and "__getattribute__" in code.co_names:
+            for value in frame.f_locals.values():
+                self._follow_unseen(value)
         if key in self._entered and any(name != "__class__" for name in code.co_freevars):
             self._enter_closure(frame, code)  # every time: another function may have the same code
 
@@ -638,6 +687,9 @@ class Observer:
         switch = _PYTHON_SWITCHES.get(code)
         if switch is not None:
             self._read_switch(switch)
+            return
+        if code in _ASKS_ABSTRACT_CLASSES and on_behalf_of_user(frame.f_back, trust_torch=True):
+            self._read_registrations()
             return
         if code in _READS_ENVIRONMENT:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
@@ -648,6 +700,10 @@ class Observer:
         what = python_effect(frame)
         if what and not self.telling.begins(frame):
             self.refuse(what, user_line(frame))
+
+    def _read_registrations(self) -> None:
+        token = abc.get_cache_token()
+        self._read("call", abc.get_cache_token, (), token, "which classes are registered with abstract ones")
 
     def _enter_apply(self, frame: types.FrameType, called: dict[str, Any]) -> None:
         """A custom autograd.Function is called, perhaps one of the user's."""
@@ -696,6 +752,7 @@ class Observer:
         self._where = self._where or f"{code.co_filename}:{code.co_firstlineno}"
         self._logs.entered(code, names, {})
         self._draws.enter(code, names)
+        self._lookups.enter(code)
         self.telling.enter(code)
 
     def draw(self, draw: Draw) -> Any:
@@ -746,6 +803,9 @@ _TABLES = ("_parameters", "_buffers", "_modules")  # where a module keeps what i
 _READS_ENVIRONMENT = {function.__code__ for function in (
     os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,
     os.environ.decodekey, os.environ.decodevalue)}
+_DISPATCHES = functools.singledispatch(len).__code__
+#: What tells whether a class is registered with an abstract one.
+_ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
 _OURS = {"__getattribute__", "__setattr__", "__delattr__"}
 
 
@@ -756,6 +816,7 @@ def _open(cls: type) -> bool:
 
 
 def _getattribute(observer: Observer, original: Callable) -> Callable:
+    @passing
     def __getattribute__(self, name):
         if get_ident() == observer.thread and not observer.busy:
             with unprofiled():
@@ -765,6 +826,7 @@ def _getattribute(observer: Observer, original: Callable) -> Callable:
 
 
 def _setattr(observer: Observer, original: Callable) -> Callable:
+    @passing
     def __setattr__(self, name, value):
         if get_ident() == observer.thread:
             with unprofiled():
@@ -774,6 +836,7 @@ def _setattr(observer: Observer, original: Callable) -> Callable:
 
 
 def _delattr(observer: Observer, original: Callable) -> Callable:
+    @passing
     def __delattr__(self, name):
         if get_ident() == observer.thread:
             with unprofiled():
@@ -798,6 +861,11 @@ def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:
     """Whether a frame with these variables may be one of the function."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or ())
     return all(_content(cell) is values.get(name, MISSING) for name, cell in cells)
+
+
+def _falls_back(holder: Any) -> bool:
+    """Whether code of the user's gives the attributes that a class or module has not."""
+    return hasattr(type(holder), "__getattr__") or isinstance(holder, types.ModuleType) and "__getattr__" in vars(holder)
 
 
 def _slot(member: types.MemberDescriptorType, obj: Any) -> Any:

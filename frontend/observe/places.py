@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import types
 from functools import lru_cache
+from typing import Callable
 
 import numpy
 import torch
@@ -52,6 +53,13 @@ def kind_of_module(name: str | None) -> str:
 #: Where smelt calls the user's function.
 _ENTRIES = {os.path.join(_ROOT, "frontend", file) for file in ("api.py", "modules.py")}
 _IMPORTING = "<frozen importlib"
+_PASSING: set[types.CodeType] = set()
+
+
+def passing(function: Callable) -> Callable:
+    """Mark a function of smelt's that the user's code calls in the place of another, which it passes the call on to."""
+    _PASSING.add(function.__code__)
+    return function
 
 
 def on_behalf_of_user(frame: types.FrameType | None, trust_torch: bool) -> bool:
@@ -63,7 +71,7 @@ def on_behalf_of_user(frame: types.FrameType | None, trust_torch: bool) -> bool:
         kind = kind_of_file(file)
         if file in _ENTRIES:
             break
-        if kind == SMELT or file.startswith(_IMPORTING):
+        if kind == SMELT and frame.f_code not in _PASSING or file.startswith(_IMPORTING):
             return False
         if not caller and kind in (USER, TORCH):
             caller = kind

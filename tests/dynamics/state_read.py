@@ -1,8 +1,10 @@
 """State that a run reads, and that changes before the next call: attributes, globals, closures, functions, classes, modules."""
+import abc
 import copy
 import functools
 import math
 import operator
+import threading
 import types
 from collections import OrderedDict, defaultdict, deque
 from enum import Enum
@@ -434,6 +436,159 @@ def getattr_of_a_class(compile):
     yield from calls(f, X)
     lazy.k = 4.0
     yield from calls(f, X)
+
+
+@program
+def attributes_read_past_the_class(compile):
+    class Proxy:
+        def __init__(self, target):
+            object.__setattr__(self, "_target", target)
+
+        def __getattr__(self, name):
+            return getattr(object.__getattribute__(self, "_target"), name)
+
+        def __setattr__(self, name, value):
+            setattr(object.__getattribute__(self, "_target"), name, value)
+
+    class Tripled:
+        offset = 1
+
+        def __getattribute__(self, name):
+            read = object.__getattribute__
+            return read(self, "scale") * 3 if name == "wide" else read(self, "offset") if name == "shift" else read(self, name)
+    target, tripled = types.SimpleNamespace(scale=2, count=0), Tripled()
+    proxy, tripled.scale = Proxy(target), 1
+
+    @compile
+    def f(x):
+        proxy.count += 1
+        return x * proxy.scale + tripled.wide + tripled.shift
+    yield from calls(f, X)
+    target.scale = 5
+    yield f(X), target
+    tripled.scale = 4
+    yield f(X)
+    Tripled.offset = 9
+    yield f(X)
+    tripled.offset = 7
+    yield f(X)
+    object.__setattr__(proxy, "_target", types.SimpleNamespace(scale=8, count=3))
+    yield from calls(f, X)
+
+
+@program
+def state_of_the_thread(compile):
+    class Local(threading.local):
+        step = 2
+
+        def __init__(self):
+            self.count = 0
+    plain, own, found = threading.local(), Local(), []
+    plain.scale = 1
+
+    @compile
+    def f(x):
+        own.count += 1
+        return x * getattr(plain, "scale", 50) + own.count * own.step
+
+    def in_a_thread(scale):
+        plain.scale = scale
+        found.extend(calls(f, X))
+    yield from calls(f, X)
+    for scale in (3, 4):
+        thread = threading.Thread(target=in_a_thread, args=(scale,), name="other")
+        thread.start()
+        thread.join()
+        del thread
+        yield found, f(X), own.count
+    plain.scale = Local.step = 7
+    yield f(X)
+
+
+@program
+def metaclasses(compile):
+    class Kind(type):
+        scale = 2
+
+        def __call__(cls, *args):
+            made = super().__call__(*args)
+            made.t = made.t * cls.scale
+            return made
+
+        def __len__(cls):
+            return cls.scale
+
+        def __getattr__(cls, name):
+            return cls.scale * 3
+
+    class Held(metaclass=Kind):
+        def __init__(self, t):
+            self.t = t
+    f = compile(lambda x: Held(x).t + len(Held) + Held.other)
+    yield from calls(f, X)
+    Kind.scale = 5
+    yield from calls(f, X)
+    Held.scale = 7
+    yield from calls(f, X)
+    Kind.other = 1
+    yield f(X)
+    Held.other = 4
+    yield f(X)
+    Kind.__len__ = lambda cls: 77
+    yield f(X)
+
+
+@program
+def names_that_are_computed(compile):
+    class Base:
+        b = 3
+
+    class Settings(Base):
+        k1, k2 = 1, 2
+    module = types.ModuleType("module")
+    module.k1 = 1
+
+    def function():
+        pass
+    function.k1 = 1
+    f = compile(lambda x, n: x * getattr(Settings, f"k{n}") + getattr(module, f"k{n}", 3) + hasattr(function, f"k{n}"))
+    yield f(X, 1), f(X, 2)
+    Settings.k1 = 5
+    yield f(X, 1), f(X, 2)
+    module.k2 = 8
+    yield f(X, 1), f(X, 2)
+    function.k2 = 1
+    yield f(X, 1), f(X, 2)
+    g = compile(lambda x: x * sum(v for k, v in vars(Settings).items() if k[0] == "k") + sum(len(k) == 1 for k in dir(Settings)))
+    yield from calls(g, X)
+    Settings.k2 = 20
+    yield from calls(g, X)
+    Settings.k3 = 1
+    yield from calls(g, X)
+    Base.c = 1
+    yield from calls(g, X)
+
+
+@program
+def abstract_classes_and_dispatch(compile):
+    class Base(abc.ABC):
+        pass
+
+    class Given:
+        scale = 3
+    f = compile(lambda given, x: x + 1 if isinstance(given, Base) else x - 1)
+    given = Given()
+    yield f(given, X), f(given, X)
+    Base.register(Given)
+    yield f(given, X), f(given, X)
+    size = functools.singledispatch(lambda value: 1)
+    g = compile(lambda x, value: x * size(value))
+    yield g(X, given), g(X, 2), g(X, 3)
+    size.register(Given, lambda value: value.scale)
+    yield g(X, given), g(X, 2)
+    size.register(int, lambda value: 50)
+    Given.scale = 9
+    yield g(X, given), g(X, 2)
 
 
 @program

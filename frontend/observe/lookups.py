@@ -1,0 +1,63 @@
+"""Attributes looked up by names that the run computes, or all of them: `getattr(Settings, key)`, `vars(Settings)`.
+
+The attribute access of instances is watched. That of classes, functions and modules can't be: what code names of them is
+guarded, and while a run is recorded stand-ins take the places of the builtins for it, and tell of other names.
+"""
+from __future__ import annotations
+
+import builtins
+import types
+from threading import get_ident
+from typing import Any, Callable, Protocol
+
+from .places import passing
+from .profiling import unprofiled
+
+_FUNCTIONS = {"getattr": getattr, "hasattr": hasattr, "vars": vars, "dir": dir}
+
+
+class Watcher(Protocol):
+    """The observer of a run."""
+    thread: int
+    busy: bool
+
+    def watch(self, part: Callable, *args: Any) -> None:
+        """Call a part of it, which disturbs nothing."""
+
+    def looked_up(self, holder: Any, name: str) -> None:
+        """An attribute of a class, function or module is looked up."""
+
+    def looked_through(self, holder: Any) -> None:
+        """All of them are."""
+
+
+class Lookups:
+    """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
+
+    def __init__(self, watcher: Watcher):
+        self._watcher = watcher
+        self._put: set[str] = set()
+
+    def enter(self, code: types.CodeType) -> None:
+        """The user's code is about to run."""
+        for name in _FUNCTIONS.keys() & set(code.co_names) - self._put:
+            if vars(builtins)[name] is _FUNCTIONS[name]:
+                self._put.add(name)
+                setattr(builtins, name, self._made(_FUNCTIONS[name]))
+
+    def restore(self) -> None:
+        for name in self._put:
+            setattr(builtins, name, _FUNCTIONS[name])
+        self._put.clear()
+
+    def _made(self, function: Callable) -> Callable:
+        watcher = self._watcher
+
+        @passing
+        def stand_in(*args: Any) -> Any:
+            looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType))
+            if looks and get_ident() == watcher.thread and not watcher.busy:
+                with unprofiled():
+                    watcher.watch(watcher.looked_up if args[1:] else watcher.looked_through, *args[:2])
+            return function(*args)
+        return stand_in
