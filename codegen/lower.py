@@ -14,7 +14,7 @@ import torch
 from ..compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, product
 from ..compiler.ir import Value
 from ..compiler.op import operand_dtypes
-from ..compiler.scalar import SCALAR, ScalarOp, Scalars, arithmetic_dtype
+from ..compiler.scalar import SCALAR, ScalarOp, Scalars, arithmetic_dtype, rounded
 from ..runtime.program import Message
 from . import loops
 from .axes import AXIS_NAMES, normalize
@@ -214,7 +214,8 @@ class _Emitter(Scalars):
 
     def number(self, value, dtype: torch.dtype) -> Operand:
         """A Python number as an operand that is rounded to `dtype` before it is computed with."""
-        return self.const(value if arithmetic_dtype(dtype) == dtype else torch.tensor(value, dtype=dtype).item(), dtype)
+        exact = dtype.is_floating_point and arithmetic_dtype(dtype) == dtype
+        return self.const(value if exact else rounded(value, dtype), dtype)
 
     def as_operand(self, result, dtype: torch.dtype) -> Operand:
         if isinstance(result, Expr):

@@ -123,6 +123,12 @@ class Scalars:
         return tuple(self.const(a, dtype) if isinstance(a, (bool, int, float)) else a for a in args)
 
 
+def rounded(number: bool | int | float | complex, dtype: torch.dtype) -> bool | int | float | complex:
+    """A number as a tensor of this dtype holds it: a whole one that is too large wraps around."""
+    widest = {float: torch.float64, complex: torch.complex128}.get(type(number))
+    return torch.tensor(number, dtype=widest).to(dtype).item()
+
+
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that values of this dtype are computed in: float32 for float16 and bfloat16."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

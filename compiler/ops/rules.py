@@ -7,6 +7,7 @@ import torch
 
 from ..ir import Value
 from ..op import is_number
+from ..scalar import rounded
 from .views import sum_to, zeros
 
 Rule = Callable  # (builder, value, gradient of the value) -> gradient of one operand, before it is summed to the operand's shape
@@ -56,8 +57,9 @@ def on_tensors(function: Callable) -> Callable:
         dtype = tensors[0].dtype
         for i in inputs:
             dtype = torch.promote_types(dtype, torch.result_type(tensors[0], i))
-        return function(*(i if isinstance(i, torch.Tensor) else torch.tensor(i, dtype=dtype, device=tensors[0].device)
-                          for i in inputs), **attrs)
+        made = {"dtype": dtype, "device": tensors[0].device}
+        return function(*(i if isinstance(i, torch.Tensor) else torch.tensor(rounded(i, dtype), **made) for i in inputs),
+                        **attrs)
     return meaning
 
 

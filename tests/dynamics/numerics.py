@@ -141,6 +141,16 @@ def wrapping_integers(compile):
 
 
 @program
+def numbers_larger_than_the_dtype(compile):
+    for dtype in (torch.uint8, torch.int8, torch.int16):
+        x = torch.tensor([0, 1, 2, 100], dtype=dtype)
+        for n in (300, -5, 40000, 2 ** 40 + 3):
+            f = compile(lambda x: (x % n, torch.fmod(x, n), x + n, n - x, x * n, x < n, x == n, x // n, x & n, x ^ n),
+                        fullgraph=True)
+            yield from calls(f, x)
+
+
+@program
 def bits_of_integers(compile):
     f = compile(lambda a, b: (a & b, a | b, a ^ b, ~a, a & 3, a.bool(), a.logical_xor(b)))
     for dtype in INTEGERS:
