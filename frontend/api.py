@@ -161,6 +161,8 @@ class _Run:
         self.observer.finish()
         fetched = self._fetched(self.observer.reads.values())
         rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, fetched.at)
+        if any(vars(t) and self.recorder.made(t) for t in rebuild.tensors):
+            raise Unsupported("gives a tensor that it set attributes of")
         return rebuild, self.recorder.finish(rebuild.tensors)
 
     def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:

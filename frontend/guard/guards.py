@@ -416,6 +416,8 @@ def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, R
     """The conditions of all reads; behind one look at their places those that have one. What is fetched gets a local each."""
     for n, read in enumerate(fetched.values()):
         names.place(read.expected, f"found{n}")
+        if isinstance(read.expected, torch.Tensor):
+            names.place(vars(read.expected), f"vars(found{n})")
     steps = [_number_steps(names, r) if isinstance(r.expected, Node) else
              _fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
     places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]

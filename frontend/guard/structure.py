@@ -189,6 +189,7 @@ class Arguments:
         self.steps.append(Condition(f"type({variable}) is {kind}", f"type({variable})", f"type of {name}", type(value)))
         self.steps.append(Condition(f"not {variable}.is_nested", f"{variable}.is_nested", f"{name}.is_nested", False))
         self.places[id(value)] = place
+        self._names.place(vars(value), f"vars({variable})")
         self.tensors.append((variable, name, value))
         return value
 

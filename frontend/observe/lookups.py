@@ -1,7 +1,7 @@
 """Attributes looked up by names that the run computes, or all of them: `getattr(Settings, key)`, `vars(Settings)`.
 
-The attribute access of instances is watched. That of classes, functions and modules can't be: what code names of them is
-guarded, and while a run is recorded stand-ins take the places of the builtins for it, and tell of other names.
+The attribute access of instances is watched. That of classes, functions, modules and tensors can't be: what code names of them
+is guarded, and while a run is recorded stand-ins take the places of the builtins for it, and tell of other names.
 """
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import builtins
 import types
 from threading import get_ident
 from typing import Any, Callable, Protocol
+
+import torch
 
 from .places import passing
 from .profiling import unprofiled
@@ -25,7 +27,7 @@ class Watcher(Protocol):
         """Call a part of it, which disturbs nothing."""
 
     def looked_up(self, holder: Any, name: str) -> None:
-        """An attribute of a class, function or module is looked up."""
+        """An attribute of a class, function, module or tensor is looked up."""
 
     def looked_through(self, holder: Any) -> None:
         """All of them are."""
@@ -55,7 +57,7 @@ class Lookups:
 
         @passing
         def stand_in(*args: Any) -> Any:
-            looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType))
+            looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType, torch.Tensor))
             if looks and get_ident() == watcher.thread and not watcher.busy:
                 with unprofiled():
                     watcher.watch(watcher.looked_up if args[1:] else watcher.looked_through, *args[:2])

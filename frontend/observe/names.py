@@ -106,6 +106,12 @@ def imports_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
                 yield candidate
 
 
+def modules_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
+    """The modules, loaded already, that this code may look for in sys.modules, its own among them."""
+    if "modules" in code.co_names or "import_module" in code.co_names:
+        yield from (text for text in {*_texts(code.co_consts), names.get("__name__")} if text in sys.modules)
+
+
 @lru_cache(maxsize=4096)
 def _imports(code: types.CodeType) -> tuple[str, ...]:
     return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"))

@@ -35,6 +35,7 @@ from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..modules import original_of
 from ..symbolic.symbols import is_symbolic, noted
+from ..symbolic.varying import MARK
 from ..torch_internals import GLOBAL_MODULE_HOOKS, active_transform
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .effects import c_effect, python_effect
@@ -42,7 +43,7 @@ from .logs import Logs
 from .looks import Looks
 from .lookups import Lookups
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    globals_named, globals_written, imports_named)
+                    globals_named, globals_written, imports_named, modules_named)
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, on_behalf_of_user, passing, user_line
 from .profiling import unprofiled
 from .telling import Telling
@@ -91,6 +92,7 @@ class Observer:
         #: modules of libraries, and torch.Tensor
         self._libraries: list[tuple[Any, str]] = []
         self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
+        self._tagged: list[tuple[str, torch.Tensor, dict]] = []  # tensors, with the attributes that they had, unless guarded
         self._attributes: set[str] = set()
         self._perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
         #: places where the run wrote, or may have, as they were before -> whether it surely did
@@ -137,6 +139,7 @@ class Observer:
                 self._follow(value, name)
             for _, name, t in self._arguments.tensors:
                 self._follow_class_of(t, name)
+                self._tagged.append((name, t, dict(_dict_of(t))))
         except BaseException:
             self._restore()
             raise
@@ -170,6 +173,9 @@ class Observer:
             raise self.unsupported
         if _random_states() != self._random:
             raise Unsupported("draws random numbers from Python's or NumPy's generator", self._where)
+        for name, tensor, before in self._tagged:
+            if {k: id(v) for k, v in _dict_of(tensor).items()} != {k: id(v) for k, v in before.items()}:
+                raise Unsupported(f"sets attributes of {name or 'a tensor'}", self._where)
         for switch in self.state:
             if not switch.holds():
                 raise Unsupported(f"leaves {switch.subject} changed", self._where)
@@ -314,7 +320,10 @@ class Observer:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
         self._logs.reached(value)
         if isinstance(value, torch.Tensor):
-            known = self.tensors.setdefault(id(value), (name, value))
+            known = self.tensors.get(id(value))
+            if known is None:
+                known = self.tensors[id(value)] = name, value
+                self._tagged += [] if _dict_of(value) else [(name, value, {})]
             if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
                 self.tensors[id(value)] = name, value
             return
@@ -403,7 +412,13 @@ class Observer:
         self._read("item", self._vars(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 
     def looked_up(self, holder: Any, attribute: str) -> None:
-        """The run looks up an attribute of a class, function or module by a name that it computed, where there may be none."""
+        """The run looks up an attribute of a class, function, module or tensor, by a name that it computed, or where there may be
+        none."""
+        if isinstance(holder, torch.Tensor):
+            if id(holder) in self.tensors and not hasattr(type(holder), attribute):
+                found = vars(holder).get(attribute, MISSING)
+                self._read("item", vars(holder), attribute, found, f"{self.name_of(holder)}.{attribute}")
+            return
         _, name = self._known.get(id(holder), (None, ""))
         if kind_of_module(self._module_of(holder)) == USER:
             self._read_named(holder, name or self._module_of(holder), attribute, missed=True)
@@ -412,6 +427,8 @@ class Observer:
 
     def looked_through(self, holder: Any) -> None:
         """The run looks at all attributes of a class, function or module."""
+        if isinstance(holder, torch.Tensor):
+            return
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
             if kind_of_module(self._module_of(place)) == USER:
                 self._read("keys", self._vars(place), None, tuple(vars(place)), f"{place.__name__}.__dict__")
@@ -494,7 +511,7 @@ class Observer:
 
     def _follow_class_of(self, t: torch.Tensor, name: str) -> None:
         """Attributes that the user has set on a tensor can't be observed: where there are any, all are guarded."""
-        if _dict_of(t):
+        if _dict_of(t).keys() - {MARK}:
             self._follow_contents(_dict_of(t), f"attributes of {name}")
 
     def _follow_contents(self, container: Any, name: str, owner: str | None = None) -> None:
@@ -736,11 +753,14 @@ class Observer:
         named = attributes_named(code) - _OURS  # which stand in for the class's own during the run
         self.read_flags |= "requires_grad" in named
         self._loaded |= attributes_loaded(code)
-        for module in imports_named(code, frame.f_globals):
-            self._follow(sys.modules[module], module)
+        for module in (*imports_named(code, names), *modules_named(code, names)):
+            self._read("item", sys.modules, module, sys.modules[module], module)
         new = named - self._attributes
         self._attributes |= named
         self._perhaps_missing |= attributes_missed(code)
+        for _, name, t in self._arguments.tensors if attributes_missed(code) else ():
+            if not (own := vars(self._arguments.own(t))).keys() - {MARK}:
+                self._read("size", own, None, len(own), f"attributes of {name}")
         for attribute in new:
             for holder, name, _ in list(self._holders):
                 self._read_named(holder, name, attribute)

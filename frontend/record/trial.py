@@ -81,6 +81,7 @@ class SizedArguments(Arguments):
         if self._standing:
             self._place_state()
         self._own = {id(s): value for value, s in self._standing.values()}
+        self._own |= {id(vars(s)): vars(value) for value, s in self._standing.values() if isinstance(value, torch.Tensor)}
 
     def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> torch.Tensor:
         k = len(self.tensors)
@@ -102,6 +103,7 @@ class SizedArguments(Arguments):
         with torch.no_grad():
             inner = tensor.detach().clone() if written else tensor.detach()
         made = Sized(inner, form, self.sizes, self.first.required(tensor))
+        vars(made).update(vars(tensor))
         self._standing[id(tensor)] = tensor, made
         return made
 

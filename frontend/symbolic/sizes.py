@@ -185,6 +185,7 @@ class SizeNode(Node):
 
 class Sized(torch.Tensor):
     """A tensor of symbolic sizes in place of `inner`. `type_of` it is `form`."""
+    __slots__ = ("inner", "form")
     __torch_function__ = unwatched
     __class__ = property(lambda self: torch.Tensor)
 

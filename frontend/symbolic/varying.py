@@ -12,7 +12,7 @@ Place = tuple[int, int]
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
 Named = Sequence[tuple[Hashable, torch.Tensor]]
 #: Where torch notes the dimensions that mark_dynamic was called for.
-_MARK = "_dynamo_dynamic_indices"
+MARK = "_dynamo_dynamic_indices"
 
 
 def mark_dynamic(tensor: torch.Tensor, dim: int | Sequence[int]) -> None:
@@ -20,9 +20,9 @@ def mark_dynamic(tensor: torch.Tensor, dim: int | Sequence[int]) -> None:
     for d in (dim,) if isinstance(dim, int) else dim:
         if not -tensor.dim() <= d < tensor.dim():
             raise IndexError(f"mark_dynamic: a tensor of {tensor.dim()} dimensions has no dimension {d}")
-        marks = getattr(tensor, _MARK, set())
+        marks = getattr(tensor, MARK, set())
         marks.add(d % tensor.dim())
-        setattr(tensor, _MARK, marks)
+        setattr(tensor, MARK, marks)
 
 
 class Varying:
@@ -52,7 +52,7 @@ class Varying:
     def _wanted(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
         if self.dynamic is not None:
             return self.dynamic
-        return d in getattr(t, _MARK, ()) or any(seen[name][d] != t.shape[d] for seen in self._same_rank(name, t))
+        return d in getattr(t, MARK, ()) or any(seen[name][d] != t.shape[d] for seen in self._same_rank(name, t))
 
     def _same_rank(self, name: Hashable, t: torch.Tensor) -> list[dict[Hashable, tuple[int, ...]]]:
         return [seen for seen in self._seen if len(seen.get(name, ())) == t.dim() > 0]

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import operator
+import sys
 import threading
 import types
 from collections import OrderedDict, defaultdict, deque
@@ -870,6 +871,64 @@ def tensor_s_own_attributes(compile):
     del x.scale
     yield from calls(f, x)
     yield from calls(f, tensor(4))
+
+
+@program
+def attributes_of_other_tensors(compile):
+    kept, held = [], [tensor(4)]
+    f = compile(lambda x: x * x.scale)
+    g = compile(lambda x: x * (2 if hasattr(x, "flag") else 3) + getattr(x, "shift", 1))
+    h = compile(lambda x: x * (2 if hasattr(held[0], "flag") else 3) * held[0])
+
+    @compile
+    def caught(x):
+        try:
+            return x * x.scale
+        except AttributeError:
+            return x
+    for size, flags in ((4, 0), (4, 0), (4, 1), (5, 1), (6, 0), (7, 2), (7, 0), (4, 3), (4, 4)):
+        x = tensor(size)
+        x.scale = flags
+        kept.append(x)
+        yield f(x)
+        x = tensor(size)
+        kept.append(x)
+        for k, name in enumerate(("flag", "shift", "scale")):
+            if flags >> k & 1:
+                setattr(x, name, size)
+        yield g(x), caught(x)
+    yield from calls(h, X)
+    held[0].flag = 1
+    yield h(X)
+    for flag in (0, 0, 1):
+        held[0] = tensor(4)
+        if flag:
+            held[0].flag = 1
+        kept.append(held[0])
+        yield h(X)
+
+
+@program
+def modules_looked_up(compile):
+    module = types.ModuleType("looked_up")
+    module.scale, sys.modules["looked_up"] = 2, module
+    sys.modules[__name__].looked_up_by_name = lambda x: x + 1
+    f = compile(lambda x: x * sys.modules["looked_up"].scale)
+    g = compile(lambda x, name: getattr(sys.modules[__name__], name)(x))
+
+    @compile
+    def h(x):
+        import looked_up
+        return x * looked_up.scale
+    for scale in (2, 2, 3):
+        module.scale = scale
+        yield f(X), g(X, "looked_up_by_name"), h(X)
+    sys.modules[__name__].looked_up_by_name = lambda x: x - 1
+    yield g(X, "looked_up_by_name")
+    sys.modules["looked_up"] = types.ModuleType("looked_up")
+    sys.modules["looked_up"].scale = 100
+    yield f(X), h(X)
+    del sys.modules["looked_up"], sys.modules[__name__].looked_up_by_name, module
 
 
 @program

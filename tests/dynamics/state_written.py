@@ -230,6 +230,30 @@ def bounded_queue(compile):
 
 
 @program
+def attributes_of_tensors(compile):
+    weight = nn.Parameter(tensor(4))
+
+    @compile
+    def f(x):
+        weight.count = getattr(weight, "count", 0) + 1
+        return x * weight.detach() * weight.count
+
+    @compile
+    def g(x):
+        x.seen = True
+        y = x * 2
+        y.scale = 3
+        return y
+    for _ in range(4):
+        x = tensor(4)
+        yield f(x), g(x), x
+    weight.count = 50
+    yield from calls(f, X)
+    del weight.count
+    yield from calls(f, X)
+
+
+@program
 def dict_filled(compile):
     cache = {}
 
