@@ -80,7 +80,7 @@ class Compilation:
         return self.programs[stage].run
 
     def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
-        """Generate graphs, by stage, and load them into `programs`: C compilers run side by side, and beside what is generated."""
+        """Generate graphs, by stage, and load them into `programs`. C compilers run side by side, and beside the generation."""
         with ThreadPoolExecutor(len(graphs)) as pool:
             loading = [pool.submit(_load, self.step("generate", generate, graph, self.backend, landing))
                        for graph in graphs.values()]

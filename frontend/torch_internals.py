@@ -42,6 +42,7 @@ is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "t
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
 set_versions = _take("torch._C._autograd._unsafe_set_version_counter", "to undo what a trial run leaves of its writes")
+is_view = _take("torch.Tensor._is_view", "to know results that are views made without gradients")
 is_zero = _take("torch._C.TensorBase._is_zerotensor", "to record the zeros of forward-mode differentiation")
 wrapper = _take("torch.Tensor._make_wrapper_subclass", "to record tensors of symbolic sizes")
 _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")

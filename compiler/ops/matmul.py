@@ -31,7 +31,8 @@ def _matmul_gradient(b, v, g):
 def _product(b, x, y, operand):
     """x times y, the gradient of an operand. Where that is itself a transpose, so is the product: what the operand was
     transposed from then gets its gradient as it lies in memory."""
-    if operand.op.name != "permute" or tuple(operand.attrs["dims"]) != (*range(operand.rank - 2), operand.rank - 1, operand.rank - 2):
+    swapped = (*range(operand.rank - 2), operand.rank - 1, operand.rank - 2)
+    if operand.op.name != "permute" or tuple(operand.attrs["dims"]) != swapped:
         return b.matmul(x, y)
     return transposed(b, b.matmul(transposed(b, y), transposed(b, x)))
 

@@ -21,7 +21,7 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import compiled_by_torch_as_given, current_backward, is_zero, modes_unnoticed, version_of
+from ..torch_internals import compiled_by_torch_as_given, current_backward, is_view, is_zero, modes_unnoticed, version_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -709,6 +709,8 @@ class Recorder:
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
         alone, leaf = all(t is tensor for t in siblings), tensor.requires_grad and tensor.is_leaf
+        if leaf and is_view(tensor):
+            raise Unsupported("gives a view of a tensor that requires grad, made under no_grad")
         differentiable = tensor.requires_grad and not leaf
         spent = self._spent(tensor) if differentiable else ""
         loose = differentiable and not spent and not self._reaches_inputs(tensor, value, left)

@@ -52,6 +52,20 @@ def no_grad_inside(compile):
 
 
 @program
+def view_made_without_gradients(compile):
+    """Of a tensor that requires grad: it requires grad, too, and gets none."""
+    @compile
+    def f(x):
+        y = x * 2
+        with torch.no_grad():
+            return y[1:], y.sum()
+    for _ in range(4):
+        part, total = f(x := leaf(4))
+        backward(part * 3)
+        yield part, total, part.requires_grad, part.grad, x.grad
+
+
+@program
 def enable_grad_inside(compile):
     @compile
     def f(x):
