@@ -76,6 +76,13 @@ WORKS = {
          (lambda: nn.BatchNorm1d(3), (X,))],
     "Autograd through a compiled function, with a derived backward program, which can be differentiated again.":
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
+    "Transforms inside a function: `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `hessian`, and `vmap` of a gradient.":
+        [(lambda: lambda x: torch.func.grad(lambda y: y.sin().sum())(x), (X,)),
+         (lambda: lambda x: torch.func.vjp(torch.sin, x)[1](x)[0], (X,)),
+         (lambda: lambda x: torch.func.jvp(torch.sin, (x,), (x,))[1], (X,)),
+         (lambda: lambda x: torch.func.jacrev(torch.sin)(x), (X,)),
+         (lambda: lambda x: torch.func.hessian(lambda y: y.pow(3).sum())(x), (X,)),
+         (lambda: lambda x: torch.func.vmap(torch.func.grad(lambda y: y.sin().sum()))(x), (X,))],
     "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
         [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],
     "Checkpoints (not reentrant) inside the function: what a backward computes again is smelt's choice.":
