@@ -52,6 +52,12 @@ def once_differentiable(of: str, formula: Callable) -> Callable:
     formula(b, v, x, gradient) gives. That need not have the right derivatives: torch differentiates the op once more."""
     name = f"{of}_gradient"
 
+    def typed(inputs, a):
+        x, g = inputs
+        if g.shape != OPS[of].type((x,), a).shape:
+            raise ValueError(f"a gradient {tuple(g.shape)} for {of} of {tuple(x.shape)}")
+        return x.type.like(x.shape)
+
     def meaning(x, g, **attrs):
         return call_gradient(x, g, of=of, attrs=attrs, wanted=(0,), which=(0,))[0]
 
@@ -63,8 +69,8 @@ def once_differentiable(of: str, formula: Callable) -> Callable:
     def samples():
         for (x,), attrs in OPS[of].samples():
             yield (x, torch.randn(OPS[of].meaning(x, **attrs).shape)), attrs
-    register(Op(name, "composite", f"The gradient of {of}.", lambda inputs, a: inputs[0].type.like(inputs[0].shape),
-                meaning=meaning, decompose=lambda b, v: formula(b, v, *v.inputs), gradient=second, samples=samples))
+    register(Op(name, "composite", f"The gradient of {of}.", typed, meaning=meaning,
+                decompose=lambda b, v: formula(b, v, *v.inputs), gradient=second, samples=samples))
 
     def rule(b, v, g):
         x, = v.inputs
