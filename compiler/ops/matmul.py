@@ -106,12 +106,22 @@ def _import_addbmm(b, base, x, y, beta=1, alpha=1):
     return _import_addmm(b, base, flat, b.reshape(y, shape=(batch * inner, y.shape[2])), beta, alpha)
 
 
+def _uncut(convert):
+    """The import, but where torch cuts a float factor of integers down to an integer: that stays an opaque call."""
+    def convert_uncut(b, base, x, y, beta=1, alpha=1):
+        whole = not (base.dtype.is_floating_point or base.dtype.is_complex)
+        cut = whole and any(isinstance(n, float) for n in (beta, alpha))
+        return NotImplemented if cut else convert(b, base, x, y, beta, alpha)
+    return convert_uncut
+
+
 def _addmm_meaning(base, x, y, *, beta, alpha):
     return (torch.addmm if x.dim() == 2 else torch.baddbmm)(base, x, y, beta=beta, alpha=alpha)
 
 
 register(Op("addmm", "opaque", "beta * input + alpha * (a @ b), rounded once, on matrices or a batch of them.",
             _addmm_type, meaning=_addmm_meaning, gradient=_addmm_gradient,
-            aten={"addmm": _import_addmm, "baddbmm": _import_addmm, "addmv": _import_addmv, "addbmm": _import_addbmm},
+            aten={name: _uncut(convert) for name, convert in (("addmm", _import_addmm), ("baddbmm", _import_addmm),
+                                                              ("addmv", _import_addmv), ("addbmm", _import_addbmm))},
             samples=lambda: [((torch.randn(5), torch.randn(3, 4), torch.randn(4, 5)), {"beta": 1, "alpha": 1}),
                              ((torch.randn(2, 3, 5), torch.randn(2, 3, 4), torch.randn(2, 4, 5)), {"beta": 0.5, "alpha": -2})]))

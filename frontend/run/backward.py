@@ -114,7 +114,7 @@ class Differentiable:
         again = torch.is_grad_enabled()
         operands = self._inputs(ctx, saved) if again else saved
         strides = with_sizes(self.derivative.strides, ctx.sizes) if self.recording.symbolic else self.derivative.strides
-        operands += [_laid_out(g, strides[i]) for i, g in zip(arriving, grads)]
+        operands += [laid_out(g, strides[i]) for i, g in zip(arriving, grads)]
         by_program = not self.broken() and not any(map(_is_batched, grads))  # a kernel sees no batch
         backward = self._chosen(arriving, operands if again else None) if by_program else None
         if backward is not None:
@@ -231,7 +231,7 @@ def gradients_between(operands: Tensors, roots: int, again: bool, strides: Seque
     """The gradients of a `gradients` value's operands, from autograd's engine: in these strides, each in memory of its own."""
     found, places = [], {address(t) for t in operands}
     for g, order in zip(gradients(*operands, roots=roots, again=again), strides):
-        g = _laid_out(g, order)
+        g = laid_out(g, order)
         found.append(g.clone() if address(g) in places else g)
         places.add(address(found[-1]))
     return found
@@ -257,8 +257,8 @@ def _is_batched(grad: torch.Tensor) -> bool:
     return is_batched(grad) or is_batched_by_autograd(grad)
 
 
-def _laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    """A gradient in the memory layout that a kernel counts on; what autograd expands has strides of 0."""
+def laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A tensor, as a gradient, in the memory layout that a reader counts on; what autograd expands has strides of 0."""
     if grad.stride() == strides:
         return grad
     return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)

@@ -12,9 +12,10 @@ from ...compiler.compare import Mismatch, compare, evaluate_noisily, evaluate_pr
 from ...compiler.dims import Sym
 from ...compiler.evaluate import evaluate, symbol_values
 from ...compiler.instantiate import with_sizes
+from ...compiler.ir import TensorType, dense
 from ...errors import SmeltWarning, WrongResult
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from .backward import Derivative, Differentiable, as_end, generator_at, outside_autocast
+from .backward import Derivative, Differentiable, as_end, generator_at, laid_out, outside_autocast
 
 Tensors = Sequence[torch.Tensor]
 
@@ -109,10 +110,16 @@ def misrecorded(recording: Recording, results: Tensors, state: torch.Tensor | No
 
     def again(how: Callable = evaluate) -> list[torch.Tensor]:
         with torch.no_grad(), outside_autocast(), generator_at(state if recording.random else None):
-            outputs = how(recording.graph, tensors)
+            found = how(recording.graph, tensors)
+            outputs = [_in_layout(o, v.type) for o, v in zip(found, recording.graph.outputs)]
             return [_result(r, tensors, outputs, {}) for r in recording.results]
     found = compare(results, again(), partial(again, evaluate_precisely), partial(again, evaluate_noisily))
     return found and replace(found, ours=found.reference, reference=found.ours)
+
+
+def _in_layout(output: torch.Tensor, type: TensorType) -> torch.Tensor:
+    """An output of the reference, for views of it, in the layout that the run's has."""
+    return laid_out(output, type.strides) if dense(type.shape, type.strides) else output
 
 
 def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[torch.Tensor]:

@@ -757,3 +757,13 @@ def rounded_with_the_gradient_of_what_was(net, other, x):
     net.zero_grad()
     (y * y).sum().backward()
     return y.detach()
+
+
+@program
+def views_of_what_an_operand_with_gaps_gives(compile):
+    def f(x):
+        y = x + 1
+        return y.reshape(2, -1).unfold(-1, 2, 1), y.sum()
+    compiled = compile(f)
+    for x in (tensor(4, 6, 2)[..., 0], tensor(4, 6), tensor(6, 4).t(), tensor(4, 6, 2)[..., 0]):
+        yield from calls(compiled, x)

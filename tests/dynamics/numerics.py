@@ -452,3 +452,19 @@ def double_precision_is_kept(compile):
 def numbers_beside_float32(compile):
     f = compile(lambda x: (x * 0.1, x + 1e-9, x * 1e40, x / 1e-40, x > 0.1, x == 0.1, (x * 0.1) * 10 == x, x - 16777217))
     yield from calls(f, torch.tensor([0.1, 1.0, 3.0, 0.3, -0.0, 16777216.0]))
+
+
+@program
+def products_of_integers_with_float_factors(compile):
+    """torch cuts the factors down to integers."""
+    a, b, v = torch.arange(6).reshape(2, 3), torch.arange(12).reshape(3, 4), torch.arange(3)
+    base = torch.ones(2, 4, dtype=torch.int64)
+    f = compile(lambda a, b, v: (torch.addmm(base, a, b, beta=1.5, alpha=2.5), torch.addmv(base[:, 0], a, v, alpha=0.6),
+                                 torch.addbmm(base, a[None], b[None], beta=0.6, alpha=2.0)))
+    yield from calls(f, a, b, v)
+
+
+@program(exact=False)
+def variances_with_other_corrections(compile):
+    f = compile(lambda x: (x.var(1, correction=0.5), torch.std_mean(x, 0, correction=1.3), x.var(correction=2)))
+    yield from calls(f, random(5, 7))
