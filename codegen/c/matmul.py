@@ -79,9 +79,7 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     narrow = isinstance(kernel.n, Expr)
     if along == step == 1 and not narrow and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
         rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
-        terms = PANEL_BYTES // (lanes * itemsize)
-        if isinstance(kernel.k, int):
-            terms = ceiling(max(1, ceiling(k, max(1, ceiling(k, terms)))), lanes) * lanes
+        terms = ceiling(_terms(kernel.k, PANEL_BYTES // (lanes * itemsize)), lanes) * lanes
         return Tiling(rows, 1, lanes, terms, rows if terms >= k else BLOCK_ROWS // rows * rows, "dots", dots)
     rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
     if column != 1:
@@ -94,10 +92,13 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
         panel = "place"
     if panel == "place":
         return Tiling(rows, vectors, lanes, kernel.k if k else 1, rows, panel)
-    terms = PANEL_BYTES // (vectors * lanes * itemsize)  # that fit a panel
-    if isinstance(kernel.k, int):
-        terms = max(1, ceiling(k, max(1, ceiling(k, terms))))
+    terms = _terms(kernel.k, PANEL_BYTES // (vectors * lanes * itemsize))
     return Tiling(rows, vectors, lanes, terms, rows if terms == max(k, 1) else BLOCK_ROWS // rows * rows, panel)
+
+
+def _terms(k: Dim, most: int) -> int:
+    """Terms of a block: `most`, or fewer where a known k then comes out in blocks of about one length."""
+    return max(1, ceiling(k, max(1, ceiling(k, most)))) if isinstance(k, int) else most
 
 
 def best_tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
@@ -363,10 +364,13 @@ def _dots(rows: int, columns: int, t: Vector, isa: Isa) -> str:
         """Of a vector's worth of dot products."""
         places = [(n // columns, n % columns) for n in range(first, min(first + t.lanes, rows * columns))]
         parts = ", ".join(f"acc[{i}][{j}]" for i, j in places)
-        stores = (f"if (first + {j} >= next) {to} = add || done ? {to} + parts[0][{n}] : parts[0][{n}];"
-                  for n, (j, to) in enumerate((j, f"at[{i} * $W + {j}]") for i, j in places))
+
+        def store(n: int, i: int, j: int) -> str:
+            to = f"at[{i} * $W + {j}]"
+            return f"    if (first + {j} >= next) {to} = add || done ? {to} + parts[0][{n}] : parts[0][{n}];"
+        stores = (store(n, *place) for n, place in enumerate(places))
         return "\n".join(" " * 12 + line for line in (
-            "{", f"    $T parts[$W] = {{{parts}}};", "    sum_rows_$T(parts);", *("    " + s for s in stores), "}"))
+            "{", f"    $T parts[$W] = {{{parts}}};", "    sum_rows_$T(parts);", *stores, "}"))
 
     return fill(f"""
 /* sum[i * $W + j] = (add ? sum[i * $W + j] : 0) + the sum over l < terms of a[i * a_row + l] * c[j * column + l],

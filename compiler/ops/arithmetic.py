@@ -12,7 +12,7 @@ from ..dims import Expr, equal
 from ..ir import Value
 from ..op import Op, common_dtype, pointwise, register
 from ..scalar import arithmetic_dtype
-from .rules import floats, masked, on_tensors, partials, passed, with_number, zero
+from .rules import floats, is_cut, masked, on_tensors, partials, passed, with_number, zero
 
 pairs = with_number(floats(2), 2.5)
 positive = floats(low=0.2, high=4.0)
@@ -21,12 +21,6 @@ positive = floats(low=0.2, high=4.0)
 def _with_factor(count: int, *factors, low: float = -3.0):
     """Samples of `count` tensors and a number."""
     return lambda: [((*inputs, factor), attrs) for factor in factors for inputs, attrs in floats(count, low=low)()]
-
-
-def _refuse_cut(x, factor) -> None:
-    """torch cuts a float factor of integers down to an integer: a case that stays an opaque call."""
-    if isinstance(factor, float) and not x.dtype.is_floating_point:
-        raise TypeError(f"a factor {factor} of {x.dtype}")
 
 
 def _is_bool(x) -> bool:
@@ -78,13 +72,13 @@ pointwise("mul", "a * b; on bool, a and b", meaning=operator.mul, samples=pairs,
 
 
 def _addcmul(x, y, z, value):
-    _refuse_cut(x, value)
+    if is_cut(x.dtype, value):
+        raise TypeError(f"a factor {value} of {x.dtype}")
     return torch.addcmul(x, y, z, value=value)
 
 
 def _import_addcmul(b, x, y, z, value=1):
-    cut = isinstance(value, float) and not common_dtype((x, y, z)).is_floating_point
-    return NotImplemented if cut else b.addcmul(x, y, z, value)
+    return NotImplemented if is_cut(common_dtype((x, y, z)), value) else b.addcmul(x, y, z, value)
 
 
 pointwise("addcmul", "a + value * b * c, the last product and the sum rounded once", exact=(3,), meaning=_addcmul,

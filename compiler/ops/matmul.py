@@ -6,6 +6,7 @@ import torch
 from ..ir import Value
 from ..op import Op, broadcast, register
 from ..scalar import arithmetic_dtype
+from .rules import is_cut
 from .views import sum_to
 
 
@@ -18,9 +19,13 @@ def _matmul_type(inputs, attrs):
     return x.type.like((*broadcast([x.shape[:-2], y.shape[:-2]]), x.shape[-2], y.shape[-1]))
 
 
+def _swapped(rank: int) -> tuple[int, ...]:
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
 def transposed(b, x: Value) -> Value:
     """The last two dimensions swapped."""
-    return b.permute(x, dims=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
+    return b.permute(x, dims=_swapped(x.rank))
 
 
 def _matmul_gradient(b, v, g):
@@ -31,8 +36,7 @@ def _matmul_gradient(b, v, g):
 def _product(b, x, y, operand):
     """x times y, the gradient of an operand. Where that is itself a transpose, so is the product: what the operand was
     transposed from then gets its gradient as it lies in memory."""
-    swapped = (*range(operand.rank - 2), operand.rank - 1, operand.rank - 2)
-    if operand.op.name != "permute" or tuple(operand.attrs["dims"]) != swapped:
+    if operand.op.name != "permute" or tuple(operand.attrs["dims"]) != _swapped(operand.rank):
         return b.matmul(x, y)
     return transposed(b, b.matmul(transposed(b, y), transposed(b, x)))
 
@@ -107,11 +111,9 @@ def _import_addbmm(b, base, x, y, beta=1, alpha=1):
 
 
 def _uncut(convert):
-    """The import, but where torch cuts a float factor of integers down to an integer: that stays an opaque call."""
+    """The import, but for factors that torch cuts down."""
     def convert_uncut(b, base, x, y, beta=1, alpha=1):
-        whole = not (base.dtype.is_floating_point or base.dtype.is_complex)
-        cut = whole and any(isinstance(n, float) for n in (beta, alpha))
-        return NotImplemented if cut else convert(b, base, x, y, beta, alpha)
+        return NotImplemented if is_cut(base.dtype, beta, alpha) else convert(b, base, x, y, beta, alpha)
     return convert_uncut
 
 

@@ -47,6 +47,12 @@ def attributes(name: str, *names: str, operands: int = 1, **defaults) -> Callabl
     return convert
 
 
+def is_cut(dtype: torch.dtype, *factors) -> bool:
+    """Whether a factor is a float and the tensors are not: torch cuts it down to an integer for integers. That stays an opaque
+    call, as with complex numbers."""
+    return not dtype.is_floating_point and any(isinstance(f, float) for f in factors)
+
+
 def on_tensors(function: Callable) -> Callable:
     """A meaning from a torch function that takes no numbers: they become 0-dim tensors of the dtype computed in. Numbers by
     themselves are computed with as Python does it."""
