@@ -13,8 +13,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready
 	$(RUN) examples/demo.py
 
+# A process for each core, each with its share of the threads.
 test: $(VENV)/.ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # Tests and measurements on a GPU; says so and does nothing where there is none.
 gpu: $(VENV)/.ready

@@ -1,7 +1,15 @@
-"""For all tests: reports of wrong results go to a temporary folder."""
+"""For all tests: reports of wrong results go to a temporary folder; processes that run tests side by side share the cores."""
+import os
+
 import pytest
+import torch
 
 import smelt
+
+
+def pytest_configure(config):
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(workers)))
 
 
 @pytest.fixture(autouse=True)
