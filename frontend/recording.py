@@ -101,12 +101,14 @@ class Grads:
     known     those of these k that are reached in another way too
     absent    inputs whose `.grad` is None then
     unhooked  inputs that gradients arrive at: a hook of theirs would run
+    leaves    (k, whether input k is a leaf) where the run depends on that
     writes    what the run leaves there
     """
     fetched: tuple[tuple[int, int], ...] = ()
     known: tuple[int, ...] = ()
     absent: tuple[int, ...] = ()
     unhooked: tuple[int, ...] = ()
+    leaves: tuple[tuple[int, bool], ...] = ()
     writes: tuple[GradWrite, ...] = ()
 
 

@@ -519,6 +519,9 @@ def _grad_steps(grads: Grads, variables: Sequence[str], names: Sequence[str]) ->
         else:
             steps += [f"{variables[k]} = {found}",
                       Condition(f"{variables[k]} is not None", variables[k], f"{names[leaf]}.grad", "a tensor")]
+    for k, is_leaf in grads.leaves:
+        found = f"{variables[k]}.is_leaf"
+        steps.append(Condition(f"{found} is {is_leaf}", found, f"{names[k]}.is_leaf", is_leaf))
     return steps
 
 

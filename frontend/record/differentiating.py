@@ -65,6 +65,7 @@ class Differentiating:
         self._note = note
         self.slots: dict[int, Slot] = {}
         self.unhooked: dict[int, torch.Tensor] = {}  # leaves whose hooks would have run
+        self.leaves: dict[int, tuple[torch.Tensor, bool]] = {}  # tensors of which it matters whether they are leaves
         #: for each pass, what arrived: (whether it was added to what was in the slot, its type)
         self.passes: list[list[tuple[bool, TensorType] | None]] = []
         self._freed = False
@@ -72,12 +73,17 @@ class Differentiating:
 
     # .grad
 
+    def note_leaf(self, tensor: torch.Tensor) -> None:
+        """The run depends on whether a tensor is a leaf."""
+        self.leaves.setdefault(id(tensor), (tensor, tensor.is_leaf))
+
     def slot(self, tensor: torch.Tensor) -> Slot:
         """The slot of a tensor whose `.grad` is about to be touched."""
         found = self.slots.get(id(tensor))
         if found is None:
             grad = tensor.grad if tensor.is_leaf or tensor.retains_grad else None
             found = self.slots[id(tensor)] = Slot(tensor, grad, grad)
+            self.note_leaf(tensor)
         return found
 
     def look(self, tensor: torch.Tensor) -> Slot:
@@ -266,6 +272,7 @@ class Differentiating:
         return Grads(fetched=tuple((inputs[id(grad)], leaf) for leaf, grad in looked if id(grad) in inputs),
                      absent=tuple(leaf for leaf, grad in looked if grad is None),
                      unhooked=tuple(inputs[i] for i in self.unhooked if i in inputs),
+                     leaves=tuple((inputs[i], leaf) for i, (_, leaf) in self.leaves.items() if i in inputs),
                      writes=tuple(GradWrite(inputs.get(id(leaf)), result, shown) for leaf, result, shown in writes))
 
     def spent(self, tensor: torch.Tensor) -> str:

@@ -134,6 +134,8 @@ class Api(TorchFunctionMode):
             return recorder.touch_grad(function, *args)
         if function in _FLAG and active_transform() is None:  # which sets that of tensors of its own
             return recorder.set_flag(function, *args, **kwargs)
+        if function == _T.is_leaf.__get__:
+            recorder.guarded(recorder.look_at_leaf, *args)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))

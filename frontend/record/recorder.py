@@ -510,6 +510,11 @@ class Recorder:
             slot.now, slot.put = tensor.grad, True
         return result
 
+    def look_at_leaf(self, tensor: torch.Tensor) -> None:
+        """Python asks whether a tensor is a leaf."""
+        if not self._alias(tensor).made:
+            self._grads.note_leaf(tensor)
+
     def set_flag(self, setter: Callable, tensor: torch.Tensor, *value, **named) -> Any:
         """`requires_grad` is set."""
         alias = self.guarded(self._flagged, tensor)
@@ -524,7 +529,10 @@ class Recorder:
             raise Unsupported(f"sets requires_grad in {self.apart}", here().place)
         self._b.origin = here()
         alias = self._alias(tensor)
-        return None if alias.made else alias
+        if alias.made:
+            return None
+        self._grads.note_leaf(tensor)
+        return alias
 
     def _add_flag(self, tensor: torch.Tensor, alias: Alias) -> None:
         k, flag = alias.base.input, tensor.requires_grad

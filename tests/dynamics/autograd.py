@@ -195,6 +195,39 @@ def requirement_read_in_python(compile):
 
 
 @program
+def leaves_asked_for_in_python(compile):
+    f = compile(lambda x: x * 2 if x.is_leaf else x + 1)
+    for x in (leaf(4), leaf(4), leaf(4) * 2, leaf(4) * 3, X, X, leaf(4), leaf(5) * 2, leaf(6), leaf(7), leaf(6) * 2):
+        yield f(x)
+
+
+@program
+def backward_inside_from_an_argument_that_is_no_leaf(compile):
+    w = leaf(4)
+
+    @compile
+    def f(x):
+        (x * w).sum().backward()
+        return w.grad * 2
+    for k in range(3):
+        x = leaf(4)
+        yield f(x), f(x * (k + 1)), x.grad
+
+
+@program
+def requirement_of_an_argument_that_is_no_leaf_toggled_inside(compile):
+    seen = []
+
+    @compile
+    def f(x):
+        seen.append(1)
+        x.requires_grad_(False)
+        return x * 2
+    for x in (leaf(4), leaf(4), leaf(4), leaf(4) * 2):
+        yield outcome(f, x), seen
+
+
+@program
 def gradient_mode_read_in_python(compile):
     f = compile(lambda x: x * 2 if torch.is_grad_enabled() else x + 1)
     for guard in (torch.enable_grad, torch.no_grad, torch.enable_grad, torch.no_grad):
