@@ -94,6 +94,19 @@ class Asking(torch.autograd.Function):
         return (g * y if ctx.needs_input_grad[0] else None), (g * x if ctx.needs_input_grad[1] else None)
 
 
+class Reversed(torch.autograd.Function):
+    """Gives its argument; reverses the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, strength, view=True):
+        ctx.strength = strength
+        return x.view_as(x) if view else x
+
+    @staticmethod
+    def backward(ctx, g):
+        return -ctx.strength * g, None, None
+
+
 rounded = Rounded.apply
 CASES = {
     "straight through": lambda x, w: rounded(x * 3).tanh() * w,
@@ -105,6 +118,8 @@ CASES = {
     "needs_input_grad": lambda x, w: Asking.apply(x * 2, w.detach()) + Asking.apply(x.detach(), w),
     "one after another": lambda x, w: Rounded.apply(Asking.apply(Rounded.apply(x * 4), w)),
     "under no_grad": lambda x, w: torch.no_grad()(lambda: Rounded.apply(x) * w)() + x,
+    "a view of its argument": lambda x, w: Reversed.apply(x * w, 0.5) * x + Reversed.apply(x, 2.0),
+    "its argument": lambda x, w: Reversed.apply(x * w, 0.5, False) * x + Reversed.apply(x, 2.0, False),
     "written to afterwards": lambda x, w: Rounded.apply(x * 2).mul_(w).add_(1),
 }
 
@@ -128,6 +143,16 @@ def test_equal_to_eager(name, need):
             if a is not None:
                 torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-6)
     assert smelt.explain(compiled).compiled and len(compiled.programs) == 1
+
+
+def test_a_number_that_changes_is_given_as_it_is():
+    f = lambda x, strength: Reversed.apply(x * 2, strength).sum()  # noqa: E731
+    compiled = smelt.compile(f)
+    for k in range(6):
+        x = torch.ones(3, requires_grad=True)
+        compiled(x, k / 4).backward()
+        assert x.grad.tolist() == [-k / 2] * 3
+    assert len(compiled.programs) == 2
 
 
 def test_second_derivative():
@@ -188,7 +213,19 @@ def borrowing(x, w):
     return Borrowing.apply(x * w, lambda: y)
 
 
+class Part(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x[:2]
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.cat([g, g, g])[:5]
+
+
 EAGER = {
+    "gives a part": (lambda x, w: Part.apply(x * 2) * w, "gives a view of a part of an argument"),
+    "its view is returned": (lambda x, w: Reversed.apply(x * w, 0.5), "gives a view that a custom autograd.Function made"),
     "random numbers": (lambda x, w: Noisy.apply(x) * w, "draws random numbers"),
     "changes its argument": (lambda x, w: InPlace.apply(x * w) * 2, "changes its arguments"),
     "a tensor by another way": (borrowing, "uses a tensor that is not its argument"),

@@ -8,11 +8,12 @@ from typing import Any, Callable, Sequence
 
 import torch
 
-from ...compiler.builder import Builder
 from ...compiler.ir import TupleType
 from ...compiler.ops.core import Operand
 from ...errors import Unsupported
+from ..symbolic.symbols import Float
 from ..torch_internals import version_of
+from .building import NumberBuilder
 from .functional import Memory, address
 from .gradients import Sources, node_of
 from .overloads import type_of
@@ -24,7 +25,7 @@ class CustomCalls:
     alias   gives the alias of a tensor, which becomes an input of the graph if the run did not make it
     """
 
-    def __init__(self, b: Builder, memory: Memory, sources: Sources, alias: Callable):
+    def __init__(self, b: NumberBuilder, memory: Memory, sources: Sources, alias: Callable):
         self._b, self._memory, self._sources, self._alias = b, memory, sources, alias
         self._depth = 0
         self._function: type | None = None
@@ -68,16 +69,26 @@ class CustomCalls:
         if _state(self._args) != self._before:
             raise Unsupported(f"custom autograd.Function ({name}) that changes its arguments, or draws random numbers")
         places = [address(r) for r in results if address(r)]
-        if len(set(places)) < len(places) or not {address(t) for t in _tensors(self._args)}.isdisjoint(places):
-            raise Unsupported(f"custom autograd.Function ({name}) whose results share memory with each other or an argument")
+        if len(set(places)) < len(places):
+            raise Unsupported(f"custom autograd.Function ({name}) whose results share memory with each other")
         self._add(results, isinstance(result, tuple))
+
+    def _viewed(self, result: torch.Tensor) -> torch.Tensor | None:
+        """The argument that a result is a view of, None if it has memory of its own."""
+        sharing = [t for t in _tensors(self._args) if address(t) and address(t) == address(result)]
+        same = next((t for t in sharing if _place(t) == _place(result)), None)
+        if sharing and same is None:
+            raise Unsupported(f"custom autograd.Function ({self._function.__name__}) that gives a view of a part of an argument, "
+                              "or in another form")
+        return same
 
     def _add(self, results: Sequence[torch.Tensor], several: bool) -> None:
         operands: list = []
 
         def template(given):
-            if isinstance(given, torch.Tensor):
-                operands.append(self._memory.read(given, self._alias(given)))
+            if isinstance(given, (torch.Tensor, Float)):
+                is_number = isinstance(given, Float)
+                operands.append(self._b.value_of(given) if is_number else self._memory.read(given, self._alias(given)))
                 return Operand(len(operands) - 1)
             return type(given)(map(template, given)) if type(given) in (list, tuple) else given
         args = tuple(map(template, self._args))
@@ -87,7 +98,11 @@ class CustomCalls:
         for k, (r, t) in enumerate(zip(results, types)):
             if node_of(r) is not None:
                 self._sources.allow(node_of(r))
-            self._memory.add(r, t, self._b.item(value, index=k) if several else value)
+            given, one = self._viewed(r), self._b.item(value, index=k) if several else value
+            if given is None:
+                self._memory.add(r, t, one)
+            else:
+                self._memory.add_own_view(self._alias(given), r, one)
 
 
 def _tensors(given: Any) -> list[torch.Tensor]:
@@ -96,6 +111,11 @@ def _tensors(given: Any) -> list[torch.Tensor]:
         return [given]
     found = [t for g in given for t in _tensors(g)] if isinstance(given, (list, tuple)) else []
     return list({id(t): t for t in found}.values())
+
+
+def _place(t: torch.Tensor) -> tuple:
+    """Which elements a tensor has of its memory, and how it takes them."""
+    return t.dtype, t.shape, t.stride(), t.storage_offset()
 
 
 def _state(args: tuple) -> tuple:

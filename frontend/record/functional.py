@@ -33,6 +33,10 @@ from .overloads import import_call, overload, type_of
 RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.ops.aten.neg.default}
 
 
+#: A view that a custom autograd.Function gives of its argument.
+OWN_VIEW = ViewStep(torch.ops.aten.alias.default, (), {})
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One view call, and the type of all that it gives."""
@@ -136,6 +140,13 @@ class Memory:
         type = step.type if step.view.index is None else step.type.items[step.view.index]
         alias = Alias(parent.base, (*parent.steps, step), type, family, value, parent.base.version, parent.chained)
         return self._put(tensor, alias)
+
+    def add_own_view(self, parent: Alias, tensor: torch.Tensor, value: Value) -> None:
+        """A view of all of a tensor, with a gradient of its own: that of `value`."""
+        family = Family(torn=False)
+        parent.base.families.append(family)
+        steps = (*parent.steps, Step(OWN_VIEW, parent.type))
+        self._put(tensor, Alias(parent.base, steps, parent.type, family, value, parent.base.version, chained=False))
 
     def move(self, tensor: torch.Tensor, to: torch.Tensor) -> None:
         """Another tensor object takes the place of a tensor with memory of its own."""

@@ -27,7 +27,7 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import RESOLVED, Alias, Memory
+from .functional import OWN_VIEW, RESOLVED, Alias, Memory
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
@@ -709,6 +709,8 @@ class Recorder:
                 left: Sequence[torch.Tensor]) -> Result:
         base, steps = alias.base, tuple(s.view for s in alias.steps)
         self._b.origin = alias.value.origin
+        if OWN_VIEW in steps and tensor.requires_grad:
+            raise Unsupported("gives a view that a custom autograd.Function made")
         if base.input is not None:
             if base is not self._memory.inputs[base.input]:
                 raise Unsupported("returns a view of memory that it replaced (.data = ...)")
