@@ -392,6 +392,9 @@ class CompiledFunction:
         """Keep a program for a run that went well."""
         if not isinstance(run.recorder, Second) and self._keep_in_symbols(run, recording, args, kwargs):
             return
+        if run.observer.grown:
+            self._vain += 1
+            return
         guards = self._guards(run, recording, early_names(run.recorder.numbers, rebuild.numbers))
         if not self._holds(run, guards, args, kwargs):
             raise Unsupported(f"the run itself changes what it depends on: {guards.why(args, kwargs)}")

@@ -96,3 +96,17 @@ def test_a_function_that_remembers(maxsize):
     scale_of.cache_clear()
     layer.count = 2
     assert torch.equal(f(x), 4 * x) and torch.equal(f(x), 4 * x) and asked == [layer] * 2
+
+
+@pytest.mark.parametrize("maxsize", [None, 8])
+def test_what_others_have_a_function_remember_is_no_reason_to_record_again(maxsize):
+    @lru_cache(maxsize)
+    def table(n):
+        return torch.arange(float(n))
+
+    f = smelt.compile(lambda x: x * table(3), fullgraph=True)
+    x = torch.arange(3.0)
+    for n in (3, 1, 2, 1, 4):
+        assert torch.equal(f(x), x * x)
+        table(n)
+    assert len(compiled_function(f).programs) == 1 and smelt.explain(f).compiled

@@ -6,6 +6,7 @@ entries of dicts and lists; and tuples with numbers there.
 """
 from __future__ import annotations
 
+import functools
 import gc
 import types
 from collections import OrderedDict, deque
@@ -14,6 +15,7 @@ from typing import Any, Iterable, Mapping
 from ..symbolic.symbols import Numbers, is_symbolic, plain
 from .fetched import parts
 from .guards import MISSING, Read, attribute, same
+from .memo import remembered
 from .structure import Arguments, is_dataclass_instance, tuple_like
 
 
@@ -243,6 +245,9 @@ def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: in
                 holder[k] = new[id(holder[k])]
         elif isinstance(holder, types.CellType):
             holder.cell_contents = new[id(holder.cell_contents)]
+        elif isinstance(holder, functools._lru_cache_wrapper):  # which takes no other result in the place of one
+            if any(id(result) in new for result in remembered(holder)[1]):
+                holder.cache_clear()
         elif isinstance(holder, tuple):
             tuples.append(holder)
         else:

@@ -11,7 +11,6 @@ import abc
 import copyreg
 import functools
 import os
-import gc
 import sys
 import threading
 import types
@@ -31,6 +30,7 @@ from ...errors import Unsupported
 from ..guard.changing import referrers
 from ..guard.fetched import parts
 from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, SWITCHES, Read, call_read, constant, snapshot, torch_state
+from ..guard.memo import Memo
 from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..modules import original_of
@@ -101,6 +101,7 @@ class Observer:
         self._surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
         self._named: set[int] = set()  # these dicts, of functions, classes and modules
         self._cells: set[int] = set()  # cells that the code entered may read
+        self._memos: list[Memo] = []
         self._logs = Logs()
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._written: dict[str, str] = {}  # attributes that the code entered may set -> where
@@ -226,6 +227,8 @@ class Observer:
             self.changed.append(Read("contents", container, None, before, name))
             for write in container_writes(container, before, name, self._where):
                 found.setdefault(write.step, write)
+        for memo in self._memos:
+            memo.finish()
         places = {write.place for write in found.values()}
         for log in logs:
             del self.reads[log.found_at]
@@ -270,6 +273,11 @@ class Observer:
                 kind, where = ("attr", holder) if isinstance(holder, type) else ("item", now)
                 read = Read(kind, where, key, MISSING, f"{name}.{key}", self._written.get(key, self._where))
                 yield put(read, value), before.get(key, MISSING)
+
+    @property
+    def grown(self) -> bool:
+        """Whether functions remember more after the run."""
+        return any(memo.grown for memo in self._memos)
 
     @property
     def modes(self) -> tuple:
@@ -385,8 +393,10 @@ class Observer:
     def _follow_memo(self, function: Any, name: str) -> None:
         """A function that remembers its results: a call that it answers from memory is a read of what it remembers."""
         if kind_of_module(function.__module__) == USER:
-            remembered = functools.partial(_remembered, function)
-            self._read("call", remembered, (), remembered(), f"what {name} remembers")
+            memo = Memo(function)
+            self._memos.append(memo)
+            self._read("call", memo.kept, (), True, f"whether {name} remembers the same")
+            self._follow((memo.keys, memo.results), f"what {name} remembers")
         self._follow(function.__wrapped__, name)
 
     def _follow_holder(self, holder: Any, name: str) -> None:
@@ -899,14 +909,6 @@ def _specials(cls: type) -> list[str]:
     """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
     return [name for name, value in vars(cls).items()
             if name.startswith("__") and isinstance(value, types.FunctionType) and name not in _OURS]
-
-
-def _remembered(function: Any) -> tuple:
-    """What a function made by functools.lru_cache holds, its results among it."""
-    def links(held):
-        return type(held) is dict and any(type(value).__name__ == "_lru_list_elem" for value in held.values())
-    return tuple(held for held in gc.get_referents(function)
-                 if not (links(held) or isinstance(held, type) or type(held) is object))
 
 
 def _is_small_array(value: Any) -> bool:

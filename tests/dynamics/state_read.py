@@ -638,6 +638,44 @@ def cached_function(compile):
 
 
 @program
+def cached_function_that_others_call(compile):
+    """What others have it remember, and in which order, is all the same."""
+    @functools.lru_cache(16)
+    def table(n):
+        return tensor(n) * 2
+    f = compile(lambda x: x + table(x.shape[0]))
+    for n in (2, 3, 2, 5, 2, 4):
+        table(n)
+        yield from calls(f, X, times=1)
+    table(4).add_(1)
+    yield from calls(f, X)
+    for n in range(6, 30):
+        table(n)
+    yield from calls(f, X)
+
+
+@program
+def cached_number(compile):
+    """Each call that computes it leaves a plain one."""
+    class Box:
+        count = 1
+    box = Box()
+
+    @functools.lru_cache(8)
+    def scale(key):
+        return 2 * box.count
+    f = compile(lambda x: x * scale("a") + box.count)
+    for k in range(5):
+        box.count = k
+        yield from calls(f, X, times=2)
+        yield scale("a"), type(scale("a"))
+        scale.cache_clear()
+        if k != 1:
+            yield f(X)
+            scale.cache_clear()
+
+
+@program
 def cached_property(compile):
     class Lazy:
         k = 2.0
