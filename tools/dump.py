@@ -15,6 +15,7 @@ import torch
 from .. import config
 from ..compiler.text import show
 from ..errors import SmeltWarning
+from ..frontend.generators import drawing_from, random_state, set_random_state
 
 INLINE_BYTES = 1 << 18  # inputs up to this size stand inside the reproducer
 
@@ -114,10 +115,9 @@ def locate(compilation, inputs: Sequence[torch.Tensor]) -> str:
     shown = tuple(v for v in graph.values if isinstance(v.type, TensorType))
     whole = Graph(graph.name, graph.inputs, graph.values, shown)
     try:
-        with torch.random.fork_rng(devices=[]):  # the user's random numbers are not to be used up
-            state = torch.get_rng_state()
+        with drawing_from(state := random_state()):  # the user's random numbers are not to be used up
             ours = compilation.run_graph(whole, inputs)
-            torch.set_rng_state(state)
+            set_random_state(state)
             reference = evaluate(whole, inputs)
     except Exception as e:  # the defect may show as an error here; the report must not hide the mismatch
         return f" (looking for its place failed: {type(e).__name__}: {e})"

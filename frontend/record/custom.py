@@ -11,6 +11,7 @@ import torch
 from ...compiler.ir import TupleType
 from ...compiler.ops.core import Operand
 from ...errors import Unsupported
+from ..generators import random_state
 from ..symbolic.symbols import Float
 from ..torch_internals import version_of
 from .building import NumberBuilder
@@ -44,7 +45,7 @@ class CustomCalls:
             return
         if kwargs:
             raise Unsupported(f"custom autograd.Function ({function.__name__}) called with keyword arguments")
-        if torch.is_autocast_enabled("cpu"):
+        if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
             raise Unsupported(f"custom autograd.Function ({function.__name__}) under autocast")
         for t in _tensors(args):
             self._alias(t)
@@ -120,4 +121,4 @@ def _place(t: torch.Tensor) -> tuple:
 
 def _state(args: tuple) -> tuple:
     """What tells whether a call wrote to its arguments or drew random numbers."""
-    return torch.get_rng_state().numpy().tobytes(), *(version_of(t) for t in _tensors(args) if not t.is_inference())
+    return *(s.numpy().tobytes() for s in random_state()), *(version_of(t) for t in _tensors(args) if not t.is_inference())

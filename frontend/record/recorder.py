@@ -15,6 +15,7 @@ import torch
 from ...compiler.dims import typical
 from ...compiler.ir import Graph, TensorType, Value, dense
 from ...errors import Unsupported
+from ..generators import random_state, same_state
 from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
@@ -105,7 +106,7 @@ class Recorder:
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
-        self.generator = torch.get_rng_state()
+        self.generator = random_state()
         self._filled = wrapped_numbers_filled()
         self._filled.__enter__()
         for mode in self._modes:
@@ -257,7 +258,7 @@ class Recorder:
         if call.targets:
             refuse_overlap(call)
         if op.seeded:
-            call.generator = torch.get_rng_state()
+            call.generator = random_state()
         self.calls.append((op, *op.shortest(self._given(args), self._given(kwargs))))
         return call
 
@@ -301,8 +302,10 @@ class Recorder:
 
     def _record(self, call: Call, result) -> None:
         op = call.op
+        if call.keywords.get("device") is not None and isinstance(result, torch.Tensor):
+            call.keywords["device"] = result.device  # "cuda" is the device that is current
         self.unwritten |= op.packet in _UNWRITTEN
-        if call.generator is not None and not torch.equal(call.generator, torch.get_rng_state()):
+        if call.generator is not None and not same_state(call.generator, random_state()):
             self._random = call.random = True
         if op.reads:
             self.looks.append(result)

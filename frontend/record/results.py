@@ -9,6 +9,7 @@ import torch
 from ...compiler.builder import Builder
 from ...compiler.ir import TensorType, TupleType, Value
 from ...errors import Unsupported
+from ..generators import State
 from ..recording import ViewStep
 from ..symbolic.sizes import Sized, symbolic
 from .functional import Alias, Memory, Step, address, differentiable, overlap
@@ -29,7 +30,7 @@ class Call:
     keywords: dict[str, Any] = field(default_factory=dict)
     reads: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
     targets: list[tuple[torch.Tensor, Alias]] = field(default_factory=list)
-    generator: torch.Tensor | None = None
+    generator: State | None = None
     random: bool = False
     plain: bool = False  # of numbers alone: torch.div(3, 2)
 

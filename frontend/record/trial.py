@@ -17,6 +17,7 @@ import torch
 from ...compiler.dims import Dim, Expr, Sym, expr_of
 from ...compiler.ir import TensorType, Value
 from ...errors import Unsupported
+from ..generators import random_state, set_random_state
 from ..guard.changing import settable
 from ..guard.fetched import Fetched, parts
 from ..guard.guards import Contents, Read
@@ -378,7 +379,7 @@ def undone(first: First) -> Iterator[None]:
     `.grad`. After it are put back what the first one left there, random numbers drawn, casts kept by autocast, and writes
     counted. (The writes to tensors themselves go to copies.) Other threads see that state meanwhile."""
     tensors = tuple(first.written_outside())
-    state, versions = torch.get_rng_state(), tuple(map(version_of, tensors))
+    state, versions = random_state(), tuple(map(version_of, tensors))
     left, grads = [held(read) for read in first.changed], [(slot.leaf, slot.leaf.grad) for slot in first.recorder.slots]
     torch.clear_autocast_cache()
     try:
@@ -393,5 +394,5 @@ def undone(first: First) -> Iterator[None]:
         for read, value in zip(first.changed, left):
             put_back(read, value)
         torch.clear_autocast_cache()
-        torch.set_rng_state(state)
+        set_random_state(state)
         set_versions(tensors, versions)

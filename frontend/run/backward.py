@@ -1,7 +1,7 @@
 """A program with its backward programs, as one node of autograd's graph."""
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
@@ -12,6 +12,7 @@ from ...compiler.dims import Dim
 from ...compiler.evaluate import evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
 from ...compiler.ops.gradients import gradients, gradients_of
+from ..generators import drawing_from, random_state
 from ..record.functional import address
 from ..recording import Recording
 from ..torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
@@ -118,7 +119,7 @@ class Differentiable:
         by_program = not self.broken() and not any(map(_is_batched, grads))  # a kernel sees no batch
         backward = self._chosen(arriving, operands if again else None) if by_program else None
         if backward is not None:
-            with outside_autocast(), generator_at(ctx.generator if again else None):
+            with outside_autocast(), drawing_from(ctx.generator if again else None):
                 found = backward.program(operands)
             if not backward.unchecked or self._modified(ctx) \
                     or self._holds(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads):
@@ -145,7 +146,7 @@ class Differentiable:
         (create_graph=True) they are connected to the inputs, and can be differentiated in turn. `how` to evaluate it:
         see `evaluate`."""
         again, wrt = torch.is_grad_enabled(), self.derivative.wrt
-        with torch.enable_grad(), outside_autocast(), generator_at(generator):
+        with torch.enable_grad(), outside_autocast(), drawing_from(generator):
             # An alias, so that hooks of the input itself run for the outer backward alone.
             inputs = [t.detach() if k not in wrt else t.view_as(t) if again else t.detach().requires_grad_()
                       for k, t in enumerate(inputs)]
@@ -176,7 +177,7 @@ class _Node(PlainFunction):
 
     @staticmethod
     def forward(ctx, program: Differentiable, *tensors):
-        ctx.program, ctx.generator = program, torch.get_rng_state() if program.recording.random else None
+        ctx.program, ctx.generator = program, random_state() if program.recording.random else None
         ctx.sizes = symbol_values(program.recording.graph, tensors) if program.recording.symbolic else {}
         results = program.forward(*tensors)
         if program.cloned:  # the run writes to them after this
@@ -267,21 +268,19 @@ def laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
 _NOTHING = nullcontext()
 
 
+def autocasting() -> list[str]:
+    """The kinds of devices whose ops autocast casts for now."""
+    return list(filter(torch.is_autocast_enabled, ("cpu", "cuda")))
+
+
 def outside_autocast() -> AbstractContextManager:
     """Recorded ops hold the casts that autocast made: run again, they are to make no others."""
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _NOTHING
-
-
-def generator_at(state: torch.Tensor | None) -> AbstractContextManager:
-    """Random numbers are drawn from this state of torch's generator, which is put back afterwards; None: nothing is drawn."""
-    return _NOTHING if state is None else _at(state)
+    return _without_autocast(kinds) if (kinds := autocasting()) else _NOTHING
 
 
 @contextmanager
-def _at(state: torch.Tensor) -> Iterator[None]:
-    before = torch.get_rng_state()
-    torch.set_rng_state(state)
-    try:
+def _without_autocast(kinds: Sequence[str]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         yield
-    finally:
-        torch.set_rng_state(before)

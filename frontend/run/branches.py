@@ -20,6 +20,7 @@ from ...compiler.ir import Graph, Value
 from ...compiler.ops.core import takes_random_numbers
 from ...compiler.ops.gradients import parts
 from ...compiler.passes import Segment, cut
+from ..generators import random_state, set_random_state
 from ..guard.guards import Guards, Read, float32, same
 from ..guard.host import early_names, late_lines, maker
 from ..observe.draws import Generator
@@ -36,7 +37,7 @@ Slot = tuple[str, Any]
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
 #: Of generators of random numbers, what they were before a call.
 State = Sequence[tuple[Generator, Any]]
-TORCH = Generator(torch.get_rng_state, torch.set_rng_state)
+TORCH = Generator(random_state, set_random_state)
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
 

@@ -14,8 +14,9 @@ from ...compiler.evaluate import evaluate, symbol_values
 from ...compiler.instantiate import with_sizes
 from ...compiler.ir import TensorType, dense
 from ...errors import SmeltWarning, WrongResult
+from ..generators import State, drawing_from, random_state, set_random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from .backward import Derivative, Differentiable, as_end, generator_at, laid_out, outside_autocast
+from .backward import Derivative, Differentiable, as_end, autocasting, laid_out, outside_autocast
 
 Tensors = Sequence[torch.Tensor]
 
@@ -37,7 +38,7 @@ class Executable:
         self.verify, self.on_mismatch = verify, on_mismatch
         self.unchecked = verify != "off"
         self.broken = ""
-        if torch.is_autocast_enabled("cpu"):
+        if autocasting():
             forward = _outside_autocast(forward)
         if recording.inference is not None:
             forward = torch.inference_mode(recording.inference)(forward)
@@ -69,15 +70,15 @@ class Executable:
     def _checked(self, tensors: Tensors) -> Sequence[torch.Tensor]:
         """The outputs, held against the recording evaluated op by op; those of the recording if they differ."""
         graph = self.recording.graph
-        state = torch.get_rng_state() if self.recording.random else None
+        state = random_state() if self.recording.random else None
         plain = [t.detach() for t in tensors]
-        with torch.no_grad(), outside_autocast(), generator_at(state):
+        with torch.no_grad(), outside_autocast(), drawing_from(state):
             reference = evaluate(graph, plain)
         # What a run writes to in place is to stay as it was until this is over.
         outputs = self._run(*(_copy(t) if k in self._written else t for k, t in enumerate(tensors)))
 
         def again(how):
-            with torch.no_grad(), outside_autocast(), generator_at(state):
+            with torch.no_grad(), outside_autocast(), drawing_from(state):
                 return how(graph, plain)
         found = compare(outputs, reference, partial(again, evaluate_precisely), partial(again, evaluate_noisily))
         self.unchecked = self.verify == "always"
@@ -86,7 +87,7 @@ class Executable:
         self._report(found, "forward", plain)
         if self.derivative is None:
             return reference
-        with outside_autocast(), generator_at(state), torch.set_grad_enabled(torch.is_grad_enabled() or self.recording.enabled):
+        with outside_autocast(), drawing_from(state), torch.set_grad_enabled(torch.is_grad_enabled() or self.recording.enabled):
             live = evaluate(graph, tensors)
         return [r if r.requires_grad == o.requires_grad else o for r, o in zip(live, outputs)]
 
@@ -98,7 +99,7 @@ class Executable:
         warnings.warn(told, SmeltWarning, stacklevel=5)
 
 
-def misrecorded(recording: Recording, results: Tensors, state: torch.Tensor | None) -> Mismatch | None:
+def misrecorded(recording: Recording, results: Tensors, state: State) -> Mismatch | None:
     """Where a recording, evaluated op by op, gives something else than the run gave; None if nowhere, or if that can't be told
     any more: the run wrote to tensors that it read, and their values are gone.
 
@@ -109,7 +110,7 @@ def misrecorded(recording: Recording, results: Tensors, state: torch.Tensor | No
     tensors = [t.detach() for t in recording.tensors]
 
     def again(how: Callable = evaluate) -> list[torch.Tensor]:
-        with torch.no_grad(), outside_autocast(), generator_at(state if recording.random else None):
+        with torch.no_grad(), outside_autocast(), drawing_from(state if recording.random else None):
             found = how(recording.graph, tensors)
             outputs = [_in_layout(o, v.type) for o, v in zip(found, recording.graph.outputs)]
             return [_result(r, tensors, outputs, {}) for r in recording.results]
@@ -182,11 +183,11 @@ def _replace(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
 def _restoring(function: Callable) -> Callable:
     """One that draws no random numbers where it raises: then the user's function runs instead, which draws its own."""
     def run(*inputs):
-        state = torch.get_rng_state()
+        state = random_state()
         try:
             return function(*inputs)
         except Exception:
-            torch.set_rng_state(state)
+            set_random_state(state)
             raise
     return run
 
