@@ -13,9 +13,9 @@ from . import config
 from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
 from .compiler.evaluate import evaluate
-from .compiler.ir import Graph, TensorType
+from .compiler.ir import Graph
 from .compiler.ops.core import takes_random_numbers
-from .compiler.passes import (Joint, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
+from .compiler.passes import (Joint, bring, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
                               simplify)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
@@ -52,6 +52,7 @@ class Compilation:
     programs: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     eager: list[str] = field(default_factory=list)  # what of it runs by torch after all, and why
+    launched: list[str] = field(default_factory=list)  # what of it is no CUDA graph, and why
     verified: Graph | None = None  # the last one
 
     def step(self, name: str, work: Callable, *args):
@@ -87,8 +88,11 @@ class Compilation:
             loaded = self.step("build", lambda: [one.result() for one in loading])
         for one in loaded:
             if self.replayed:
-                from .runtime.replay import replayed  # only with a GPU
-                one.run = replayed(one.program, one.run)
+                from .runtime.replay import obstacle, replayed  # only with a GPU
+                if why := obstacle(one.program):
+                    self.launched.append(f"{one.program.name}: {why}")
+                else:
+                    one.run = replayed(one.program, one.run)
         self.programs.update(zip(graphs, loaded))
 
     def run_graph(self, graph: Graph, inputs) -> tuple:
@@ -140,7 +144,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
-    graph = c.apply("simplified", recording.graph, (derive, *CLEAN))
+    graph = c.apply("simplified", recording.graph, (bring, derive, *CLEAN))
     of = tuple(dict.fromkeys(r.output for r in recording.results if recording.flows(r)))
     wrt = recording.differentiated
     derivative = None
@@ -167,12 +171,11 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
 
 
 def _device(graph: Graph) -> torch.device:
-    """Where all tensors of a graph are; Unsupported where they are not in one place."""
-    types = [t for v in (*graph.inputs, *graph.values) for t in getattr(v.type, "items", (v.type,))]
-    devices = {t.device for t in types if isinstance(t, TensorType)}
+    """Where a graph's kernels run; Unsupported where its tensors are on several devices besides the CPU."""
+    devices = {t.device for t in graph.types() if t.device.type != "cpu"}
     if len(devices) > 1:
         raise Unsupported(f"uses tensors on several devices: {', '.join(sorted(map(str, devices)))}")
-    return devices.pop() if devices else torch.device("cpu")
+    return graph.device
 
 
 def _backend(name: str, device: torch.device, mode: str | None = None) -> Backend:
@@ -234,7 +237,7 @@ def _by_reference(graph: Graph, *inputs) -> list:
 
 def compile_graph(graph: Graph, backend: str = "auto") -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
-    for p in (derive, *CLEAN, *LOWER):
+    for p in (bring, derive, *CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
     return _load(generate(graph, _backend(backend, _device(graph))))
 

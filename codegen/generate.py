@@ -11,7 +11,7 @@ import torch
 from ..compiler.dims import expr_of, typical
 from ..compiler.ir import Graph, NumberType, ObjectType, TupleType, Value
 from ..compiler.op import OPS
-from ..compiler.ops.core import called
+from ..compiler.ops.core import called, waits
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
 from . import loops
 from .coordinates import Variable
@@ -218,7 +218,7 @@ class _Builder:
         args = tuple(formulas(i) if not isinstance(i, Value) else
                      self.number(i) if isinstance(i.type, NumberType) else self.argument(i) for i in v.inputs)
         attrs = formulas(v.attrs)
-        place = (str(v.origin),)
+        place = str(v.origin), waits(v)
         if not isinstance(v.type, TupleType):
             self.steps.append(Call(v.op.meaning, args, attrs, (self.slots.add(v, "call"),), called(v), *place))
             return
@@ -234,7 +234,7 @@ class _Builder:
     def number(self, v: Value) -> Ref:
         """A value that stands for a Python number, as that number."""
         slot = self.slots.add_number(v)
-        self.steps.append(Call(torch.Tensor.item, (self.argument(v),), {}, (slot,), v.name, str(v.origin)))
+        self.steps.append(Call(torch.Tensor.item, (self.argument(v),), {}, (slot,), v.name, str(v.origin), waits=True))
         return Ref(slot)
 
     def argument(self, v: Value) -> Ref:

@@ -52,7 +52,7 @@ def parts_for_threads(elements: int, results: int, rows: bool) -> int:
 def prepare(graph: Graph, use_library: UseLibrary, parts: Parts = parts_for_threads) -> Graph:
     """The same computation without dead values, in the kinds above."""
     graph = _live(graph)
-    for rule in (_opaque_rule(use_library), partial(_reduction, parts), _cat, _in_memory_rule()):
+    for rule in (_opaque_rule(use_library, graph.device), partial(_reduction, parts), _cat, _in_memory_rule()):
         graph = rewrite(graph, rule)
     return _live(_outputs_in_memory(graph))
 
@@ -82,17 +82,17 @@ def _as_opaque(op: Op) -> Op:
     return replace(op, kind="opaque", meaning=meaning)
 
 
-def _opaque_rule(use_library: UseLibrary):
+def _opaque_rule(use_library: UseLibrary, device: torch.device):
     def rule(b: Builder, v: Value) -> Value | None:
-        if v.op.kind in ("opaque", "input") or _in_kernels(v, use_library):
+        if v.op.kind in ("opaque", "input") or _in_kernels(v, use_library, device):
             return None
         return b.emit(_as_opaque(v.op), *v.inputs, type=v.type, **v.attrs)
     return rule
 
 
-def _in_kernels(v: Value, use_library: UseLibrary) -> bool:
+def _in_kernels(v: Value, use_library: UseLibrary, device: torch.device) -> bool:
     values = (v, *v.operands)
-    if not all(isinstance(i.type, TensorType) and i.dtype in DTYPES for i in values):
+    if not all(isinstance(i.type, TensorType) and i.dtype in DTYPES and i.type.device == device for i in values):
         return False
     if v.op.kind == "contract":
         batch, m, n, k = map(typical, (product(v.shape[:-2]), *v.shape[-2:], v.inputs[0].shape[-1]))
@@ -262,7 +262,8 @@ def _outputs_in_memory(graph: Graph) -> Graph:
     copies: dict[Value, Value] = {}
     for o in graph.outputs:
         if (o.op.kind in ("view", "source") or o.op is CONSTANT) and o not in copies:
-            copies[o] = Value(f"{o.name}.copy", OPS["copy"], (o,), {}, o.type, o.origin)
+            op = OPS["copy"] if o.type.device == graph.device else _as_opaque(OPS["copy"])
+            copies[o] = Value(f"{o.name}.copy", op, (o,), {}, o.type, o.origin)
     if not copies:
         return graph
     return Graph(graph.name, graph.inputs, (*graph.values, *copies.values()), tuple(copies.get(o, o) for o in graph.outputs),

@@ -148,6 +148,16 @@ class Graph:
                 found[i].append(v)
         return found
 
+    def types(self) -> Iterator[TensorType]:
+        """The types of all tensors."""
+        for v in (*self.inputs, *self.values):
+            yield from (t for t in getattr(v.type, "items", (v.type,)) if isinstance(t, TensorType))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its kernels run: the device of its tensors that is not the CPU, if there is one."""
+        return next((t.device for t in self.types() if t.device.type != "cpu"), torch.device("cpu"))
+
     def bindings(self) -> dict[Sym, tuple[int, int | None]]:
         """Where each symbol's value is read: (place among the inputs, dimension), the dimension None for an input that
         holds the value itself. The first place counts."""

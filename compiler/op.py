@@ -54,6 +54,7 @@ class Op:
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE
+    waits       the CPU gives the GPU something in it, or waits for what it has computed
     """
     name: str
     kind: str
@@ -72,6 +73,7 @@ class Op:
     samples: Callable | None = None
     cost: float = 1.0
     random: bool = False
+    waits: bool = False
 
     def __repr__(self):
         return self.name
@@ -206,9 +208,9 @@ def operand_dtypes(v: Value) -> tuple[torch.dtype, ...]:
 
 
 def device_of(inputs: Sequence) -> torch.device:
-    """The device of a result: the first input's that has dimensions, else the first's."""
-    tensors = [i for i in inputs if isinstance(i, Value) and isinstance(i.type, TensorType)]
-    return next((t.type.device for t in tensors if t.rank), tensors[0].type.device if tensors else torch.device("cpu"))
+    """The device of a result: that of the inputs which is not the CPU, if there is one."""
+    devices = [i.type.device for i in inputs if isinstance(i, Value) and isinstance(i.type, TensorType)]
+    return next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
 
 
 def pointwise_type(op_name: str):

@@ -91,13 +91,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Call:
-    """Run a Python function: `results` receive what it returns (one slot: the value; several: a tuple's items, -1 drops one)."""
+    """Run a Python function: `results` receive what it returns (one slot: the value; several: a tuple's items, -1 drops one).
+    `waits`: in it the CPU gives the GPU something, or waits for what it has computed."""
     function: Callable
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     results: tuple[int, ...]
     name: str = ""
     origin: str = ""
+    waits: bool = False
 
 
 Step = Union[Launch, Call]

@@ -14,7 +14,7 @@ from typing import Any, Callable, Sequence
 import torch
 
 from ..errors import SmeltWarning
-from .program import Program
+from .program import Call, Program
 
 Run = Callable[..., Sequence[Any]]
 
@@ -43,16 +43,22 @@ class Device:
         self.last.record(torch.cuda.current_stream(self.device))
 
 
-def can_replay(program: Program) -> bool:
-    """Whether a program may be captured, as far as can be seen: a check of a kernel is read by the CPU in between, other sizes
-    are other launches, and what lies on the CPU would be read once and for all."""
-    devices = {s.device for s in program.slots if s.place != "constant"}
-    return bool(program.steps) and not program.messages and not program.symbols and devices == {program.device}
+def obstacle(program: Program) -> str:
+    """Why a program may not be captured, as far as can be seen; "" if it may be."""
+    if not program.steps:
+        return "nothing is launched"
+    if program.symbols:
+        return "its sizes change from call to call"
+    if program.messages:
+        return f"the CPU looks whether a check has failed ({program.messages[0].text})"
+    if any(s.device != program.device for s in program.slots if s.place != "constant"):
+        return "it has tensors on the CPU"
+    return next((f"the CPU waits in {s.name}" for s in program.steps if isinstance(s, Call) and s.waits), "")
 
 
 def replayed(program: Program, run: Run) -> Run:
-    """`run` of a program as a replayed one, if the program may be captured."""
-    return Replayed(program, run, Device(program.device)) if can_replay(program) else run
+    """`run` of a program that may be captured, as a replayed one."""
+    return Replayed(program, run, Device(program.device))
 
 
 class Replayed:

@@ -76,11 +76,23 @@ def test_a_failed_check_raises():
         f(table, i + 5)
 
 
-def test_tensors_on_two_devices_run_eagerly():
-    f = smelt.compile(lambda x, s: x * s)
-    x, s = torch.ones(4, device="cuda"), torch.tensor(3.0)
-    with pytest.warns(smelt.SmeltWarning, match="several devices"):
-        assert torch.equal(f(x, s), x * 3)
+def test_numbers_of_the_cpus():
+    f = smelt.compile(lambda x, s: torch.where(x > 0, x * s, 0.5), fullgraph=True, verify="raise")
+    x = torch.randn(100, device="cuda")
+    for n in range(4):
+        assert torch.equal(f(x, torch.tensor(3.0 + n)), torch.where(x > 0, x * (3.0 + n), 0.5))
+
+
+def test_dropout_draws_what_eager_draws():
+    def dropped(x):
+        return torch.nn.functional.dropout(x, 0.5) * 2 + torch.rand_like(x)
+    f, x = smelt.compile(dropped, fullgraph=True, verify="raise"), torch.ones(1000, device="cuda")
+    for seed in range(4):
+        found = []
+        for function in (f, dropped):
+            torch.manual_seed(seed)
+            found.append((function(x), torch.rand(3, device="cuda")))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])

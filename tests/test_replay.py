@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from smelt.errors import SmeltWarning
-from smelt.runtime import Launch, Message, Program, Slot
-from smelt.runtime.replay import Replayed, can_replay
+from smelt.runtime import Call, Launch, Message, Program, Slot
+from smelt.runtime.replay import Replayed, obstacle
 
 SLOT = Slot("x", "input", (3,), (1,), position=0)
 PROGRAM = Program("f", (SLOT,), (0,), (), (Launch("go", ("k",), (0,)),), "", language="triton")
@@ -126,7 +126,9 @@ def test_an_error_of_the_first_call_is_the_callers():
         assert run.replay is None
 
 
-@pytest.mark.parametrize("change", [{"steps": ()}, {"messages": (Message(IndexError, "out of range"),)},
-                                    {"slots": (SLOT, replace(SLOT, device=torch.device("meta")))}])
-def test_what_cannot_be_captured(change):
-    assert can_replay(PROGRAM) and not can_replay(replace(PROGRAM, **change))
+@pytest.mark.parametrize("change, why", [
+    ({"steps": ()}, "nothing"), ({"messages": (Message(IndexError, "out of range"),)}, "out of range"),
+    ({"slots": (SLOT, replace(SLOT, device=torch.device("meta")))}, "on the CPU"),
+    ({"steps": (Call(torch.nonzero, (), {}, (), "nonzero", waits=True),)}, "nonzero")])
+def test_what_cannot_be_captured(change, why):
+    assert not obstacle(PROGRAM) and why in obstacle(replace(PROGRAM, **change))

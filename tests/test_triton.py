@@ -54,7 +54,8 @@ def results(function, arguments) -> list[torch.Tensor]:
     outputs = function(*arguments)
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
     if any(a.requires_grad for a in arguments):
-        (outputs[0] * torch.linspace(0.5, 2, outputs[0].numel()).view(outputs[0].shape)).sum().backward()
+        weights = torch.linspace(0.5, 2, outputs[0].numel(), device=outputs[0].device)
+        (outputs[0] * weights.view(outputs[0].shape)).sum().backward()
     return outputs + [a.grad for a in arguments if a.grad is not None]
 
 

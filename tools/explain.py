@@ -64,7 +64,8 @@ class KernelReport:
 @dataclass(frozen=True)
 class ProgramReport:
     """One recorded path: its guards, its kernels, the torch calls that stay, and the compile seconds by step. `eager`: the
-    parts of it that torch runs all the same, and why."""
+    parts of it that torch runs all the same, and why. `launched`: those that are launched kernel by kernel in a mode of CUDA
+    graphs, and why."""
     guards: tuple[str, ...]
     kernels: tuple[KernelReport, ...]
     calls: tuple[str, ...]
@@ -75,6 +76,7 @@ class ProgramReport:
     broken: str = ""
     runs: str = "as C"
     eager: tuple[str, ...] = ()
+    launched: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as text. The guards are counted: there are hundreds, and `guards` has them."""
@@ -88,6 +90,7 @@ class ProgramReport:
                 f"runs {self.runs}, while {_count(len(self.guards), 'guard')} hold",
                 *([f"broken: {self.broken}"] if self.broken else []),
                 *(f"eager: {reason}" for reason in self.eager),
+                *(f"no CUDA graph: {reason}" for reason in self.launched),
                 *_columns([k.cells() for k in self.kernels]),
                 *(f"call  {c}" for c in self.calls)]
 
@@ -232,7 +235,8 @@ def _program(guards: Guards, run: Executable, timed: bool, target: str) -> Progr
                        if program.slots[o].place == "output")
     return ProgramReport(tuple(str(guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
                          dict(compilation.seconds), len(compilation.graphs["recorded"].values), run.broken,
-                         _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager))
+                         _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager),
+                         tuple(compilation.launched))
 
 
 def _runs(programs: Sequence[Program]) -> str:

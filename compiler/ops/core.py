@@ -1,6 +1,8 @@
 """The ops that the machinery itself stands on: inputs, detached values, tuple items and opaque torch calls."""
 from __future__ import annotations
 
+from typing import Sequence
+
 import torch
 
 from ..dims import expr
@@ -134,12 +136,22 @@ def _owned(result, inputs):
 
 def takes_random_numbers(v: Value) -> bool:
     """Whether a value's op draws from torch's generator: it stays where it is, once, whether or not anybody reads it."""
+    op, tags = _op_and_tags(v)
+    return op.random or torch.Tag.nondeterministic_seeded in tags
+
+
+def waits(v: Value) -> bool:
+    """Whether the CPU gives the GPU something in a value's op, or waits for what it has computed."""
+    op, tags = _op_and_tags(v)
+    return op.waits or torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+
+
+def _op_and_tags(v: Value) -> tuple[Op, Sequence[torch.Tag]]:
+    """A value's op, and what torch says of the one that it calls."""
     op, attrs = v.op, v.attrs
     while "of" in attrs:  # an op that torch differentiates
         op, attrs = OPS[attrs["of"]], attrs["attrs"]
-    if op.name == "call":
-        return torch.Tag.nondeterministic_seeded in overload(attrs["target"]).tags
-    return op.random
+    return op, overload(attrs["target"]).tags if op.name == "call" else ()
 
 
 def called(v: Value) -> str:

@@ -141,8 +141,11 @@ register(Op("iota", "source", "start + step * index: a 1-dimensional integer ran
 
 
 def _to_copy(b, x, *, dtype=None, layout=None, device=None, pin_memory=None, non_blocking=False, memory_format=None):
-    if not _plain(layout, pin_memory) or device not in (None, x.type.device):
+    if not _plain(layout, pin_memory):
         return NotImplemented
+    if device not in (None, x.type.device):
+        return NotImplemented if memory_format not in (None, torch.preserve_format) else b.to_device(
+            x, device=device, dtype=dtype or x.dtype, non_blocking=non_blocking)
     return b.copy(x) if dtype in (None, x.dtype) else b.cast(x, dtype=dtype)
 
 
@@ -157,6 +160,21 @@ register(Op("cast", "pointwise", "Convert to another dtype, as torch's .to(dtype
             scalar=lambda s, x, *, dtype: s.cast(x, dtype), gradient=_cast_gradient, aten={"_to_copy": _to_copy},
             samples=lambda: [((torch.randn(3, 4) * 3,), {"dtype": d}) for d in (
                 torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool)]))
+
+
+register(Op("to_device", "opaque", "The same elements on another device, converted to a dtype.",
+            lambda inputs, a: TensorType(inputs[0].shape, a["dtype"], a["device"]),
+            meaning=lambda x, *, device, dtype, non_blocking: x.to(device, dtype, non_blocking=non_blocking, copy=True),
+            gradient=lambda b, v, g: (_bring_back(b, v.inputs[0].type, g),), waits=True,
+            samples=lambda: [((torch.randn(3, 4),), {"device": torch.device("cpu"), "dtype": torch.float64,
+                                                     "non_blocking": False})]))
+
+
+def _bring_back(b, type, g):
+    """A gradient as one of a tensor of this type."""
+    floating = type.dtype.is_floating_point and g.dtype.is_floating_point
+    return b.to_device(g, device=type.device, dtype=type.dtype, non_blocking=False) if floating else None
+
 
 def _copy_type(inputs, a):
     t = inputs[0].type

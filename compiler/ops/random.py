@@ -147,7 +147,7 @@ def philox(key, counter):
 
 
 register(Op("seed", "opaque", "A number from torch's generator, from which others are computed.",
-            lambda inputs, a: TensorType((), torch.int64, a["device"]), meaning=seed, random=True,
+            lambda inputs, a: TensorType((), torch.int64, a["device"]), meaning=seed, random=True, waits=True,
             gradient=lambda b, v, g: (), samples=lambda: [((), {"device": _CPU})]))
 
 

@@ -1,4 +1,5 @@
 """The passes: each a function `Graph -> Graph` that gives the same object back when it changed nothing."""
+from .bring import bring
 from .cse import cse
 from .cut import Cut, Segment, cut, repeated
 from .dce import dce

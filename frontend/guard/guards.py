@@ -304,6 +304,8 @@ def torch_state() -> list[Read]:
     state = [call_read(function, args) for function, args in STATE]
     level = forward_ad._current_level
     state.append(Read("attr", forward_ad, "_current_level", level, "the level of forward-mode differentiation"))
+    if torch.cuda.is_initialized() and torch.cuda.device_count() > 1:  # which one "cuda" is
+        state.append(call_read(torch.cuda.current_device))
     if any(r.expected for r in state if r.holder is torch.is_autocast_enabled):
         state += [call_read(function, args) for function, args in AUTOCAST_DETAILS]
     return state

@@ -1,0 +1,129 @@
+"""Programs on a stand-in for a GPU (stand_in_gpu.py), beside eager: where tensors lie, random numbers, CUDA graphs."""
+from __future__ import annotations
+
+import warnings
+from typing import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import smelt
+
+from .stand_in_gpu import stand_in
+
+pytest.importorskip("triton")
+
+
+@pytest.fixture
+def card():
+    torch.manual_seed(0)
+    with stand_in() as card:
+        yield card
+
+
+def random(*shape: int, grad: bool = False) -> torch.Tensor:
+    return torch.randn(shape, device="cuda").requires_grad_(grad)
+
+
+def leaves(result) -> list[torch.Tensor]:
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def run(function: Callable, arguments: list) -> list[torch.Tensor]:
+    """What a call gives, the gradients of its first result, and its arguments after it."""
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+    results = leaves(function(*arguments))
+    if results[0].requires_grad:
+        results[0].backward(torch.ones_like(results[0]))
+    return [*results, *(t.grad for t in tensors if t.grad is not None), *tensors]
+
+
+def assert_alike(ours: list, eagers: list) -> None:
+    for a, b in zip(ours, eagers, strict=True):
+        assert (a.device, a.dtype, a.stride()) == (b.device, b.dtype, b.stride())
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def check(card, function: Callable, make: Callable, mode: str | None = None, calls: int = 5):
+    """Hold calls of a compiled function against eager's, when they are all over; each draws the same random numbers."""
+    compiled = smelt.compile(function, fullgraph=True, verify="raise", mode=mode)
+    found = []
+    for _ in range(calls):
+        arguments = make()
+        copies = [a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in arguments]
+        before = torch.get_rng_state(), card.generator
+        ours = run(compiled, arguments)
+        after = torch.get_rng_state(), card.generator
+        torch.set_rng_state(before[0])
+        card.generator = before[1]
+        found.append((ours, run(function, copies)))
+        assert torch.equal(after[0], torch.get_rng_state()) and torch.equal(after[1], card.generator)
+    for ours, eagers in found:
+        assert_alike(ours, eagers)
+    report = smelt.explain(compiled)
+    assert report.compiled and not report.fallbacks, str(report)
+    return report
+
+
+PROGRAMS = {
+    "made on the device that is current": (lambda x: x + torch.zeros(20, device="cuda") + torch.arange(20, device="cuda"),
+                                           lambda: [random(16, 20)]),
+    "a number of the CPU's": (lambda x, s: (x * s + 1).sum(1), lambda: [random(16, 20), torch.tensor(3.0)]),
+    "a constant of the CPU's": (lambda x: torch.where(x > 0, x, 0.5) * torch.tensor(3.0), lambda: [random(16, 20)]),
+    "the gradient of a number of the CPU's": (lambda x, s: torch.sin(x * s), lambda: [
+        random(16, 20, grad=True), torch.tensor(3.0, requires_grad=True)]),
+    "a number that changes": (lambda x, s: x * s + 1, lambda: [random(16, 20), float(torch.rand(()))]),
+    "a batch brought from the CPU": (lambda x, w: (x.to("cuda") * 2) @ w, lambda: [torch.randn(6, 20), random(20, 4, grad=True)]),
+    "a result brought to the CPU": (lambda x: (x * 2).cpu() + 1, lambda: [random(16, 20)]),
+    "places on the CPU": (lambda x, i: x[i] * 2, lambda: [random(16, 20), torch.tensor([1, 3])]),
+    "dropout": (lambda x: F.dropout(x * 2, 0.5) + 1, lambda: [random(16, 20, grad=True)]),
+    "random numbers": (lambda x: x + torch.randn(16, 20, device="cuda") * torch.rand_like(x), lambda: [random(16, 20)]),
+    "random numbers of both": (lambda x: x + torch.randn(20).to("cuda") * torch.rand_like(x), lambda: [random(16, 20)]),
+    "a branch": (lambda x: x * 2 if x.sum() > 0 else x - 1, lambda: [random(16, 20)]),
+    "an element": (lambda x: x * x.sum().item(), lambda: [random(16, 20)]),
+    "nothing": (lambda x: x * 2 + x.sum(), lambda: [random(0, 20)]),
+    "no dimension": (lambda x: x * 2 + 1, lambda: [random()]),
+    "in place": (lambda x: x.mul_(2).add_(1), lambda: [random(16, 20)]),
+    "as many as there are": (lambda x: x[x > 0] * 2, lambda: [random(16, 20)]),
+}
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.filterwarnings("error::smelt.SmeltWarning")
+def test_programs(card, name, mode):
+    check(card, *PROGRAMS[name], mode)
+
+
+OPTIMISERS = {"Adam": lambda p: torch.optim.Adam(p, 1e-2), "AdamW, capturable": lambda p: torch.optim.AdamW(p, 1e-2, capturable=True),
+              "SGD with momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)}
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_training_step(card, name, mode):
+    """Adam counts its steps on the CPU."""
+    def trained(compiled: bool) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        card.generator = torch.Generator().manual_seed(2).get_state()
+        model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 4)).to("cuda")
+        optimiser = OPTIMISERS[name](model.parameters())
+        scheduler = torch.optim.lr_scheduler.StepLR(optimiser, 2, 0.5)
+
+        def step(x, y):
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimiser.step()
+            return loss.detach()
+        run = smelt.compile(step, fullgraph=True, verify="raise", mode=mode) if compiled else step
+        losses = []
+        for _ in range(6):
+            losses.append(run(random(5, 8), torch.randint(0, 4, (5,), device="cuda")))
+            scheduler.step()
+        assert not compiled or smelt.explain(run).compiled
+        return [*losses, *(p.detach() for p in model.parameters())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", smelt.SmeltWarning)
+        assert_alike(trained(True), trained(False))
