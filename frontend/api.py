@@ -540,9 +540,9 @@ class CompiledFunction:
         read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node)),
                 *(str(n) for form in sized for n in form.shape if isinstance(n, Expr))}
         host = host_of(run.recorder.numbers, names, read, recording, returned)
-        read_flags = observer.read_flags or bool(run.recorder.flags)
+        read_flags = observer.entered.read_flags or bool(run.recorder.flags)
         with run.recorder.flags_before():
-            return Guards(names, steps, fetched.reads, observer.state, arguments.tensors, captured, watched, written,
+            return Guards(names, steps, fetched.reads, observer.switches, arguments.tensors, captured, watched, written,
                           read_flags, self._watch, fetched.at, host, grads, forms, arguments.fetched.values())
 
     def _say(self, error: Unsupported | BuildError) -> None:

@@ -8,36 +8,24 @@ from __future__ import annotations
 import builtins
 import types
 from threading import get_ident
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
 from .places import passing
 from .profiling import unprofiled
 
+if TYPE_CHECKING:
+    from .observer import Observer
+
 _FUNCTIONS = {"getattr": getattr, "hasattr": hasattr, "vars": vars, "dir": dir}
-
-
-class Watcher(Protocol):
-    """The observer of a run."""
-    thread: int
-    busy: bool
-
-    def watch(self, part: Callable, *args: Any) -> None:
-        """Call a part of it, which disturbs nothing."""
-
-    def looked_up(self, holder: Any, name: str) -> None:
-        """An attribute of a class, function, module or tensor is looked up."""
-
-    def looked_through(self, holder: Any) -> None:
-        """All of them are."""
 
 
 class Lookups:
     """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
 
-    def __init__(self, watcher: Watcher):
-        self._watcher = watcher
+    def __init__(self, observer: Observer):
+        self._observer = observer
         self._put: set[str] = set()
 
     def enter(self, code: types.CodeType) -> None:
@@ -53,13 +41,13 @@ class Lookups:
         self._put.clear()
 
     def _made(self, function: Callable) -> Callable:
-        watcher = self._watcher
+        observer = self._observer
 
         @passing
         def stand_in(*args: Any) -> Any:
             looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType, torch.Tensor))
-            if looks and get_ident() == watcher.thread and not watcher.busy:
+            if looks and get_ident() == observer.thread and not observer.busy:
                 with unprofiled():
-                    watcher.watch(watcher.looked_up if args[1:] else watcher.looked_through, *args[:2])
+                    observer.watch(observer.accesses.looked_up if args[1:] else observer.accesses.looked_through, *args[:2])
             return function(*args)
         return stand_in

@@ -104,7 +104,8 @@ class Telling:
         observer, names, held = self._observer, frame.f_globals, frame.f_locals
         if apart := observer.recorder.apart or checkpointed(frame):
             raise Unsupported(f"prints or logs within {apart}")
-        if (sys.stdout, sys.stderr) != self._streams or not all(s.holds() for s in observer.state if s.holder not in _GRADIENTS):
+        settings = all(s.holds() for s in observer.switches if s.holder not in _GRADIENTS)
+        if (sys.stdout, sys.stderr) != self._streams or not settings:
             raise Unsupported("prints or logs under other settings than it was called with")
         values = {name: held.get(name, names.get(name)) for name in aside.names if name in held or _by_value(names.get(name))}
         if any(observer.touched("item", names, name) for name in aside.names - values.keys()):

@@ -1,0 +1,183 @@
+"""The functions that a run enters: of the user's code what it names is guarded, of others what they read or do to the world."""
+from __future__ import annotations
+
+import abc
+import os
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Callable
+
+import torch
+
+from ..guard.changing import referrers
+from ..guard.guards import MISSING, SWITCHES, call_read
+from ..guard.structure import Arguments
+from ..symbolic.varying import MARK
+from ..torch_internals import active_transform
+from .effects import c_effect, python_effect
+from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
+                    globals_named, globals_written, imports_named, modules_named)
+from .objects import OURS, content
+from .places import SMELT, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
+from .reached import Reached
+
+if TYPE_CHECKING:
+    from .observer import Observer
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__
+_PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
+_C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
+#: Functions that only read environment variables: all of these are guarded then.
+_READS_ENVIRONMENT = {function.__code__ for function in (
+    os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,
+    os.environ.decodekey, os.environ.decodevalue)}
+#: What tells whether a class is registered with an abstract one.
+_ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
+
+
+class Entered:
+    """The functions of one run. `profile` is told of each by Python's profiler."""
+
+    def __init__(self, observer: Observer, reached: Reached, arguments: Arguments):
+        self._observer = observer
+        self._reached = reached
+        self._arguments = arguments
+        self.where = ""  # the first of the user's functions to be entered
+        self.read_flags = False  # whether the run may have read a tensor's requires_grad
+        self.loaded: set[str] = set()  # attributes that the code entered may read
+        self.written: dict[str, str] = {}  # attributes that it may set -> where
+        self.cells: set[int] = set()  # cells that it may read
+        self._entered: dict[tuple[int, int], types.CodeType] = {}
+        self._inner: set[types.CodeType] = set()
+        self._applying: list[types.FrameType] = []
+
+    def profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        if self._observer.telling.goes_on(frame, event, arg):
+            return
+        if event == "c_call":
+            if kind_of_file(frame.f_code.co_filename) != SMELT:
+                self._observer.watch(self._enter_c, frame, arg)
+        elif event == "return":
+            if frame.f_code is _APPLY and frame in self._applying:
+                self._applying.remove(frame)
+                self._observer.watch(self._observer.recorder.leave_function, arg)
+        elif event == "call":
+            kind = kind_of_file(frame.f_code.co_filename)
+            if kind == USER:
+                self._observer.watch(self._enter_user, frame, frame.f_code)
+            elif kind != SMELT:
+                self._observer.watch(self._enter_library, frame, frame.f_code)
+
+    def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
+        if self._observer.telling.calls(frame):
+            self._observer.refuse(f"calls {code.co_qualname}() in order to print or log", user_line(frame.f_back))
+        self._observer.looks.enter(frame)
+        key = id(code), id(frame.f_globals)
+        if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
+            self._entered[key] = code
+            self._enter(frame, code)
+        if key in self._entered and "__getattribute__" in code.co_names:
+            for value in frame.f_locals.values():
+                self._observer.accesses.follow_unseen(value)
+        if key in self._entered and any(name != "__class__" for name in code.co_freevars):
+            self._enter_closure(frame, code)  # every time: another function may have the same code
+
+    def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
+        switch = _PYTHON_SWITCHES.get(code)
+        if switch is not None:
+            self._read_switch(switch)
+            return
+        if code in _ASKS_ABSTRACT_CLASSES and on_behalf_of_user(frame.f_back, trust_torch=True):
+            self._reached.read_registrations()
+            return
+        if code in _READS_ENVIRONMENT:
+            if on_behalf_of_user(frame.f_back, trust_torch=True):
+                self._reached.follow(os.environ._data, "os.environ")
+            return
+        if code is _APPLY and self._observer.recorder is not None and active_transform() is None:  # which calls it again
+            self._enter_apply(frame, frame.f_locals)
+        what = python_effect(frame)
+        if what and not self._observer.telling.begins(frame):
+            self._observer.refuse(what, user_line(frame))
+
+    def _enter_apply(self, frame: types.FrameType, called: dict[str, Any]) -> None:
+        """A custom autograd.Function is called, perhaps one of the user's."""
+        cls = called["cls"]
+        if kind_of_module(cls.__module__) == USER:
+            self._reached.follow(cls, cls.__qualname__)
+            self._applying.append(frame)
+            self._observer.recorder.enter_function(cls, called["args"], called["kwargs"])
+
+    def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
+        if function in _C_SWITCHES:
+            self._read_switch(function)
+        what = c_effect(frame, function)
+        if what and not self._observer.telling.begins(frame, function):
+            self._observer.refuse(what, user_line(frame))
+
+    def _read_switch(self, switch: Callable) -> None:
+        self._reached.reads.setdefault(("call", id(switch), ()), call_read(switch))
+
+    def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """The user's code is entered: guard the globals and cells it names, at the values they have now."""
+        names = frame.f_globals
+        for name, number in globals_written(code):
+            where = f"{code.co_filename}:{number}"
+            self._reached.touch("item", names, name, names.get(name, MISSING), f"global {name}", where, surely=False)
+        for name in globals_named(code):
+            self._reached.surely.add(("item", id(names), name))
+            self._reached.read("item", names, name, names.get(name, MISSING), f"global {name}")
+        self._inner.update(code_in(code))
+        named = attributes_named(code) - OURS  # which stand in for the class's own during the run
+        self.read_flags |= "requires_grad" in named
+        self.loaded |= attributes_loaded(code)
+        for module in (*imports_named(code, names), *modules_named(code, names)):
+            self._reached.read("item", sys.modules, module, sys.modules[module], module)
+        new = named - self._reached.attributes
+        self._reached.attributes |= named
+        self._reached.perhaps_missing |= attributes_missed(code)
+        for _, name, t in self._arguments.tensors if attributes_missed(code) else ():
+            if not (own := vars(self._arguments.own(t))).keys() - {MARK}:
+                self._reached.read("size", own, None, len(own), f"attributes of {name}")
+        for attribute in new:
+            for holder, name, _ in list(self._reached.holders):
+                self._reached.read_named(holder, name, attribute)
+            for holder, name in list(self._reached.libraries):
+                if attribute in vars(holder):
+                    self._reached.read_of_library(holder, name, attribute)
+        for attribute, number in attributes_written(code):
+            self.written.setdefault(attribute, f"{code.co_filename}:{number}")
+        self.where = self.where or f"{code.co_filename}:{code.co_firstlineno}"
+        self._observer.logs.entered(code, names, {})
+        self._observer.draws.enter(code, names)
+        self._observer.lookups.enter(code)
+        self._observer.telling.enter(code)
+
+    def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """Guard the cells of the function that runs this code. Which one it is shows by what is in them: it may be several."""
+        values, known = frame.f_locals, self._reached.functions.setdefault(code, [])
+        found = [f for f in known if _runs(f, values)]
+        if not found:
+            found = [f for f in self._search(code) if _runs(f, values)]
+            known += found
+        for function in found:
+            cells = dict(zip(code.co_freevars, function.__closure__ or ()))
+            self.cells |= {id(cells[name]) for name in cells_loaded(code)}
+            for name, cell in cells.items():
+                if name != "__class__":
+                    self._reached.read("attr", cell, "cell_contents", content(cell), f"closure {name}")
+            self._observer.logs.entered(code, frame.f_globals, cells)
+        if not found and code not in self._inner:
+            self._observer.refuse(f"runs {code.co_qualname}, whose closure can't be followed", user_line(frame))
+
+    def _search(self, code: types.CodeType) -> list[types.FunctionType]:
+        """The functions with this code that the run reached on a way that isn't observed (operators, super())."""
+        if code in self._inner:
+            return []
+        return [f for f in referrers([code]) if isinstance(f, types.FunctionType)]
+
+
+def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:
+    """Whether a frame with these variables may be one of the function."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or ())
+    return all(content(cell) is values.get(name, MISSING) for name, cell in cells)

@@ -1,0 +1,334 @@
+"""The state that a run came by: each piece of it becomes a read, to be guarded.
+
+Objects are followed from the function and its arguments on: into functions, classes, modules, containers and instances, as
+deep as the run may look. What can be observed later (attributes of instances) is left to accesses.py.
+"""
+from __future__ import annotations
+
+import abc
+import functools
+import threading
+import types
+import weakref
+from collections import defaultdict, deque, namedtuple
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy
+import torch
+
+from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, snapshot
+from ..guard.memo import Memo
+from ..guard.structure import Arguments
+from ..guard.writes import unchanged
+from ..modules import original_of
+from ..symbolic.symbols import is_symbolic, noted
+from ..symbolic.varying import MARK
+from .objects import OURS, dict_of, is_open, join
+from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, user_line
+
+if TYPE_CHECKING:
+    from .observer import Observer
+
+#: A run may read containers of this many items in all; what holds more can't be guarded in reasonable time.
+ITEM_LIMIT = 20_000
+
+#: Elements of the largest array of NumPy's that is guarded by what it holds, unless it is an argument: data of each call's own.
+LARGEST_ARRAY = 256
+
+_UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
+               types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
+               numpy.generic, type(namedtuple("_", "field").field))
+#: Modules whose types have no state that a program could change, or none that it could see.
+_UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
+                       "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
+_DISPATCHES = functools.singledispatch(len).__code__
+
+
+class Reached:
+    """What one run came by. `reads` has the state to guard, by its place, in the order found."""
+
+    def __init__(self, observer: Observer, arguments: Arguments):
+        self._observer = observer
+        self._arguments = arguments
+        self.reads: dict[tuple, Read] = {}
+        #: places where the run wrote, or may have, as they were before -> whether it surely did
+        self.touched: dict[tuple, tuple[Read, bool]] = {}
+        self.tensors: dict[int, tuple[str, torch.Tensor]] = {}  # every tensor, with its name
+        self.known: dict[int, tuple[Any, str]] = {}  # every other object, with its name
+        self.functions: dict[types.CodeType, list[types.FunctionType]] = {}
+        #: functions, classes and modules of the user, with their attributes before the run
+        self.holders: list[tuple[Any, str, dict]] = []
+        #: modules of libraries, and torch.Tensor
+        self.libraries: list[tuple[Any, str]] = []
+        self.tagged: list[tuple[str, torch.Tensor, dict]] = []  # tensors, with the attributes that they had, unless guarded
+        self.attributes: set[str] = set()  # those that the code entered names
+        self.perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
+        self.surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
+        self.named: set[int] = set()  # these dicts, of functions, classes and modules
+        self.memos: list[Memo] = []  # what functions remember
+        self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
+        self._mappings: dict[int, Any] = {}
+        self._owners: dict[int, type] = {}  # the classes that these mappings are of
+        self._items = 0
+
+    def touch(self, kind: str, holder: Any, key: Any, before: Any, subject: str, where: str = "", surely: bool = True) -> None:
+        """The run is about to write to a place, surely or perhaps."""
+        read = Read(kind, holder, key, noted(before), subject, where or user_line())
+        known, sure = self.touched.get(read.found_at, (read, False))
+        self.touched[read.found_at] = known, sure or surely
+
+    def read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
+        """Guard one piece of state, and follow the value found there."""
+        where = (kind, id(holder), key)
+        touched, _ = self.touched.get(where, (None, False))
+        if where in self.reads or touched is not None and not unchanged(touched.now(), touched.expected):
+            return  # known, or the run's own
+        self.reads[where] = Read(kind, holder, key, noted(expected), subject, user_line())
+        if follow and expected is not MISSING:
+            self.follow(expected, subject)
+
+    def follow(self, value: Any, name: str) -> None:
+        """Note an object from outside the run, and observe what can be observed of it from here on."""
+        self._observer.logs.reached(value)
+        if isinstance(value, torch.Tensor):
+            known = self.tensors.get(id(value))
+            if known is None:
+                known = self.tensors[id(value)] = name, value
+                self.tagged += [] if dict_of(value) else [(name, value, {})]
+            if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
+                self.tensors[id(value)] = name, value
+            return
+        if id(value) in self.known or constant(value) or is_symbolic(value):
+            return
+        self.known[id(value)] = value, name
+        if isinstance(value, types.FunctionType):
+            self._follow_function(value, name)
+        elif isinstance(value, types.MethodType):
+            self.follow(value.__func__, name)
+            self.follow(value.__self__, f"{name}.__self__")
+        elif isinstance(value, functools.partial):
+            for part in ("func", "args", "keywords"):
+                self.follow(getattr(value, part), f"{name}.{part}")
+        elif isinstance(value, (type, types.ModuleType)):
+            self._follow_holder(value, name)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.follow(value.__func__, name)
+        elif isinstance(value, property):
+            for function in (value.fget, value.fset, value.fdel):
+                self.follow(function, name)
+        elif isinstance(value, weakref.ref):
+            self.read("call", value, (), value(), name)
+        elif isinstance(value, ContextVar):
+            self.read("call", value.get, (None,), value.get(None), name)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._follow_memo(value, name)
+        elif _is_small_array(value) and all(value is not given for _, given in self._arguments.objects):
+            elements = functools.partial(_elements, value)
+            self.read("call", elements, (), elements(), f"what {name} holds")
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                self.follow(item, f"{name}[{i}]")
+        elif type(value) is not object and not isinstance(value, (SINGLETONS, *_UNCHANGING)):
+            self._follow_object(value, name)
+
+    def name_attributes_set(self) -> None:
+        """Of functions that had no attributes and were given some: let the reads be of names."""
+        for entries, name in self._bare.values():
+            if entries and self.reads.pop(("size", id(entries), None), None):
+                for attribute in self.attributes & self.perhaps_missing:
+                    missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._observer.entered.where)
+                    self.reads.setdefault(missing.found_at, missing)
+
+    def owned(self, read: Read) -> Read:
+        """A read of a class's attributes as one of the class, which lets them be set."""
+        owner = self._owners.get(id(read.holder))
+        return read if owner is None else replace(read, kind="attr", holder=owner)
+
+    def _follow_function(self, function: types.FunctionType, name: str) -> None:
+        if function.__code__ is _DISPATCHES:
+            self._follow_dispatcher(function, name)
+        if kind_of_file(function.__code__.co_filename) != USER:
+            wrapped = getattr(function, "__wrapped__", None)
+            if wrapped is not None:
+                self.follow(wrapped, name)
+            return
+        self.functions.setdefault(function.__code__, []).append(function)
+        self.read("attr", function, "__code__", function.__code__, f"{name}.__code__", follow=False)
+        self.read("attr", function, "__defaults__", function.__defaults__, f"{name}.__defaults__")
+        if function.__kwdefaults__:
+            self.read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
+        self._follow_holder(function, name)
+
+    def _follow_dispatcher(self, function: Callable, name: str) -> None:
+        """A function made by functools.singledispatch: guard what is registered with it, for which classes."""
+        known = function.dispatch.__closure__[function.dispatch.__code__.co_freevars.index("registry")].cell_contents
+        self.follow_contents(known, f"what is registered with {name}")
+        if any(isinstance(cls, abc.ABCMeta) for cls in known):
+            self.read_registrations()
+
+    def _follow_memo(self, function: Any, name: str) -> None:
+        """A function that remembers its results: a call that it answers from memory is a read of what it remembers."""
+        if kind_of_module(function.__module__) == USER:
+            memo = Memo(function)
+            self.memos.append(memo)
+            self.read("call", memo.kept, (), True, f"whether {name} remembers the same")
+            self.follow((memo.keys, memo.results), f"what {name} remembers")
+        self.follow(function.__wrapped__, name)
+
+    def _follow_holder(self, holder: Any, name: str) -> None:
+        """A function, class or module: guard the attributes that the code entered so far names. Of a class of the user's also
+        what operators call; of torch's and other libraries' functions and classes nothing, but for tensors."""
+        if kind_of_module(self.module_of(holder)) == USER:
+            if isinstance(holder, type):
+                self.follow(type(holder), type(holder).__qualname__)
+            self.holders.append((holder, name, {k: self._observer.draws.original(v) for k, v in vars(holder).items()}))
+            for attribute in self.attributes:
+                self.read_named(holder, name, attribute)
+            for special in _specials(holder) if isinstance(holder, type) else ():
+                self.read_named(holder, name, special)
+        elif isinstance(holder, types.ModuleType) or holder is torch.Tensor:
+            self.libraries.append((holder, name))
+            for attribute in self.attributes & vars(holder).keys():
+                self.read_of_library(holder, name, attribute)
+
+    def read_of_library(self, holder: Any, name: str, attribute: str) -> None:
+        """Guard a function of a library's module, or a method of tensors, which a program may replace."""
+        found = self._observer.draws.original(vars(holder)[attribute])
+        follow = isinstance(found, (types.ModuleType, types.FunctionType))
+        self.read("item", self.vars_of(holder), attribute, found, f"{name}.{attribute}", follow=follow)
+
+    def read_named(self, holder: Any, name: str, attribute: str, missed: bool = False) -> None:
+        """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that.
+        `missed`: also where it is missing."""
+        missing = []
+        for place in (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,):
+            entries = self.vars_of(place)
+            self.named.add(id(entries))
+            if not entries and isinstance(place, types.FunctionType):  # as nearly all: one guard for all names
+                self._bare[id(entries)] = entries, name
+                self.read("size", entries, None, 0, f"{name}.__dict__")
+                return
+            if attribute in entries:
+                self.read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
+                break
+            if kind_of_module(self.module_of(place)) == USER:
+                missing.append(entries)
+        else:
+            if not missed and attribute not in self.perhaps_missing and not _falls_back(holder):
+                return
+        for entries in missing:
+            self.read("item", entries, attribute, MISSING, f"{name}.{attribute}")
+
+    @staticmethod
+    def module_of(holder: Any) -> str | None:
+        return holder.__name__ if isinstance(holder, types.ModuleType) else holder.__module__
+
+    def vars_of(self, holder: Any) -> Any:
+        """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
+        entries = self._mappings.setdefault(id(holder), vars(holder))
+        if isinstance(holder, type):
+            self._owners[id(entries)] = holder
+        return entries
+
+    def _follow_object(self, value: Any, name: str) -> None:
+        cls = type(value)
+        container = isinstance(value, CONTAINERS)
+        if container:
+            self.follow_contents(value, name)
+            for kind, setting in ((defaultdict, "default_factory"), (deque, "maxlen")):
+                if isinstance(value, kind):
+                    self.read("attr", value, setting, getattr(value, setting), join(name, setting))
+            if cls.__module__ in ("builtins", "collections"):
+                return
+        original = original_of(value)
+        if original is not None:
+            self.follow(original, name)
+        if kind_of_module(cls.__module__) == SMELT:
+            self.follow(getattr(value, "__wrapped__", None), name)
+            return
+        if isinstance(value, Iterator) and not is_open(cls):
+            self._observer.refuse(f"reads {name}, an iterator from outside the function", user_line())
+            return
+        if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not is_open(cls):
+            return
+        if cls is types.SimpleNamespace or isinstance(value, threading.local):  # whose attribute access can't be watched
+            attributes = functools.partial(vars, value)  # of each thread its own
+            self.read("call", attributes, (), vars(value), join(name, "__dict__"), follow=False)
+            self.follow_contents(vars(value), name, name)
+            for place in cls.__mro__:
+                self.follow(place, place.__qualname__)
+            return
+        if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
+            return
+        if isinstance(value, numpy.ndarray) or not self._observer.accesses.watch(cls):
+            if not container:
+                kind = f"{cls.__module__}.{cls.__qualname__}"
+                self._observer.refuse(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
+            return
+        self.read("type", value, None, cls, name or "self", follow=False)
+        for place in cls.__mro__:
+            self.follow(place, place.__qualname__)
+        if dict_of(value) is not None:
+            self.read("attr", value, "__dict__", dict_of(value), join(name, "__dict__"), follow=False)
+
+    def follow_class_of(self, t: torch.Tensor, name: str) -> None:
+        """Attributes that the user has set on a tensor can't be observed: where there are any, all are guarded."""
+        if dict_of(t).keys() - {MARK}:
+            self.follow_contents(dict_of(t), f"attributes of {name}")
+
+    def follow_contents(self, container: Any, name: str, owner: str | None = None) -> None:
+        """Guard everything a container holds. `owner`: the module, where the items are reached as its attributes."""
+        self._items += len(container)
+        if self._items > ITEM_LIMIT:
+            self._observer.refuse(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
+            return
+        self.known[id(container)] = container, name
+        where = ("contents", id(container), None)
+        if where in self.reads:
+            return
+        self.reads[where] = Read("contents", container, None, snapshot(container), name, user_line())
+        for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
+            self.follow(key, f"a key of {name}")
+            item = f"{name}[{key!r}]" if constant(key) else f"an item of {name}"
+            self.follow(value, item if owner is None else join(owner, str(key)))
+
+    def class_attribute(self, cls: type, name: str) -> Any:
+        """An attribute as the class and its bases have it; guards it, and that no class of the user's hides it."""
+        for place in cls.__mro__:
+            found = self.vars_of(place).get(name, MISSING)
+            if place is object and found is MISSING:
+                break
+            if found is not MISSING or kind_of_module(place.__module__) == USER:
+                if name not in OURS:
+                    self.surely.add(("item", id(self.vars_of(place)), name))
+                    self.read("item", self.vars_of(place), name, found, f"{place.__qualname__}.{name}")
+                if found is not MISSING:
+                    return found
+        return MISSING
+
+    def read_registrations(self) -> None:
+        token = abc.get_cache_token()
+        self.read("call", abc.get_cache_token, (), token, "which classes are registered with abstract ones")
+
+
+def _falls_back(holder: Any) -> bool:
+    """Whether code of the user's gives the attributes that a class or module has not."""
+    return hasattr(type(holder), "__getattr__") or isinstance(holder, types.ModuleType) and "__getattr__" in vars(holder)
+
+
+def _specials(cls: type) -> list[str]:
+    """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
+    return [name for name, value in vars(cls).items()
+            if name.startswith("__") and isinstance(value, types.FunctionType) and name not in OURS]
+
+
+def _is_small_array(value: Any) -> bool:
+    return type(value) is numpy.ndarray and value.dtype.kind in "biufc" and value.size <= LARGEST_ARRAY
+
+
+def _elements(array: numpy.ndarray) -> tuple:
+    """What an array holds, and how it is laid out."""
+    return array.dtype.str, array.shape, array.strides, array.flags.writeable, array.tobytes()
