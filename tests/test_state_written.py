@@ -1218,6 +1218,72 @@ def an_error_of_the_users(compile):
     return lambda x: g(x, next(shifts)), lambda: box
 
 
+def linear(k=0):
+    net = nn.Linear(3, 3)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.arange(p.numel()).reshape(p.shape) % 5 - k)
+    return net
+
+
+@case()
+def called_with_other_parameters(compile):
+    net, other = linear(), linear(2)
+    f = compile(lambda x: torch.func.functional_call(net, dict(other.named_parameters()), (x,)))
+    return f, lambda: net
+
+
+@case(programs=2)
+def called_with_other_parameters_when_its_own_are_replaced(compile):
+    net, weights = linear(), {"weight": torch.ones(3, 3)}
+    f, biases = compile(lambda x: torch.func.functional_call(net, weights, (x,)) - net(x)), iter(range(9))
+
+    def call(x):
+        if next(biases) == 3:
+            net.bias = nn.Parameter(torch.ones(3))
+        return f(x)
+    return call, lambda: net
+
+
+@case()
+def gradients_of_each_example(compile):
+    net = linear()
+    own = {k: p.detach() for k, p in net.named_parameters()}
+
+    def loss(weights, x):
+        return torch.func.functional_call(net, weights, (x,)).square().sum()
+    f = compile(lambda x: torch.func.vmap(torch.func.grad(loss), (None, 0))(own, torch.stack([x, x * 2])))
+    return f, lambda: (net, own)
+
+
+@case(programs=2)
+def an_ensemble_is_trained(compile):
+    weights, buffers = torch.func.stack_module_state([linear(k) for k in range(3)])
+    body = linear().to("meta")
+    optimizer = torch.optim.SGD(weights.values(), lr=0.125)
+
+    @compile
+    def f(x):
+        optimizer.zero_grad()
+        several = torch.func.vmap(lambda w, b: torch.func.functional_call(body, (w, b), (x,)))(weights, buffers)
+        several.sum().backward()
+        optimizer.step()
+        return several.detach()
+    return f, lambda: list(weights.values())
+
+
+@case()
+def a_parameter_is_put_in_a_modules_table_after_it_is_read(compile):
+    net, kept = linear(), nn.Parameter(torch.ones(3, 3))
+    net.weight = kept
+
+    def f(x):
+        y = net(x)
+        net._parameters["weight"] = kept
+        return y
+    return compile(f), lambda: net
+
+
 @pytest.mark.parametrize("verify", ["first", "off"])
 @pytest.mark.parametrize("name", CASES)
 def test_written_state(name, verify):

@@ -92,6 +92,11 @@ CONTAINERS = (list, dict, set, frozenset, deque)
 class Contents(tuple):
     """What a container held: its items, behind its keys if it has such."""
 
+    def at(self, key: Any) -> Any:
+        """What a dict held under a key, MISSING if nothing."""
+        keys, values = self
+        return values[keys.index(key)] if key in keys else MISSING
+
     def difference(self, now: "Contents") -> str:
         """The first item that is another one now, for people."""
         old, new = self[-1], now[-1]

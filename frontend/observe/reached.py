@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy
 import torch
 
-from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, snapshot
+from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, ordered, snapshot
 from ..guard.memo import Memo
 from ..guard.structure import Arguments
 from ..guard.writes import unchanged
@@ -83,12 +83,20 @@ class Reached:
     def read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
         """Guard one piece of state, and follow the value found there."""
         where = (kind, id(holder), key)
-        touched, _ = self.touched.get(where, (None, False))
-        if where in self.reads or touched is not None and not unchanged(touched.now(), touched.expected):
+        if where in self.reads or self._changed(where, holder):
             return  # known, or the run's own
         self.reads[where] = Read(kind, holder, key, noted(expected), subject, user_line())
         if follow and expected is not MISSING:
             self.follow(expected, subject)
+
+    def _changed(self, where: tuple, holder: Any) -> bool:
+        """Whether the run has put something else in a place than was there."""
+        touched, _ = self.touched.get(where, (None, False))
+        if touched is not None:
+            return not unchanged(touched.now(), touched.expected)
+        kind, _, key = where
+        contents = self.reads.get(("contents", id(holder), None)) if kind == "item" and isinstance(holder, dict) else None
+        return contents is not None and not unchanged(ordered(holder).get(holder, key, MISSING), contents.expected.at(key))
 
     def follow(self, value: Any, name: str) -> None:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
