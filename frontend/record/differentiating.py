@@ -213,14 +213,15 @@ class Differentiating:
         type = type_of(tensor)
         if not same_type(type, value.type):
             raise Unsupported(f"a gradient of another type than what it belongs to ({type.dtype}, {type.shape})")
-        if any(h is not tensor and not any(h is own for own in call.own) for h in self._memory.holders(address(tensor))):
-            raise Unsupported("a gradient shares memory with another tensor")
+        others = [h for h in self._memory.holders(address(tensor)) if h is not tensor and not any(h is t for t in call.own)]
         repeated = [d for d, (n, stride) in enumerate(zip(type.shape, type.strides)) if stride == 0 and n > 1]
         if repeated:
             self._add_expanded(tensor, type, value, repeated)
-            return
-        value.type = type
-        self._memory.add(tensor, type, value)
+        else:
+            value.type = type
+            self._memory.add(tensor, type, value)
+        if others:
+            self._memory.share(tensor, *others)
 
     def _add_expanded(self, tensor: torch.Tensor, type: TensorType, value: Value, repeated: Sequence[int]) -> None:
         """A gradient whose elements repeat along some dims: a view of what has them once."""

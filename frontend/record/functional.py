@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, Sequence
 
 import torch
 
@@ -55,7 +55,8 @@ class Family:
 @dataclass(eq=False)
 class Base:
     """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
-    `counted`: autograd's count of its owner's writes at the last one. `replaced`: it took the place of the input's own."""
+    `counted`: autograd's count of its owner's writes at the last one. `replaced`: it took the place of the input's own.
+    `shared`: others count as memory of their own and lie there, too: it is only read."""
     value: Value
     type: TensorType
     address: int
@@ -65,6 +66,7 @@ class Base:
     counted: int = 0
     families: list[Family] = field(default_factory=list)
     replaced: bool = False
+    shared: bool = False
 
 
 @dataclass(eq=False)
@@ -160,8 +162,21 @@ class Memory:
         self._known[id(tensor)] = weakref.ref(tensor), alias
         return alias
 
+    def share(self, *tensors: torch.Tensor) -> None:
+        """Let these tensors, which the engine gave the same memory, stay what they are."""
+        for tensor in tensors:
+            self._known[id(tensor)][1].base.shared = True
+
+    def shown_with(self, tensor: torch.Tensor, left: Sequence[torch.Tensor]) -> bool:
+        """Whether what the engine gave the same memory as this tensor is left by the run, too, or was there before."""
+        base = self._known[id(tensor)][1].base
+        others = [(h, self._known[id(h)][1]) for h in (self.holders(base.address) if base.shared else ())]
+        return any(a.base is not base and (not a.made or any(h is t for t in left)) for h, a in others)
+
     def _refuse_shared_write(self, base: Base) -> None:
-        if base.address and len(self._inputs_at[base.address]) > 1:
+        if base.shared:
+            raise Unsupported("writes to a gradient that shares memory with another tensor")
+        if base.input is not None and base.address and len(self._inputs_at[base.address]) > 1:
             raise Unsupported("writes to an input that shares memory with another input")
 
     # Reading
@@ -273,10 +288,10 @@ class Memory:
         if new is self.current(alias):
             return
         base, grad, flag = alias.base, torch.is_grad_enabled(), tensor.requires_grad
+        self._refuse_shared_write(base)
         if base.input is not None:
             if base is not self.inputs[base.input]:
                 raise Unsupported("writes to memory that it replaced (.data = ...)")
-            self._refuse_shared_write(base)
             if not dense(base.type.shape, base.type.strides) and not _distinct(base.type.shape, base.type.strides):
                 raise Unsupported("writes to an input whose elements share memory")
             if grad and flag:
@@ -317,7 +332,7 @@ class Memory:
         base, steps = alias.base, source.steps
         if source.base is base and not alias.steps and all(map(_whole, steps)):
             return
-        if alias.steps or source.base.input is not None or source.base is base:
+        if alias.steps or source.base.input is not None or source.base is base or source.base.shared:
             raise Unsupported("lets two tensors share their memory (.data = ...)")
         if base.input is not None and type_of(tensor) != base.type:
             raise Unsupported("replaces the memory of a tensor by that of another form (.data = ...)")

@@ -714,6 +714,8 @@ class Recorder:
         self._b.origin = alias.value.origin
         if OWN_VIEW in steps and tensor.requires_grad:
             raise Unsupported("gives a view that a custom autograd.Function made")
+        if self._memory.shown_with(tensor, left):
+            raise Unsupported("gives a gradient that shares memory with another tensor")
         if base.input is not None:
             if base is not self._memory.inputs[base.input]:
                 raise Unsupported("returns a view of memory that it replaced (.data = ...)")

@@ -570,6 +570,84 @@ def gradient_inside(compile):
         yield f(x)
 
 
+def gradients_of_parts(use):
+    """A program that is given two gradients which torch cuts out of one memory."""
+    def body(compile):
+        def f(x, y):
+            of_x, of_y = torch.autograd.grad((torch.cat([x, y]) ** 3).sum(), (x, y), create_graph=True)
+            return use(of_x, of_y)
+        f = compile(f)
+        for k in range(4):
+            x, y = leaf(4), (tensor(4) + k).requires_grad_()
+            found = outcome(f, x, y)
+            yield found
+            if isinstance(found, torch.Tensor) and found.requires_grad:
+                yield [None if g is None else g.clone() for g in gradients(found, x, y)]
+    body.__name__ = f"gradients_of_parts_{use.__name__}"
+    body.__module__ = __name__
+    return program(body)
+
+
+@gradients_of_parts
+def are_read(of_x, of_y):
+    return of_x * of_y + of_x.sum()
+
+
+@gradients_of_parts
+def are_returned(of_x, of_y):
+    return of_x, of_y
+
+
+@gradients_of_parts
+def are_returned_but_for_one(of_x, of_y):
+    return of_x
+
+
+@gradients_of_parts
+def are_written_to(of_x, of_y):
+    with torch.no_grad():
+        of_x.mul_(2)
+    return of_x * of_y
+
+
+@program
+def gradients_that_share_the_memory_of_what_they_are_made_of(compile):
+    def several(use):
+        @compile
+        def f(x, y, given):
+            of_x, of_y = torch.autograd.grad(x.view(2, 2) + y.view(2, 2), (x, y), given)
+            return use(of_x, of_y, given)
+        return f
+    functions = [several(lambda of_x, of_y, given: of_x * 2 + of_y), several(lambda of_x, of_y, given: of_y),
+                 several(lambda of_x, of_y, given: (given.add_(1), of_x * 2)), several(lambda of_x, of_y, given: of_x.add_(1))]
+    for _ in range(3):
+        for f in functions:
+            given = tensor(2, 2)
+            yield f(leaf(4), leaf(4), given), given
+
+
+@program(exact=False)
+def a_differential_equation(compile):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape) / 4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1 / 16)
+
+    @compile
+    def step(x, t):
+        u = net(torch.stack([x, t], 1)).squeeze(1)
+        u_x, u_t = torch.autograd.grad(u.sum(), (x, t), create_graph=True)
+        u_xx, = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+        loss = (u_t + u * u_x - u_xx / 4).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward(inputs=list(net.parameters()))
+        optimizer.step()
+        return loss.detach()
+    for k in range(4):
+        yield step((tensor(5) / 4).requires_grad_(), (tensor(5) / 8 + k).requires_grad_())
+
+
 @program
 def backward_inside(compile):
     w = leaf(4)
