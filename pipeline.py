@@ -145,8 +145,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
     graph = c.apply("simplified", recording.graph, (bring, derive, *CLEAN))
-    of = tuple(dict.fromkeys(r.output for r in recording.results if recording.flows(r)))
-    wrt = recording.differentiated
+    of, wrt = recording.flowing, recording.differentiated
     derivative = None
     if of and wrt:
         joint = c.step("gradient", gradient, graph, wrt, of).reached()

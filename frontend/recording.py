@@ -148,16 +148,16 @@ class Recording:
         return {w.output: w.input for w in self.writebacks if w.output not in others and not w.replaces}
 
     @cached_property
-    def connected(self) -> bool:
-        """Whether gradients flow from a result to inputs."""
-        return any(map(self.flows, self.results))
+    def flowing(self) -> tuple[int, ...]:
+        """The outputs from which gradients flow to inputs."""
+        return tuple(dict.fromkeys(r.output for r in self.entries.values() if self.flows(r)))
 
     @property
     def raised(self) -> list[int]:
         """The inputs that require grad within the run and not before it."""
         return [f.input for f in self.flags if f.within and not f.before]
 
-    def flows(self, result: Result) -> bool:
+    def flows(self, result: Result | None) -> bool:
         """Whether gradients flow from a result to inputs."""
         made = isinstance(result, (Fresh, OutputView)) and result.requires_grad
         return made and result.output not in self.spent and result.output not in self.loose

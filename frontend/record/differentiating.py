@@ -113,8 +113,6 @@ class Differentiating:
             raise Unsupported("differentiates from an edge of autograd's graph")
         if not all(t.requires_grad for t in roots):
             raise Unsupported("differentiates what does not require grad")
-        if again and accumulate:
-            raise Unsupported("a backward pass that leaves gradients to be differentiated again (create_graph=True)")
         reached = 0
         with torch.enable_grad():
             values = []
@@ -177,7 +175,7 @@ class Differentiating:
         self._note(whole, items)
         for k, value in zip(found, items):
             if call.slots:
-                with torch.no_grad():
+                with torch.set_grad_enabled(call.again):
                     self._accumulate(call, call.slots[k], value)
             else:
                 self._add(call, results[k], value)
@@ -200,11 +198,12 @@ class Differentiating:
         slot.now = now
         if before is not None:
             alias = self._alias(before)
-            value = self._b.add(self._memory.current(alias), value)
+            value = self._b.add(self._memory.read(before, alias), value)
             if now is before:
                 self._memory.write(now, alias, value)
                 return
         self._add(call, now, value)
+        self._learn_reach(now, value)
 
     def _add(self, call: Pass, tensor: torch.Tensor, value: Value) -> None:
         """A gradient that the engine gave."""

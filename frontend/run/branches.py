@@ -307,7 +307,7 @@ class Branches:
         passes = [graph.values[r.position] for r in recording.readings if r.gives]
         apart = {*passes, *(v for r in recording.readings for v in r.gives)}
         pieces = cut(graph, [r.position for r in recording.readings], wanted, apart)
-        results = [k.output for k in (*recording.results, *(w.result for w in recording.grads.writes)) if recording.flows(k)]
+        results = recording.flowing
         live = flows(graph, {graph.inputs[k] for k in recording.differentiated}, [graph.outputs[k] for k in results])
         live |= {pieces.outputs[k] for k in results if graph.outputs[k] in live}
         for v in passes:

@@ -129,7 +129,7 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
         for w in recording.writebacks:
             if w.replaces:
                 # what a backward pass keeps stays as it is
-                _replace(tensors[w.input], outputs[w.output].clone() if recording.connected else outputs[w.output], w.counted)
+                _replace(tensors[w.input], outputs[w.output].clone() if recording.flowing else outputs[w.output], w.counted)
             elif outputs[w.output] is not tensors[w.input]:
                 _write(tensors[w.input], outputs[w.output], w.counted)
     landed = [tensors[w.input] for w in recording.writebacks if outputs[w.output] is tensors[w.input] for _ in range(w.counted)]

@@ -663,6 +663,62 @@ def backward_inside(compile):
 
 
 @program
+def gradient_left_to_be_differentiated(compile):
+    @compile
+    def f(x, twice):
+        (x ** 3).sum().backward(create_graph=True)
+        if twice:
+            (x * x).sum().backward(create_graph=True)
+        return x.grad * x.grad if x.grad.sum() > 0 else x.grad * 2
+    for k in range(10):
+        x = (tensor(4) - k % 2).requires_grad_()
+        y = f(x, k > 3)
+        yield y, x.grad
+        slope, x.grad = x.grad, None
+        (y + slope).sum().backward()
+        yield x
+
+
+@program
+def gradient_added_to_be_differentiated(compile):
+    @compile
+    def f(x):
+        (x ** 3).sum().backward(create_graph=True)
+        return (x.grad ** 2).sum()
+    x = leaf(4)
+    yield from calls(f, x)
+    for k in range(4):
+        x = leaf(4)
+        x.grad = tensor(4) + k
+        y = f(x)
+        x.grad = None
+        yield backward(y), x
+
+
+@program(exact=False)
+def penalty_of_gradients_in_a_step(compile):
+    """The gradient of a last bias has none itself."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape) / 4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1 / 16)
+
+    @compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).pow(2).sum() + net(x).sum()
+        loss.backward(create_graph=True)
+        penalty = sum(p.grad.pow(2).sum() for p in net.parameters())
+        optimizer.zero_grad()
+        penalty.backward()
+        optimizer.step()
+        return loss.detach(), penalty.detach()
+    for k in range(4):
+        yield step(tensor(3, 4) / 4 + k), net
+
+
+@program
 def meta_step(compile):
     """The gradient through a step of gradient descent."""
     @compile
