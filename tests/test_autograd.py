@@ -667,3 +667,36 @@ def test_every_graph_is_verified_once(monkeypatch):
     f(x).backward()
     stages = compiled_function(f).programs[0].run.compilation.graphs
     assert len(set(graphs)) == len(graphs) and set(stages.values()) <= set(graphs)
+
+
+def _kept(x):
+    h = (x * 2).sin()
+    h.retain_grad()
+    (h ** 3).sum().backward()
+    return h.grad * x.grad
+
+
+def _left(x):
+    (x ** 3).sum().backward(create_graph=True)
+    return x.grad ** 2
+
+
+def _cut_out(x):
+    y = x.detach().clone().requires_grad_()
+    of_x, of_y = torch.autograd.grad((torch.stack([x, y], 1).sin() ** 2).sum(), (x, y), create_graph=True)
+    return of_x * of_y
+
+
+@pytest.mark.parametrize("function", [_kept, _left, _cut_out], ids=lambda f: f.__name__)
+def test_passes_inside_are_compiled(function):
+    compiled, found = smelt.compile(function, fullgraph=True), {}
+    for seed in range(3):
+        for f in (compiled, function):
+            x = torch.randn(5, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+            y = f(x)
+            kept, x.grad = x.grad, None
+            if y.requires_grad:
+                y.sum().backward()
+            found[f] = [t.detach() for t in (y, kept, x.grad) if t is not None]
+        torch.testing.assert_close(found[compiled], found[function])
+    assert len(compiled.programs) == 1

@@ -36,18 +36,15 @@ class Slot:
         return self.now is not self.before or self.put and not self.looked
 
 
-_NO_SLOT = Slot(torch.empty(0), None, None)
-
-
 @dataclass(eq=False)
 class Pass:
     """A backward pass under way: the tensors that it gives gradients for, as values; with the slots that they are added
-    to and the versions of what lies there, unless they are its results. `own`: tangents that nobody else holds."""
+    to, None for those that are its results, and the versions of what lies there. `own`: tangents that nobody else holds."""
     roots: list[Value]
     tangents: list[Value]
     own: Sequence[torch.Tensor]
     wrt: list[Value]
-    slots: list[Slot]
+    slots: list[Slot | None]
     versions: list[int]
     again: bool
 
@@ -65,6 +62,7 @@ class Differentiating:
         self._note = note
         self.slots: dict[int, Slot] = {}
         self.unhooked: dict[int, torch.Tensor] = {}  # leaves whose hooks would have run
+        self.kept: dict[int, torch.Tensor] = {}  # tensors that the run made and that keep their gradient
         self.leaves: dict[int, tuple[torch.Tensor, bool]] = {}  # tensors of which it matters whether they are leaves
         #: for each pass, what arrived: (whether it was added to what was in the slot, its type)
         self.passes: list[list[tuple[bool, TensorType] | None]] = []
@@ -100,6 +98,15 @@ class Differentiating:
                 return f"{name_of(slot.leaf) or 'tensor'}.grad"
         return None
 
+    def keep(self, tensor: torch.Tensor) -> None:
+        """A tensor is about to be told to keep its gradient (.retain_grad())."""
+        if not self._alias(tensor).made:
+            self.note_leaf(tensor)
+            if not tensor.is_leaf:
+                raise Unsupported("keeps the gradient of a tensor that it did not make (.retain_grad())")
+        elif not tensor.is_leaf:
+            self.kept[id(tensor)] = tensor
+
     @property
     def changed(self) -> bool:
         """Whether the run changed the `.grad` of any tensor, or went through autograd's graph."""
@@ -125,9 +132,10 @@ class Differentiating:
             for k in _bits(reached):
                 self._refuse_hooks(self._sources.tensors[k])
             leaves = list(inputs) or [self._sources.tensors[k] for k in _bits(reached)]
-            wrt = [self._value(leaf) for leaf in leaves]
-        slots = [self._accumulated(leaf) for leaf in leaves] if accumulate else []
-        versions = [-1 if s.now is None else version_of(s.now) for s in slots]
+            kept = [t for t in self.kept.values() if t.retains_grad]
+            wrt = [self._value(t) for t in (*leaves, *kept)]
+        slots = [*(self._accumulated(leaf) if accumulate else None for leaf in leaves), *map(self.slot, kept)]
+        versions = [-1 if s is None or s.now is None else version_of(s.now) for s in slots]
         seeds = [self._memory.current(self._alias(t)) for t in tangents]
         implied = self._b.values[self.entered:] if self.entered is not None else ()
         own = [t for t, seed in zip(tangents, seeds) if seed in implied]
@@ -154,17 +162,17 @@ class Differentiating:
             self._alias(slot.now)
         return slot
 
-    def arrived(self, call: Pass, results: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    def arrived(self, call: Pass, results: Sequence[torch.Tensor | None] | None) -> list[torch.Tensor | None]:
         """The gradients that the engine gave for each of `wrt`, be it as its results or in the slots."""
-        if not call.slots:
-            return list(results)
-        return [slot.leaf.grad if self._arrived(slot, version) else None for slot, version in zip(call.slots, call.versions)]
+        given = iter(results or ())
+        return [next(given) if slot is None else slot.leaf.grad if self._arrived(slot, version) else None
+                for slot, version in zip(call.slots, call.versions)]
 
     def record(self, call: Pass, results: Sequence[torch.Tensor | None], keep: bool) -> None:
         """The engine has run, and gave these gradients."""
         self._freed |= not keep
-        self.passes.append([None if r is None else (r is slot.now, type_of(r)) for r, slot in
-                            zip(results, call.slots or [_NO_SLOT] * len(results))])
+        self.passes.append([None if r is None else (slot is not None and r is slot.now, type_of(r))
+                            for r, slot in zip(results, call.slots)])
         found = [k for k, r in enumerate(results) if r is not None]
         if not found:
             return
@@ -174,9 +182,10 @@ class Differentiating:
         items = [self._b.item(whole, index=n) for n in range(len(found))]
         self._note(whole, items)
         for k, value in zip(found, items):
-            if call.slots:
+            slot = call.slots[k]
+            if slot is not None:
                 with torch.set_grad_enabled(call.again):
-                    self._accumulate(call, call.slots[k], value)
+                    self._accumulate(call, slot, value)
             else:
                 self._add(call, results[k], value)
                 self._learn_reach(results[k], value)
@@ -237,6 +246,8 @@ class Differentiating:
 
     def left(self, results: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """(leaf, its `.grad` now) where the run left another than it found. All inputs that this takes are made."""
+        if any(r is self.kept.get(id(r)) for r in results):
+            raise Unsupported("gives a tensor that keeps its gradient (.retain_grad())")
         left = []
         for slot in list(self.slots.values()):
             if slot.leaf.is_leaf and slot.leaf.grad is not slot.now:

@@ -33,7 +33,6 @@ _REFUSED: dict[Callable, str] = {
     _T.__repr__: READS.format("printing it"),
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
-    _T.retain_grad: "keeps the gradient of a tensor (.retain_grad())",
     _T._version.__get__: "reads the version of a tensor",
 }
 #: The same, where the recorder and the arguments are such that they do what the reason says.
@@ -134,6 +133,8 @@ class Api(TorchFunctionMode):
             return recorder.touch_grad(function, *args)
         if function in _FLAG and active_transform() is None:  # which sets that of tensors of its own
             return recorder.set_flag(function, *args, **kwargs)
+        if function is _T.retain_grad:
+            recorder.guarded(recorder.keep_gradient, *args)
         if function == _T.is_leaf.__get__:
             recorder.guarded(recorder.look_at_leaf, *args)
         if function == _T.data.__set__:

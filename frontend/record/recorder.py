@@ -518,6 +518,13 @@ class Recorder:
         if not self._alias(tensor).made:
             self._grads.note_leaf(tensor)
 
+    def keep_gradient(self, tensor: torch.Tensor) -> None:
+        """A tensor is told to keep its gradient."""
+        if self.apart:
+            raise Unsupported(f"keeps the gradient of a tensor in {self.apart}", here().place)
+        self._b.origin = here()
+        self._grads.keep(tensor)
+
     def set_flag(self, setter: Callable, tensor: torch.Tensor, *value, **named) -> Any:
         """`requires_grad` is set."""
         alias = self.guarded(self._flagged, tensor)

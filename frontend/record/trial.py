@@ -231,7 +231,7 @@ class Second(Recorder):
         self.guarded(self._grads.record, call, results, keep)
         if self.unsupported is not None:
             raise self.unsupported
-        return () if call.slots else tuple(results)
+        return tuple(r for r, slot in zip(results, call.slots) if slot is None)
 
     def _gradients(self, call: Pass) -> list[torch.Tensor | None]:
         if call.again:
@@ -243,7 +243,7 @@ class Second(Recorder):
                 continue
             added, type = found
             results.append(call.slots[k].now if added else self._empty(type, call.wrt[k].type))
-            if call.slots:
+            if call.slots[k] is not None:
                 call.slots[k].leaf.grad = results[k]
         return results
 

@@ -314,6 +314,93 @@ def retained_inside(compile):
         yield backward(z), y
 
 
+def gradient_kept(use):
+    """A program whose function keeps the gradient of a tensor that it makes, and reads it."""
+    def body(compile):
+        f = compile(lambda x, h=None: use(x, (x * 2) if h is None else h))
+        for k in range(6):
+            x = (tensor(4) + k % 2).requires_grad_()
+            y = outcome(f, x)
+            yield y, x
+            if isinstance(y, torch.Tensor) and y.requires_grad:
+                yield backward(y), x
+        yield from (outcome(f, x, x * 2) for _ in range(2))
+        yield from (outcome(f, leaf(k)) for k in range(5, 8))
+    body.__name__ = f"gradient_kept_{use.__name__}"
+    body.__module__ = __name__
+    return program(body)
+
+
+@gradient_kept
+def by_two_passes(x, h):
+    h.retain_grad()
+    (h ** 3).sum().backward(retain_graph=True)
+    first = h.grad
+    (h * x).sum().backward()
+    return first, h.grad
+
+
+@gradient_kept
+def where_it_is_not_reached(x, h):
+    h.retain_grad()
+    (x * 3).sum().backward()
+    return h.grad is None, h.retains_grad
+
+
+@gradient_kept
+def by_a_pass_for_others(x, h):
+    h.retain_grad()
+    slope, = torch.autograd.grad((h ** 3).sum(), x, allow_unused=True)
+    other, = torch.autograd.grad((h ** 2).sum(), h)
+    return slope, other, h.grad
+
+
+@gradient_kept
+def to_be_differentiated(x, h):
+    h.retain_grad()
+    (h ** 3).sum().backward(create_graph=True)
+    y = (h.grad ** 2).sum()
+    x.grad = None
+    return y
+
+
+@gradient_kept
+def of_views_written_to(x, h):
+    part = h[1:]
+    part.retain_grad()
+    h.retain_grad()
+    h.mul_(3)
+    (h * h).sum().backward()
+    return h.grad, part.grad
+
+
+@gradient_kept
+def and_changed(x, h):
+    h.retain_grad()
+    (h ** 3).sum().backward(retain_graph=True)
+    h.grad.zero_()
+    (h ** 2).sum().backward(retain_graph=True)
+    first, h.grad = h.grad, None
+    h.sum().backward()
+    return first, h.grad * 1
+
+
+@gradient_kept
+def and_branched_on(x, h):
+    h.retain_grad()
+    (h ** 3).sum().backward()
+    return h.grad * 2 if h.grad.sum() > 200 else h.grad + 1
+
+
+@gradient_kept
+def after_a_branch(x, h):
+    h.retain_grad()
+    if h.sum() > 3:
+        return h * 2, h.grad
+    (h ** 3).sum().backward()
+    return h.grad * 2
+
+
 @program
 def graph_retained(compile):
     f = compile(lambda x: x * x * 3)
