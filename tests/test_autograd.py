@@ -687,7 +687,17 @@ def _cut_out(x):
     return of_x * of_y
 
 
-@pytest.mark.parametrize("function", [_kept, _left, _cut_out], ids=lambda f: f.__name__)
+def _fitted(x):
+    w = nn.Parameter(torch.zeros(5))
+    optimizer = torch.optim.SGD([w], lr=0.125)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (x.detach() * w - 1).square().sum().backward()
+        optimizer.step()
+    return w.detach()
+
+
+@pytest.mark.parametrize("function", [_kept, _left, _cut_out, _fitted], ids=lambda f: f.__name__)
 def test_passes_inside_are_compiled(function):
     compiled, found = smelt.compile(function, fullgraph=True), {}
     for seed in range(3):

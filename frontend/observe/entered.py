@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__
+_MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
 _C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
 #: Functions that only read environment variables: all of these are guarded then.
@@ -58,9 +59,12 @@ class Entered:
             if kind_of_file(frame.f_code.co_filename) != SMELT:
                 self._observer.watch(self._enter_c, frame, arg)
         elif event == "return":
+            recorder = self._observer.recorder
             if frame.f_code is _APPLY and frame in self._applying:
                 self._applying.remove(frame)
-                self._observer.watch(self._observer.recorder.leave_function, arg)
+                self._observer.watch(recorder.leave_function, arg)
+            elif frame.f_code is _MAKES_PARAMETER and isinstance(arg, torch.nn.Parameter) and recorder is not None:
+                self._observer.watch(recorder.add_parameter, arg, frame.f_locals["data"])
         elif event == "call":
             kind = kind_of_file(frame.f_code.co_filename)
             if kind == USER:

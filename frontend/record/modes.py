@@ -40,9 +40,11 @@ _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},
-    _T.grad_fn.__get__: (lambda r, t, *_: t.requires_grad and not of_checkpoint(), "reads autograd's graph (.grad_fn)"),
+    _T.grad_fn.__get__: (lambda r, t, *_: not t.is_leaf and not of_checkpoint(), "reads autograd's graph (.grad_fn)"),
     make_dual: (lambda *_, **__: not in_forward_transform(), "differentiates in forward mode (torch.autograd.forward_ad)")}
 _GRAD = (_T.grad.__get__, _T.grad.__set__, _T.grad.__delete__)
+#: Calls that tell whether a tensor is a leaf.
+_LEAF = (_T.is_leaf.__get__, _T.grad_fn.__get__)
 _FLAG = (_T.requires_grad_, _T.requires_grad.__set__)
 #: Calls that read one element as True or False.
 TRUTHS = (_T.__bool__, torch.is_nonzero)
@@ -135,7 +137,7 @@ class Api(TorchFunctionMode):
             return recorder.set_flag(function, *args, **kwargs)
         if function is _T.retain_grad:
             recorder.guarded(recorder.keep_gradient, *args)
-        if function == _T.is_leaf.__get__:
+        if function in _LEAF:
             recorder.guarded(recorder.look_at_leaf, *args)
         if function == _T.data.__set__:
             return recorder.set_data(*args)

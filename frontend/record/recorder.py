@@ -20,7 +20,7 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
-from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
+from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import compiled_by_torch_as_given, current_backward, is_view, is_zero, modes_unnoticed, version_of
 from .beside import Beside
@@ -28,7 +28,7 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import OWN_VIEW, RESOLVED, Alias, Memory
+from .functional import OWN_VIEW, RESOLVED, Alias, Memory, Step
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
@@ -191,6 +191,18 @@ class Recorder:
         if not numbers or tensor.numel() > LARGEST_CONSTANT:
             raise Unsupported(NO_NUMBERS)
         self.add_numbers(tensor)
+
+    def add_parameter(self, parameter: torch.Tensor, data: torch.Tensor) -> None:
+        """The run made a parameter of a tensor, whose memory it has."""
+        self.guarded(self._add_parameter, parameter, data)
+
+    def _add_parameter(self, parameter: torch.Tensor, data: torch.Tensor) -> None:
+        if self.apart:
+            raise Unsupported(f"makes a parameter in {self.apart}", here().place)
+        self._b.origin = here()
+        alias = self._alias(data)
+        step = Step(ViewStep(torch.ops.aten.detach.default, (), {}), alias.type)
+        self._memory.add_view(alias, parameter, step, self._memory.current(alias))
 
     def add_numbers(self, tensor: torch.Tensor) -> None:
         """A tensor whose elements torch wrote without an op: the same ones whenever the run gets there."""
@@ -515,7 +527,7 @@ class Recorder:
 
     def look_at_leaf(self, tensor: torch.Tensor) -> None:
         """Python asks whether a tensor is a leaf."""
-        if not self._alias(tensor).made:
+        if tensor.requires_grad and not self._alias(tensor).made:
             self._grads.note_leaf(tensor)
 
     def keep_gradient(self, tensor: torch.Tensor) -> None:
@@ -721,6 +733,8 @@ class Recorder:
         self._b.origin = alias.value.origin
         if OWN_VIEW in steps and tensor.requires_grad:
             raise Unsupported("gives a view that a custom autograd.Function made")
+        if isinstance(tensor, torch.nn.Parameter) and alias.made:
+            raise Unsupported("gives a parameter that it made")
         if self._memory.shown_with(tensor, left):
             raise Unsupported("gives a gradient that shares memory with another tensor")
         if base.input is not None:

@@ -156,6 +156,94 @@ def requirement_toggled_inside(compile):
         yield backward(z), y
 
 
+def parameter_made(use):
+    """A program whose function makes parameters."""
+    def body(compile):
+        f = compile(use)
+        for k in range(5):
+            torch.manual_seed(0)
+            x = (tensor(4) + k % 2).requires_grad_(k > 2)
+            y = outcome(f, x)
+            if isinstance(y, torch.Tensor) and y.requires_grad:
+                yield outcome(backward, y)
+            yield y, x
+        for k in range(5, 8):
+            torch.manual_seed(0)
+            yield outcome(f, tensor(k))
+    body.__name__ = f"parameter_made_{use.__name__}"
+    body.__module__ = __name__
+    return program(body, exact=False)
+
+
+@parameter_made
+def and_trained(x):
+    w = nn.Parameter(torch.zeros(x.shape[0]))
+    optimizer = torch.optim.Adam([w], lr=0.125)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (x.detach() * w - 1).pow(2).sum().backward()
+        optimizer.step()
+    return w.detach()
+
+
+@parameter_made
+def of_an_argument_and_written_to(x):
+    w = nn.Parameter(x.detach())
+    with torch.no_grad():
+        w.mul_(2)
+    (w * w).sum().backward()
+    return w.grad * 1
+
+
+@parameter_made
+def of_what_is_read_again(x):
+    h = x.detach() * 2
+    w = nn.Parameter(h)
+    (w * w).sum().backward()
+    with torch.no_grad():
+        w.sub_(w.grad)
+    return h, w.grad.clone()
+
+
+@parameter_made
+def and_returned(x):
+    return nn.Parameter(x.detach() * 2)
+
+
+@parameter_made
+def and_returned_with_a_result(x):
+    w = nn.Parameter(torch.ones_like(x))
+    return w * x
+
+
+@parameter_made
+def that_requires_no_gradient(x):
+    return nn.Parameter(x.detach() * 2, requires_grad=False) * x
+
+
+@parameter_made
+def in_a_module(x):
+    net = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.125)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(x[:4].detach()).sum().backward()
+        optimizer.step()
+    return net(x[:4].detach()).detach() * x.detach()
+
+
+@program
+def parameter_made_for_a_module_from_outside(compile):
+    net = nn.Linear(4, 2)
+
+    @compile
+    def f(x):
+        net.weight = nn.Parameter(x.reshape(2, 2).repeat(1, 2))
+        return net.weight.detach() * 2
+    for k in range(3):
+        yield f(tensor(4) + k), net.weight
+
+
 @program(exact=False)
 def leaf_made_inside(compile):
     """Steps uphill, as in adversarial training."""
@@ -223,6 +311,13 @@ def requirement_read_in_python(compile):
 def leaves_asked_for_in_python(compile):
     f = compile(lambda x: x * 2 if x.is_leaf else x + 1)
     for x in (leaf(4), leaf(4), leaf(4) * 2, leaf(4) * 3, X, X, leaf(4), leaf(5) * 2, leaf(6), leaf(7), leaf(6) * 2):
+        yield f(x)
+
+
+@program
+def nodes_of_leaves_asked_for_in_python(compile):
+    f = compile(lambda x: x * 2 if x.grad_fn is None else x + 1)
+    for x in (leaf(4), leaf(4), X, X, leaf(5), leaf(6), leaf(4) * 2, leaf(4)):
         yield f(x)
 
 
