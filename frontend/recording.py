@@ -15,13 +15,15 @@ from .readings import Reading
 class ViewStep:
     """One torch call that makes a view (`function(tensor, *args, **kwargs)`), replayed on real tensors on every call.
 
-    `index` takes one tensor out where the call gives several. `grad` is the grad mode it was recorded under.
+    `index` takes one tensor out where the call gives several. `grad` is the grad mode it was recorded under. `counted`:
+    whether autograd counts writes to the two tensors together.
     """
     function: Callable
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     index: int | None = None
     grad: bool = True
+    counted: bool = True
 
 
 def replay(tensor: torch.Tensor, steps) -> torch.Tensor:
@@ -31,6 +33,8 @@ def replay(tensor: torch.Tensor, steps) -> torch.Tensor:
             tensor = s.function(tensor, *s.args, **s.kwargs)
         if s.index is not None:
             tensor = tensor[s.index]
+        if not s.counted:
+            tensor = tensor.data
     return tensor
 
 

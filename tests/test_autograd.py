@@ -697,7 +697,18 @@ def _fitted(x):
     return w.detach()
 
 
-@pytest.mark.parametrize("function", [_kept, _left, _cut_out, _fitted], ids=lambda f: f.__name__)
+def _uphill_and_back(x):
+    before = x.data.clone()
+    (x ** 3).sum().backward()
+    with torch.no_grad():
+        x.add_(x.grad)
+    x.grad = None
+    (x ** 3).sum().backward()
+    x.data = before
+    return before * 2
+
+
+@pytest.mark.parametrize("function", [_kept, _left, _cut_out, _fitted, _uphill_and_back], ids=lambda f: f.__name__)
 def test_passes_inside_are_compiled(function):
     compiled, found = smelt.compile(function, fullgraph=True), {}
     for seed in range(3):

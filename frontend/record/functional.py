@@ -14,7 +14,7 @@ it is, and its views, stay whole: the new numbers have the old ones' gradient (`
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Sequence
 
 import torch
@@ -35,6 +35,7 @@ RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.op
 
 #: A view that a custom autograd.Function gives of its argument.
 OWN_VIEW = ViewStep(torch.ops.aten.alias.default, (), {})
+DETACHED = ViewStep(torch.ops.aten.detach.default, (), {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,7 @@ class Memory:
         self.met = 0
         self._inputs_at: dict[int, list[Base]] = {}
         self.written = False
+        self.left_behind: list[Base] = []  # memory of inputs that was written to, and then replaced
         self.hidden: dict[int, int] = {}  # addresses that were written to uncounted, through .data, and the last moment of it
 
     def find(self, tensor: torch.Tensor) -> Alias | None:
@@ -327,8 +329,7 @@ class Memory:
         base.counted = version_of(owner)
 
     def replace(self, tensor: torch.Tensor, alias: Alias, source: Alias) -> None:
-        """A leaf got the memory of another tensor (`.data = ...`), which nothing else may look at from then on. Its gradient,
-        where it has one, ends at it as before."""
+        """A leaf got the memory of another tensor (`.data = ...`). Its gradient, where it has one, ends at it as before."""
         base, steps = alias.base, source.steps
         if source.base is base and not alias.steps and all(map(_whole, steps)):
             return
@@ -336,8 +337,6 @@ class Memory:
             raise Unsupported("lets two tensors share their memory (.data = ...)")
         if base.input is not None and type_of(tensor) != base.type:
             raise Unsupported("replaces the memory of a tensor by that of another form (.data = ...)")
-        if base.input is not None and base.version and not base.replaced:
-            raise Unsupported("replaces memory that it wrote to before (.data = ...)")
         type, value = type_of(tensor), self.current(source)
         if not dense(type.shape, type.strides):
             raise Unsupported("replaces memory by such that is not dense (.data = ...)")
@@ -345,16 +344,28 @@ class Memory:
             value = self._with_gradient_of(self._leaf(tensor, base), value)
         elif self._reach.of(value):
             value = self._detached(value)
-        for known in [k for k, (_, other) in self._known.items() if other.base is source.base]:
-            del self._known[known]
         family = Family(torn=False)
         new = Base(value, type, address(tensor), base.input, weakref.ref(tensor), 1, version_of(tensor), [family], True)
+        for known in [k for k, (_, other) in self._known.items() if other.base is source.base]:
+            self._hand_over(known, source, new)
+        if base.input is not None and base.version and not base.replaced:
+            self.left_behind.append(base)
         self.written = True
         self.hidden[new.address] = moment()
         if base.input is not None:
             self.inputs[base.input] = new
             self._inputs_at.setdefault(new.address, []).append(new)
         self._put(tensor, Alias(new, (), type, family, value, 1))
+
+    def _hand_over(self, known: int, source: Alias, new: Base) -> None:
+        """The memory of `source` became that of an input: a tensor that lies there is a view of it from now on, if it can be."""
+        alias = self._known[known][1]
+        if new.input is None or source.base.type != new.type or not all(map(_whole, source.steps)):
+            del self._known[known]
+            return
+        alias.family = Family(torn=True)
+        new.families.append(alias.family)
+        alias.base, alias.version, alias.steps = new, 0, (Step(replace(DETACHED, counted=False), new.type), *alias.steps)
 
     def _kept_owner(self, base: Base) -> torch.Tensor | None:
         """The tensor whose memory it is, if it keeps its gradient whatever is written there out of autograd's sight."""

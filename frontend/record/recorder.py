@@ -20,7 +20,7 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
-from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, ViewStep, WriteBack, replay
+from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import compiled_by_torch_as_given, current_backward, is_view, is_zero, modes_unnoticed, version_of
 from .beside import Beside
@@ -28,7 +28,7 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import OWN_VIEW, RESOLVED, Alias, Memory, Step
+from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Memory, Step
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
@@ -201,8 +201,7 @@ class Recorder:
             raise Unsupported(f"makes a parameter in {self.apart}", here().place)
         self._b.origin = here()
         alias = self._alias(data)
-        step = Step(ViewStep(torch.ops.aten.detach.default, (), {}), alias.type)
-        self._memory.add_view(alias, parameter, step, self._memory.current(alias))
+        self._memory.add_view(alias, parameter, Step(DETACHED, alias.type), self._memory.current(alias))
 
     def add_numbers(self, tensor: torch.Tensor) -> None:
         """A tensor whose elements torch wrote without an op: the same ones whenever the run gets there."""
@@ -654,7 +653,8 @@ class Recorder:
                 entries[id(tensor)] = self._result(tensor, alias, siblings, outputs, tensors)
         met = zip(self._memory.inputs, self._tensors, self._before)
         written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
-        writebacks = tuple(WriteBack(
+        behind = [WriteBack(base.input, outputs.add(base.value), counted=0) for base in self._memory.left_behind]
+        writebacks = *behind, *(WriteBack(
             base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value),
             _state(tensor)[2] - version, base.replaced) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])

@@ -628,6 +628,92 @@ def data_written_to_afterwards(net, other, x):
 
 
 @training
+def data_of_what_was_written_to(net, other, x):
+    before = net.weight.data
+    with torch.no_grad():
+        net.weight.add_(1)
+    net.weight.data = net.weight.data * 2
+    return net(x) * before.sum()
+
+
+@training
+def data_put_back_after_a_step_uphill(net, other, x):
+    kept = [p.data.clone() for p in net.parameters()]
+    net(x).square().sum().backward()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(p.grad / 4)
+    net.zero_grad()
+    net(x).square().sum().backward()
+    for p, old in zip(net.parameters(), kept):
+        p.data = old
+        p.data.sub_(p.grad / 8)
+    return kept[0] * 2
+
+
+@training
+def data_given_away(net, other, x):
+    data = net.weight.data * 2
+    net.weight.data = data
+    return data, data[0]
+
+
+@training
+def data_with_a_gradient_of_its_own(net, other, x):
+    data = net.weight * 2
+    net.weight.data = data
+    return data * 2
+
+
+def kept_data(use):
+    """A program whose function keeps what it replaces the memory of a parameter by."""
+    def body(compile):
+        w, kept = nn.Parameter(tensor(4)), {}
+        first = w.data
+        f = compile(lambda x: use(w, kept, x))
+        for k in range(5):
+            yield outcome(f, tensor(4) + k % 2), w, kept
+            with torch.no_grad():
+                w.add_(1)
+            yield w, w.grad, kept, first
+    body.__name__ = f"data_kept_{use.__name__}"
+    body.__module__ = __name__
+    program(body)
+    return use
+
+
+@kept_data
+def and_written_to(w, kept, x):
+    kept["old"] = w.data.clone()
+    with torch.no_grad():
+        w.add_(x)
+    (w ** 2).sum().backward()
+    w.data = kept["old"]
+    with torch.no_grad():
+        w.sub_(w.grad)
+    return w.detach() * 2
+
+
+@kept_data
+def in_part(w, kept, x):
+    data = w.data.clone()
+    kept["part"] = data[1:]
+    w.data = data
+    with torch.no_grad():
+        w.add_(x)
+    return data + 1
+
+
+@kept_data
+def from_before_it_was_written_to(w, kept, x):
+    kept["before"] = w.data
+    with torch.no_grad():
+        w.add_(x)
+    w.data = x * 2
+    return w.detach() * 3
+
+
+@training
 def data_on_a_branch(net, other, x):
     net.weight.data = net.weight.data * 1.5
     if x.sum() > 0:
