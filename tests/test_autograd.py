@@ -708,7 +708,11 @@ def _uphill_and_back(x):
     return before * 2
 
 
-@pytest.mark.parametrize("function", [_kept, _left, _cut_out, _fitted, _uphill_and_back], ids=lambda f: f.__name__)
+def _forwards(x):
+    return torch.autograd.functional.jvp(lambda t: (t ** 3).sum() * t, x.detach(), torch.ones(5))[1]
+
+
+@pytest.mark.parametrize("function", [_kept, _left, _cut_out, _fitted, _uphill_and_back, _forwards], ids=lambda f: f.__name__)
 def test_passes_inside_are_compiled(function):
     compiled, found = smelt.compile(function, fullgraph=True), {}
     for seed in range(3):

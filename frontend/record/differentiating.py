@@ -136,7 +136,8 @@ class Differentiating:
             wrt = [self._value(t) for t in (*leaves, *kept)]
         slots = [*(self._accumulated(leaf) if accumulate else None for leaf in leaves), *map(self.slot, kept)]
         versions = [-1 if s is None or s.now is None else version_of(s.now) for s in slots]
-        seeds = [self._memory.current(self._alias(t)) for t in tangents]
+        with torch.set_grad_enabled(again):
+            seeds = [self._memory.read(t, self._alias(t)) for t in tangents]
         implied = self._b.values[self.entered:] if self.entered is not None else ()
         own = [t for t, seed in zip(tangents, seeds) if seed in implied]
         return Pass(values, seeds, own, wrt, slots, versions, again)

@@ -901,6 +901,26 @@ def penalty_of_gradients_in_a_step(compile):
 
 
 @program
+def derivatives_by_what_gradients_are_given_for(compile):
+    """Forward mode, by two backward passes."""
+    @compile
+    def f(x, v):
+        tangent = torch.ones_like(x, requires_grad=True)
+        slope, = torch.autograd.grad(x ** 3, x, tangent, create_graph=True)
+        along, = torch.autograd.grad(slope, tangent, v, retain_graph=True)
+        (x ** 2).backward(v * 2, create_graph=True)
+        return along, slope * x.grad
+    for k in range(4):
+        x, v = leaf(4), (tensor(4) + k).requires_grad_()
+        along, y = f(x, v)
+        x.grad = None
+        yield along, backward(y), x, v
+    functional = torch.autograd.functional
+    for g in (functional.jvp, functional.hvp, functional.vhp):
+        yield from calls(compile(lambda x, v: g(lambda t: (t ** 3).sum() * t[0], x, v)), X, X)
+
+
+@program
 def meta_step(compile):
     """The gradient through a step of gradient descent."""
     @compile
