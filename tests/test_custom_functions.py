@@ -107,6 +107,33 @@ class Reversed(torch.autograd.Function):
         return -ctx.strength * g, None, None
 
 
+class Product(torch.autograd.Function):
+    """Its matrix products are cast under autocast, forward and backward."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g @ w.t(), x.t() @ g
+
+
+def under_autocast(x, w):
+    with torch.autocast("cpu", torch.bfloat16):
+        return Product.apply(x * 0.3, torch.stack([w, w * 0.7], 1)).float() * 3
+
+
+def differentiated_under_autocast(x, w):
+    with torch.autocast("cpu", torch.bfloat16):
+        slope, = torch.autograd.grad(Product.apply(x * 0.3, torch.stack([w, w], 1)).float().sum(), x)
+    return slope * w + x
+
+
 rounded = Rounded.apply
 CASES = {
     "straight through": lambda x, w: rounded(x * 3).tanh() * w,
@@ -120,6 +147,7 @@ CASES = {
     "under no_grad": lambda x, w: torch.no_grad()(lambda: Rounded.apply(x) * w)() + x,
     "a view of its argument": lambda x, w: Reversed.apply(x * w, 0.5) * x + Reversed.apply(x, 2.0),
     "its argument": lambda x, w: Reversed.apply(x * w, 0.5, False) * x + Reversed.apply(x, 2.0, False),
+    "under autocast": under_autocast,
     "written to afterwards": lambda x, w: Rounded.apply(x * 2).mul_(w).add_(1),
 }
 
@@ -227,6 +255,7 @@ EAGER = {
     "gives a part": (lambda x, w: Part.apply(x * 2) * w, "gives a view of a part of an argument"),
     "its view is returned": (lambda x, w: Reversed.apply(x * w, 0.5), "gives a view that a custom autograd.Function made"),
     "random numbers": (lambda x, w: Noisy.apply(x) * w, "draws random numbers"),
+    "differentiated under autocast": (differentiated_under_autocast, "(Product) that is differentiated under autocast"),
     "changes its argument": (lambda x, w: InPlace.apply(x * w) * 2, "changes its arguments"),
     "a tensor by another way": (borrowing, "uses a tensor that is not its argument"),
     "prints": (lambda x, w: Loud.apply(x) * w, "prints or logs within an autograd.Function"),

@@ -1,6 +1,7 @@
 """The ops that the machinery itself stands on: inputs, detached values, tuple items and opaque torch calls."""
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Sequence
 
 import torch
@@ -120,9 +121,11 @@ def laid_out(t, strides):
     return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=t.device).copy_(t)
 
 
-def function(*inputs, function, args):
-    """Run a custom autograd.Function: its forward here, its backward when torch differentiates the call."""
-    return _owned(function.apply(*fill(args, inputs)), inputs)
+def function(*inputs, function, args, autocast=""):
+    """Run a custom autograd.Function: its forward here, its backward when torch differentiates the call. `autocast`: the name
+    of the dtype that operands of the CPU's ops are cast to meanwhile."""
+    with torch.autocast("cpu", getattr(torch, autocast)) if autocast else nullcontext():
+        return _owned(function.apply(*fill(args, inputs)), inputs)
 
 
 def _owned(result, inputs):

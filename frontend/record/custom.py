@@ -45,8 +45,8 @@ class CustomCalls:
             return
         if kwargs:
             raise Unsupported(f"custom autograd.Function ({function.__name__}) called with keyword arguments")
-        if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))):
-            raise Unsupported(f"custom autograd.Function ({function.__name__}) under autocast")
+        if torch.is_autocast_enabled("cuda"):
+            raise Unsupported(f"custom autograd.Function ({function.__name__}) under autocast of a GPU")
         for t in _tensors(args):
             self._alias(t)
         self._function, self._args, self._before, self._origin = function, args, _state(args), self._b.origin
@@ -94,7 +94,8 @@ class CustomCalls:
             return type(given)(map(template, given)) if type(given) in (list, tuple) else given
         args = tuple(map(template, self._args))
         types = tuple(map(type_of, results))
-        value = self._b.emit("function", *operands, function=self._function, args=args,
+        autocast = {"autocast": str(torch.get_autocast_dtype("cpu")).split(".")[1]} if torch.is_autocast_enabled("cpu") else {}
+        value = self._b.emit("function", *operands, function=self._function, args=args, **autocast,
                              type=TupleType(types) if several else types[0])
         for k, (r, t) in enumerate(zip(results, types)):
             if node_of(r) is not None:

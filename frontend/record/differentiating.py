@@ -120,12 +120,12 @@ class Differentiating:
             raise Unsupported("differentiates from an edge of autograd's graph")
         if not all(t.requires_grad for t in roots):
             raise Unsupported("differentiates what does not require grad")
-        reached = 0
+        reached, casts = 0, any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
         with torch.enable_grad():
             values = []
             for root in roots:
                 values.append(self._memory.read(root, self._alias(root)))
-                bits = self._sources.reached(root)
+                bits = self._sources.reached(root, custom=not casts)
                 if bits != self._reach.of(values[-1]):
                     raise Unsupported("a backward pass that flows to other inputs than its root was computed from")
                 reached |= bits

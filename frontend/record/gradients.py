@@ -144,10 +144,10 @@ class Sources:
         """The leaves that the run made, of these."""
         return [t for k, t in enumerate(self.tensors) if bits >> k & 1 and id(t) in self.made]
 
-    def reached(self, tensor: torch.Tensor) -> int:
+    def reached(self, tensor: torch.Tensor, custom: bool = True) -> int:
         """The bits of the inputs that a backward pass from `tensor` would arrive at, found in autograd's graph.
 
-        Raises Unsupported where it would arrive elsewhere, or run a Python function.
+        Raises Unsupported where it would arrive elsewhere, or run a Python function; where `custom` is false, any.
         """
         node = node_of(tensor)
         if node is None:
@@ -161,8 +161,9 @@ class Sources:
                 bits |= self._edges[edge]
             elif node not in seen:
                 seen.add(node)
-                if isinstance(node, torch.autograd.function.BackwardCFunction) and node not in self._allowed:
-                    raise Unsupported(f"custom autograd.Function ({node.name().removesuffix('Backward')})")
+                if isinstance(node, torch.autograd.function.BackwardCFunction) and not (custom and node in self._allowed):
+                    where = " that is differentiated under autocast" if node in self._allowed else ""
+                    raise Unsupported(f"custom autograd.Function ({node.name().removesuffix('Backward')}){where}")
                 if hasattr(node, "variable"):
                     bits |= self._leaf(node.variable)
                 todo += [e for e in node.next_functions if e[0] is not None]
