@@ -15,7 +15,7 @@ from .codegen.generate import Backend, generate
 from .compiler.evaluate import evaluate
 from .compiler.ir import Graph
 from .compiler.ops.core import takes_random_numbers
-from .compiler.passes import (Joint, bring, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
+from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
                               simplify)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
@@ -67,6 +67,12 @@ class Compilation:
         for p in passes:
             graph = self.verify(self.step(p.__name__, p, graph), p.__name__)
         self.graphs[stage] = graph
+        return graph
+
+    def lower(self, stage: str, graph: Graph) -> Graph:
+        """Break a graph into what code generation knows, with images laid out as the backend wants them."""
+        graph = self.step("channels_last", channels_last, self.apply(stage, graph, LOWER), self.backend.channels_last)
+        self.graphs[stage] = self.verify(graph, "channels_last")
         return graph
 
     def verify(self, graph: Graph, after: str) -> Graph:
@@ -150,7 +156,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     if of and wrt:
         joint = c.step("gradient", gradient, graph, wrt, of).reached()
         c.verify(joint.graph, "gradient")
-        joint = replace(joint, graph=c.apply("joint", joint.graph, LOWER))
+        joint = replace(joint, graph=c.lower("joint", joint.graph))
         split = c.step("partition", partition, joint)
         forward_graph = c.apply("forward", split.forward, CLEAN)
         backward_graph = c.apply("backward", split.backward, CLEAN)
@@ -163,7 +169,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
                                         partial(build, backend=backend, check=check, mode=mode)),
                                 tuple(k for k in wrt if k not in joint.wrt))
     else:
-        forward = c.program("forward", c.apply("forward", graph, LOWER), recording.landing)
+        forward = c.program("forward", c.lower("forward", graph), recording.landing)
     if config.dump:
         dump.write(c, config.dump)
     return _executable(c, forward, derivative, check or config.verify)

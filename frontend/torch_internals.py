@@ -78,7 +78,7 @@ _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tens
 
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
-_take("torch.ops.aten.linear.default._can_decompose", "to record composite ops under inference mode")
+_has_kernel = _take("torch._C._dispatch_has_kernel_for_dispatch_key", "to record composite ops under inference mode")
 _take("torch.ops.aten.dropout.default.py_kernels", "to record composite ops of symbolic sizes")
 _take("torch.ops.aten.dropout.default._dispatch_cache", "to record composite ops of symbolic sizes")
 
@@ -131,9 +131,9 @@ def schema_of(overload):
 
 
 def is_composite(overload) -> bool:
-    """Whether the overload is made of other ops in C++, for every device."""
+    """Whether the overload is made of other ops for every device, and autograd sees those."""
     try:
-        return overload._can_decompose()
+        return _has_kernel(overload.name(), "CompositeImplicitAutograd")
     except RuntimeError:  # torch.ops.prim.layout, say, which no dispatcher knows
         return False
 

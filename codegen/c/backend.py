@@ -6,8 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from ..prepare import parts_for_threads
+from .isa import isa_of
 from .matmul import use_library
 from .printer import print_source
+
+#: Convolutions of so few channels are slow on every CPU where the channels do not come last.
+FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,9 @@ class CBackend:
 
     def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)
+
+    def channels_last(self, channels: int) -> bool:
+        return isa_of(self.isa).name == "avx512" or channels <= FEW_CHANNELS
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         return parts_for_threads(elements, results, rows)

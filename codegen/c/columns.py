@@ -1,13 +1,13 @@
 """Kernels whose lanes run along a kept axis: a tile of columns has its accumulators in the L1 cache while the reduced axes
 go by.
 
-Values of a column (results of reductions and what follows from them) that a later pass reads are computed once between
-the passes and kept, a vector for each vector of columns; all others are computed where they are read.
+Values of a column that a pass reads (results of reductions and what follows from them, and what follows from loads) are
+computed once before it and kept, a vector for each vector of columns; loads stay where they are read.
 """
 from __future__ import annotations
 
 from ...compiler.dims import Dim
-from ..loops import Axis, Check, Kernel, Reduce, Store
+from ..loops import Apply, Axis, Check, Kernel, Reduce, Store
 from .isa import Isa
 from .nest import ceiling
 from .reducing import CHAIN, Reducing
@@ -30,7 +30,7 @@ class Columns(Reducing):
         self.vectors = self.tile() // self.lanes
         read = {i for p in plan.passes for i in self._operands(p)}
         self.kept = {i: self.body.names.fresh(self.body.c_names[kernel.body[i].name] + "_column") for i in sorted(read)
-                     if plan.stage[i] and not isinstance(kernel.body[i], Reduce)}
+                     if not isinstance(kernel.body[i], Reduce) and (plan.stage[i] or isinstance(kernel.body[i], Apply))}
 
     def tile(self) -> int:
         most = KEPT_VECTORS * self.lanes if self.plan.keep else TILE

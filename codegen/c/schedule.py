@@ -75,13 +75,13 @@ class Schedule(Stages):
 
     def _cost_along(self, axis: Axis) -> float:
         """Relative time of the kernel with its lanes along an axis: strided accesses are slow, and so are empty lanes."""
-        name, size = axis.symbol.name, max(1, self.sizes[axis.symbol.name])
+        name, size, points = axis.symbol.name, max(1, self.sizes[axis.symbol.name]), max(1, self.count(self.sizes))
         cost = 1.0
         for i, s in enumerate(self.kernel.body):
             if not isinstance(s, (Load, Store)):
                 cost += cost_of(s)
             elif name in self.varies[i]:
-                cost += 1 if self._contiguous(s, axis) else GATHER_COST * self.lanes
+                cost += (1 if self._contiguous(s, axis) else GATHER_COST * self.lanes) * self.count(self.varies[i]) / points
         return cost * -(-size // self.lanes) * self.lanes / size
 
     def _contiguous(self, s: Load | Store, axis: Axis) -> bool:

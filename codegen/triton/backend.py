@@ -37,5 +37,8 @@ class TritonBackend:
             return True
         return self.choose(trials_of_product(batch, m, n, k, dtype, self.device)) == LIBRARY
 
+    def channels_last(self, channels: int) -> bool:
+        return False
+
     def parts(self, elements: int, results: int, rows: bool) -> int:
         return parts_for_programs(elements, results, rows)

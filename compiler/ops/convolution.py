@@ -38,8 +38,19 @@ def _convolved(n, kernel, stride, padding, dilation, output_padding, transposed)
     return (n + 2 * padding - reach - 1) // stride + 1
 
 
-def _convolution_meaning(x, weight, bias=None, **a):
+def _convolution_meaning(x, weight, bias=None, *, channels_last=False, **a):
+    x, weight = _laid_out(channels_last, x, weight)
     return aten.convolution(x, weight, bias, *(a[k] for k in _ATTRS))
+
+
+def _laid_out(channels_last, *images):
+    return [i.to(memory_format=torch.channels_last) for i in images] if channels_last else images
+
+
+def _unread(like, shape, channels_last):
+    """A tensor of which only the shape counts, and the layout."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
 
 
 def _convolution_gradient(b, v, g):
@@ -90,17 +101,20 @@ def _convolution_samples():
 
 register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by [out, in, ...], with an optional bias.",
             _convolution_type, meaning=_convolution_meaning, gradient=_convolution_gradient, samples=_convolution_samples,
+            images="best",
             aten={"convolution": _import_convolution, "convolution_backward": _import_convolution_backward}))
 
 
 # Each gradient is linear in its two inputs. Of the third tensor only the shape counts.
 
-def _input_gradient(g, weight, *, shape, **a):
-    return aten.convolution_backward(g, g.new_empty(shape), weight, None, *(a[k] for k in _ATTRS), [True, False, False])[0]
+def _input_gradient(g, weight, *, shape, channels_last=False, **a):
+    g, weight = _laid_out(channels_last, g, weight)
+    return aten.convolution_backward(g, _unread(g, shape, channels_last), weight, None, *(a[k] for k in _ATTRS), [True, False, False])[0]
 
 
-def _weight_gradient(g, x, *, shape, **a):
-    return aten.convolution_backward(g, x, g.new_empty(shape), None, *(a[k] for k in _ATTRS), [False, True, False])[1]
+def _weight_gradient(g, x, *, shape, channels_last=False, **a):
+    g, x = _laid_out(channels_last, g, x)
+    return aten.convolution_backward(g, x, _unread(g, shape, channels_last), None, *(a[k] for k in _ATTRS), [False, True, False])[1]
 
 
 def _input_gradient_gradient(b, v, gg):
@@ -140,8 +154,8 @@ def _backward_samples(kept: int):
 
 
 register(Op("convolution_input_gradient", "opaque", "The gradient of a convolution's input, of shape `shape`.",
-            _input_gradient_type, meaning=_input_gradient, gradient=_input_gradient_gradient,
+            _input_gradient_type, meaning=_input_gradient, gradient=_input_gradient_gradient, images="best",
             samples=_backward_samples(1)))
 register(Op("convolution_weight_gradient", "opaque", "The gradient of a convolution's weight, of shape `shape`.",
-            _weight_gradient_type, meaning=_weight_gradient, gradient=_weight_gradient_gradient,
+            _weight_gradient_type, meaning=_weight_gradient, gradient=_weight_gradient_gradient, images="best",
             samples=_backward_samples(0)))

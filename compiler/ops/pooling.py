@@ -85,18 +85,25 @@ def _linear(name: str, doc: str, settings: dict, sizes, call, backward_call, **s
     def convert(b, x, *values, **named):
         return b.emit(name, x, **_settings(settings, values, named))
 
-    register(Op(name, "opaque", doc, _sized(sizes), meaning=forward,
+    register(Op(name, "opaque", doc, _sized(sizes), meaning=forward, images="kept",
                 gradient=lambda b, v, g: (b.emit(back, g, shape=v.inputs[0].shape, **v.attrs),),
                 aten={call.__name__.removesuffix(".default"): convert}, samples=lambda: [((torch.randn(2, 3, 6, 5),), attrs)]))
     register(Op(back, "opaque", f"The gradient of {name}, whose input has `shape`.",
-                _sized_back(sizes),
+                _sized_back(sizes), images="kept",
                 meaning=lambda g, *, shape, **a: backward_call(g, shape, *(a[k] for k in settings)), samples=backward_samples,
                 gradient=lambda b, v, g: (b.emit(name, g, **{k: v.attrs[k] for k in settings}),)))
 
 
 def _by_shape(call):
     """A backward call of torch that takes the input, of which only the shape counts."""
-    return lambda g, shape, *settings: call(g, g.new_empty(shape), *settings)
+    return lambda g, shape, *settings: call(g, _unread(g, shape), *settings)
+
+
+def _unread(g, shape):
+    """A tensor of which only the shape counts, and the layout: that of `g`."""
+    last = g.dim() == 4 and not g.is_contiguous() and g.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=memory_format)
 
 
 _linear("avg_pool2d", "The mean of every window.",
@@ -129,7 +136,7 @@ def _max_pool(x, **a):
 
 
 def _max_pool_backward(g, places, *, shape, **a):
-    return aten.max_pool2d_with_indices_backward(g, g.new_empty(shape), *(a[k] for k in _MAX_POOL), places)
+    return aten.max_pool2d_with_indices_backward(g, _unread(g, shape), *(a[k] for k in _MAX_POOL), places)
 
 
 def _import_max_pool(b, x, *values, **named):
@@ -165,8 +172,8 @@ def _max_pool_type(inputs, a):
 
 
 register(Op("max_pool2d", "opaque", "(the largest of every window, its place in the plane)", _max_pool_type,
-            meaning=_max_pool, gradient=_max_pool_gradient,
+            images="kept", meaning=_max_pool, gradient=_max_pool_gradient,
             aten={"max_pool2d_with_indices": _import_max_pool}, samples=lambda: [((torch.randn(2, 3, 6, 5),), _MAX_POOL_SAMPLE)]))
 register(Op("max_pool2d_backward", "opaque", "The gradient of max_pool2d: each result's at its place.",
-            _sized_back(_windows), meaning=_max_pool_backward, gradient=_max_pool_backward_gradient,
+            _sized_back(_windows), images="kept", meaning=_max_pool_backward, gradient=_max_pool_backward_gradient,
             aten={"max_pool2d_with_indices_backward": _import_max_pool_backward}, samples=_max_pool_backward_samples))

@@ -1,5 +1,6 @@
 """The passes: each a function `Graph -> Graph` that gives the same object back when it changed nothing."""
 from .bring import bring
+from .channels_last import channels_last
 from .cse import cse
 from .cut import Cut, Segment, cut, repeated
 from .dce import dce

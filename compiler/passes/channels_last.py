@@ -1,0 +1,99 @@
+"""Images, [batch, channels, height, width], with the channels last in memory where convolutions of a CPU work on them.
+
+torch's convolutions compute with the channels last, and bring images in other layouts into that one on every call. So what
+convolutions give and take lies that way from one to the next, through everything that computes each element or pools.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Callable
+
+import torch
+
+from ..builder import Builder
+from ..ir import Graph, TensorType, TupleType, Type, Value
+from ..op import OPS
+
+#: Whether a convolution of so many channels (of a group's input) is best given its images so.
+Best = Callable[[int], bool]
+#: Views that move no dimension.
+_IN_PLACE = frozenset({"pad", "slice"})
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def channels_last(graph: Graph, best: Best) -> Graph:
+    """The same computation with other layouts; those of inputs and outputs stay."""
+    chosen = {v for v in graph.values if v.op.images == "best" and _convolves(v, best)}
+    if not chosen:
+        return graph
+    images, outputs = _connected(graph, chosen), set(graph.outputs)
+    b = Builder(v.name for v in (*graph.inputs, *graph.values))
+    b.inputs = list(graph.inputs)
+    new: dict[Value, Value] = {v: v for v in graph.inputs}
+    shown: dict[Value, Value] = {}  # outputs, in the layout that they have for others
+    for v in graph.values:
+        inputs = tuple(new[i] if isinstance(i, Value) else i for i in v.inputs)
+        attrs = {**v.attrs, "channels_last": True} if v in chosen else v.attrs
+        type = _last(v.type) if v in images else v.type
+        if inputs == v.inputs and attrs is v.attrs and type is v.type:
+            new[v] = b.keep(v)
+            continue
+        if v not in outputs or type == v.type:
+            new[v] = b.keep(Value(v.name, v.op, inputs, attrs, type, v.origin))
+            continue
+        with b.at(v.origin):
+            new[v] = b.emit(v.op, *inputs, type=type, **attrs)
+        shown[v] = b.keep(Value(v.name, OPS["copy"], (new[v],), {}, v.type, v.origin))
+    return b.graph(graph.name, [shown.get(o, new[o]) for o in graph.outputs], graph.output_names)
+
+
+def _convolves(v: Value, best: Best) -> bool:
+    plain = all(_is_image(i.type) and i.dtype in _DTYPES for i in (v, *v.inputs[:2]))
+    return plain and "channels_last" not in v.attrs and best(min(i.shape[1] for i in (v, *v.inputs[:2])))
+
+
+def _connected(graph: Graph, chosen: set[Value]) -> set[Value]:
+    """The values that lie with the channels last: results of the chosen convolutions, and what is linked with their results and
+    operands by ops that keep the layout."""
+    users = graph.users()
+    outputs = set(graph.outputs)
+    found: set[Value] = set()
+    queue = [i for v in chosen for i in (v, *v.operands)]
+    while queue:
+        v = queue.pop()
+        ours = v in outputs and not _source(v).op.images  # kernels write their results as they are to lie
+        if v in found or ours or not (_moves(v.type) and (v in chosen or _keeps(v))):
+            continue
+        found.add(v)
+        queue += [r for r in users[v] if _keeps(r)]
+        queue += v.operands if _keeps(v) else ()
+    return found
+
+
+def _keeps(v: Value) -> bool:
+    """Whether an op gives its result in the layout of its operands."""
+    op = _source(v).op
+    return op.kind in ("pointwise", "cat") or op.name in _IN_PLACE or op.images == "kept"
+
+
+def _source(v: Value) -> Value:
+    return v.inputs[0] if v.op.name == "item" else v
+
+
+def _moves(t: Type) -> bool:
+    """Whether values of this type can lie so, and do not yet."""
+    return any(map(_moves, t.items)) if isinstance(t, TupleType) else _is_image(t) and t.contiguous
+
+
+def _is_image(t: Type) -> bool:
+    return (isinstance(t, TensorType) and len(t.shape) == 4 and t.device.type == "cpu"
+            and all(isinstance(n, int) for n in t.shape[1:]) and 0 not in t.shape)
+
+
+def _last(t: Type) -> Type:
+    if isinstance(t, TupleType):
+        return TupleType(tuple(map(_last, t.items)))
+    if not _is_image(t):
+        return t
+    _, channels, height, width = t.shape
+    return replace(t, strides=(height * width * channels, 1, width * channels, channels))

@@ -1,0 +1,132 @@
+"""Images with the channels last: which values a graph lays so, and that programs give what eager gives, laid out the same."""
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import smelt
+from smelt.codegen.c.backend import CBackend
+from smelt.compiler import evaluate, parse, show, verify
+from smelt.compiler.passes import channels_last
+
+CONVOLUTION = "stride=(1, 1), padding=(1, 1), dilation=(1, 1), transposed=False, output_padding=(0, 0), groups=1"
+POOL = "kernel_size=(2, 2), stride=(2, 2), padding=0, dilation=1, ceil_mode=False"
+
+
+def graph(*lines: str):
+    return verify(parse("graph f(%x: f32[2,8,6,4], %w: f32[8,8,3,3], %s: f32[1,8,1,1]) {\n" + "\n".join(lines) + "\n}"))
+
+
+def laid_out(g) -> set[str]:
+    """The values that the pass moves."""
+    after = verify(channels_last(g, lambda channels: channels == 8))
+    x = [torch.randn(i.shape) for i in g.inputs]
+    torch.testing.assert_close(evaluate(after, x), evaluate(g, x))
+    assert show(parse(show(after))) == show(after)
+    before = {v.name: v.type for v in g.values}
+    return {v.name for v in after.values if v.type != before.get(v.name)}
+
+
+CASES = {
+    "up to an output": (
+        [f"%c = convolution(%x, %w, {CONVOLUTION}) : f32[2,8,6,4]", "%r = relu(%c) : f32[2,8,6,4]",
+         "%m = mul(%r, %s) : f32[2,8,6,4]", "return %m, %c"],
+        {"convolution_0", "r"}),
+    "from an operand on": (
+        ["%a = mul(%x, %s) : f32[2,8,6,4]", "%b = exp(%a) : f32[2,8,6,4]",
+         f"%c = convolution(%b, %w, {CONVOLUTION}) : f32[2,8,6,4]", "%r = relu(%c) : f32[2,8,6,4]", "return %r"],
+        {"a", "b", "c"}),
+    "through pooling, pad and cat": (
+        [f"%c = convolution(%x, %w, {CONVOLUTION}) : f32[2,8,6,4]", f"%p = max_pool2d(%c, {POOL}) : (f32[2,8,3,2], i64[2,8,3,2])",
+         "%y = item(%p, index=0) : f32[2,8,3,2]",
+         "%q = pad(%y, low=(0, 0, 0, 0), high=(0, 0, 3, 2), interior=(0, 0, 0, 0), value=0.0) : f32[2,8,6,4]",
+         "%k = cat(%q, %c, dim=1) : f32[2,16,6,4]", "%e = sum(%k, dim=(0, 1, 2, 3), keepdim=False, dtype=None) : f32[]",
+         "return %e"],
+        {"c", "p", "y", "q", "k"}),
+    "not through a reshape": (
+        [f"%c = convolution(%x, %w, {CONVOLUTION}) : f32[2,8,6,4]", "%f = reshape(%c, shape=(2, 2, 4, 24)) : f32[2,2,4,24]",
+         "%r = relu(%f) : f32[2,2,4,24]", "%e = sum(%r, dim=(0,), keepdim=False, dtype=None) : f32[2,4,24]", "return %e"],
+        {"c"}),
+}
+
+
+@pytest.mark.parametrize("lines, moved", CASES.values(), ids=CASES)
+def test_what_lies_with_the_channels_last(lines, moved):
+    assert laid_out(graph(*lines)) == moved
+
+
+def test_graphs_without_such_convolutions_stay():
+    g = graph("%r = relu(%x) : f32[2,8,6,4]", f"%c = convolution(%r, %w, {CONVOLUTION}) : f32[2,8,6,4]", "return %c")
+    assert channels_last(g, lambda channels: channels < 8) is g
+    once = channels_last(g, lambda channels: True)
+    assert once is not g and channels_last(once, lambda channels: True) is once
+
+
+class Skip(nn.Module):
+    """Two scales, joined."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.out = nn.Conv2d(7, 2, 1)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.down(x)))
+        h = F.pad(h, (1, 0, 0, 0))[..., 1:]
+        return self.out(torch.cat([self.up(h), x], 1)).sigmoid()
+
+
+NETS = {
+    "classifier": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+                                        nn.Conv2d(8, 4, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)),
+    "one channel": lambda: nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Tanh(), nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=2)),
+    "by channel": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, dilation=2), nn.GELU(), nn.Conv2d(6, 6, 1), nn.AvgPool2d(2)),
+    "single places": lambda: nn.Sequential(nn.Conv2d(3, 8, 8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Softmax(1)),
+    "skip": Skip,
+}
+
+
+def layout(t: torch.Tensor) -> list[int]:
+    return [step for n, step in zip(t.shape, t.stride()) if n > 1]
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("make", NETS.values(), ids=NETS)
+def test_equal_to_eager_in_values_and_layouts(make, form, monkeypatch):
+    monkeypatch.setattr(CBackend, "channels_last", lambda self, channels: True)
+    torch.manual_seed(0)
+    plain = make().to(memory_format=form)
+    net = smelt.compile(copy.deepcopy(plain), fullgraph=True)
+    for batch in (4, 4, 6, 5):
+        x = torch.randn(batch, 3, 8, 8).to(memory_format=form)
+        runs = [(n, x.clone().requires_grad_()) for n in (plain, net)]
+        expected, found = [n(i) for n, i in runs]
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        g = torch.randn(expected.shape)
+        expected.backward(g), found.backward(g)
+        torch.testing.assert_close(runs[1][1].grad, runs[0][1].grad, rtol=1e-3, atol=1e-4)
+        for p, q in zip(net.parameters(), plain.parameters()):
+            assert layout(p.grad) == layout(q.grad)
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)
+            p.grad = q.grad = None
+    assert "channels_last=True" in smelt.show(net) and not smelt.explain(net).fallbacks
+
+
+def test_double_backward(monkeypatch):
+    monkeypatch.setattr(CBackend, "channels_last", lambda self, channels: True)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Conv2d(3, 2, 2)).double().float()
+    net = smelt.compile(copy.deepcopy(plain))
+    for _ in range(3):
+        x = torch.randn(2, 2, 6, 5)
+        grads = []
+        for n in (plain, net):
+            i = x.clone().requires_grad_()
+            slope, = torch.autograd.grad(n(i).pow(2).sum(), i, create_graph=True)
+            grads.append(torch.autograd.grad(slope.pow(2).sum(), list(n.parameters())))
+        torch.testing.assert_close(grads[1], grads[0], rtol=1e-3, atol=1e-4)
