@@ -117,6 +117,16 @@ def test_equal_to_eager_in_values_and_layouts(make, form, monkeypatch):
     assert "channels_last=True" in smelt.show(net) and not smelt.explain(net).fallbacks
 
 
+def test_gradients_lie_as_what_they_are_of():
+    net = smelt.compile(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()))
+    for _ in range(2):
+        x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+        net(x).sum().backward()
+        assert x.grad.stride() == x.stride()
+    *_, last, end = smelt.show(net, "backward").splitlines()[:-1]
+    assert last.split("#")[0].rstrip().endswith("f32[2,3,4,5]{60,1,15,3}") and last.split()[0] in end
+
+
 def test_double_backward(monkeypatch):
     monkeypatch.setattr(CBackend, "channels_last", lambda self, channels: True)
     torch.manual_seed(0)

@@ -11,12 +11,14 @@ from ..loops import Apply, Axis, Check, Kernel, Reduce, Store
 from .isa import Isa
 from .nest import ceiling
 from .reducing import CHAIN, Reducing
-from .schedule import Pass, Schedule, cost_of
+from .schedule import Pass, Schedule, cost_of, work_of
 
 #: Columns of a tile.
 TILE = 512
 #: Vectors of a tile where values are kept for each of its elements.
 KEPT_VECTORS = 4
+#: Microseconds of work from which threads share a tile.
+SHARED_WORK = 20
 #: Reduced steps that are taken at a time where they are cheap.
 STEPS = 4
 STEP_COST = 6
@@ -39,6 +41,10 @@ class Columns(Reducing):
 
     def cuts_lanes(self, leading: list[Axis], total: Dim) -> bool:
         return True  # the accumulators are those of one tile
+
+    def shares_lanes(self) -> bool:
+        large = work_of(self.kernel, self.plan) > SHARED_WORK
+        return large and isinstance(self.vector.size, int) and self.vector.size > self.lanes
 
     def scratch_length(self) -> int:
         return self.plan.count(self.plan.reduced) * self.tile()

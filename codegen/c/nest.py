@@ -146,11 +146,14 @@ class Nest:
         if self.vector is not None and not self.vector.reduce and self.cuts_lanes(leading, total):
             tiles = ceiling(self.vector.size, self.tile())
         depth = self.w.depth
-        if total * tiles == 1:
+        shares = total * tiles == 1 and self.shares_lanes()
+        if total * tiles == 1 and not shares:
             self.w.line("if (tid) return;")
         self._early_statements([])
         self.prologue()
         self._open_items(leading, total, tiles)
+        if shares:
+            self._open_share()
         if leading:
             self._early_statements(leading)
         for position, a in enumerate(self.outer[len(leading):], len(leading)):
@@ -164,6 +167,18 @@ class Nest:
     def cuts_lanes(self, leading: list[Axis], total: Dim) -> bool:
         """Whether the lane axis is cut into tiles: where the leading loops have too few steps for the threads to share."""
         return len(leading) == len(self.outer) and typical(total) < ITEMS
+
+    def shares_lanes(self) -> bool:
+        """Whether threads share the vectors of the lane axis where they have nothing else to share."""
+        return False
+
+    def _open_share(self) -> None:
+        v, size, n = self.name(self.vector), self.vector.size, self.lanes
+        self.first, self.last = self.body.names.fresh(v + "_first"), self.body.names.fresh(v + "_last")
+        vectors = ceiling(size, n)
+        self.w.line(f"const long {self.first} = {vectors} * tid / threads * {n};")
+        end = f"{vectors} * (tid + 1) / threads * {n}"
+        self.w.line(f"const long {self.last} = {end if size % n == 0 else f'{end} < {size} ? {end} : {size}'};")
 
     def _open_items(self, leading: list[Axis], total: Dim, tiles: Dim) -> None:
         w, items = self.w, total * tiles

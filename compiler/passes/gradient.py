@@ -10,7 +10,7 @@ from typing import Sequence
 
 from ...errors import InvalidGraph, Unsupported
 from ..builder import Builder, Replacement, describe, rewrite, same_type
-from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value
+from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value, dense
 from ..op import Op
 from ..ops.core import takes_random_numbers, taped_type
 from .dce import dce, needed
@@ -82,10 +82,17 @@ def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
     for k in of:
         sweep.seed(graph.outputs[k], graph.output_names[k] if graph.output_names else graph.outputs[k].name)
     sweep.run()
-    gradients = [sweep.gradient_of(graph.inputs[k]) for k in wrt]
+    gradients = [_laid_out(sweep.b, sweep.gradient_of(graph.inputs[k]), graph.inputs[k]) for k in wrt]
     names = (*graph.output_names, *(f"grad_{graph.inputs[k].name}" for k in wrt)) if graph.output_names else ()
     joint = dce(sweep.b.graph(f"{graph.name}_joint", [*graph.outputs, *gradients], names))
     return Joint(joint, wrt, of, sweep.reach([graph.outputs[k] for k in of], [graph.inputs[k] for k in wrt]))
+
+
+def _laid_out(b: Builder, g: Value, x: Value) -> Value:
+    """The gradient of an input, laid out as that is: so autograd leaves it in `.grad`."""
+    if g.type.strides == x.type.strides or not dense(x.shape, x.type.strides):
+        return g
+    return b.emit("copy", g, type=replace(g.type, strides=x.type.strides))
 
 
 def differentiable(t: Type) -> bool:
