@@ -15,8 +15,9 @@ CONVOLUTION = "stride=(1, 1), padding=(1, 1), dilation=(1, 1), transposed=False,
 POOL = "kernel_size=(2, 2), stride=(2, 2), padding=0, dilation=1, ceil_mode=False"
 
 
-def graph(*lines: str):
-    return verify(parse("graph f(%x: f32[2,8,6,4], %w: f32[8,8,3,3], %s: f32[1,8,1,1]) {\n" + "\n".join(lines) + "\n}"))
+def graph(*lines: str, more: str = ""):
+    inputs = "%x: f32[2,8,6,4], %w: f32[8,8,3,3], %s: f32[1,8,1,1]" + more
+    return verify(parse(f"graph f({inputs}) {{\n" + "\n".join(lines) + "\n}"))
 
 
 def laid_out(g) -> set[str]:
@@ -60,6 +61,10 @@ def test_what_lies_with_the_channels_last(lines, moved):
 def test_graphs_without_such_convolutions_stay():
     g = graph("%r = relu(%x) : f32[2,8,6,4]", f"%c = convolution(%r, %w, {CONVOLUTION}) : f32[2,8,6,4]", "return %c")
     assert channels_last(g, lambda channels: channels < 8) is g
+    g = graph(f"%c = convolution(%x, %w, {CONVOLUTION}) : f32[2,8,6,4]", "%r = relu(%c) : f32[2,8,6,4]",
+              f"%d = convolution(%r, %t, {CONVOLUTION}) : f32[2,3,6,4]", "return %d", more=", %t: f32[3,8,3,3]")
+    one = {v.name: v for v in channels_last(g, lambda channels: channels > 3).values}
+    assert one["c"].attrs["channels_last"] and "channels_last" not in one["d"].attrs and one["r"].type.contiguous
     once = channels_last(g, lambda channels: True)
     assert once is not g and channels_last(once, lambda channels: True) is once
 
@@ -115,6 +120,34 @@ def test_equal_to_eager_in_values_and_layouts(make, form, monkeypatch):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)
             p.grad = q.grad = None
     assert "channels_last=True" in smelt.show(net) and not smelt.explain(net).fallbacks
+
+
+class Rows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv1d(3, 6, 3, padding=1), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2),
+                                    nn.ConvTranspose1d(6, 4, 4, stride=2, padding=1), nn.Conv1d(4, 4, 3, groups=2, dilation=2))
+
+    def forward(self, x):
+        return self.layers(x).mean(-1)
+
+
+def test_rows(monkeypatch):
+    monkeypatch.setattr(CBackend, "channels_last", lambda self, channels: True)
+    torch.manual_seed(0)
+    plain = Rows()
+    net = smelt.compile(copy.deepcopy(plain), fullgraph=True)
+    for batch in (4, 4, 5, 6):
+        x = torch.randn(batch, 3, 10)
+        runs = [(n, x.clone().requires_grad_()) for n in (plain, net)]
+        expected, found = [n(i) for n, i in runs]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        expected.pow(2).sum().backward(), found.pow(2).sum().backward()
+        torch.testing.assert_close(runs[1][1].grad, runs[0][1].grad, rtol=1e-3, atol=1e-4)
+        for p, q in zip(net.parameters(), plain.parameters()):
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-4)
+            p.grad = q.grad = None
+    assert smelt.show(net).count("channels_last=True") == 3 and not smelt.explain(net).fallbacks
 
 
 def test_gradients_lie_as_what_they_are_of():

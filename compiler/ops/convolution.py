@@ -11,6 +11,7 @@ from ..op import Op, register
 
 aten = torch.ops.aten
 _ATTRS = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+_PLAIN = (1, 0, 1, None, 0, None)  # those that do nothing to a dimension
 
 
 def _convolution_type(inputs, a):
@@ -38,19 +39,21 @@ def _convolved(n, kernel, stride, padding, dilation, output_padding, transposed)
     return (n + 2 * padding - reach - 1) // stride + 1
 
 
-def _convolution_meaning(x, weight, bias=None, *, channels_last=False, **a):
-    x, weight = _laid_out(channels_last, x, weight)
-    return aten.convolution(x, weight, bias, *(a[k] for k in _ATTRS))
+def _convolution_meaning(x, weight, bias=None, **a):
+    return _call(lambda x, weight, *settings: aten.convolution(x, weight, bias, *settings), x, weight, a)
 
 
-def _laid_out(channels_last, *images):
-    return [i.to(memory_format=torch.channels_last) for i in images] if channels_last else images
-
-
-def _unread(like, shape, channels_last):
-    """A tensor of which only the shape counts, and the layout."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+def _call(call, first, second, a):
+    """`call(first, second, *settings)`; with the channels last if attribute `channels_last` says so, rows being images then."""
+    settings = [a[k] for k in _ATTRS]
+    if not a.get("channels_last"):
+        return call(first, second, *settings)
+    rows = first.dim() == 3
+    if rows:
+        first, second = first.unsqueeze(2), second.unsqueeze(2)
+        settings = [(plain, *value) if isinstance(value, tuple) else value for plain, value in zip(_PLAIN, settings)]
+    result = call(*(t.to(memory_format=torch.channels_last) for t in (first, second)), *settings)
+    return result.squeeze(2) if rows else result
 
 
 def _convolution_gradient(b, v, g):
@@ -107,14 +110,24 @@ register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by
 
 # Each gradient is linear in its two inputs. Of the third tensor only the shape counts.
 
-def _input_gradient(g, weight, *, shape, channels_last=False, **a):
-    g, weight = _laid_out(channels_last, g, weight)
-    return aten.convolution_backward(g, _unread(g, shape, channels_last), weight, None, *(a[k] for k in _ATTRS), [True, False, False])[0]
+def _input_gradient(g, weight, *, shape, **a):
+    def call(g, weight, *settings):
+        return aten.convolution_backward(g, _unread(g, shape), weight, None, *settings, [True, False, False])[0]
+    return _call(call, g, weight, a)
 
 
-def _weight_gradient(g, x, *, shape, channels_last=False, **a):
-    g, x = _laid_out(channels_last, g, x)
-    return aten.convolution_backward(g, x, _unread(g, shape, channels_last), None, *(a[k] for k in _ATTRS), [False, True, False])[1]
+def _weight_gradient(g, x, *, shape, **a):
+    def call(g, x, *settings):
+        return aten.convolution_backward(g, x, _unread(g, shape), None, *settings, [False, True, False])[1]
+    return _call(call, g, x, a)
+
+
+def _unread(g, shape):
+    """A tensor of this shape, which counts alone, and the layout: that of `g`."""
+    images = g.dim() == 4 and g.is_contiguous(memory_format=torch.channels_last)
+    shape = (*shape[:2], 1, *shape[2:]) if g.dim() > len(shape) else shape
+    return torch.empty(shape, dtype=g.dtype, device=g.device,
+                       memory_format=torch.channels_last if images else torch.contiguous_format)
 
 
 def _input_gradient_gradient(b, v, gg):

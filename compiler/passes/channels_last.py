@@ -1,4 +1,5 @@
-"""Images, [batch, channels, height, width], with the channels last in memory where convolutions of a CPU work on them.
+"""Images, [batch, channels, height, width], and rows, [batch, channels, length], with the channels last in memory where
+convolutions of a CPU work on them.
 
 torch's convolutions compute with the channels last, and bring images in other layouts into that one on every call. So what
 convolutions give and take lies that way from one to the next, through everything that computes each element or pools.
@@ -11,6 +12,7 @@ from typing import Callable
 import torch
 
 from ..builder import Builder
+from ..dims import product
 from ..ir import Graph, TensorType, TupleType, Type, Value
 from ..op import OPS
 
@@ -23,10 +25,12 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 def channels_last(graph: Graph, best: Best) -> Graph:
     """The same computation with other layouts; those of inputs and outputs stay."""
-    chosen = {v for v in graph.values if v.op.images == "best" and _convolves(v, best)}
+    convolutions = [v for v in graph.values if v.op.images == "best"]
+    chosen = {v for v in convolutions if _convolves(v, best)}
     if not chosen:
         return graph
-    images, outputs = _connected(graph, chosen), set(graph.outputs)
+    images = _connected(graph, chosen) if len(chosen) == len(convolutions) else set()  # others work on what lies as it did
+    outputs = set(graph.outputs)
     b = Builder(v.name for v in (*graph.inputs, *graph.values))
     b.inputs = list(graph.inputs)
     new: dict[Value, Value] = {v: v for v in graph.inputs}
@@ -73,6 +77,10 @@ def _connected(graph: Graph, chosen: set[Value]) -> set[Value]:
 def _keeps(v: Value) -> bool:
     """Whether an op gives its result in the layout of its operands."""
     op = _source(v).op
+    if op.name == "reshape":  # rows as images, or the other way round
+        shapes = v.shape, v.inputs[0].shape
+        return all(_is_image(i.type) for i in (v, v.inputs[0])) and len({(*s[:2], s[-1]) for s in shapes}) == 1 and all(
+            s[2] == 1 for s in shapes if len(s) == 4)
     return op.kind in ("pointwise", "cat") or op.name in _IN_PLACE or op.images == "kept"
 
 
@@ -86,7 +94,7 @@ def _moves(t: Type) -> bool:
 
 
 def _is_image(t: Type) -> bool:
-    return (isinstance(t, TensorType) and len(t.shape) == 4 and t.device.type == "cpu"
+    return (isinstance(t, TensorType) and len(t.shape) in (3, 4) and t.device.type == "cpu"
             and all(isinstance(n, int) for n in t.shape[1:]) and 0 not in t.shape)
 
 
@@ -95,5 +103,6 @@ def _last(t: Type) -> Type:
         return TupleType(tuple(map(_last, t.items)))
     if not _is_image(t):
         return t
-    _, channels, height, width = t.shape
-    return replace(t, strides=(height * width * channels, 1, width * channels, channels))
+    _, channels, *sizes = t.shape
+    strides = tuple(channels * product(sizes[k + 1:]) for k in range(len(sizes)))
+    return replace(t, strides=(channels * product(sizes), 1, *strides))
