@@ -344,7 +344,7 @@ def test_outputs_that_are_inputs_or_repeat():
 
 def test_opaque_calls_are_given_tensors():
     def write(b, x):
-        places = b.full(shape=(2, 4), value=1, dtype=torch.int64, device="cpu")
+        places = b.full(shape=(2, 4), value=1, dtype=torch.int64, device=torch.device("cpu"))
         added = b.slice(x, start=(0, 0), step=(2, 1), size=(2, 4))
         return b.relu(b.scatter_add(b.permute(b.exp(x), dims=(1, 0)), places, added, dim=0))
     run(write, torch.randn(4, 6))
