@@ -1,11 +1,11 @@
-"""Triton's interpreter as smelt needs it: with the functions of libdevice, and with conversions that round.
-
-Both are done by torch on the CPU.
+"""Triton's interpreter as smelt needs it: with the functions of libdevice and with conversions that round, which torch does on
+the CPU, and with assertions.
 """
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Callable, Iterator
 
@@ -21,12 +21,28 @@ _lock = threading.RLock()
 
 
 def interpreted(segment: Callable[..., int]) -> Callable[..., int]:
-    """A segment that one thread at a time runs, and whose kernels divide by zero silently, as a GPU does."""
+    """A segment that one thread at a time runs, and whose kernels divide by zero silently, as a GPU does. It returns 1 + the code
+    of a check that failed."""
+    from triton.runtime.errors import InterpreterError
+
     @wraps(segment)
     def run(*given) -> int:
-        with _lock, _repaired(), np.errstate(all="ignore"), torch.no_grad():
-            return segment(*(x.detach() if isinstance(x, torch.Tensor) else x for x in given))
+        try:
+            with _lock, _repaired(), np.errstate(all="ignore"), torch.no_grad():
+                return segment(*(x.detach() if isinstance(x, torch.Tensor) else x for x in given))
+        except InterpreterError as error:
+            if not isinstance(error.__cause__, _Failed):
+                raise
+            return 1 + error.__cause__.code
     return run
+
+
+class _Failed(Exception):
+    """A check with this code failed."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.code = int(message.removeprefix("check "))
 
 
 class Libdevice:
@@ -44,17 +60,24 @@ class Libdevice:
 @contextmanager
 def _repaired() -> Iterator[None]:
     """With float32 to bfloat16 rounded, not cut off, with products of bfloat16, with scalar conditions that stay conditions in
-    a tile, and with the complement of unsigned numbers, for which NumPy 2.5 takes no -1."""
+    a tile, with the complement of unsigned numbers, for which NumPy 2.5 takes no -1, and with assertions, which it ignores."""
     from triton.runtime.interpreter import interpreter_builder as builder
     repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat),
                "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value),
-               "create_dot": partial(_dot, builder.create_dot)}
-    vars(builder).update(repairs)
+               "create_dot": partial(_dot, builder.create_dot), "create_assert": _assert}
+    options, checked = builder.options, replace(builder.options, debug=True, sanitize_overflow=False)
+    vars(builder).update(repairs, options=checked)
     try:
         yield
     finally:
         for name in repairs:
             del vars(builder)[name]
+        builder.options = options
+
+
+def _assert(condition, message: str) -> None:
+    if not np.all(condition.data):
+        raise _Failed(message)
 
 
 def _cast(original: Callable, value, dtype) -> Any:

@@ -81,7 +81,8 @@ class Launch:
 
     It reads and writes the slots named in `uses`; returns 0, or 1 + the index in the program's messages of a failed check.
     In C it is `symbol(void **slots, long threads)`, where the values of the program's symbols stand after the slots; in
-    Triton's Python `symbol(*tensors, *sizes)`, with the tensors of `uses` and the values of the program's symbols.
+    Triton's Python `symbol(*tensors, *sizes)`, with the tensors of `uses` and the values of the program's symbols. A GPU has
+    gone on by the time that a check fails: there it is an assertion of the device's, which torch tells of.
     """
     symbol: str
     kernels: tuple[str, ...]
@@ -113,7 +114,7 @@ class Signature:
     pointers: Mapping[str, torch.dtype]
     sizes: tuple[str, ...]
     constants: Mapping[str, int | str]
-    options: Mapping[str, int]
+    options: Mapping[str, int | bool]
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,6 @@ def obstacle(program: Program) -> str:
         return "nothing is launched"
     if program.symbols:
         return "its sizes change from call to call"
-    if program.messages:
-        return f"the CPU looks whether a check has failed ({program.messages[0].text})"
     if any(s.device != program.device for s in program.slots if s.place != "constant"):
         return "it has tensors on the CPU"
     return next((f"the CPU waits in {s.name}" for s in program.steps if isinstance(s, Call) and s.waits), "")

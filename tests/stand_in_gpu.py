@@ -232,11 +232,15 @@ def triton_functions(card: Card):
 
 def on_card(segment):
     from smelt.runtime import interpreted as i
+    from triton.runtime.errors import InterpreterError
 
     def run(*given):
         import numpy as np
-        with i._lock, i._repaired(), np.errstate(all="ignore"):
-            return segment(*given, enable_fp_fusion=False, enable_reflect_ftz=False)
+        try:
+            with i._lock, i._repaired(), np.errstate(all="ignore"):
+                return segment(*given, **triton_module.OPTIONS, **triton_module.NVIDIA_OPTIONS)
+        except InterpreterError as error:
+            raise RuntimeError(f"CUDA error: device-side assert triggered ({error.__cause__})") from error
     return run
 
 

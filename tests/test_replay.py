@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from smelt.errors import SmeltWarning
-from smelt.runtime import Call, Launch, Message, Program, Slot
+from smelt.runtime import Call, Launch, Program, Slot
+from smelt.runtime.program import Symbol
 from smelt.runtime.replay import Replayed, obstacle
 
 SLOT = Slot("x", "input", (3,), (1,), position=0)
@@ -127,7 +128,7 @@ def test_an_error_of_the_first_call_is_the_callers():
 
 
 @pytest.mark.parametrize("change, why", [
-    ({"steps": ()}, "nothing"), ({"messages": (Message(IndexError, "out of range"),)}, "out of range"),
+    ({"steps": ()}, "nothing"), ({"symbols": (Symbol("s0", 0, 0),)}, "sizes"),
     ({"slots": (SLOT, replace(SLOT, device=torch.device("meta")))}, "on the CPU"),
     ({"steps": (Call(torch.nonzero, (), {}, (), "nonzero", waits=True),)}, "nonzero")])
 def test_what_cannot_be_captured(change, why):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import smelt
+from smelt import pipeline
+from smelt.compiler import parse
 
 from .stand_in_gpu import stand_in
 
@@ -85,6 +87,10 @@ PROGRAMS = {
     "nothing": (lambda x: x * 2 + x.sum(), lambda: [random(0, 20)]),
     "no dimension": (lambda x: x * 2 + 1, lambda: [random()]),
     "in place": (lambda x: x.mul_(2).add_(1), lambda: [random(16, 20)]),
+    "an embedding": (lambda table, i: F.embedding(i, table) * 2, lambda: [
+        random(10, 4, grad=True), torch.randint(0, 10, (7,), device="cuda")]),
+    "cross-entropy": (F.cross_entropy, lambda: [random(16, 20, grad=True), torch.randint(0, 20, (16,), device="cuda")]),
+    "integers": (lambda x: (x // (x % 5 + 1)).sum(0), lambda: [torch.randint(-9, 9, (20, 3), device="cuda")]),
     "as many as there are": (lambda x: x[x > 0] * 2, lambda: [random(16, 20)]),
 }
 
@@ -94,6 +100,30 @@ PROGRAMS = {
 @pytest.mark.filterwarnings("error::smelt.SmeltWarning")
 def test_programs(card, name, mode):
     check(card, *PROGRAMS[name], mode)
+
+
+def test_a_failed_check_is_an_assertion_of_the_device(card):
+    graph = parse("""
+graph f(%table: f32[10,4]@cuda:0, %i: i64[3]@cuda:0) {
+  %e = embedding(%table, %i, padding=-1, by_frequency=False) : f32[3,4]@cuda:0
+  return %e
+}""")
+    run, table, i = pipeline.compile_graph(graph), random(10, 4), torch.tensor([1, 9, 3], device="cuda")
+    assert torch.equal(run(table, i)[0], table[i])
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        run(table, i + 5)
+
+
+def test_integers_are_divided_by_zero_silently(card):
+    f = smelt.compile(lambda x, y: x // y, fullgraph=True)
+    x, y = torch.arange(9, device="cuda"), torch.arange(1, 10, device="cuda")
+    assert all(torch.equal(f(x, y), x // y) for _ in range(3))
+    assert torch.equal(f(x, y - 1)[1:], x[1:] // (y - 1)[1:])
+
+
+def test_explain_says_why_a_program_is_no_cuda_graph(card):
+    assert "no CUDA graph: <lambda>: it has tensors on the CPU" in str(check(card, *PROGRAMS["a number of the CPU's"],
+                                                                             "reduce-overhead"))
 
 
 OPTIMISERS = {"Adam": lambda p: torch.optim.Adam(p, 1e-2), "AdamW, capturable": lambda p: torch.optim.AdamW(p, 1e-2, capturable=True),

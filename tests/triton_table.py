@@ -35,9 +35,9 @@ def table(names: Iterable[str]) -> Iterator[tuple[str, str, str, Resources | Bui
             source, f = print_alone(kernel)
             for target in TARGETS:
                 try:
-                    yield name, f.name, target, compile_for(target, source, f.signature)
+                    yield name, f.signature.name, target, compile_for(target, source, f.signature)
                 except BuildError as error:
-                    yield name, f.name, target, error
+                    yield name, f.signature.name, target, error
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from .helpers import HELPERS
 from .scalars import Operand, constant, literal, scalar_text
 from .tiling import Span
 
-WORDS = {*keyword.kwlist, *HELPERS, "tl", "triton", "torch", "libdevice", "float", "range", "error", "program", "options",
+WORDS = {*keyword.kwlist, *HELPERS, "tl", "triton", "torch", "libdevice", "float", "range", "program", "options",
          "XBLOCK", "YBLOCK", "RBLOCK"}
 
 
@@ -221,6 +221,5 @@ class Body:
         self.w.line(f"tl.store({self._pointer(s, dimensions)}, {value.typed}{', ' + mask if mask else ''})")
 
     def _check(self, i: int, s: Check) -> None:
-        dimensions = self.over(self.stages.varies[i])
-        place = f"tl.broadcast_to(error, {self.shape(dimensions)})" if dimensions else "error"
-        self.w.line(f"tl.store({place}, {1 + s.code}, {self.mask(dimensions, f'~{self.operand(s.ok).typed}')})")
+        mask = self.mask(self.over(self.stages.varies[i]))
+        self.w.line(f'tl.device_assert({self.operand(s.ok).typed}, "check {s.code}"{", " + mask if mask else ""})')

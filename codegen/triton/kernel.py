@@ -8,7 +8,7 @@ import torch
 
 from ...compiler.dims import Dim
 from ...runtime.program import Signature
-from ..loops import Axis, Check, Kernel, Reduce, Scan, sizes_of
+from ..loops import Axis, Check, Kernel, Reduce, Scan, Statement, sizes_of
 from ..stages import Stages
 from .body import Body, Names, size_text
 from .scalars import literal, type_text
@@ -20,19 +20,20 @@ LOGICAL = {"any": "max", "all": "min", "sum": "max", "prod": "min"}
 
 @dataclass(frozen=True)
 class Function:
-    """A kernel's text and how it is launched, with so many `programs` in the grid.
-
-    One that `checks` takes an error flag as its last pointer.
-    """
+    """A kernel's text and how it is launched, with so many `programs` in the grid."""
     signature: Signature
     text: str
     programs: Dim
-    checks: bool
     asked: Mapping[str, str] = field(default_factory=dict)  # constants that each launch asks for, as Python text
 
 
+def check_options(body: Sequence[Statement]) -> dict[str, bool]:
+    """What Triton's compiler is told so that checks are made: those of the kernel, not those of its own for integers."""
+    return {"debug": True, "sanitize_overflow": False} if any(isinstance(s, Check) for s in body) else {}
+
+
 def print_kernel(kernel: Kernel, name: str, tiles: Sizes = Sizes()) -> Function:
-    """A kernel as a Triton function `name(<pointers>[, error], <sizes>, <block sizes>)`."""
+    """A kernel as a Triton function `name(<pointers>, <sizes>, <block sizes>)`."""
     return _Printer(kernel, name, tiles).print()
 
 
@@ -158,9 +159,8 @@ class _Printer:
         self.indices = [index.name for index in self.body.indices]
 
     def print(self) -> Function:
-        checks = any(isinstance(s, Check) for s in self.kernel.body)
         constants = {b: s.block for b, s in zip(self.blocks, self.tiling.spans)}
-        pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers} | ({"error": torch.int32} if checks else {})
+        pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers}
         sizes = sizes_of(self.kernel)
         parameters = [*pointers, *(f"{n}: tl.int64" for n in sizes), *(f"{b}: tl.constexpr" for b in constants)]
         axes = ", ".join(f"{self.body.axes[a.symbol.name]} < {a.size}{' reduced' if a.reduce else ''}" for a in self.kernel.axes)
@@ -172,8 +172,9 @@ class _Printer:
             self._looped()
         head = f"@triton.jit\ndef {self.name}({', '.join(parameters)}):\n"
         text = head + "\n".join(self.w.lines) + "\n"
-        signature = Signature(self.name, pointers, sizes, constants, {"num_warps": self.tiling.warps})
-        return Function(signature, text, self.tiling.programs, checks)
+        signature = Signature(self.name, pointers, sizes, constants,
+                              {"num_warps": self.tiling.warps, **check_options(self.kernel.body)})
+        return Function(signature, text, self.tiling.programs)
 
     # Indices
 

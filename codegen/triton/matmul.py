@@ -12,10 +12,10 @@ import torch
 
 from ...compiler.dims import Dim, Expr, Sym, dot, expr_of, known, product, simplest, typical
 from ...runtime.program import Signature
-from ..loops import Check, Kernel, MatMul, sizes_of
+from ..loops import Kernel, MatMul, sizes_of
 from ..stages import Stages
 from .body import Body, Names, index_text, size_text
-from .kernel import Function
+from .kernel import Function, check_options
 from .scalars import type_text
 from .tiling import LARGE, Span, power_of_two
 
@@ -61,7 +61,7 @@ def product_tilings(kernel: MatMul) -> tuple[ProductTiling, ...]:
 
 
 def print_product(kernel: MatMul, name: str, tiling: ProductTiling) -> Function:
-    """A product as a Triton function `name(<pointers>[, error], <sizes>, <block sizes>[, PRECISION])`."""
+    """A product as a Triton function `name(<pointers>, <sizes>, <block sizes>[, PRECISION])`."""
     return _Printer(kernel, name, tiling).print()
 
 
@@ -86,8 +86,7 @@ class _Printer:
 
     def print(self) -> Function:
         single = self.kernel.dtype == torch.float32
-        checks = any(isinstance(s, Check) for s in self.kernel.epilogue)
-        pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers} | ({"error": torch.int32} if checks else {})
+        pointers = {self.body.pointers[b.name]: b.dtype for b in self.kernel.buffers}
         constants = self.constants | ({"PRECISION": "ieee"} if single else {})
         sizes = sizes_of(self.kernel)
         k = self.kernel
@@ -100,9 +99,9 @@ class _Printer:
         parameters = ", ".join([*pointers, *(f"{n}: tl.int64" for n in sizes)])
         head = f"@triton.jit\ndef {self.name}({parameters},\n        {', '.join(f'{n}: tl.constexpr' for n in constants)}):"
         text = "\n".join([head, *self.w.lines]) + "\n"
-        options = {"num_warps": self.tiling.warps, "num_stages": self.tiling.stages}
+        options = {"num_warps": self.tiling.warps, "num_stages": self.tiling.stages, **check_options(k.epilogue)}
         return Function(Signature(self.name, pointers, sizes, constants, options), text,
-                        product([k.batch, *(s.tiles for s in self.spans)]), checks, PRECISION if single else {})
+                        product([k.batch, *(s.tiles for s in self.spans)]), PRECISION if single else {})
 
     @property
     def wide(self) -> bool:

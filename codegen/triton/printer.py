@@ -29,8 +29,8 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], size
     """A Python module in which each segment is a function `<symbol>(*tensors, *sizes, **options)`.
 
     It takes the tensor of each slot that its kernels use, in the order of their first use, and the program's sizes, and
-    launches the kernels with Triton's `options`. It returns 0, or 1 + the code of a check that failed (an index into the
-    program's messages).
+    launches the kernels with Triton's `options`, and returns 0. A check that fails is an assertion of the device's, as those
+    of torch's own kernels are.
     """
     names = Names({*(symbol for symbol, _ in segments), *sizes})
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
@@ -63,17 +63,14 @@ def _imports(functions: str, launches: str) -> str:
 def _segment(symbol: str, calls: Sequence[tuple[Function, tuple[int, ...]]], sizes: Iterable[str]) -> str:
     """The function that launches a segment's kernels."""
     slots = dict.fromkeys(s for _, slots in calls for s in slots)
-    checks = any(f.checks for f, _ in calls)
     lines = [f"def {symbol}({''.join(f'{x}, ' for x in (*(f'slot_{s}' for s in slots), *sizes))}**options):"]
-    if checks:
-        lines.append(f"    error = torch.zeros(1, dtype=torch.int32, device=slot_{next(iter(slots))}.device)")
     asked = {n: text for f, _ in calls for n, text in f.asked.items()}
     lines += [f"    {n.lower()} = {text}" for n, text in asked.items()]
     for f, given in calls:
         named = {**f.signature.constants, **{n: n.lower() for n in f.asked}, **f.signature.options}
-        arguments = [*(f"slot_{s}" for s in given), *(["error"] if f.checks else []), *f.signature.sizes,
+        arguments = [*(f"slot_{s}" for s in given), *f.signature.sizes,
                      *(f"{n}={v}" for n, v in named.items()), "**options"]
         if f.programs != 0:
             lines.append(f"    {f.signature.name}[({f.programs},)]({', '.join(arguments)})")
-    lines.append(f"    return {'int(error)' if checks else '0'}")
+    lines.append("    return 0")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,5 @@
 # forward
 """cross_entropy_forward"""
-import torch
 import triton
 import triton.language as tl
 from triton.language.extra import libdevice
@@ -17,7 +16,7 @@ def combine_max(a, b):
 
 
 @triton.jit
-def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where_2, error, RBLOCK: tl.constexpr):
+def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where_2, RBLOCK: tl.constexpr):
     # amax_0, sub_0, exp_0, sum_0, log_0, log_softmax_0, eq_0, where_0, where_1, pick_0, mul_0, neg_0, where_2: i0 < 512, i1 < 20003 reduced
     i0 = tl.program_id(0)
     target = tl.load(in_target + i0)
@@ -28,7 +27,7 @@ def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where
     pick_0_le = 0 <= where_0
     pick_0_lt = where_0 < 20003
     pick_0_and = pick_0_le & pick_0_lt
-    tl.store(error, 1, ~pick_0_and)
+    tl.device_assert(pick_0_and, "check 0")
     pick_0_where = tl.where(pick_0_and, where_0, 0)
     x_1 = tl.load(in_x + i0 * 20003 + pick_0_where)
     tl.store(out_eq_0 + i0, eq_0)
@@ -79,10 +78,9 @@ def sum_div(in_eq_0, in_where_2, out_item_1, out_item_0, RBLOCK: tl.constexpr):
 
 
 def cross_entropy_forward_0(slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, slot_6, slot_7, **options):
-    error = torch.zeros(1, dtype=torch.int32, device=slot_0.device)
-    amax_sub_mul_neg[(512,)](slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, error, RBLOCK=2048, num_warps=8, **options)
+    amax_sub_mul_neg[(512,)](slot_0, slot_1, slot_2, slot_3, slot_4, slot_5, RBLOCK=2048, num_warps=8, debug=True, sanitize_overflow=False, **options)
     sum_div[(1,)](slot_4, slot_5, slot_6, slot_7, RBLOCK=512, num_warps=2, **options)
-    return int(error)
+    return 0
 
 
 # backward
