@@ -50,7 +50,8 @@ class Op:
     gradient    (b, v, g) -> one gradient (or None) per input, g being the gradient of v (for a tuple g[k] is result k's, zeros
                 where none reaches it); None: decomposed if composite, else differentiated by torch (random: not at all)
     aten        overload -> function (b, *args, **kwargs) -> Value(s), which imports a recorded call;
-                args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call
+                args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call;
+                None for a result that only torch's own gradient of the op reads
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE

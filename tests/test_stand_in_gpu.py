@@ -102,6 +102,44 @@ def test_programs(card, name, mode):
     check(card, *PROGRAMS[name], mode)
 
 
+@pytest.fixture
+def cudnn():
+    """cuDNN's batch norm, which torch calls on a GPU, and which writes the running statistics without saying so."""
+    library = torch.library.Library("aten", "IMPL")
+
+    def batch_norm(x, weight, bias, mean, variance, training, momentum, eps):
+        found = torch.native_batch_norm(x, weight, bias, mean, variance, training, momentum, eps)
+        return *found, torch.empty(7, dtype=torch.uint8)
+
+    def backward(x, g, weight, mean, variance, saved_mean, saved_rstd, eps, reserve):
+        return torch.ops.aten.native_batch_norm_backward(g, x, weight, mean, variance, saved_mean, saved_rstd, True, eps, [True] * 3)
+    library.impl("cudnn_batch_norm", batch_norm, "CPU")
+    library.impl("cudnn_batch_norm_backward", backward, "CPU")
+    yield
+    library._destroy()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_cudnn(cudnn, training):
+    layers = [torch.nn.BatchNorm1d(4), torch.nn.BatchNorm1d(4)]
+
+    def function(layer):
+        def call(x):
+            statistics = layer.running_mean, layer.running_var
+            return torch.ops.aten.cudnn_batch_norm(x * 2, layer.weight, layer.bias, *statistics, training, 0.1, 1e-5)[0] + 1
+        return call
+    ours, eagers = smelt.compile(function(layers[0]), fullgraph=True, verify="raise"), function(layers[1])
+    for _ in range(4):
+        x = torch.randn(8, 4, 5)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(x), eagers(x), rtol=1e-4, atol=1e-5)
+        for a, b in zip(layers[0].buffers(), layers[1].buffers(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for _ in range(3 if training else 0):  # cuDNN has no backward of the other
+        gradients = [torch.autograd.grad(f(x).square().sum(), layer.weight) for f, layer in zip((ours, eagers), layers)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
 def test_a_failed_check_is_an_assertion_of_the_device(card):
     graph = parse("""
 graph f(%table: f32[10,4]@cuda:0, %i: i64[3]@cuda:0) {

@@ -148,6 +148,12 @@ def _import_batch_norm(b, x, weight, bias, running_mean, running_var, training, 
     return out, *saved, *_running(b, running_mean, mean, momentum), *_running(b, running_var, unbiased, momentum)
 
 
+def _import_cudnn_batch_norm(b, *given):
+    """The fourth result is cuDNN's own, for its backward."""
+    out, mean, rstd, *running = _import_batch_norm(b, *given)
+    return out, mean, rstd, None, *running
+
+
 def _import_batch_norm_no_training(b, x, weight, bias, running_mean, running_var, momentum, eps):
     return _import_batch_norm(b, x, weight, bias, running_mean, running_var, False, momentum, eps)[:3]
 
@@ -172,11 +178,12 @@ def _import_batch_norm_backward(b, g, x, weight, running_mean, running_var, save
 register(Op("batch_norm", "composite", "(normalised per channel, mean, biased variance): batch norm in training",
             _batch_norm_type, meaning=_batch_norm_meaning, decompose=_decompose_batch_norm, gradient=_batch_norm_gradient,
             samples=_batch_norm_samples,
-            aten={"native_batch_norm": _import_batch_norm, "_native_batch_norm_legit": _import_batch_norm,
+            aten={"native_batch_norm": _import_batch_norm, "cudnn_batch_norm": _import_cudnn_batch_norm,
+                  "miopen_batch_norm": _import_batch_norm, "_native_batch_norm_legit": _import_batch_norm,
                   "_native_batch_norm_legit_functional": _import_batch_norm,
                   "_native_batch_norm_legit_no_training": _import_batch_norm_no_training,
                   "_native_batch_norm_legit.no_stats": _import_batch_norm_no_stats}))
-WRITES.update({"native_batch_norm": (3, 4), "_native_batch_norm_legit": (3, 4)})
+WRITES.update(dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "miopen_batch_norm"), (3, 4)))
 
 register(Op("batch_norm_backward", "composite", "(gradient of the input, of the weight, of the bias) in training",
             _batch_norm_backward_type, meaning=_batch_norm_backward_meaning, decompose=_decompose_batch_norm_backward,

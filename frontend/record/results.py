@@ -135,7 +135,8 @@ class Results:
                 raise Unsupported(f"writes to a tensor of another size, which is resized ({call.op.key})")
         values = self._new_values(call, others)
         for r, value in zip(others, values):
-            self._memory.add(*self._met(r, type_of(r), value), value)
+            if value is not None:
+                self._memory.add(*self._met(r, type_of(r), value), value)
         for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
             self._refuse_strided_random(call, tensor)
             self._memory.write(tensor, alias, self._fitted(value, alias.type))
@@ -158,7 +159,7 @@ class Results:
         if found is NotImplemented:
             return self._opaque_write(call, others)
         found = list(found) if isinstance(found, (list, tuple)) else [found]
-        return [checked(b, op, v, type_of(r), start) for v, r in zip(found, others)] + found[len(others):]
+        return [v and checked(b, op, v, type_of(r), start) for v, r in zip(found, others)] + found[len(others):]
 
     def _overwriting(self, call: Call) -> Value:
         """The number or the tensor that is put into all elements."""
