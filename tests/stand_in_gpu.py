@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import smelt.frontend.api
 from smelt.frontend.guard import guards
 from smelt.frontend.observe import places
+from smelt.frontend.symbolic import sizes
 from smelt.runtime import triton_module
 
 CARD = torch.device("cuda", 0)
@@ -63,6 +64,8 @@ def _awake() -> bool:
 
 
 def device_of(t: torch.Tensor) -> torch.device:
+    if isinstance(t, sizes.Sized):
+        return t.form.device if hasattr(t, "form") else CPU
     if _awake():
         with asleep():
             if _marked(t):
@@ -313,7 +316,7 @@ def stand_in() -> Iterator[Card]:
         made = numbers(data, dtype=dtype)
         return (moved(made, device) if device is not None else made).requires_grad_(requires_grad)
 
-    numbers = torch.tensor
+    numbers, wrapper = torch.tensor, sizes.wrapper
     patches = {
         torch: {"tensor": tensor}, places: {"_FOLDERS": ((__file__, places.TORCH), *places._FOLDERS)},
         torch.Tensor: {"device": property(device_of), "is_cuda": property(lambda t: device_of(t).type == "cuda"),
@@ -327,6 +330,7 @@ def stand_in() -> Iterator[Card]:
                      "current_stream": lambda *_: Stream(), "Event": Event, "device": lambda *_: nullcontext(),
                      "CUDAGraph": lambda: Graph(card), "graph": lambda graph, **_: capturing(card, graph),
                      "is_current_stream_capturing": lambda: card.captured is not None},
+        sizes: {"wrapper": lambda *args, device, **more: wrapper(*args, device=CPU, **more)},
         smelt.frontend.api: {"active_dispatch_modes": others}, guards: {"active_dispatch_modes": others},
         sys.modules["smelt.runtime.load"]: {"triton_functions": triton_functions(card)},
     }

@@ -68,6 +68,12 @@ def check(card, function: Callable, make: Callable, mode: str | None = None, cal
     return report
 
 
+def put(x, s):
+    y = x.clone()
+    y[0], y[1, :3] = 5.0, s
+    return y * 2
+
+
 PROGRAMS = {
     "made on the device that is current": (lambda x: x + torch.zeros(20, device="cuda") + torch.arange(20, device="cuda"),
                                            lambda: [random(16, 20)]),
@@ -91,6 +97,9 @@ PROGRAMS = {
         random(10, 4, grad=True), torch.randint(0, 10, (7,), device="cuda")]),
     "cross-entropy": (F.cross_entropy, lambda: [random(16, 20, grad=True), torch.randint(0, 20, (16,), device="cuda")]),
     "integers": (lambda x: (x // (x % 5 + 1)).sum(0), lambda: [torch.randint(-9, 9, (20, 3), device="cuda")]),
+    "put into memory of the GPU's": (put, lambda: [random(16, 20), torch.tensor(3.0)]),
+    "sizes that change": (lambda x, w: F.dropout(F.layer_norm(x @ w, (8,)), 0.5), lambda: [
+        random(int(torch.randint(2, 30, ())), 20, grad=True), random(20, 8, grad=True)]),
     "as many as there are": (lambda x: x[x > 0] * 2, lambda: [random(16, 20)]),
 }
 

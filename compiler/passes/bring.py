@@ -20,6 +20,8 @@ def bring(graph: Graph) -> Graph:
 
     def rule(b: Builder, v: Value) -> Value | None:
         device = getattr(v.type, "device", None)
+        if v.op.name == "to_device" and v.inputs[0].op.name == "full" and v.inputs[0].dtype == v.dtype:
+            return there(b, v.inputs[0], device)
         if v.op.kind == "opaque" or device is None or all(i.type.device == device for i in v.operands):
             return None
         inputs = [there(b, i, device) if isinstance(i, Value) and i.type.device != device else i for i in v.inputs]

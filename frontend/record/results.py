@@ -187,8 +187,10 @@ class Results:
         return opaque_call(self._b, call.op, args, kwargs, type)
 
     def _fitted(self, value: Value, type: TensorType) -> Value:
-        """A value as it arrives in memory of another dtype or a larger shape."""
+        """A value as it arrives in memory of another device, another dtype or a larger shape."""
         start = len(self._b.values)
+        if value.type.device != type.device:
+            value = self._b.to_device(value, device=type.device, dtype=type.dtype, non_blocking=False)
         if value.dtype != type.dtype:
             value = self._b.cast(value, dtype=type.dtype)
         if value.shape != type.shape:
