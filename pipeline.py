@@ -15,8 +15,8 @@ from .codegen.generate import Backend, generate
 from .compiler.evaluate import evaluate
 from .compiler.ir import Graph
 from .compiler.ops.core import takes_random_numbers
-from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient, partition, restrict,
-                              simplify)
+from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient,
+                              partition, restrict, simplify)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
@@ -142,6 +142,11 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     graphs, "max-autotune-no-cudagraphs" does not.
     Raises Unsupported or BuildError where it can't be compiled.
     """
+    with torch.device("cpu"):  # whatever the default device is
+        return _build(recording, backend, check, rng, mode)
+
+
+def _build(recording: Recording, backend: str, check: str | None, rng: str, mode: str | None) -> Executable:
     if rng == "fast":
         recording = replace(recording, graph=fast_random(recording.graph))
     device = _device(recording.graph)

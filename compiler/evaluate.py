@@ -72,8 +72,8 @@ def disturbed(result: Any, noise: torch.Generator) -> Any:
         return type(result)(disturbed(r, noise) for r in result)
     if not isinstance(result, torch.Tensor) or not result.is_floating_point():
         return result
-    signs = torch.randint(0, 2, result.shape, generator=noise, device=result.device, dtype=torch.float64) * 2 - 1
-    return result * (1 + signs * torch.finfo(result.dtype).eps).to(result.dtype)
+    signs = torch.randint(0, 2, result.shape, generator=noise, device=noise.device, dtype=torch.float64) * 2 - 1
+    return result * (1 + signs * torch.finfo(result.dtype).eps).to(result.device, result.dtype)
 
 
 def run(v: Value, inputs: Sequence[Any], sizes: Mapping[Sym, int] | None = None, precise: bool = False) -> Any:

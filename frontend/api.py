@@ -34,7 +34,7 @@ from .run.bridge import misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import Place, Varying
-from .torch_internals import (active_dispatch_modes, active_function_modes, active_transform, forward_ad, saved_tensors_hooks,
+from .torch_internals import (active_dispatch_modes, active_transform, default_devices, forward_ad, saved_tensors_hooks,
                               tracing)
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
@@ -580,7 +580,7 @@ def _not_plain() -> bool:
     """Whether this call runs under something that must see every op or call: a mode of torch, a transform, forward-mode
     differentiation, a tracer, a profiler, whose place the observer would take, or hooks on saved tensors: a checkpoint
     counts how often those run, and a program saves other tensors than the recorded run."""
-    return bool(active_function_modes() or active_dispatch_modes() or active_transform() is not None
+    return bool(default_devices() is None or active_dispatch_modes() or active_transform() is not None
                 or forward_ad._current_level >= 0 or tracing() or sys.getprofile() is not None
                 or saved_tensors_hooks(True) is not None)
 

@@ -28,6 +28,8 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
+_function_mode = _take("torch._C._get_function_stack_at", "to know the default device")
+_Device = _take("torch.utils._device.DeviceContext", "to know the default device")
 tracing = _take("torch._C._is_tracing", "to leave calls under torch.jit.trace alone")
 saved_tensors_hooks = _take("torch._C._autograd._top_saved_tensors_default_hooks", "to leave calls under checkpoint alone")
 _take("torch.autograd.forward_ad._current_level", "to leave forward-mode differentiation alone")
@@ -96,6 +98,16 @@ def without_modes():
     """Inside, no mode of torch sees what runs, and no transform (vmap, grad)."""
     with _no_dispatch(), _no_function(), _no_transform():
         yield
+
+
+def default_devices() -> tuple[torch.device, ...] | None:
+    """The devices that torch.set_default_device and `with device:` gave, the one that counts last; None under any other mode
+    of torch's functions."""
+    count = active_function_modes()
+    if not count:
+        return ()
+    modes = [_function_mode(k) for k in range(count)]
+    return tuple(mode.device for mode in modes) if all(type(mode) is _Device for mode in modes) else None
 
 
 def in_forward_transform() -> bool:

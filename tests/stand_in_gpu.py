@@ -94,6 +94,8 @@ class Card(TorchDispatchMode):
         if wanted == CPU and torch._C._current_graph_task_id() != -1:  # the engine, which knows of no card
             wanted = CARD
         on_card = wanted.type == "cuda" if wanted is not None else any(given)
+        if on_card and isinstance(kwargs.get("generator"), torch.Generator):
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         if wanted is not None and wanted.type == "cuda":
             kwargs["device"] = CPU
         if self.captured is not None:

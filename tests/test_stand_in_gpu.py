@@ -161,6 +161,20 @@ graph f(%table: f32[10,4]@cuda:0, %i: i64[3]@cuda:0) {
         run(table, i + 5)
 
 
+@pytest.mark.filterwarnings("error::smelt.SmeltWarning")
+def test_the_default_device(card):
+    f = smelt.compile(lambda x: x * torch.ones(20) + torch.tensor(2.0), fullgraph=True, verify="raise")
+    for device in ("cuda", "cpu", "cuda"):
+        torch.set_default_device(device)
+        try:
+            for _ in range(3):
+                x = torch.randn(5, 20, device=device)
+                assert f(x).device == x.device and torch.equal(f(x), x + 2)
+        finally:
+            torch.set_default_device(None)
+    assert len(smelt.explain(f).programs) == 2
+
+
 def test_integers_are_divided_by_zero_silently(card):
     f = smelt.compile(lambda x, y: x // y, fullgraph=True)
     x, y = torch.arange(9, device="cuda"), torch.arange(1, 10, device="cuda")

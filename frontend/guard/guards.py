@@ -21,7 +21,8 @@ from ...compiler.dims import Dim, Expr
 from ...compiler.ir import TensorType
 from ..recording import Grads
 from ..symbolic.symbols import Node, is_symbolic, noted
-from ..torch_internals import TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, forward_ad, tracing
+from ..torch_internals import (TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, default_devices, forward_ad,
+                               tracing)
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -317,11 +318,14 @@ def torch_state() -> list[Read]:
 
 
 def mode_conditions(names: Namespace) -> list[Condition]:
-    """No mode of torch is active, and no tracer, under which looking at a size would be traced."""
+    """The default device is the same, no other mode of torch is active, and no tracer, under which looking at a size would be
+    traced."""
     found = {"whether torch.jit.trace is active": (tracing, False),
-             "number of active torch function modes": (active_function_modes, 0),
              "number of active torch dispatch modes": (active_dispatch_modes, 0)}
-    return [Condition(f"not {names.bind(f)}()", f"{names.bind(f)}()", what, none) for what, (f, none) in found.items()]
+    none = [Condition(f"not {names.bind(f)}()", f"{names.bind(f)}()", what, none) for what, (f, none) in found.items()]
+    now, before = f"{names.bind(default_devices)}()", default_devices()
+    return [*none, Condition(f"{now} == {names.bind(before)}" if before else f"not {names.bind(active_function_modes)}()", now,
+                             "default device and function modes", before)]
 
 
 def has_strides(t: torch.Tensor) -> bool:

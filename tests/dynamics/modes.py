@@ -56,6 +56,15 @@ def autocast_under_gradient(compile):
 
 
 @program
+def default_device(compile):
+    f = compile(lambda x: (torch.ones(3, device="cpu") + x.sum(), torch.arange(3)))
+    for device in (None, "cpu", "meta", "cpu", "meta", None):
+        with torch.device(device) if device else contextlib.nullcontext():
+            found = list(calls(f, X))
+        yield from found
+
+
+@program
 def default_dtype(compile):
     f = compile(lambda x: (torch.ones(3) + x.sum(), torch.arange(3) / 2, torch.tensor([1.5, 2.0]), x.long() * 0.5))
     try:
