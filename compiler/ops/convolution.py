@@ -58,16 +58,18 @@ def _call(call, first, second, a):
 
 def _convolution_gradient(b, v, g):
     x, weight, *bias = v.inputs
+    if g.type.strides != v.type.strides:  # channels last: torch would bring it into the result's layout
+        g = b.emit("copy", g, type=v.type)
     sums = (b.sum(g, dim=(0, *range(2, g.rank)), keepdim=False, dtype=None) for _ in bias)
     return _to_input(b, g, x, weight, v.attrs), _to_weight(b, g, x, weight, v.attrs), *sums
 
 
 def _to_input(b, g, x, weight, attrs):
-    return b.convolution_input_gradient(g, weight, shape=x.shape, **attrs)
+    return b.convolution_input_gradient(g, weight, shape=x.shape, strides=x.type.strides, **attrs)
 
 
 def _to_weight(b, g, x, weight, attrs):
-    return b.convolution_weight_gradient(g, x, shape=weight.shape, **attrs)
+    return b.convolution_weight_gradient(g, x, shape=weight.shape, strides=weight.type.strides, **attrs)
 
 
 def _convolution_attrs(*values):
@@ -108,26 +110,26 @@ register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by
             aten={"convolution": _import_convolution, "convolution_backward": _import_convolution_backward}))
 
 
-# Each gradient is linear in its two inputs. Of the third tensor only the shape counts.
+# Each gradient is linear in its two inputs. Of the third tensor only the shape counts, and for the result's layout the strides.
 
-def _input_gradient(g, weight, *, shape, **a):
+def _input_gradient(g, weight, **a):
     def call(g, weight, *settings):
-        return aten.convolution_backward(g, _unread(g, shape), weight, None, *settings, [True, False, False])[0]
+        return aten.convolution_backward(g, _unread(g, **a), weight, None, *settings, [True, False, False])[0]
     return _call(call, g, weight, a)
 
 
-def _weight_gradient(g, x, *, shape, **a):
+def _weight_gradient(g, x, **a):
     def call(g, x, *settings):
-        return aten.convolution_backward(g, x, _unread(g, shape), None, *settings, [False, True, False])[1]
+        return aten.convolution_backward(g, x, _unread(g, **a), None, *settings, [False, True, False])[1]
     return _call(call, g, x, a)
 
 
-def _unread(g, shape):
-    """A tensor of this shape, which counts alone, and the layout: that of `g`."""
-    images = g.dim() == 4 and g.is_contiguous(memory_format=torch.channels_last)
-    shape = (*shape[:2], 1, *shape[2:]) if g.dim() > len(shape) else shape
-    return torch.empty(shape, dtype=g.dtype, device=g.device,
-                       memory_format=torch.channels_last if images else torch.contiguous_format)
+def _unread(g, *, shape, strides, channels_last=False, **_):
+    """A tensor of this shape, which counts alone, and in this layout."""
+    if not channels_last:
+        return g.new_empty_strided(shape, strides)
+    images = shape if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
+    return torch.empty(images, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)
 
 
 def _input_gradient_gradient(b, v, gg):
@@ -162,7 +164,8 @@ def _backward_samples(kept: int):
         for inputs, attrs in _convolution_samples():
             operands = inputs[:2]
             g = torch.randn(_convolution_meaning(*operands, **attrs).shape)
-            yield (g, operands[kept]), {"shape": tuple(operands[1 - kept].shape), **attrs}
+            other = operands[1 - kept]
+            yield (g, operands[kept]), {"shape": tuple(other.shape), "strides": other.stride(), **attrs}
     return samples
 
 

@@ -1434,3 +1434,13 @@ def own_backward_in_transforms(compile):
     f = compile(lambda x: torch.func.grad(lambda y: Tenfold.apply(y).sum())(x), fullgraph=True)
     for k in range(3):
         yield f(X + k)
+
+
+@program(exact=False)
+def gradients_of_convolutions_of_channels_last(compile):
+    f = compile(lambda x, w, b: torch.relu(nn.functional.conv2d(x, w, b)) * 2)
+    for _ in range(4):
+        x, w, b = (tensor(*shape).requires_grad_() for shape in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
+        x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        found = torch.autograd.grad(f(x, w, b).square().sum(), (x, w, b))
+        yield found, [g.stride() for g in found]
