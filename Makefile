@@ -19,7 +19,7 @@ test: $(VENV)/.ready
 
 # Tests and measurements on a GPU; says so and does nothing where there is none.
 gpu: $(VENV)/.ready
-	$(RUN) -m pytest -m gpu tests/test_gpu.py
+	$(RUN) -m pytest -rs -m gpu tests/test_gpu.py
 	$(RUN) benchmarks/gpu.py --inductor
 
 bench: $(VENV)/.ready

@@ -110,6 +110,7 @@ def seconds_on_gpu(program: Program) -> float:
 
 
 def made_up(slot: Slot) -> torch.Tensor:
-    """A tensor for a slot: random floats, and zeros of other dtypes, since an integer may be an index."""
+    """A tensor for a slot: random floats, none of which the user's generator draws, and zeros of other dtypes, since an integer
+    may be an index."""
     tensor = torch.empty_strided(slot.shape, slot.strides, dtype=slot.dtype, device=slot.device)
-    return tensor.normal_() if slot.dtype.is_floating_point else tensor.zero_()
+    return tensor.normal_(generator=torch.Generator(slot.device)) if slot.dtype.is_floating_point else tensor.zero_()

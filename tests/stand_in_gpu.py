@@ -91,7 +91,7 @@ class Card(TorchDispatchMode):
         with asleep():
             given = [_marked(t) for t in tensors]
         self.refuse(function, tensors, given)
-        if wanted == CPU and torch._C._current_graph_task_id() != -1:  # the engine, which knows of no card
+        if wanted == CPU and "generator" not in kwargs and torch._C._current_graph_task_id() != -1:  # the engine knows no card
             wanted = CARD
         on_card = wanted.type == "cuda" if wanted is not None else any(given)
         if on_card and isinstance(kwargs.get("generator"), torch.Generator):
@@ -329,7 +329,7 @@ def stand_in() -> Iterator[Card]:
                      "is_initialized": lambda: True, "_lazy_init": lambda: None, "synchronize": lambda *_: None,
                      "is_bf16_supported": lambda *_: True, "get_device_name": lambda *_: "a stand-in", "get_rng_state": state, "set_rng_state": put,
                      "get_rng_state_all": lambda: [state()], "set_rng_state_all": lambda states: put(states[0]),
-                     "current_stream": lambda *_: Stream(), "Event": Event, "device": lambda *_: nullcontext(),
+                     "manual_seed_all": lambda seed: put(torch.Generator().manual_seed(seed).get_state()), "current_stream": lambda *_: Stream(), "Event": Event, "device": lambda *_: nullcontext(),
                      "CUDAGraph": lambda: Graph(card), "graph": lambda graph, **_: capturing(card, graph),
                      "is_current_stream_capturing": lambda: card.captured is not None},
         sizes: {"wrapper": lambda *args, device, **more: wrapper(*args, device=CPU, **more)},

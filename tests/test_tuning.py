@@ -10,7 +10,7 @@ import smelt
 from smelt import config
 from smelt.errors import BuildError, SmeltWarning
 from smelt.runtime import Call, Program, Ref, Slot
-from smelt.runtime.tuning import Tuner
+from smelt.runtime.tuning import Tuner, made_up
 
 
 def program(source: str) -> Program:
@@ -72,6 +72,12 @@ def test_a_damaged_record_is_measured_again(folder, text):
     record.write_text(text)
     assert Tuner("a device", Clock(slow=0.5)).choose(PROGRAMS) == "slow"
     assert json.loads(record.read_text())["slow"] == 0.5
+
+
+def test_tensors_are_made_up_without_the_users_random_numbers():
+    before = torch.get_rng_state()
+    made = made_up(Slot("x", "input", (3, 4), (4, 1)))
+    assert made.isfinite().all() and torch.equal(before, torch.get_rng_state())
 
 
 def test_a_folder_that_cannot_be_used_is_said(folder):
