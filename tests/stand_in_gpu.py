@@ -15,6 +15,8 @@ from typing import Iterator
 from unittest import mock
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -315,8 +317,8 @@ def stand_in() -> Iterator[Card]:
         card.generator = new.clone()
 
     def tensor(data, *, dtype=None, device=None, requires_grad=False, pin_memory=False):
-        made = numbers(data, dtype=dtype)
-        return (moved(made, device) if device is not None else made).requires_grad_(requires_grad)
+        default = next((m.device for m in reversed(_get_current_function_mode_stack()) if isinstance(m, DeviceContext)), CPU)
+        return moved(numbers(data, dtype=dtype, device=CPU), default if device is None else device).requires_grad_(requires_grad)
 
     numbers, wrapper = torch.tensor, sizes.wrapper
     patches = {
