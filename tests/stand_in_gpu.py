@@ -126,7 +126,8 @@ class Card(TorchDispatchMode):
         if len(set(given)) > 1 and name not in ACROSS and not name.startswith("_foreach"):
             alone = [t for t, g in zip(tensors, given) if not g]
             index = name.startswith("index")
-            if any(t.dim() and not index for t in alone) or (any(t.dim() == 0 for t in alone) and "out" in function._schema.overload_name):
+            out = "out" in function._schema.overload_name
+            if any(t.dim() and not index or not t.dim() and out for t in alone):
                 raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, "
                                    f"cuda:0 and cpu! ({function})")
 
@@ -297,9 +298,9 @@ def stand_in() -> Iterator[Card]:
 
     def moved(t, *args, **kwargs):
         given = [a for a in (*args, kwargs.get("device")) if isinstance(a, (str, torch.device, torch.Tensor))]
-        wanted = device_of(given[0]) if given and isinstance(given[0], torch.Tensor) else torch.device(given[0]) if given else None
-        if not _awake() or wanted is None or isinstance(given[0], torch.Tensor):
+        if not _awake() or not given or isinstance(given[0], torch.Tensor):
             return to(t, *args, **kwargs)
+        wanted = torch.device(given[0])
         rest = [a for a in args if not isinstance(a, (str, torch.device))]
         kwargs = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")}
         if wanted.type == device_of(t).type:
@@ -329,9 +330,11 @@ def stand_in() -> Iterator[Card]:
                        "get_device": lambda t: 0 if device_of(t) == CARD else -1},
         torch.cuda: {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
                      "is_initialized": lambda: True, "_lazy_init": lambda: None, "synchronize": lambda *_: None,
-                     "is_bf16_supported": lambda *_: True, "get_device_name": lambda *_: "a stand-in", "get_rng_state": state, "set_rng_state": put,
+                     "is_bf16_supported": lambda *_: True, "get_device_name": lambda *_: "a stand-in",
+                     "get_rng_state": state, "set_rng_state": put,
                      "get_rng_state_all": lambda: [state()], "set_rng_state_all": lambda states: put(states[0]),
-                     "manual_seed_all": lambda seed: put(torch.Generator().manual_seed(seed).get_state()), "current_stream": lambda *_: Stream(), "Event": Event, "device": lambda *_: nullcontext(),
+                     "manual_seed_all": lambda seed: put(torch.Generator().manual_seed(seed).get_state()),
+                     "current_stream": lambda *_: Stream(), "Event": Event, "device": lambda *_: nullcontext(),
                      "CUDAGraph": lambda: Graph(card), "graph": lambda graph, **_: capturing(card, graph),
                      "is_current_stream_capturing": lambda: card.captured is not None},
         sizes: {"wrapper": lambda *args, device, **more: wrapper(*args, device=CPU, **more)},

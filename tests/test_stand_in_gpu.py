@@ -121,7 +121,8 @@ def cudnn():
         return *found, torch.empty(7, dtype=torch.uint8)
 
     def backward(x, g, weight, mean, variance, saved_mean, saved_rstd, eps, reserve):
-        return torch.ops.aten.native_batch_norm_backward(g, x, weight, mean, variance, saved_mean, saved_rstd, True, eps, [True] * 3)
+        saved = saved_mean, saved_rstd
+        return torch.ops.aten.native_batch_norm_backward(g, x, weight, mean, variance, *saved, True, eps, [True] * 3)
     library.impl("cudnn_batch_norm", batch_norm, "CPU")
     library.impl("cudnn_batch_norm_backward", backward, "CPU")
     yield
@@ -187,7 +188,8 @@ def test_explain_says_why_a_program_is_no_cuda_graph(card):
                                                                              "reduce-overhead"))
 
 
-OPTIMISERS = {"Adam": lambda p: torch.optim.Adam(p, 1e-2), "AdamW, capturable": lambda p: torch.optim.AdamW(p, 1e-2, capturable=True),
+OPTIMISERS = {"Adam": lambda p: torch.optim.Adam(p, 1e-2),
+              "AdamW, capturable": lambda p: torch.optim.AdamW(p, 1e-2, capturable=True),
               "SGD with momentum": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)}
 
 

@@ -21,8 +21,8 @@ from ...compiler.dims import Dim, Expr
 from ...compiler.ir import TensorType
 from ..recording import Grads
 from ..symbolic.symbols import Node, is_symbolic, noted
-from ..torch_internals import (TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, default_devices, forward_ad,
-                               tracing)
+from ..torch_internals import (TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, default_devices,
+                               forward_ad, tracing)
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
