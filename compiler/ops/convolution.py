@@ -110,7 +110,7 @@ register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by
             aten={"convolution": _import_convolution, "convolution_backward": _import_convolution_backward}))
 
 
-# Each gradient is linear in its two inputs. Of the third tensor only the shape counts, and for the result's layout the strides.
+# Each gradient is linear in its two inputs. Of the third tensor only the shape counts, and the strides for the layout.
 
 def _input_gradient(g, weight, **a):
     def call(g, weight, *settings):
