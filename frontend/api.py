@@ -17,7 +17,7 @@ from torch import nn
 from .. import config
 from ..compiler.dims import Expr
 from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
-from .guard.changing import Changing, StandIns, looks_at_identity, looks_at_types, number_reads, without_symbols
+from .guard.changing import Changing, StandIns, looks_at_identity, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .guard.host import early_names, host_of
@@ -125,7 +125,7 @@ class _Run:
 
     def _stand_ins(self) -> bool:
         """Whether the run may be given symbolic numbers that come of no place."""
-        return self.symbolic and not looks_at_types(self.observer.reads.values())
+        return self.symbolic and not self.observer.looks.numbers
 
     @property
     def redoable(self) -> bool:
@@ -153,8 +153,9 @@ class _Run:
     @property
     def numbers(self) -> dict[str, Any]:
         """The numbers that the run depends on, in places where another one can be put: a program's `leaves` and `reads`."""
-        reads = self.observer.reads.values()
-        return {} if looks_at_types(reads) else {"leaves": self.arguments.leaves, "reads": number_reads(reads)}
+        if self.observer.looks.numbers:
+            return {}
+        return {"leaves": self.arguments.leaves, "reads": number_reads(self.observer.reads.values())}
 
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
@@ -343,7 +344,8 @@ class CompiledFunction:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
                 raise
         else:  # what looks at types takes a stand-in for no number
-            again = symbolic and looks_at_types(run.observer.reads.values()) and run.redoable
+            self._changing.barred |= run.observer.looks.numbers
+            again = symbolic and run.observer.looks.numbers and run.redoable
         if again:
             run.observer.undraw()
             result = self._record(args, kwargs, symbolic=False)

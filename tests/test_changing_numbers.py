@@ -526,6 +526,19 @@ def test_code_that_looks_at_types():
     calls(lambda x, n: x * n if type(n) is float else x, [(x(), n) for n in (0.5, 0.25, 0.125)], 3)
 
 
+def _where_it_is_asked(x, n, kinds):
+    if type(x) in kinds:
+        return x * n
+    raise TypeError(f"no tensor but a {type(x)}")
+
+
+def test_code_that_looks_at_types_of_tensors_alone():
+    """A tensor that is given is itself: numbers may be symbols, also where the type of one is asked under a condition."""
+    kinds = {torch.Tensor}
+    calls(lambda x, n: _where_it_is_asked(x, n, kinds), [(x(), n) for n in (0.5, 0.25, 0.125, 2.0)], 2)
+    calls(lambda x, n: x * n if n < 1 or type(n) is float else x, [(x(), n) for n in (0.5, 0.25, 2.0, 3.0)], 4)
+
+
 def test_int_and_float_are_two_programs():
     calls(lambda x, n: (x * n, n), [(x(), n) for n in (1, 2, 3, 1.0, 2.0, 3.0, 4, 4.0)], 3)
     calls(lambda x, n: (x * n, n), [(x(), n) for n in (True, False, 2, 3, True, 4)], 4)

@@ -72,11 +72,6 @@ def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
                  and _settable(p))
 
 
-def looks_at_types(reads: Iterable[Read]) -> bool:
-    """Whether a run may look at a number's type: a symbolic one is none of Python's own, and `type(n) is float` would tell."""
-    return any(r.kind == "item" and r.key == "type" and r.expected is MISSING for r in reads)
-
-
 def _settable(read: Read) -> bool:
     if read.kind == "attr":
         return isinstance(read.holder, types.CellType)

@@ -6,6 +6,7 @@ import types
 
 import torch
 
+from ..symbolic.symbols import Float, Int
 from .names import types_named
 
 
@@ -13,20 +14,22 @@ class Looks:
     """Sees whether a run gets to a line that names `type`, but to ask for that of a variable with another object in it: the
     frames of code with such lines are traced.
 
-    `where` is the first such line as file:line, "" if there is none.
+    `where` is the first such line as file:line, "" if there is none; `numbers` tells whether such code may ask it of a number,
+    be it on a line that the run did not get to.
     """
 
     def __init__(self):
         self.where = ""
+        self.numbers = False
         self._tracing = False
         self._unseen: set[types.FrameType] = set()  # that nothing was told of yet
 
     def enter(self, frame: types.FrameType) -> None:
         """Code of the user's is entered."""
-        if self.where or not types_named(frame.f_code):
+        if self.where and self.numbers or not types_named(frame.f_code):
             return
         if not self._tracing and sys.gettrace() is not None:  # a debugger's place is not taken
-            self._found(frame)
+            self._found(f"{frame.f_code.co_filename}:{frame.f_lineno}", True)
             return
         sys.settrace(_trace_nothing)
         self._tracing = True
@@ -40,22 +43,31 @@ class Looks:
             if undisturbed:
                 sys.settrace(None)
             if self._unseen or not undisturbed:
-                self.where = self.where or "somewhere"
+                self._found("somewhere", True)
         self._unseen.clear()
 
     def _trace(self, frame: types.FrameType, event: str, arg: object):
         self._unseen.discard(frame)
-        for variable in types_named(frame.f_code).get(frame.f_lineno, ()):
-            if variable is None or type(frame.f_locals.get(variable)) in _STOOD_IN_FOR:
-                self._found(frame)
+        named = types_named(frame.f_code)
+        asked = [_kind(frame, variable) for variable in named.get(frame.f_lineno, ())]
+        if not {torch.Tensor, *_NUMBERS}.isdisjoint(asked):
+            self._found(f"{frame.f_code.co_filename}:{frame.f_lineno}", False)
+        if event == "return":
+            self.numbers |= any(_kind(frame, variable) in _NUMBERS for line in named.values() for variable in line)
         return self._trace
 
-    def _found(self, frame: types.FrameType) -> None:
-        self.where = self.where or f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    def _found(self, where: str, number: bool) -> None:
+        self.where = self.where or where
+        self.numbers |= number
 
 
-#: What a run may get a stand-in for.
-_STOOD_IN_FOR = {bool, int, float, torch.Tensor}
+#: Numbers, stand-ins for such, and what may be any object.
+_NUMBERS = {bool, int, float, Int, Float, None}
+
+
+def _kind(frame: types.FrameType, variable: str | None) -> type | None:
+    """The type of a variable; None for what is none, or has no value."""
+    return type(frame.f_locals[variable]) if variable in frame.f_locals else None
 
 
 def _trace_nothing(frame: types.FrameType, event: str, arg: object) -> None:
