@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy
 import torch
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ...errors import Unsupported
@@ -195,7 +196,21 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
         return torch.full, ((), *args), kwargs
     if function in (_T.__getitem__, _T.__setitem__):
         return function, _lists_fixed(args), kwargs
+    if function is F.one_hot and args and active_transform() is None:
+        return _one_hot, args, kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
+    """torch's one_hot, which reads the largest number even where that is of no matter but for what it raises."""
+    known = isinstance(num_classes, int) and num_classes > 0 and tensor.dtype is torch.int64 and tensor.numel()
+    try:
+        if known:
+            zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.int64, device=tensor.device)
+            return zeros.scatter_(-1, tensor.unsqueeze(-1), 1)
+    except RuntimeError:  # for which torch has another text
+        pass
+    return F.one_hot(tensor, num_classes)
 
 
 def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:
