@@ -110,3 +110,17 @@ def test_what_others_have_a_function_remember_is_no_reason_to_record_again(maxsi
         assert torch.equal(f(x), x * x)
         table(n)
     assert len(compiled_function(f).programs) == 1 and smelt.explain(f).compiled
+
+
+def test_warnings_are_no_reason_to_run_eagerly():
+    def f(x):
+        with torch.cuda.amp.autocast(enabled=False):  # deprecated
+            return x * 2
+
+    compiled = smelt.compile(f, fullgraph=True)
+    for action in ("ignore", "always", "default"):
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter(action)
+            compiled(torch.ones(3))
+        assert [w.category for w in given] == [FutureWarning] * (action != "ignore")
+    assert smelt.explain(compiled).compiled

@@ -101,7 +101,8 @@ WORKS = {
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Clocks and random generators of Python's and NumPy's: each call asks them anew, and may branch on what they give.":
         [(lambda: lambda x: x * random.random() + time.time(), (X,)), (lambda: lambda x: x * numpy.random.rand(), (X,))],
-    "What is printed and logged by statements of their own: run again on every call, with what it computes.":
+    "What is printed and logged by statements of their own: run again on every call, with what it computes; warnings, given "
+    "again.":
         [(lambda: printing, (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),

@@ -28,7 +28,7 @@ class Memo:
 
 
 def remembered(function: Any) -> tuple[tuple, tuple]:
-    """The keys and the results, in one order. The function holds its type, then its links or, where it forgets nothing, a dict."""
+    """The keys and the results, in one order: the function holds its type, then links or, where it forgets nothing, a dict."""
     held = gc.get_referents(function)
     if function.cache_parameters()["maxsize"] is None:
         return tuple(held[1]), tuple(held[1].values())

@@ -2,7 +2,8 @@
 
 While a run is recorded, stand-ins take the places of these functions in their modules, and where the user's globals hold
 them. What a draw gives the run is a symbolic number, and the draw a reading: later calls make it again, in its place.
-The functions of `math` have stand-ins of the same kind, which take symbolic numbers.
+The functions of `math` have stand-ins of the same kind, which take symbolic numbers, and warnings.warn has one that tells
+of it.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import random
 import sys
 import time
 import types
+import warnings
 from dataclasses import dataclass
 from threading import get_ident
 from typing import Any, Callable, Hashable, Protocol
@@ -23,6 +25,7 @@ from ..symbolic.symbols import fixed
 from .names import attributes_named
 from .places import USER, checkpointed, kind_of_file, on_behalf_of_user
 from .profiling import unprofiled
+from .warned import WARN
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class Watcher(Protocol):
     def draw(self, draw: Draw) -> Any:
         """The run draws: what it gets."""
 
+    def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
+        """The run warns, in this frame."""
+
     def outside_draw(self, name: str, frame: types.FrameType) -> None:
         """A library draws for the user, in this frame."""
 
@@ -96,6 +102,7 @@ class Draws:
     def start(self) -> None:
         for function in mathematics.FUNCTIONS:
             self._stand_in(vars(math), function.__name__, function)
+        self._stand_in(vars(warnings), "warn", WARN)
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
@@ -124,6 +131,8 @@ class Draws:
     def _make(self, function: Callable) -> Callable:
         if function in mathematics.FUNCTIONS:
             return mathematics.of_symbols(function)
+        if function is WARN:
+            return self._warning()
 
         def drawn(function: Callable, *args: Any, **kwargs: Any) -> Any:
             name, generator = _KNOWN[function]
@@ -142,6 +151,16 @@ class Draws:
                 return function(*args, **kwargs)
         return stand_in
 
+    def _warning(self) -> Callable:
+        @functools.wraps(WARN)
+        def warn(message: Any, category: Any = None, stacklevel: int = 1, *more: Any, **kwargs: Any) -> None:
+            watcher, caller = self._watcher, sys._getframe(1)
+            with unprofiled():
+                if self._open and get_ident() == watcher.thread and not watcher.busy:
+                    watcher.warn(caller, message, category, stacklevel, *more, **kwargs)
+                WARN(message, category, stacklevel + 1, *more, **kwargs)
+        return warn
+
 
 def _choose(drawn: Callable, seq: Any) -> Any:
     """random.choice, as a draw of the place."""
@@ -150,7 +169,7 @@ def _choose(drawn: Callable, seq: Any) -> Any:
 
 def _is_known(function: Any) -> bool:
     return isinstance(function, Hashable) and isinstance(function, _KINDS) and (
-        function in _KNOWN or function in mathematics.FUNCTIONS)
+        function in _KNOWN or function in mathematics.FUNCTIONS or function is WARN)
 
 
 _CHOICE, _RANDRANGE = random.choice, random.randrange

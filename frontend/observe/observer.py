@@ -257,6 +257,10 @@ class Observer:
             self.busy = False
         return self.recorder.drawn(draw, answer)
 
+    def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
+        """The run warns, in this frame."""
+        self.telling.warn(frame, *args, **kwargs)
+
     def outside_draw(self, name: str, frame: types.FrameType) -> None:
         """A library draws for the user."""
         self.refuse(f"calls {name}()", user_line(frame))

@@ -1,4 +1,4 @@
-"""What a run tells the world in asides (see asides.py): seen when it happens, to be said again by later calls."""
+"""What a run tells the world, in asides (see asides.py) and warnings: seen when it happens, to be said again by later calls."""
 from __future__ import annotations
 
 import logging
@@ -15,6 +15,7 @@ from ..guard.writes import Write
 from ..symbolic.symbols import is_symbolic
 from .asides import LOG, Aside, Said, asides_in
 from .places import checkpointed, on_behalf_of_user, user_frame, user_line
+from .warned import warned
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -25,7 +26,7 @@ _GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
 
 
 class Telling:
-    """The asides of one run. `told` has what was said, in order."""
+    """The asides and warnings of one run. `told` has what was said, in order."""
 
     def __init__(self, observer: Observer):
         self.told: list[Write] = []
@@ -98,6 +99,16 @@ class Telling:
                 self._observer.refuse(why.reason, user_line(frame))
         self._until = frame, ("c_return", "c_exception") if function is print else ("return",), set(tensors)
         return True
+
+    def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
+        """The run warns, in this frame: so do later calls."""
+        if not on_behalf_of_user(frame, trust_torch=False):
+            return
+        found = None if self._observer.recorder.apart or checkpointed(frame) else warned(frame, *args, **kwargs)
+        if found is None:
+            self._observer.refuse("calls warnings.warn()", user_line(frame))
+        else:
+            self.told.append(Write("run", found, None, {}, "", user_line(frame)))
 
     def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, torch.Tensor]) -> None:
         """Let later calls say what the run says here. Fills in the tensors that it is given."""

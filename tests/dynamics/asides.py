@@ -5,11 +5,14 @@ import logging
 import random
 import sys
 import time
+import warnings
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from smelt import SmeltWarning
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -495,3 +498,49 @@ def within_a_hook(compile):
     with heard() as text:
         for n in range(4):
             yield f(X + n), text.getvalue()
+
+
+@contextlib.contextmanager
+def warned(action):
+    """The warnings given meanwhile, with where they are said to come from."""
+    said = []
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter(action)
+        warnings.filterwarnings("ignore", category=SmeltWarning)
+        yield said
+    said += [(str(w.message), w.category, w.filename, w.lineno) for w in given]
+
+
+def halved(x):
+    warnings.warn("of the caller", DeprecationWarning, stacklevel=2)
+    return x / 2
+
+
+@program
+def warnings_given_again(compile):
+    @compile
+    def f(x, k):
+        if k > 2:
+            warnings.warn(f"{k} is large")
+        with torch.cuda.amp.autocast(enabled=False):
+            return halved(x * k).sum() + halved(x).sum()
+    for action in ("default", "default", "always", "ignore", "once"):
+        for k in (1, 3, 3):
+            with warned(action) as said:
+                result = f(X, k)
+            yield result, said
+    with warned("error"):
+        yield outcome(lambda: f(X, 3))
+
+
+@program
+def warnings_that_are_hidden(compile):
+    @compile
+    def f(x):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return halved(x)
+    for _ in range(3):
+        with warned("always") as said:
+            result = f(X)
+        yield result, said

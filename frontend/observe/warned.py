@@ -1,0 +1,37 @@
+"""Warnings that a run gives: later calls give them again, at the same line, for Python to show or not."""
+from __future__ import annotations
+
+import types
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from .places import SMELT, kind_of_file
+
+WARN = warnings.warn
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning at a line of code with the globals `names`: a callable that gives it again."""
+    message: str
+    category: type[Warning]
+    file: str
+    line: int
+    names: dict[str, Any]
+
+    def __call__(self, variables: dict[str, Any]) -> None:
+        registry = self.names.setdefault("__warningregistry__", {})
+        module = self.names.get("__name__") or "<string>"
+        warnings.warn_explicit(self.message, self.category, self.file, self.line, module, registry)
+
+
+def warned(frame: types.FrameType | None, message: Any, category: Any = None, stacklevel: int = 1, **more: Any) -> Warned | None:
+    """What warnings.warn does, called with this from a frame; None if that can't be done again: it is said of a caller's line."""
+    for _ in range(stacklevel - 1):
+        frame = frame and frame.f_back
+        if frame is None or kind_of_file(frame.f_code.co_filename) == SMELT:
+            return None
+    if more or frame is None or type(message) is not str:
+        return None
+    return Warned(message, category or UserWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
