@@ -810,8 +810,8 @@ def test_one_hot_of_so_many_classes_branches_on_nothing():
     def f(x, n):
         return torch.nn.functional.one_hot(x, n) * 0.5
     compiled = smelt.compile(f)
-    given = [torch.tensor(x) for x in ([[0, 3]], [[1, 2]], [[0, 5], [2, 2]], [[4, 4]], [[1, 1]] * 3, [[7, 1]], [[-1, 2]], [[0, 1]])]
-    for x in (*given, torch.zeros(0, 2, dtype=torch.int64), torch.tensor([1.0])):
+    given = [[0, 3]], [[1, 2]], [[0, 5], [2, 2]], [[4, 4]], [[1, 1]] * 3, [[7, 1]], [[-1, 2]], [[0, 1]]
+    for x in (*map(torch.tensor, given), torch.zeros(0, 2, dtype=torch.int64), torch.tensor([1.0])):
         same(outcome(compiled, [x, 6]), outcome(f, [x, 6]))
     report = smelt.explain(compiled)
     assert not report.branches and report.paths <= 3

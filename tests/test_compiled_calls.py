@@ -69,9 +69,24 @@ def test_noise_accepts_roundings_and_nothing_more():
 
     def judge(off):
         ours = [(exact[0] + off).float()]
-        return compare(ours, reference, lambda: exact, lambda: evaluate_noisily(graph, inputs))
+        return compare(ours, reference, lambda: exact, lambda seed: evaluate_noisily(graph, inputs, seed))
     assert judge(1e-3) is None
     assert judge(0.1) is not None
+
+
+def test_a_reference_that_is_near_by_chance_is_disturbed_more_than_once():
+    """The error of one number tells little of how far roundings carry."""
+    seeds = []
+
+    def noisy(seed):
+        seeds.append(seed)
+        return [torch.tensor([seed * 1e-9])]
+
+    def judge(ours):
+        return compare([torch.tensor([ours])], [torch.tensor([1e-11])], lambda: [torch.zeros(1, dtype=torch.float64)], noisy)
+    assert judge(5e-11) is None and not seeds
+    assert judge(1e-8) is None and seeds == [0, 1, 2]
+    assert judge(1e-7) is not None
 
 
 def test_simplify_ends_where_an_output_keeps_its_layout():

@@ -77,9 +77,9 @@ class Executable:
         # What a run writes to in place is to stay as it was until this is over.
         outputs = self._run(*(_copy(t) if k in self._written else t for k, t in enumerate(tensors)))
 
-        def again(how):
+        def again(how, *seed):
             with torch.no_grad(), outside_autocast(), drawing_from(state):
-                return how(graph, plain)
+                return how(graph, plain, *seed)
         found = compare(outputs, reference, partial(again, evaluate_precisely), partial(again, evaluate_noisily))
         self.unchecked = self.verify == "always"
         if found is None:
@@ -109,9 +109,9 @@ def misrecorded(recording: Recording, results: Tensors, state: State) -> Mismatc
         return None
     tensors = [t.detach() for t in recording.tensors]
 
-    def again(how: Callable = evaluate) -> list[torch.Tensor]:
+    def again(how: Callable = evaluate, *seed: int) -> list[torch.Tensor]:
         with torch.no_grad(), outside_autocast(), drawing_from(state if recording.random else None):
-            found = how(recording.graph, tensors)
+            found = how(recording.graph, tensors, *seed)
             outputs = [_in_layout(o, v.type) for o, v in zip(found, recording.graph.outputs)]
             return [_result(r, tensors, outputs, {}) for r in recording.results]
     found = compare(results, again(), partial(again, evaluate_precisely), partial(again, evaluate_noisily))
