@@ -433,6 +433,7 @@ def _asked_under_a_condition(x):
 TYPES = {
     "a line that is not reached, and a module's": (_OfAType(), 2), "a generator": (_a_generator, 5),
     "a variable set on the line": (_a_variable, 5), "a condition": (_asked_under_a_condition, 5),
+    "a constant": (lambda x: x * (2 if isinstance(x.shape[0], type(None)) else 3), 2),
     "a lambda": (lambda x: x * (2 if type(x.shape[0]) is int else 3), 5),
     "several": (lambda x: x * len({*map(type, x.shape)}), 5),
     "a comprehension": (lambda x: x * len([type(n) for n in x.shape]), 5),

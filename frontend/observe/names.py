@@ -38,7 +38,10 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
     for n, i in enumerate(instructions):
         if i.opname in _READS and i.argval == "type":
             line, (variable, call) = i.positions.lineno, (*instructions[n + 1:n + 3], i, i)[:2]
-            plain = variable.opname in _LOCALS and variable.argval in own and (call.opname, call.arg) == ("CALL", 1)
+            called = (call.opname, call.arg) == ("CALL", 1)
+            if called and variable.opname == "LOAD_CONST":  # type(None)
+                continue
+            plain = called and variable.opname in _LOCALS and variable.argval in own
             asked = variable.argval if plain and (line, variable.argval) not in stored else None
             found[line] = found.get(line, frozenset()) | {asked}
     return found
