@@ -28,6 +28,7 @@ from ..symbolic.sizes import inner
 from ..torch_internals import is_zero, version_of
 from .gradients import Reach, Sources, custom_function, moment
 from .overloads import import_call, overload, type_of
+from .windows import gathered, moving
 
 #: Views whose numbers' sign is kept aside, and what computes the same numbers.
 RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.ops.aten.neg.default}
@@ -269,6 +270,8 @@ class Memory:
 
     def views(self, value: Value, view: ViewStep, type: Type):
         """All that a view call gives, `type` being the type of that."""
+        if moving(view):
+            return gathered(self._b, value, view, type)
         op = overload(view.function)
         if op.packet in ("detach", "alias"):
             return value  # whether it carries a gradient shows where it is read
@@ -417,6 +420,8 @@ class Memory:
             raise Unsupported("writes in place to a tensor whose elements share memory")
         if op in ("slice", "diagonal", "as_strided"):
             return b.emit(f"{op}_scatter", source, new, **view.attrs)
+        if op == "index_select":  # of a window
+            return b.index_put(source, new, view.inputs[1], dims=(view.attrs["dim"],), accumulate=False)
         raise Unsupported(f"writes in place through a view ({view.attrs.get('target', op)})")
 
 

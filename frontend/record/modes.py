@@ -20,6 +20,7 @@ from ..symbolic.symbols import fixed, is_symbolic
 from ..torch_internals import (TorchDispatchMode, active_transform, in_forward_transform, is_of_transform, make_dual, put_engine,
                                unpack)
 from .overloads import Overload, leaves, overload
+from .windows import bounds_read, item_at, placed, put_at
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -54,10 +55,12 @@ TRUTHS = (_T.__bool__, torch.is_nonzero)
 _LOOKS = {**dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, unpack), "batch_sizes"),
           **dict.fromkeys((torch.tensor_split, _T.tensor_split), "tensor_indices_or_sections")}
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
+#: Indexing, and the same with symbolic numbers in the index.
+_AT = {_T.__getitem__: item_at, _T.__setitem__: put_at}
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given, or NumPy's arrays that they copy.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda data, *more: _is_numbers(data) for f in (torch.as_tensor, torch.asarray)},
-    **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (_T.__getitem__, _T.__setitem__)},
+    **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (*_AT, *_AT.values())},
     **{f: lambda tensor, *data, **more: all(map(_is_data, data)) for f in (_T.new, _T.new_tensor)},
     torch.tensor: lambda data, *more: _is_data(data)}
 #: Calls that read one element as a number; torch's old constructors (torch.FloatTensor) call them for tensors among the data.
@@ -67,7 +70,8 @@ _BY_VALUE = {torch.pow, torch.float_power, _T.pow, _T.pow_, _T.__pow__, _T.__rpo
 #: Calls, by their names, whose gradient torch can compute with symbolic whole numbers among the arguments: it keeps no list of
 #: these. All others get whole numbers as they are, where they are differentiated.
 _KEEP_NO_LIST = frozenset((
-    "__getitem__ __setitem__ select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose permute movedim "
+    "__getitem__ __setitem__ item_at put_at select narrow view reshape expand unflatten flatten unsqueeze squeeze transpose "
+    "permute movedim "
     "diagonal tril triu unfold topk sum mean cumsum chunk kthvalue sort argmax argmin softmax log_softmax amax amin size "
     "__add__ __radd__ __iadd__ add add_ __sub__ __rsub__ __isub__ sub sub_ rsub __mul__ __rmul__ __imul__ mul mul_ "
     "__truediv__ __rtruediv__ __itruediv__ div div_ true_divide __mod__ remainder fmod __floordiv__ floor_divide "
@@ -127,6 +131,9 @@ class Api(TorchFunctionMode):
         if recorder.unsupported is None and not recorder._busy and recorder.beside.enters():
             recorder.beside.call(function, args)
             return function(*args, **kwargs)
+        if function in _AT and recorder.unsupported is None and not recorder._busy:
+            with self:
+                args = (args[0], bounds_read(args[1]), *args[2:])
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.differentiated_later and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
@@ -194,8 +201,9 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
     if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
         return torch.full, ((), *args), kwargs
-    if function in (_T.__getitem__, _T.__setitem__):
-        return function, _lists_fixed(args), kwargs
+    if function in _AT:
+        index = placed(args[1])
+        return (function, _lists_fixed(args), kwargs) if index is None else (_AT[function], (args[0], index, *args[2:]), kwargs)
     if function is F.one_hot and args and active_transform() is None:
         return _one_hot, args, kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)

@@ -34,6 +34,7 @@ from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
 from .results import OVERWRITES, Call, Results, refuse_overlap
+from .windows import moves, settled
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
 LARGEST_CONSTANT = 4096
@@ -249,7 +250,9 @@ class Recorder:
         if op.packet == "_linalg_check_errors":
             self._add_check(args[0])
             return None
-        args, kwargs = (fixed if op.view or op.reshapes else own)((args, kwargs))
+        own_args, own_kwargs = own((args, kwargs))
+        stays = op.reshapes or op.view and not moves(op, own_args, own_kwargs)
+        args, kwargs = fixed((args, kwargs)) if stays else (own_args, own_kwargs)
         self._refuse(op, args, kwargs)
         call = Call(op, args, kwargs)
         if op.operands and not any(isinstance(op.argument(place, args, kwargs), torch.Tensor) for place in op.operands):
@@ -632,7 +635,8 @@ class Recorder:
 
         Raises Unsupported for what could not be recorded.
         """
-        recording = self.guarded(self._finish, results)
+        with self.numbers.heard():
+            recording = self.guarded(self._finish, results)
         if self.unsupported is not None:
             raise self.unsupported
         return recording
@@ -741,7 +745,7 @@ class Recorder:
             if base is not self._memory.inputs[base.input]:
                 raise Unsupported("returns a view of memory that it replaced (.data = ...)")
             self._check_input_view(tensor, alias)
-            return InputView(base.input, steps) if steps else Given(base.input)
+            return InputView(base.input, settled(steps)) if steps else Given(base.input)
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
         alone, leaf = all(t is tensor for t in siblings), tensor.requires_grad and tensor.is_leaf
@@ -758,7 +762,7 @@ class Recorder:
         else:
             if not any(t.requires_grad for t in siblings):
                 self._memory.detach(base)
-            result = OutputView(outputs.add_base(base, spent), steps, tensor.requires_grad)
+            result = OutputView(outputs.add_base(base, spent), settled(steps), tensor.requires_grad)
         if loose:
             outputs.loose[result.output] = bool(self._sources.saved(tensor))
         return result

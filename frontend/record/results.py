@@ -15,6 +15,7 @@ from ..symbolic.sizes import Sized, symbolic
 from .functional import Alias, Memory, Step, address, differentiable, overlap
 from .overloads import (Overload, Written, check_kind, checked, import_call, opaque_call, refuse_sign, rule_call,
                         type_of)
+from .windows import settled
 
 #: In-place ops that do not look at what they write over.
 OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
@@ -209,5 +210,8 @@ def refuse_overlap(call: Call) -> None:
     """Refuse an op whose result depends on the order in which it visits the elements: it reads where it also writes."""
     for target, alias in call.targets:
         for tensor, other in call.reads:
-            if other.base is alias.base and tensor is not target and (len(call.targets) > 1 or overlap(target, tensor)):
+            if other.base is not alias.base or tensor is target:
+                continue
+            settled([s.view for s in (*alias.steps, *other.steps)])
+            if len(call.targets) > 1 or overlap(target, tensor):
                 raise Unsupported(f"writes to a tensor that it also reads, at other places ({call.op.key})")

@@ -26,12 +26,14 @@ from ..guard.writes import held, put_back
 from ..observe.draws import Draw
 from ..recording import Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
+from ..symbolic.symbols import own
 from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .differentiating import Pass
 from .overloads import overload
 from .modes import Api
 from .recorder import Recorder
+from .windows import moves
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,8 @@ class Second(Recorder):
         if function is _VIEW and [call[0] for call in self._expected(len(self.calls))] == [overload(_UNSAFE_VIEW)]:
             function = _UNSAFE_VIEW  # torch's decompositions in Python make a view where those in C++ say it is none
         names, sized = [a.name for a in schema_of(function).arguments], overload(function).sizes
-        args = tuple(self._sizes.dims(a) if n in sized else a for n, a in zip(names, args))
+        if not moves(overload(function), own(args), kwargs):
+            args = tuple(self._sizes.dims(a) if n in sized else a for n, a in zip(names, args))
         call = super().before(function, args, {n: self._sizes.dims(a) if n in sized else a for n, a in kwargs.items()})
         if call is None:
             self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))

@@ -1,0 +1,87 @@
+"""Windows: what select and slice take of a dimension at a place that is a symbolic number.
+
+In the graph they are gathers, at places that each call computes. Where the view itself is wanted, the number is fixed.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Mapping, Sequence
+
+import torch
+
+from ...compiler.builder import Builder
+from ...compiler.ir import TensorType, Value
+from ..recording import ViewStep
+from ..symbolic.symbols import fixed, is_symbolic, plain
+from .overloads import Overload, checked, overload, type_of
+
+
+def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes a window whose place may differ from call to call. What then holds of the place is noted."""
+    if op.key not in ("select.int", "slice.Tensor") or kwargs or not is_symbolic(args[2]) or args[2].node.size is not None:
+        return False
+    x, dim, start, *end = args
+    end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
+    n = type_of(x).shape[dim]
+    if not (is_symbolic(end) and step == 1 and isinstance(n, int) and 0 <= plain(start) <= plain(end) <= n):
+        return False
+    return start >= 0 and end <= n and (op.packet == "select" or end - start == plain(end) - plain(start))
+
+
+def moving(view: ViewStep) -> bool:
+    """Whether a view is such a window."""
+    return any(map(is_symbolic, view.args))
+
+
+def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
+    """What a window shows of x."""
+    op, dim, begin = overload(view.function), view.args[0] % x.rank, len(b.values)
+    size = 1 if op.packet == "select" else type.shape[dim]
+    steps = b.iota(size=size, start=0, step=1, dtype=torch.int64, device=x.type.device)
+    found = b.index_select(x, b.add(steps, view.args[1]), dim=dim)
+    return checked(b, op, b.reshape(found, shape=type.shape) if op.packet == "select" else found, type, begin)
+
+
+def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
+    """The same views, of which the program holds for those at these places alone."""
+    return tuple(replace(v, args=fixed(v.args)) if moving(v) else v for v in views)
+
+
+def bounds_read(index: Any) -> Any:
+    """An index with the whole numbers that tensors are in its slices, read as torch reads them."""
+    if type(index) is tuple:
+        return tuple(map(bounds_read, index))
+    return slice(*map(_read, (index.start, index.stop, index.step))) if type(index) is slice else index
+
+
+def _read(bound: Any) -> Any:
+    whole = isinstance(bound, torch.Tensor) and bound.numel() == 1 and bound.dtype in (torch.int64, torch.int32)
+    return bound.item() if whole else bound
+
+
+def placed(index: Any) -> tuple | None:
+    """An index of views alone as a tuple, if symbolic numbers are in it; torch's own way takes such for plain ones."""
+    parts = index if type(index) is tuple else (index,)
+    basic = all(p is None or p is Ellipsis or type(p) in (int, slice) or is_symbolic(p) for p in parts)
+    return parts if basic and any(map(is_symbolic, parts)) else None
+
+
+def item_at(x: torch.Tensor, index: tuple) -> torch.Tensor:
+    """x[index], by the views that torch makes for it."""
+    dim, left = 0, sum(p is not None and p is not Ellipsis for p in index)
+    for part in index:
+        if part is Ellipsis:
+            dim = x.dim() - left
+            continue
+        left -= part is not None
+        if part is None or type(part) is slice:
+            x = x.unsqueeze(dim) if part is None else x[(*[slice(None)] * dim, part)]
+            dim += 1
+        else:
+            x = x.select(dim, part)
+    return x
+
+
+def put_at(x: torch.Tensor, index: tuple, value: Any) -> None:
+    """x[index] = value, in the same way."""
+    item_at(x, index)[...] = value

@@ -1,0 +1,216 @@
+"""Windows: rows and slices at places that are numbers of each call's own."""
+import math
+import random
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+DATA = tensor(40, 3)
+
+
+@program
+def rows_and_slices(compile):
+    f = compile(lambda i: (DATA[i:i + 5] * 2, DATA[i] + 1, DATA[i, 1:] * 3, DATA[..., None, i:i + 2] - 1 if i < 2 else i))
+    for i in (0, 1, 2, 7, 20, 35, 1):
+        yield f(i)
+
+
+@program
+def at_the_ends(compile):
+    f = compile(lambda i: DATA[i:i + 5] * 2)
+    for i in (0, 3, 35, 36, 39, 40, 50, -1, -3, -50, 2):
+        yield f(i)
+
+
+@program
+def rows_that_are_none(compile):
+    f = compile(lambda i, x: (DATA[i] * 2, x.narrow(0, i, 2) + 1))
+    for i in (0, 3, 35, 40, -1, -40, -41, 38, 39, 2):
+        yield outcome(f, i, DATA)
+
+
+@program
+def that_grow(compile):
+    f = compile(lambda i, j: DATA[i:j].sum(0))
+    for i, j in ((0, 5), (1, 6), (2, 7), (2, 8), (3, 9), (5, 5), (9, 4), (4, 10)):
+        yield f(i, j)
+
+
+@program
+def in_steps(compile):
+    f = compile(lambda i: DATA[i:i + 9:3] * 2)
+    for i in (0, 1, 2, 7, 20):
+        yield f(i)
+
+
+@program
+def that_are_returned(compile):
+    data = tensor(40, 3)
+    f = compile(lambda i: (data[i:i + 5], data[i]))
+    for i in (0, 1, 2, 7):
+        window, row = f(i)
+        row += 1
+        yield window, row, window.data_ptr() - data.data_ptr(), data
+
+
+@program
+def of_what_the_run_made(compile):
+    f = compile(lambda x, i: ((y := x * 2)[i:i + 2], y[i], y))
+    for i in (0, 1, 2, 1):
+        window, row, y = f(tensor(5, 3), i)
+        row += 1
+        yield window, row, y
+
+
+@program
+def that_are_written(compile):
+    data = tensor(40, 3)
+
+    @compile
+    def f(x, i):
+        data[i] = x
+        data[i + 2:i + 5] += 1
+        window = data[i + 1:i + 4]
+        window.mul_(2)
+        data[:, 1] = i
+        data[i, 2] = 0.5
+        return window * 1, data.sum(0)
+    for i in (0, 1, 2, 7, 35, 4):
+        yield f(tensor(3) + i, i), data
+
+
+@program
+def written_while_others_are_read(compile):
+    data = tensor(40, 3)
+
+    @compile
+    def f(i, j):
+        data[i:i + 3] += data[j:j + 3]
+        return data * 2
+    for i, j in ((0, 9), (1, 9), (2, 9), (7, 8), (9, 9), (3, 20)):
+        yield outcome(f, i, j), data
+
+
+@program
+def made_before_a_write(compile):
+    @compile
+    def f(x, i):
+        y = x * 1
+        window = y[i:i + 2]
+        y.add_(1)
+        y[i + 1] = 7
+        return window * 2
+    for i in (0, 1, 2, 1):
+        yield f(tensor(5, 3), i)
+
+
+@program(exact=False)
+def of_a_parameter(compile):
+    table = nn.Parameter(tensor(10, 4))
+
+    @compile
+    def f(x, t):
+        y = x * table[t] + table[t:t + 2].sum()
+        return y.sum()
+    for t in (0, 1, 2, 5, 8):
+        yield backward(f(leaf(3, 4), t)), table.grad
+
+
+@program(exact=False)
+def schedules_of_diffusion(compile):
+    net, betas = nn.Linear(3, 3), torch.linspace(0.1, 0.9, 20)
+    bars = torch.cumprod(1 - betas, 0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    @compile
+    def step(x, t):
+        noise = torch.randn_like(x)
+        noisy = bars[t].sqrt() * x + (1 - bars[t]).sqrt() * noise
+        loss = F.mse_loss(net(noisy), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+    for n, t in ((4, 3), (4, 5), (4, 9), (5, 11), (6, 0), (7, 19)):
+        yield step(tensor(n, 3), t), list(net.parameters())
+
+
+@program
+def batches_drawn_by_torch(compile):
+    text = torch.arange(90)
+
+    @compile
+    def batch():
+        places = torch.randint(80, (3,))
+        x = torch.stack([text[i:i + 8] for i in places])
+        y = torch.stack([text[i + 1:i + 9] for i in places])
+        return x, y
+    yield from calls(batch, times=8)
+
+
+@program
+def drawn_by_python(compile):
+    @compile
+    def f(x):
+        top = random.randint(0, 4)
+        left = random.randrange(4)
+        return x[..., top:top + 4, left:left + 4].flip(-1) * 2
+    yield from calls(f, tensor(2, 8, 8), times=8)
+
+
+@program
+def places_in_state(compile):
+    class Loader:
+        place = 0
+
+        def next(self):
+            batch = DATA[self.place:self.place + 4] * 1
+            self.place = (self.place + 4) % 36
+            return batch
+    loader = Loader()
+    loader.place = 0
+    f = compile(loader.next)
+    for _ in range(12):
+        yield f(), loader.place
+
+
+@program
+def a_cache_with_a_place(compile):
+    cache, weight = torch.zeros(2, 8, 3), tensor(3, 3)
+
+    @compile
+    def f(x, place):
+        cache[:, place:place + 1] = x @ weight
+        seen = torch.arange(8) <= place
+        return (cache * seen[None, :, None]).sum(1)
+    for place in range(8):
+        yield f(tensor(2, 1, 3) + place, place), cache
+
+
+@program
+def of_whole_numbers_and_of_complex_ones(compile):
+    whole, complex_ = torch.arange(12).reshape(6, 2), torch.complex(tensor(6, 2), tensor(6, 2) + 1)
+    f = compile(lambda i: (whole[i:i + 2] + 1, complex_[i:i + 2] * 2, (whole > 5)[i] * 1, complex_[i].real * 2))
+    for i in (0, 1, 2, 3):
+        yield f(i)
+
+
+@program
+def places_of_other_kinds(compile):
+    f = compile(lambda i: DATA[i] * 2)
+    for i in (1, 2, 3, True, torch.tensor(4), torch.tensor([5]), 1.0, slice(1, 3), [1, 2], None, 4):
+        yield outcome(f, i)
+
+
+@program(exact=False)
+def positions_added(compile):
+    positions = torch.stack([torch.arange(16) / (k + 1) for k in range(4)], 1)
+
+    @compile
+    def f(x, start):
+        return x + positions[start:start + x.shape[1]] + math.sqrt(start)
+    for n, start in ((2, 0), (2, 1), (2, 2), (3, 3), (4, 4), (5, 11)):
+        yield f(tensor(n, 4, 4), start)
