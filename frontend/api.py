@@ -17,7 +17,7 @@ from torch import nn
 from .. import config
 from ..compiler.dims import Expr
 from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
-from .guard.changing import Changing, StandIns, looks_at_identity, number_reads, without_symbols
+from .guard.changing import Changing, Spot, StandIns, looks_at_identity, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .guard.host import early_names, host_of
@@ -60,7 +60,7 @@ class CompiledProgram:
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
-    reads: Sequence[Read] = ()
+    reads: Sequence[Spot] = ()
 
     def __post_init__(self):
         self.check = self.guards.check

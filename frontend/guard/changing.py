@@ -10,6 +10,7 @@ import functools
 import gc
 import types
 from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
 from typing import Any, Iterable, Mapping
 
 from ..symbolic.symbols import Numbers, is_symbolic, plain
@@ -19,30 +20,49 @@ from .memo import remembered
 from .structure import Arguments, is_dataclass_instance, tuple_like
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A number that a run read, or a tuple with such. `within`: the read of the list or dict that it is an item of, if another
+    one may take the place of that."""
+    read: Read
+    within: Read | None
+
+    @property
+    def place(self) -> tuple:
+        """What tells it from others."""
+        return self.read.found_at if self.within is None else (self.within.found_at, self.read.key)
+
+    @property
+    def read_now(self) -> Read:
+        """The read of it in the list or dict that is there now."""
+        container = self.within and _now(self.within)
+        return replace(self.read, holder=container) if type(container) is type(self.read.holder) else self.read
+
+
 class Changing:
     """The places of numbers that were seen to change between calls of one function.
 
     arguments   expressions in terms of `args` and `kwargs`
-    reads       by the place, a read of it
+    reads       by the place, where it is
     barred      whether a recording with symbolic numbers failed where one with plain numbers did not
     lines       the user's file:line where a number is read of a tensor by .item()
     """
 
     def __init__(self):
         self.arguments: set[str] = set()
-        self.reads: dict[tuple, Read] = {}
+        self.reads: dict[tuple, Spot] = {}
         self.lines: set[str] = set()
         self.barred = False
 
     def __bool__(self) -> bool:
         return not self.barred and bool(self.arguments or self.reads or self.lines)
 
-    def compare(self, leaves: Mapping[str, Any], reads: Iterable[Read], arguments: Arguments) -> None:
+    def compare(self, leaves: Mapping[str, Any], reads: Iterable[Spot], arguments: Arguments) -> None:
         """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
         self.arguments.update(p for p, value in arguments.leaves.items() if p in leaves and changed(leaves[p], value))
-        for read in reads:
-            if read.found_at not in self.reads and changed(read.expected, _now(read)):
-                self.reads[read.found_at] = read
+        for spot in reads:
+            if spot.place not in self.reads and changed(spot.read.expected, _now(spot.read_now)):
+                self.reads[spot.place] = spot
 
 
 def changed(before: Any, now: Any) -> bool:
@@ -65,11 +85,12 @@ def _with_stand_ins(value: Any, numbers: Numbers, subject: str) -> Any:
     return numbers.given(value, subject)
 
 
-def number_reads(reads: Iterable[Read]) -> tuple[Read, ...]:
-    """The reads of numbers, and of tuples with such, in places where others can be put."""
-    places = (part for read in reads for part in parts(read))
-    return tuple(p for p in places if (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected)))
-                 and _settable(p))
+def number_reads(reads: Iterable[Read]) -> tuple[Spot, ...]:
+    """The numbers, and the tuples with such, that were read in places where others can be put."""
+    places = [part for read in reads for part in parts(read)]
+    within = {id(p.expected): p for p in places if type(p.expected) in (list, dict) and _settable(p)}
+    return tuple(Spot(p, within.get(id(p.holder))) for p in places
+                 if (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected))) and _settable(p))
 
 
 def _settable(read: Read) -> bool:
@@ -121,7 +142,7 @@ class StandIns:
         self._reads = changing.reads.values() if numbers is not None else ()
 
     def __enter__(self) -> None:
-        for read in self._reads:
+        for read in (spot.read_now for spot in self._reads):
             value = _now(read)
             if type(value) is type(plain(read.expected)):
                 made = _with_stand_ins(value, self._numbers, read.subject)

@@ -155,6 +155,7 @@ class Entered:
         self._observer.logs.entered(code, names, {})
         self._observer.draws.enter(code, names)
         self._observer.lookups.enter(code)
+        self._observer.conversions.enter(code, names)
         self._observer.telling.enter(code)
 
     def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:

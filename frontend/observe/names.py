@@ -48,6 +48,13 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
 
 
 @lru_cache(maxsize=4096)
+def called_alone(code: types.CodeType, name: str) -> bool:
+    """Whether this code, and that of functions that it defines, does nothing with a global but call it."""
+    loads = [i for c in (code, *code_in(code)) for i in dis.get_instructions(c) if i.argval == name]
+    return all(i.opname == "LOAD_GLOBAL" and i.arg & 1 for i in loads)  # with the NULL that a call takes
+
+
+@lru_cache(maxsize=4096)
 def globals_written(code: types.CodeType) -> tuple[tuple[str, int], ...]:
     """The globals that this code may set or delete, each with its line."""
     return tuple((i.argval, i.positions.lineno) for i in dis.get_instructions(code) if i.opname in _WRITES)

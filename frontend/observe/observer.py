@@ -24,6 +24,7 @@ from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..torch_internals import GLOBAL_MODULE_HOOKS
 from .accesses import Accesses
+from .conversions import Conversions
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .entered import Entered
 from .logs import Logs
@@ -59,7 +60,8 @@ class Observer:
         self.accesses = Accesses(self, self.reached)
         self.entered = Entered(self, self.reached, arguments)
         self.logs, self.looks = Logs(), Looks()
-        self.draws, self.lookups, self.telling = Draws(self), Lookups(self), Telling(self)
+        self.draws, self.lookups, self.conversions = Draws(self), Lookups(self), Conversions(self)
+        self.telling = Telling(self)
 
     # Before and after
 
@@ -106,6 +108,7 @@ class Observer:
     def _restore(self) -> None:
         self.draws.restore()
         self.lookups.restore()
+        self.conversions.restore()
         self.accesses.restore()
 
     def finish(self) -> None:

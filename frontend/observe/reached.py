@@ -192,7 +192,8 @@ class Reached:
         if kind_of_module(self.module_of(holder)) == USER:
             if isinstance(holder, type):
                 self.follow(type(holder), type(holder).__qualname__)
-            self.holders.append((holder, name, {k: self._observer.draws.original(v) for k, v in vars(holder).items()}))
+            before = self._observer.conversions.without(vars(holder))
+            self.holders.append((holder, name, {k: self._observer.draws.original(v) for k, v in before.items()}))
             for attribute in self.attributes:
                 self.read_named(holder, name, attribute)
             for special in _specials(holder) if isinstance(holder, type) else ():

@@ -156,7 +156,7 @@ class Api(TorchFunctionMode):
         if getattr(looked, "dtype", None) is torch.int64:  # not hidden states
             recorder.guarded(recorder.add_list, looked, looked.tolist())
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
-        recorder._as_truth, recorder._as_item = function in TRUTHS, function is _T.item
+        recorder._as_truth, recorder._as_item = function in TRUTHS, function is _T.item or function is recorder.converts
         recorder.enter_backward(function in _BACKWARD)
         ops = len(recorder.calls)
         try:

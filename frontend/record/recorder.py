@@ -92,6 +92,7 @@ class Recorder:
         self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
         self._random = self._as_truth = self._as_item = self._busy = self._differentiates = self._transformed = False
+        self.converts: Callable | None = None  # the method of tensors under way that may give the run a symbolic number
         self._from_numbers: bool | None = None  # what a call of torch's API under way is given; None where there is none
         self.unwritten = False
         self.calls: list[tuple] = []
@@ -456,9 +457,17 @@ class Recorder:
         answer, self._answer = self._answer, None
         if answer is None:
             return result
-        if function is _T.item:
+        if function is not None and function in (_T.item, self.converts):
             return answer
         return bool(answer) if function in TRUTHS else fixed(answer)
+
+    def converted(self, method: Callable, tensor: torch.Tensor) -> Any:
+        """What a method that gives a number (`__float__`) gives of a tensor, be it a symbolic number."""
+        self.converts = method
+        try:
+            return method(tensor)
+        finally:
+            self.converts = None
 
     # Gradients
 

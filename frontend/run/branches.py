@@ -21,7 +21,8 @@ from ...compiler.ops.core import takes_random_numbers
 from ...compiler.ops.gradients import parts
 from ...compiler.passes import Segment, cut
 from ..generators import random_state, set_random_state
-from ..guard.guards import Guards, Read, float32, same
+from ..guard.changing import Spot
+from ..guard.guards import Guards, float32, same
 from ..guard.host import early_names, late_lines, maker
 from ..observe.draws import Generator
 from ..readings import HOW, Reading
@@ -63,7 +64,7 @@ class Path:
     finish: Finish
     reason: str
     leaves: Mapping[str, int | float] = field(default_factory=dict)
-    reads: Sequence[Read] = ()
+    reads: Sequence[Spot] = ()
 
     def __post_init__(self):
         self.check = self.guards.check

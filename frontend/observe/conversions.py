@@ -1,0 +1,91 @@
+"""Conversions to numbers, `float(loss)` and `int(steps * share)`: of Python itself they give no symbolic ones.
+
+While a run is recorded, stand-ins take their places in the globals of code that does nothing with these names but call them.
+"""
+from __future__ import annotations
+
+import types
+from threading import get_ident
+from typing import Any, Callable, Protocol
+
+import torch
+
+from ..symbolic.symbols import Node, is_symbolic
+from .names import called_alone
+from .places import passing
+from .profiling import unprofiled
+
+
+class Watcher(Protocol):
+    """The observer of a run."""
+    thread: int
+    busy: bool
+    recorder: Any
+
+
+class _Kind(type):
+    """The class of stand-ins for a number's type: what is no call of it is passed on."""
+    kind: type
+    convert: Callable[[Any], Any]
+
+    @passing
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.convert(*args) if len(args) == 1 and not kwargs else cls.kind(*args, **kwargs)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, cls.kind)
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, cls.kind)
+
+
+class Conversions:
+    """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
+
+    def __init__(self, watcher: Watcher):
+        self._watcher = watcher
+        self._open = True
+        self._made = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
+        self._put: list[tuple[dict, str]] = []
+
+    def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
+        """The user's code is about to run, with these globals."""
+        for name in self._made.keys() & set(code.co_names):
+            if called_alone(code, name):
+                if name not in names:
+                    self._put.append((names, name))
+                    names[name] = self._made[name]
+            elif names.get(name) is self._made[name]:
+                self._put.remove((names, name))
+                del names[name]
+
+    def restore(self) -> None:
+        self._open = False
+        for names, name in self._put:
+            del names[name]
+        self._put.clear()
+
+    def without(self, entries: dict[str, Any]) -> dict[str, Any]:
+        """A module's attributes, but for stand-ins."""
+        return {k: v for k, v in entries.items() if type(v) is not _Kind}
+
+    def _make(self, kind: type, number: Callable[[Node], Node], of_tensor: Callable) -> type:
+        watcher = self._watcher
+
+        @passing
+        def convert(value: Any) -> Any:
+            found, method = value, getattr(type(value), of_tensor.__name__, None)
+            if isinstance(method, types.FunctionType):
+                found = method(value)
+            elif method is of_tensor and self._open and get_ident() == watcher.thread and not watcher.busy:
+                with unprofiled():
+                    found = watcher.recorder.converted(of_tensor, value)
+            if is_symbolic(found):
+                return number(found.node).wrapped()
+            return found if type(found) is kind else kind(value)
+        return _Kind(kind.__name__, (kind,), {"kind": kind, "convert": staticmethod(convert)})
+
+
+#: By the type, how a symbolic number becomes one of it, and the method of tensors that gives one.
+_KINDS: dict[type, tuple[Callable[[Node], Node], Callable]] = {
+    float: (Node.sym_float, torch.Tensor.__float__), int: (Node.sym_int, torch.Tensor.__int__)}
