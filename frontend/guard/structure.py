@@ -334,13 +334,13 @@ class Rebuild:
             return f"{kind.__name__}(({''.join(self._expression(v) + ', ' for v in value)}))"
         if kind is dict:
             return "{" + self._items(value.items()) + "}"
-        if kind in (OrderedDict, Counter):
+        if kind in (OrderedDict, Counter) and not vars(value):
             return f"{self._names.bind(kind)}({{{self._items(value.items())}}})"
         if kind is defaultdict:
             return f"{self._names.bind(kind)}({self._expression(value.default_factory)}, {{{self._items(value.items())}}})"
         if kind is deque:
             return f"{self._names.bind(kind)}([{', '.join(map(self._expression, value))}], {value.maxlen})"
-        if is_dataclass_instance(value) or is_plain_instance(value):
+        if kind in (OrderedDict, Counter) or is_dataclass_instance(value) or is_plain_instance(value):
             return self._instance(value)
         raise Unsupported(f"{self._what} an object of type {kind.__qualname__} made by the run", self._where)
 

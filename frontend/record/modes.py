@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ...compiler.ir import dense
 from ...errors import Unsupported
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
@@ -31,7 +32,7 @@ NO_NUMBERS = "makes a tensor of data that is not a few plain numbers"
 #: Calls of torch's API that a recording cannot hold, and why.
 _REFUSED: dict[Callable, str] = {
     **{f: READS.format(f".{f.__name__}()") for f in (
-        _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__, _T.__deepcopy__)},
+        _T.numpy, _T.__array__, _T.data_ptr, _T.untyped_storage, _T.__dlpack__, _T.__reduce_ex__)},
     _T.__repr__: READS.format("printing it"),
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
@@ -39,6 +40,7 @@ _REFUSED: dict[Callable, str] = {
 }
 #: The same, where the recorder and the arguments are such that they do what the reason says.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
+    _T.__deepcopy__: (lambda r, t, *_: not alone(t), READS.format(".__deepcopy__()")),
     _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},
@@ -149,6 +151,8 @@ class Api(TorchFunctionMode):
             recorder.guarded(recorder.look_at_leaf, *args)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
+        if function is _T.__deepcopy__ and alone(args[0]):
+            return recorder.deep_copied(*args, **kwargs)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))
@@ -194,6 +198,13 @@ class Engine:
         if any(map(is_of_transform, args[0])):
             return recorder.run_transformed(self._engine, *args, **kwargs)
         return recorder.differentiate(self._engine, *args, **kwargs)
+
+
+def alone(tensor: torch.Tensor) -> bool:
+    """Whether a deep copy of a tensor is a copy of its elements, as they lie in memory, and of nothing else."""
+    plain = type(tensor) is torch.Tensor and not tensor.requires_grad and tensor.grad is None and not vars(tensor)
+    return plain and dense(tensor.shape, tensor.stride()) and not tensor.is_conj() and not tensor.is_neg() \
+        and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() > 0
 
 
 def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:

@@ -28,7 +28,7 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Memory, Step
+from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Memory, Step, address
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
@@ -580,6 +580,26 @@ class Recorder:
         tensor.data = data
         if aliases is not None:
             self.guarded(self._memory.replace, tensor, *aliases)
+
+    def deep_copied(self, tensor: torch.Tensor, memo: dict) -> torch.Tensor:
+        """A deep copy is made of a tensor that is alone in its memory."""
+        before, self._busy = self._busy, True
+        try:
+            result = tensor.__deepcopy__(memo)
+        finally:
+            self._busy = before
+        self.guarded(self._add_copy, tensor, result)
+        return result
+
+    def _add_copy(self, tensor: torch.Tensor, result: torch.Tensor) -> None:
+        if self._memory.find(result) is not None:
+            return
+        if self._memory.holders(address(result)):
+            raise Unsupported("makes a deep copy of tensors that share memory", here().place)
+        self._b.origin = here()
+        value = self._b.copy(self._memory.current(self._alias(tensor)))
+        value.type = type_of(result)
+        self._memory.add(result, type_of(result), value)
 
     def _replaced(self, tensor: torch.Tensor, data: torch.Tensor) -> tuple[Alias, Alias]:
         """The aliases of a tensor that is about to get the memory of another one, and of this."""

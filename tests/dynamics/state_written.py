@@ -1,4 +1,5 @@
 """State that a run writes: attributes, containers, globals, counters, caches; and effects on the world outside."""
+import copy
 import functools
 import itertools
 import logging
@@ -816,3 +817,79 @@ def given_objects_by_their_address(compile):
     boxes = [Given(tensor(4)) for _ in range(6)]
     for box in boxes:
         yield f(tensor(4), box).equal(tensor(4) * (1 + hash(box) % 7) + id(box) % 5)
+
+
+@program(exact=False)
+def the_best_state_of_a_network(compile):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    best = {"loss": float("inf"), "state": None}
+
+    @compile
+    def validate(x):
+        loss = net(x).square().mean()
+        if loss.item() < best["loss"]:
+            best["loss"], best["state"] = loss.item(), copy.deepcopy(net.state_dict())
+        return loss
+    for scale in (3, 2, 4, 1, 5, 0.5):
+        yield validate(tensor(8, 4) * scale), best, list(net.state_dict().values())
+        with torch.no_grad():
+            net[0].weight += 0.25
+    net.load_state_dict(best["state"])
+    yield list(net.parameters())
+
+
+@program
+def deep_copies_of_tensors(compile):
+    kept, base = [], tensor(4, 6)
+
+    @compile
+    def f(x, y):
+        z = x * 2
+        a, b = copy.deepcopy([x, z]), copy.deepcopy({"t": base, "again": base})
+        z += 1
+        b["t"].add_(1)
+        kept[:] = [a, b, copy.deepcopy(y)]
+        return a[0] + z + b["again"]
+    columns = tensor(6, 4).t()
+    for x in (tensor(4, 6), tensor(4, 6) + 1, columns, columns):
+        yield f(x, torch.tensor(3)), kept, base
+
+
+@program
+def deep_copies_of_tensors_that_share_memory(compile):
+    weight = tensor(4, 6)
+
+    @compile
+    def f(x, again, part):
+        a, b, c = copy.deepcopy([x, again, part])
+        a += 1
+        return a, b, c
+    for _ in range(4):
+        yield f(weight, weight.view(4, 6), weight[:2]), weight
+
+
+@program
+def deep_copies_of_what_has_a_gradient(compile):
+    w = leaf(4)
+
+    @compile
+    def f(x):
+        y = copy.deepcopy(w) * x + copy.deepcopy(w.detach()) + w
+        return y.sum()
+    for _ in range(4):
+        yield backward(f(tensor(4))), w.grad
+    yield outcome(compile(lambda x: copy.deepcopy(x * w)), tensor(4))
+
+
+@program
+def attributes_of_dicts(compile):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+    @compile
+    def f(x):
+        counted = Counter("aab")
+        counted.of = x * 2
+        return net.state_dict(), counted
+    for _ in range(3):
+        state, counted = f(tensor(2, 4))
+        yield state, state._metadata, counted, counted.of
