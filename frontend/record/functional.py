@@ -27,11 +27,15 @@ from ..recording import ViewStep
 from ..symbolic.sizes import inner
 from ..torch_internals import is_zero, version_of
 from .gradients import Reach, Sources, custom_function, moment
-from .overloads import import_call, overload, type_of
+from .overloads import import_call, opaque_call, overload, type_of
 from .windows import gathered, moving
 
 #: Views whose numbers' sign is kept aside, and what computes the same numbers.
 RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.ops.aten.neg.default}
+
+#: For views that are calls of torch (of complex numbers), by their target, what puts values where they read.
+_SCATTERS = {"aten.slice.Tensor": torch.ops.aten.slice_scatter.default, "aten.select.int": torch.ops.aten.select_scatter.default,
+             "aten.diagonal.default": torch.ops.aten.diagonal_scatter.default}
 
 
 #: A view that a custom autograd.Function gives of its argument.
@@ -422,7 +426,11 @@ class Memory:
             return b.emit(f"{op}_scatter", source, new, **view.attrs)
         if op == "index_select":  # of a window
             return b.index_put(source, new, view.inputs[1], dims=(view.attrs["dim"],), accumulate=False)
-        raise Unsupported(f"writes in place through a view ({view.attrs.get('target', op)})")
+        target = view.attrs.get("target", op)
+        if target in _SCATTERS:
+            args = source, new, *view.attrs["args"][1:]
+            return opaque_call(b, overload(_SCATTERS[target]), args, view.attrs["kwargs"], source.type)
+        raise Unsupported(f"writes in place through a view ({target})")
 
 
 def address(tensor: torch.Tensor) -> int:

@@ -853,3 +853,43 @@ def views_of_what_an_operand_with_gaps_gives(compile):
     compiled = compile(f)
     for x in (tensor(4, 6, 2)[..., 0], tensor(4, 6), tensor(6, 4).t(), tensor(4, 6, 2)[..., 0]):
         yield from calls(compiled, x)
+
+
+class SpectralConvolution(nn.Module):
+    """A layer of a Fourier neural operator: the lowest frequencies, each with weights of its own."""
+
+    def __init__(self, channels, modes):
+        super().__init__()
+        self.modes = modes
+        self.low = nn.Parameter(torch.rand(channels, channels, modes, modes, dtype=torch.cfloat))
+        self.high = nn.Parameter(torch.rand(channels, channels, modes, modes, dtype=torch.cfloat))
+
+    def forward(self, x):
+        m, spectrum = self.modes, torch.fft.rfft2(x)
+        out = torch.zeros(*spectrum.shape, dtype=torch.cfloat)
+        out[:, :, :m, :m] = torch.einsum("bixy,ioxy->boxy", spectrum[:, :, :m, :m], self.low)
+        out[:, :, -m:, :m] = torch.einsum("bixy,ioxy->boxy", spectrum[:, :, -m:, :m], self.high)
+        return torch.fft.irfft2(out, s=x.shape[-2:])
+
+
+@program(exact=False)
+def frequencies_written(compile):
+    net = SpectralConvolution(2, 3)
+    f = compile(net)
+    for n in (2, 2, 2, 3, 4):
+        yield backward(f(tensor(n, 2, 8, 8))), [p.grad for p in net.parameters()]
+
+
+@program
+def complex_rows_and_diagonals_written(compile):
+    kept = torch.zeros(4, 4, dtype=torch.cdouble)
+
+    @compile
+    def f(x, k):
+        y = torch.complex(x, x + 1)
+        kept[1] = y[0] * k
+        kept.diagonal().add_(y[1])
+        y[:, 2:][0] *= 2j
+        return y.abs().sum(), y
+    for k in (1, 2, 3, 4):
+        yield f(tensor(4, 4, dtype=torch.float64), k), kept
