@@ -575,7 +575,7 @@ class Guards:
         variables = [*local, *fixed[:len(captured)]]
         inputs = ", ".join(variables)
         host = host or Host()
-        passed = "".join(f", {text}" for text in host.passed)
+        passed = ", ".join((*variables, *host.passed))
         everything = ", ".join([*local, *fixed, *(names.bind(s) for s in self._tensors.sentinel)])
         checker, differ = names.bind(self._tensors.check), names.bind(self._tensors.difference)
         # TensorGuards compares dispatch keys, which tell autocast and inference mode too.
@@ -597,7 +597,7 @@ class Guards:
         flat = (c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)))
         self.conditions = [c for c in flat if isinstance(c, Condition)]
         self._steps = steps
-        self.source = self._text("check", lambda i, c: "return None", f"return [{inputs}{passed}]")
+        self.source = self._text("check", lambda i, c: "return None", f"return [{passed}]")
         self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")
 
     def why(self, args: tuple, kwargs: dict) -> str:
