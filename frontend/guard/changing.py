@@ -88,7 +88,7 @@ def _with_stand_ins(value: Any, numbers: Numbers, subject: str) -> Any:
 def number_reads(reads: Iterable[Read]) -> tuple[Spot, ...]:
     """The numbers, and the tuples with such, that were read in places where others can be put."""
     places = [part for read in reads for part in parts(read)]
-    within = {id(p.expected): p for p in places if type(p.expected) in (list, dict) and _settable(p)}
+    within = {id(p.expected): p for p in places if type(p.expected) in (list, dict, deque) and _settable(p)}
     return tuple(Spot(p, within.get(id(p.holder))) for p in places
                  if (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected))) and _settable(p))
 
@@ -96,7 +96,8 @@ def number_reads(reads: Iterable[Read]) -> tuple[Spot, ...]:
 def _settable(read: Read) -> bool:
     if read.kind == "attr":
         return isinstance(read.holder, types.CellType)
-    return isinstance(read.holder, dict) if read.kind == "item" else read.kind == "element" and isinstance(read.holder, list)
+    holders = {"item": dict, "element": (list, deque)}
+    return isinstance(read.holder, holders.get(read.kind, ()))
 
 
 def _now(read: Read) -> Any:

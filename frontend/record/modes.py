@@ -5,6 +5,7 @@ numbers read out, hooks, `.grad`. Autograd's engine, which no mode sees, is ente
 """
 from __future__ import annotations
 
+from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Callable
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 _T = torch.Tensor
+#: Numbers in the longest list with symbolic ones that becomes a tensor of numbers of each call's own.
+LONGEST_ROW = 64
 READS = "reads a tensor's values in Python ({})"
 NO_NUMBERS = "makes a tensor of data that is not a few plain numbers"
 #: Calls of torch's API that a recording cannot hold, and why.
@@ -212,6 +215,8 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
     if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
         return torch.full, ((), *args), kwargs
+    if function in (torch.tensor, torch.as_tensor) and plain_call and _is_row(*args, **kwargs):
+        return _row_of_numbers, args, kwargs
     if function in _AT:
         index = placed(args[1])
         return (function, _lists_fixed(args), kwargs) if index is None else (_AT[function], (args[0], index, *args[2:]), kwargs)
@@ -232,6 +237,20 @@ def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     return F.one_hot(tensor, num_classes)
 
 
+def _is_row(data, dtype: torch.dtype | None = None, device=None) -> bool:
+    """Whether data is a list of numbers, symbolic ones among them, of which torch makes a tensor of their own kind."""
+    row = isinstance(data, (list, tuple, deque)) and len(data) <= LONGEST_ROW
+    known = dtype is None or dtype.is_floating_point
+    return row and known and any(map(is_symbolic, data)) and all(is_symbolic(n) or type(n) in (int, float) for n in data)
+
+
+def _row_of_numbers(data, dtype: torch.dtype | None = None, device=None) -> torch.Tensor:
+    """torch.tensor(data), made of one tensor for each number."""
+    dtype = dtype or (torch.get_default_dtype() if any(isinstance(n, float) for n in data) else torch.int64)
+    widest = torch.float64 if dtype.is_floating_point else dtype
+    return torch.stack([torch.full((), n, dtype=widest, device=device) for n in data]).to(dtype)
+
+
 def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:
     """Whether autograd may keep a list with a symbolic whole number, which its backward takes for plain ones."""
     if getattr(function, "__name__", "") in _KEEP_NO_LIST or not torch.is_grad_enabled():
@@ -248,7 +267,7 @@ def _lists_fixed(part):
 
 def _is_numbers(data) -> bool:
     """Whether data is a plain number of Python's or NumPy's, or lists of them."""
-    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple)) else (
+    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple, deque)) else (
         type(data) in (bool, int, float, complex) or isinstance(data, (numpy.number, numpy.bool_)) or is_symbolic(data))
 
 

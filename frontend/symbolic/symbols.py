@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import weakref
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
@@ -336,7 +337,7 @@ def _with_numbers(value: Any, number: Callable[[Node], Plain]) -> Any:
     """A value with numbers in the place of the symbolic ones in it; itself where there are none."""
     if is_symbolic(value):
         return number(value.node)
-    if type(value) in (list, tuple, torch.Size):
+    if type(value) in (list, tuple, deque, torch.Size):
         items = [_with_numbers(v, number) for v in value]
         return type(value)(items) if any(new is not v for new, v in zip(items, value)) else value
     if type(value) is slice:

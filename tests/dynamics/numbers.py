@@ -1,7 +1,7 @@
 """Python numbers that change between the calls, wherever they stand."""
 import gc
 import math
-from collections import namedtuple
+from collections import deque, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -24,6 +24,13 @@ def float_argument(compile):
     f = compile(lambda x, k: x * k + k)
     for k in FLOATS:
         yield f(X, k)
+
+
+@program
+def numbers_alone(compile):
+    f = compile(lambda k: (torch.ones(3) * k, k + 1))
+    for k in (1, 2, 3, 1.5, 2.5):
+        yield f(k)
 
 
 @program
@@ -449,3 +456,38 @@ def what_holds_numbers_is_frozen(compile):
             yield f(X + k), dict(counts), list(means), type(means[0])
     finally:
         gc.unfreeze()
+
+
+@program(exact=False)
+def returns_of_an_episode(compile):
+    @compile
+    def f(rewards, logits):
+        total, returns = 0, deque()
+        for reward in reversed(rewards):
+            total = reward + 0.9 * total
+            returns.appendleft(total)
+        returns = torch.tensor(returns)
+        returns = (returns - returns.mean()) / (returns.std() + 1e-6)
+        return -(logits.log_softmax(0) * returns).sum()
+    for k in range(6):
+        logits = leaf(4)
+        yield backward(f([1.0 + k, 2.0, 3.0 * k, -1.0], logits)), logits
+
+
+@program
+def tensors_of_several_numbers(compile):
+    @compile
+    def f(a, b):
+        return (torch.tensor([a, b]), torch.as_tensor((a, 2, b)), torch.tensor([a, 1.5]), torch.tensor([[a, b], [b, a]]),
+                torch.tensor([a, b], dtype=torch.float16), torch.tensor([a, True]), torch.tensor([a, b, a]) + torch.tensor(b))
+    for a, b in ((1, 2), (2, 3), (3, 3), (1.5, 2), (2.5, 7), (3.5, 0.1), (1e300, 4), (1 << 40, 5), (7, 1e-3), (math.nan, 1)):
+        yield outcome(f, a, b)
+
+
+@program
+def tensors_of_numbers_in_a_deque(compile):
+    rewards = deque([0.0, 1.0, 2.0, 3.0], maxlen=4)
+    f = compile(lambda x: (x * torch.tensor(rewards).mean(), torch.tensor(rewards), torch.as_tensor(list(rewards)[1:])))
+    for k in range(6):
+        yield f(X)
+        rewards.append(k * 1.5)
