@@ -209,7 +209,7 @@ def _hardtanh_backward(s, g, x, *, min_val, max_val):
 
 
 _limits = {"min_val": -1, "max_val": 1}
-_activation("hardtanh", "a limited to min_val..max_val", lambda s, x, *, min_val, max_val: s.min(s.max(x, min_val), max_val),
+_activation("hardtanh", "a limited to min_val..max_val", lambda s, x, *, min_val, max_val: s.min(max_val, s.max(min_val, x)),
             _calls("hardtanh"), attrs=tuple(_limits), defaults=_limits, samples=floats(min_val=-1.0, max_val=1.5), cost=2)
 _backward("hardtanh_backward", "0 where x <= min_val or x >= max_val, else g", _hardtanh_backward, zero, attrs=tuple(_limits),
           samples=floats(2, min_val=-1.0, max_val=1.5), cost=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import operator
 from functools import partial
 from math import inf, isnan, log, nan
+from typing import Callable
 
 import torch
 
@@ -394,23 +395,38 @@ def _above(b, x, low, high):
     return b.logical_or(b.gt(x, high), b.gt(low, high))
 
 
-pointwise("clamp", "a limited to low..high; NaN stays; where low > high it is high", meaning=_clamp_meaning, cost=2,
-          scalar=lambda s, x, low, high: s.min(s.max(x, low), high),
-          gradient=partials(lambda b, v, g: masked(b, _inside(b, *v.inputs), g),
-                            lambda b, v, g: masked(b, _below(b, *v.inputs), g),
-                            lambda b, v, g: masked(b, _above(b, *v.inputs), g)),
-          samples=lambda: [((torch.randn(3, 4), -0.5, 0.5), {}), ((torch.randn(3, 4), torch.randn(4), torch.randn(3, 1)), {}),
-                           ((torch.randn(3, 4), 0.5, -0.5), {})],
-          aten={o: lambda b, x, min=None, max=None: b.clamp_max(x, max) if min is None else (
-                    b.clamp_min(x, min) if max is None else b.clamp(x, min, max)) for o in ("clamp", "clamp.Tensor")})
+def _import_clamp(b, x, min=None, max=None):
+    """As torch has it, a stays where it equals a limit that is a number, and is the limit where that is a tensor."""
+    limits = {name: limit for name, limit in (("_min", min), ("_max", max)) if limit is not None}
+    suffix = "_between" if any(isinstance(n, Value) and n.rank for n in limits.values()) else ""
+    return b.emit(f"clamp{'' if len(limits) == 2 else next(iter(limits))}{suffix}", x, *limits.values())
 
-pointwise("clamp_min", "larger of a and low; NaN if either is", meaning=torch.clamp_min, scalar=lambda s, x, y: s.max(x, y),
-          samples=pairs, aten=("clamp_min", "clamp_min.Tensor"),
-          gradient=partials(lambda b, v, g: masked(b, b.ge(*v.inputs), g), lambda b, v, g: masked(b, b.lt(*v.inputs), g)))
 
-pointwise("clamp_max", "smaller of a and high; NaN if either is", meaning=torch.clamp_max, scalar=lambda s, x, y: s.min(x, y),
-          samples=pairs, aten=("clamp_max", "clamp_max.Tensor"),
-          gradient=partials(lambda b, v, g: masked(b, b.le(*v.inputs), g), lambda b, v, g: masked(b, b.gt(*v.inputs), g)))
+#: By record, the import rules of its overloads.
+_LIMITED = {"clamp": dict.fromkeys(("clamp", "clamp.Tensor"), _import_clamp),
+            "clamp_min": dict.fromkeys(("clamp_min", "clamp_min.Tensor"), _import_clamp),
+            "clamp_max": dict.fromkeys(("clamp_max", "clamp_max.Tensor"), lambda b, x, max: _import_clamp(b, x, None, max))}
+
+
+def _clamps(suffix: str, doc: str, larger: Callable, smaller: Callable) -> None:
+    """The records of clamp; `larger` and `smaller` say which of two zeros with different signs is taken."""
+    pointwise(f"clamp{suffix}", f"a limited to low..high; NaN stays; where low > high it is high; {doc}", meaning=_clamp_meaning,
+              scalar=lambda s, x, low, high: smaller(s, larger(s, x, low), high), cost=2, aten=_LIMITED.get(f"clamp{suffix}", ()),
+              gradient=partials(lambda b, v, g: masked(b, _inside(b, *v.inputs), g),
+                                lambda b, v, g: masked(b, _below(b, *v.inputs), g),
+                                lambda b, v, g: masked(b, _above(b, *v.inputs), g)),
+              samples=lambda: [((torch.randn(3, 4), -0.5, 0.5), {}), ((torch.randn(3, 4), torch.randn(4), torch.randn(3, 1)), {}),
+                               ((torch.randn(3, 4), 0.5, -0.5), {})])
+    pointwise(f"clamp_min{suffix}", f"larger of a and low; NaN if either is; {doc}", meaning=torch.clamp_min,
+              scalar=larger, samples=pairs, aten=_LIMITED.get(f"clamp_min{suffix}", ()),
+              gradient=partials(lambda b, v, g: masked(b, b.ge(*v.inputs), g), lambda b, v, g: masked(b, b.lt(*v.inputs), g)))
+    pointwise(f"clamp_max{suffix}", f"smaller of a and high; NaN if either is; {doc}", meaning=torch.clamp_max,
+              scalar=smaller, samples=pairs, aten=_LIMITED.get(f"clamp_max{suffix}", ()),
+              gradient=partials(lambda b, v, g: masked(b, b.le(*v.inputs), g), lambda b, v, g: masked(b, b.gt(*v.inputs), g)))
+
+
+_clamps("", "a stays where it equals a limit", lambda s, x, y: s.max(y, x), lambda s, x, y: s.min(y, x))
+_clamps("_between", "a limit is taken where a equals it", lambda s, x, y: s.max(x, y), lambda s, x, y: s.min(x, y))
 
 
 # Interpolation

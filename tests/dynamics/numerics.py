@@ -468,3 +468,16 @@ def products_of_integers_with_float_factors(compile):
 def variances_with_other_corrections(compile):
     f = compile(lambda x: (x.var(1, correction=0.5), torch.std_mean(x, 0, correction=1.3), x.var(correction=2)))
     yield from calls(f, random(5, 7))
+
+
+@program
+def limits_that_are_zeros(compile):
+    x = torch.tensor([-1.0, 0.0, -0.0, 1.0, math.nan, -0.0, 2.0] * 6)
+
+    @compile
+    def f(x, k):
+        return (x.clamp(min=0.0), x.clamp(max=-0.0), x.clamp(-k, k), F.relu6(x), F.hardtanh(x, 0.0, 1.0), x.clamp(x[1], x[2]),
+                x.clamp_min(-0.0), torch.clip(x, -0.0, 1.0))
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for k in (1.0, 1.0, 0.0, -0.0):
+            yield f(x.to(dtype), k)
