@@ -7,6 +7,7 @@ Those of classes, functions, modules and tensors are guarded where code names th
 """
 from __future__ import annotations
 
+import random
 import sys
 import types
 from collections import deque
@@ -80,7 +81,9 @@ class Accesses:
         for name, make in (("__getattribute__", _getattribute), ("__setattr__", _setattr), ("__delattr__", _delattr)):
             before = vars(cls).get(name, MISSING)
             try:
-                type.__setattr__(cls, name, make(self._observer, getattr(cls, name)))
+                draws = cls is random.Random and name == "__getattribute__"
+                original = self._observer.draws.of_own if draws else getattr(cls, name)
+                type.__setattr__(cls, name, make(self._observer, original))
             except TypeError:
                 return False
             self._patches.append((cls, name, before))

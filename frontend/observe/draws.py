@@ -15,6 +15,7 @@ import time
 import types
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from threading import get_ident
 from typing import Any, Callable, Hashable, Protocol
 
@@ -81,6 +82,9 @@ class Watcher(Protocol):
     def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
         """The run warns, in this frame."""
 
+    def bare(self, generator: random.Random) -> bool:
+        """Whether a generator was there before the run, and has no attributes of the user's; that is guarded."""
+
     def outside_draw(self, name: str, frame: types.FrameType) -> None:
         """A library draws for the user, in this frame."""
 
@@ -134,10 +138,32 @@ class Draws:
         if function is WARN:
             return self._warning()
 
-        def drawn(function: Callable, *args: Any, **kwargs: Any) -> Any:
-            name, generator = _KNOWN[function]
-            return self._watcher.draw(Draw(function, fixed(args), tuple(fixed(kwargs).items()), name, generator))
+        if function == _CHOICE:
+            return self._drawing(partial(_choose, function, self._of(_RANDRANGE)), function, "random.choice")
+        return self._drawing(self._of(function), function, _KNOWN[function][0])
 
+    def of_own(self, generator: random.Random, name: str) -> Any:
+        """An attribute of a generator of the user's own: of a method that draws its stand-in."""
+        function = object.__getattribute__(generator, name)
+        known = name in _OWN and type(generator) is random.Random and all(getattr(random.Random, n) is f for n, f in _OWN.items())
+        if not (known and self._watcher.bare(generator)):
+            return function
+        state = Generator(*(object.__getattribute__(generator, n) for n in ("getstate", "setstate")))
+        if name == "choice":
+            places = self._of(object.__getattribute__(generator, "randrange"), "random.Random.randrange", state)
+            return self._drawing(partial(_choose, function, places), function)
+        return self._drawing(self._of(function, f"random.Random.{name}", state), function)
+
+    def _of(self, function: Callable, name: str = "", generator: Generator | None = None) -> Callable:
+        """The same function, told to the run as a draw."""
+        name, generator = (name, generator) if name else _KNOWN[function]
+
+        def drawn(*args: Any, **kwargs: Any) -> Any:
+            return self._watcher.draw(Draw(function, fixed(args), tuple(fixed(kwargs).items()), name, generator))
+        return drawn
+
+    def _drawing(self, drawn: Callable, function: Callable, name: str = "") -> Callable:
+        """The stand-in of a function. `name`: that of one which libraries may call for the user."""
         @functools.wraps(function)
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             watcher, caller = self._watcher, sys._getframe(1)
@@ -145,9 +171,9 @@ class Draws:
                 return function(*args, **kwargs)
             with unprofiled():
                 if kind_of_file(caller.f_code.co_filename) == USER and not watcher.recorder.apart and not checkpointed(caller):
-                    return _choose(drawn, *args, **kwargs) if function == _CHOICE else drawn(function, *args, **kwargs)
-                if on_behalf_of_user(caller, trust_torch=True):
-                    watcher.outside_draw(_KNOWN[function][0], caller)
+                    return drawn(*args, **kwargs)
+                if name and on_behalf_of_user(caller, trust_torch=True):
+                    watcher.outside_draw(name, caller)
                 return function(*args, **kwargs)
         return stand_in
 
@@ -162,9 +188,9 @@ class Draws:
         return warn
 
 
-def _choose(drawn: Callable, seq: Any) -> Any:
+def _choose(choice: Callable, randrange: Callable, seq: Any) -> Any:
     """random.choice, as a draw of the place."""
-    return seq[drawn(_RANDRANGE, len(seq))] if len(seq) else _CHOICE(seq)
+    return seq[randrange(len(seq))] if len(seq) else choice(seq)
 
 
 def _is_known(function: Any) -> bool:
@@ -172,6 +198,8 @@ def _is_known(function: Any) -> bool:
         function in _KNOWN or function in mathematics.FUNCTIONS or function is WARN)
 
 
+#: Methods of random.Random that draw a number.
+_OWN = {name: getattr(random.Random, name) for name in (*_FUNCTIONS[0][1].split(), "choice")}
 _CHOICE, _RANDRANGE = random.choice, random.randrange
 _KINDS = (types.BuiltinFunctionType, types.MethodType)
 _KNOWN: dict[Callable, tuple[str, Generator | None]] = {

@@ -8,6 +8,7 @@ whatever happens.
 from __future__ import annotations
 
 import copyreg
+import random
 import sys
 import types
 from collections.abc import Iterator
@@ -252,6 +253,8 @@ class Observer:
     def draw(self, draw: Draw) -> Any:
         """The user's code draws a number: what the run gets for it."""
         self.busy, before = True, _random_states()
+        if draw.generator and all(draw.generator != g for g, _ in self._generators):
+            self._generators.append((draw.generator, draw.generator.get()))
         try:
             answer = self.recorder.take(draw)
             if before == self._random:  # nothing else drew since
@@ -263,6 +266,14 @@ class Observer:
     def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
         """The run warns, in this frame."""
         self.telling.warn(frame, *args, **kwargs)
+
+    def bare(self, generator: random.Random) -> bool:
+        """Whether a generator was there before the run, and has no attributes of the user's; that is guarded."""
+        own = dict_of(generator)
+        if not self.outside(generator) or len(own) > 1:  # all have one
+            return False
+        self.reached.read("size", own, None, len(own), "the attributes of a generator")
+        return True
 
     def outside_draw(self, name: str, frame: types.FrameType) -> None:
         """A library draws for the user."""

@@ -289,3 +289,88 @@ def within_a_function_of_autograd(compile):
     for _ in range(4):
         x = leaf(2, 3)
         yield backward(f(x)), x
+
+
+class Noise(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.random = random.Random(seed)
+
+    def forward(self, x):
+        if self.random.random() < 0.5:
+            x = x + self.random.gauss(0, 1)
+        return x * self.random.choice([1.0, 2.0, 3.0]) - self.random.randint(1, 4)
+
+
+@program
+def of_a_generator_kept_by_a_module(compile):
+    net = Noise(3)
+    f = compile(net)
+    for k in range(12):
+        yield f(X), net.random.getstate()
+        if k == 5:
+            net.random.seed(1)
+        if k == 8:
+            net.random = random.Random(7)
+
+
+@program
+def of_a_generator_that_is_given(compile):
+    @compile
+    def f(x, rng):
+        return x * rng.uniform(1, 2) + rng.randrange(5)
+    own = random.Random(3)
+    for rng in (own, own, own, random.Random(4), random.Random(4), own):
+        yield f(X, rng), rng.getstate()
+
+
+@program
+def of_generators_made_by_the_run(compile):
+    class Odd(random.Random):
+        drawn = 0
+
+        def random(self):
+            self.drawn += 1
+            return super().random() / 2
+    odd = Odd(3)
+    f = compile(lambda x: x * random.Random(5).random())
+    g = compile(lambda x: x * odd.uniform(1, 2))
+    for _ in range(4):
+        yield f(X), g(X), odd.drawn
+
+
+@program
+def of_a_generator_with_methods_of_the_users(compile):
+    own, told = random.Random(3), []
+    f = compile(lambda x: x * own.random() + own.uniform(0, 1))
+    yield from calls(f, X, times=3)
+    before = random.Random.uniform
+
+    def uniform(self, a, b):
+        told.append(a + b)
+        return 0.5
+    try:
+        random.Random.uniform = uniform
+        for _ in range(3):
+            yield f(X), list(told)
+    finally:
+        random.Random.uniform = before
+    own.random = lambda: told.append("own") or 0.25
+    for _ in range(3):
+        yield f(X), list(told)
+
+
+@program
+def of_two_generators_before_a_new_path(compile):
+    a, b = random.Random(1), random.Random(2)
+
+    @compile
+    def f(x):
+        k = a.random()
+        if (x * k).sum() > 0:
+            return x * b.random()
+        return x + b.randint(0, 3) + a.random()
+    for sign in (1, 1, -1, -1, 1, -1, -1):
+        yield f((X + 1) * sign), a.getstate(), b.getstate()
