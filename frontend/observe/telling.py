@@ -15,7 +15,7 @@ from ..guard.writes import Write
 from ..symbolic.symbols import is_symbolic
 from .asides import LOG, Aside, Said, asides_in
 from .places import checkpointed, on_behalf_of_user, user_frame, user_line
-from .warned import warned
+from .warned import warned, warnings_raise
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -104,11 +104,13 @@ class Telling:
         """The run warns, in this frame: so do later calls."""
         if not on_behalf_of_user(frame, trust_torch=False):
             return
-        found = None if self._observer.recorder.apart or checkpointed(frame) else warned(frame, *args, **kwargs)
+        apart = self._observer.recorder.apart or checkpointed(frame)
+        found = None if apart or warnings_raise() else warned(frame, *args, **kwargs)
         if found is None:
             self._observer.refuse("calls warnings.warn()", user_line(frame))
-        else:
-            self.told.append(Write("run", found, None, {}, "", user_line(frame)))
+            return
+        self._observer.reached.read("call", warnings_raise, (), False, "whether warnings are raised", follow=False)
+        self.told.append(Write("run", found, None, {}, "", user_line(frame)))
 
     def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, torch.Tensor]) -> None:
         """Let later calls say what the run says here. Fills in the tensors that it is given."""

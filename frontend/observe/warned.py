@@ -35,3 +35,8 @@ def warned(frame: types.FrameType | None, message: Any, category: Any = None, st
     if more or frame is None or type(message) is not str:
         return None
     return Warned(message, category or UserWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
+
+
+def warnings_raise() -> bool:
+    """Whether a filter makes errors of warnings: a run then ends where it warns."""
+    return any(action == "error" for action, *_ in warnings.filters)

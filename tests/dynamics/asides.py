@@ -544,3 +544,79 @@ def warnings_that_are_hidden(compile):
         with warned("always") as said:
             result = f(X)
         yield result, said
+
+
+def _warned(f, *args):
+    """What f warns of, and where."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        result = outcome(f, *args)
+    return result, [(str(w.message), w.category.__name__, w.filename, w.lineno) for w in found]
+
+
+@program
+def warnings_of_what_was_computed(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        if y.isnan().any():
+            warnings.warn(f"{int(y.isnan().sum())} numbers are none", RuntimeWarning)
+        warnings.warn("this is slow")
+        return y + 1
+    for scale in (1.0, 2.0, float("nan"), 1.0, float("nan"), 3.0):
+        yield _warned(f, X * scale)
+
+
+@program
+def warnings_shown_once(compile):
+    @compile
+    def f(x, k):
+        warnings.warn(f"a {k % 2}th kind")
+        return x * k
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        for k in range(6):
+            yield f(X, k), [str(w.message) for w in found]
+
+
+@program
+def warnings_that_are_raised(compile):
+    seen = []
+
+    @compile
+    def f(x):
+        seen.append(1)
+        warnings.warn("no more")
+        seen.append(2)
+        return x * 2
+    for action in ("ignore", "ignore", "ignore", "error", "ignore"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            yield outcome(f, X), list(seen)
+
+
+@program
+def warnings_for_the_caller(compile):
+    @compile
+    def f(x):
+        warnings.warn("told of the caller's line", stacklevel=2)
+        return x * 2
+    for _ in range(3):
+        yield _warned(f, X)[1][0][:2]
+
+
+@program
+def a_warning_of_another_name(compile):
+    class warner:
+        told = 0
+
+        @classmethod
+        def warn(cls, text):
+            cls.told += 1
+
+    @compile
+    def f(x):
+        warner.warn("counts")
+        return x * 2
+    for _ in range(4):
+        yield f(X), warner.told
