@@ -16,7 +16,7 @@ from .compiler.evaluate import evaluate
 from .compiler.ir import Graph
 from .compiler.ops.core import takes_random_numbers
 from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient,
-                              partition, restrict, simplify)
+                              join, partition, restrict, simplify)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
@@ -72,8 +72,7 @@ class Compilation:
     def lower(self, stage: str, graph: Graph) -> Graph:
         """Break a graph into what code generation knows, with images laid out as the backend wants them."""
         graph = self.step("channels_last", channels_last, self.apply(stage, graph, LOWER), self.backend.channels_last)
-        self.graphs[stage] = self.verify(graph, "channels_last")
-        return graph
+        return self.apply(stage, self.verify(graph, "channels_last"), (join,))
 
     def verify(self, graph: Graph, after: str) -> Graph:
         """Verify a graph, unless it is the last one that was."""

@@ -11,7 +11,7 @@ import torch
 
 from smelt.compiler import Builder, Graph, TensorType, TupleType, evaluate, parse, show, verify
 from smelt.compiler.ops.core import Operand
-from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, partition, simplify
+from smelt.compiler.passes import cse, dce, decompose, drop_detach, fold, gradient, join, partition, simplify
 from smelt.compiler.passes.mincut import INFINITE, Network
 from smelt.compiler.passes.simplify import holds_exactly
 from smelt.errors import InvalidGraph, Unsupported
@@ -590,3 +590,25 @@ def test_mincut_against_every_cut():
         found = network.sink_side(0, 1)
         smallest = min((c for c in cuts if cost(c) == best), key=sum)
         assert cost(found) == best and sum(found) == sum(smallest)
+
+
+# join
+
+SETTINGS = "stride=(1, 1), padding=(1, 1), dilation=(1, 1), transposed=False, output_padding=(0, 0), groups=1"
+
+
+def test_the_gradients_of_a_convolution_are_one_call():
+    inputs = "%g: f32[2,4,5,5], %x: f32[2,3,5,5], %w: f32[4,3,3,3]"
+    to_input = f"convolution_input_gradient(%g, %w, shape=(2, 3, 5, 5), strides=(75, 25, 5, 1), {SETTINGS}) : f32[2,3,5,5]"
+    to_weight = f"convolution_weight_gradient(%g, %x, shape=(4, 3, 3, 3), strides=(27, 9, 3, 1), {SETTINGS}) : f32[4,3,3,3]"
+    before = body(inputs, f"%a = {to_weight}", "%r = relu(%a) : f32[4,3,3,3]", f"%b = {to_input}", "return %r, %b")
+    after = body(inputs, f"%convolution_gradients_0 = convolution_gradients(%g, %x, %w, {SETTINGS}) : (f32[2,3,5,5], f32[4,3,3,3])",
+                 "%b = item(%convolution_gradients_0, index=0) : f32[2,3,5,5]",
+                 "%a = item(%convolution_gradients_0, index=1) : f32[4,3,3,3]", "%r = relu(%a) : f32[4,3,3,3]", "return %r, %b")
+    check(before, after, join)
+    given = [torch.randn(s) for s in ((2, 4, 5, 5), (2, 3, 5, 5), (4, 3, 3, 3))]
+    for a, c in zip(evaluate(parse(before), given), evaluate(join(parse(before)), given)):
+        torch.testing.assert_close(a, c)
+    later = body(inputs, f"%b = {to_input}", "%y = relu(%b) : f32[2,3,5,5]", f"%a = {to_weight.replace('%x', '%y')}", "return %a")
+    check(later, "same", join)
+    check(body(inputs, f"%a = {to_weight}", "return %a"), "same", join)

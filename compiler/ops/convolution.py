@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 
 from ..dims import Dim
+from ..ir import TupleType
 from ..op import Op, register
 
 aten = torch.ops.aten
@@ -40,20 +41,22 @@ def _convolved(n, kernel, stride, padding, dilation, output_padding, transposed)
 
 
 def _convolution_meaning(x, weight, bias=None, **a):
-    return _call(lambda x, weight, *settings: aten.convolution(x, weight, bias, *settings), x, weight, a)
+    return _call(lambda x, weight, *settings: aten.convolution(x, weight, bias, *settings), (x, weight), a)
 
 
-def _call(call, first, second, a):
-    """`call(first, second, *settings)`; with the channels last if attribute `channels_last` says so, rows being images then."""
+def _call(call, operands, a):
+    """`call(*operands, *settings)`; with the channels last if attribute `channels_last` says so, rows being images then."""
     settings = [a[k] for k in _ATTRS]
     if not a.get("channels_last"):
-        return call(first, second, *settings)
-    rows = first.dim() == 3
+        return call(*operands, *settings)
+    rows = operands[0].dim() == 3
     if rows:
-        first, second = first.unsqueeze(2), second.unsqueeze(2)
+        operands = [t.unsqueeze(2) for t in operands]
         settings = [(plain, *value) if isinstance(value, tuple) else value for plain, value in zip(_PLAIN, settings)]
-    result = call(*(t.to(memory_format=torch.channels_last) for t in (first, second)), *settings)
-    return result.squeeze(2) if rows else result
+    result = call(*(t.to(memory_format=torch.channels_last) for t in operands), *settings)
+    if not rows:
+        return result
+    return tuple(t.squeeze(2) for t in result) if isinstance(result, tuple) else result.squeeze(2)
 
 
 def _convolution_gradient(b, v, g):
@@ -115,13 +118,13 @@ register(Op("convolution", "opaque", "A convolution of [batch, channels, ...] by
 def _input_gradient(g, weight, **a):
     def call(g, weight, *settings):
         return aten.convolution_backward(g, _unread(g, **a), weight, None, *settings, [True, False, False])[0]
-    return _call(call, g, weight, a)
+    return _call(call, (g, weight), a)
 
 
 def _weight_gradient(g, x, **a):
     def call(g, x, *settings):
         return aten.convolution_backward(g, x, _unread(g, **a), None, *settings, [False, True, False])[1]
-    return _call(call, g, x, a)
+    return _call(call, (g, x), a)
 
 
 def _unread(g, *, shape, strides, channels_last=False, **_):
@@ -175,3 +178,25 @@ register(Op("convolution_input_gradient", "opaque", "The gradient of a convoluti
 register(Op("convolution_weight_gradient", "opaque", "The gradient of a convolution's weight, of shape `shape`.",
             _weight_gradient_type, meaning=_weight_gradient, gradient=_weight_gradient_gradient, images="best",
             samples=_backward_samples(0)))
+
+
+# Both of them
+
+def _gradients(g, x, weight, **a):
+    def call(g, x, weight, *settings):
+        return aten.convolution_backward(g, x, weight, None, *settings, [True, True, False])[:2]
+    return _call(call, (g, x, weight), a)
+
+
+def _gradients_type(inputs, a):
+    g, x, weight = inputs
+    return TupleType(tuple(_gradient_type(g, x.shape, weight.shape, {**a, "shape": i.shape}) for i in (x, weight)))
+
+
+def _gradients_samples():
+    for (x, weight, *_), attrs in _convolution_samples():
+        yield (torch.randn(_convolution_meaning(x, weight, **attrs).shape), x, weight), attrs
+
+
+register(Op("convolution_gradients", "opaque", "The gradients of a convolution's input and weight (passes/join.py).",
+            _gradients_type, meaning=_gradients, samples=_gradients_samples))

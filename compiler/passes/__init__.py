@@ -9,6 +9,7 @@ from .derive import derive
 from .fast_random import fast_random
 from .fold import fold
 from .gradient import Joint, gradient
+from .join import join
 from .partition import Split, partition
 from .restrict import restrict
 from .simplify import drop_detach, simplify
