@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from smelt.codegen.c import nest, printer
+from smelt.codegen.c import columns, nest, printer
 from smelt.codegen.c.isa import host
 from smelt.codegen.interpret import SCANS
 from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Scan, Store
@@ -761,17 +761,20 @@ def call(library, symbol, tensors, threads=1):
 
 @pytest.fixture(scope="module", params=[*ISAS, ISAS[0] + " far"])
 def library(request, tmp_path_factory):
-    """Every case's kernel; "far": as if the buffers were so large that memory is fetched ahead and stored past the caches."""
+    """Every case's kernel; "far": as if the buffers were so large that memory is fetched ahead and stored past the caches, and
+    threads share the columns of a tile."""
     isa, _, far = request.param.partition(" ")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(printer, "WORK_PER_THREAD", 1e-9)  # threads for the smallest kernel
     if far:
         monkeypatch.setattr(nest, "FETCH_FROM", 0)
         monkeypatch.setattr(nest, "STREAM_FROM", 0)
+        monkeypatch.setattr(columns, "SHARED_WORK", 0)
     segments = [("run_" + n, [(c.kernel, tuple(range(len(c.kernel.buffers))))]) for n, c in CASES.items()]
     source = printer.print_source("cases", segments, (), isa)
     monkeypatch.undo()
     assert ("sfence" in source) == bool(far and isa in ("avx512", "avx2"))
+    assert ("* (tid + 1) / threads * " in source) == bool(far)
     return compile_c(source, tmp_path_factory.mktemp("c"), "cases")
 
 
