@@ -55,6 +55,13 @@ class TensorType:
         return TensorType(tuple(shape), dtype or self.dtype, self.device)
 
 
+def channels_last(t: TensorType) -> TensorType:
+    """The type of [batch, channels, ...], with the channels last in memory."""
+    batch, channels, *sizes = t.shape
+    strides = tuple(channels * product(sizes[k + 1:]) for k in range(len(sizes)))
+    return replace(t, strides=(channels * product(sizes), 1, *strides))
+
+
 @dataclass(frozen=True)
 class NumberType(TensorType):
     """A Python float (dtype float64) or int (int64) that each call brings along. It lies in memory as a 0-dim tensor, and

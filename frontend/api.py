@@ -125,7 +125,7 @@ class _Run:
 
     def _stand_ins(self) -> bool:
         """Whether the run may be given symbolic numbers that come of no place."""
-        return self.symbolic and not self.observer.looks.numbers
+        return self.symbolic and not self.observer.looks.named
 
     @property
     def redoable(self) -> bool:

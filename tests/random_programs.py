@@ -294,9 +294,9 @@ class _GraphMaker:
 class Disturbance(TorchDispatchMode):
     """Disturbs, by a rounding's worth, what every op that computes reads, and what every op in place has written."""
 
-    def __init__(self):
+    def __init__(self, seed: int = 0):
         super().__init__()
-        self.noise = torch.Generator().manual_seed(0)
+        self.noise = torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         returned = func._schema.returns

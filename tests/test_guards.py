@@ -627,7 +627,7 @@ EFFECTS = {
     "random": (lambda: lambda x: x + random.random(), REPLAYED),
     "numpy": (lambda: lambda x: x + float(numpy.random.rand()), REPLAYED),
     "logging": (lambda: lambda x: (logging.getLogger("smelt.test").warning("w"), x + 1)[1], "logging"),
-    "warning": (lambda: lambda x: (warnings.warn("w", DeprecationWarning), x + 1)[1], "warn"),
+    "warning": (lambda: lambda x: (warnings.warn("w", DeprecationWarning), x + 1)[1], REPLAYED),
     "open": (lambda: lambda x: (open("/dev/null").close(), x + 1)[1], "open"),
     "seed": (lambda: lambda x: (torch.manual_seed(0), x + 1)[1], "manual_seed"),
     "threads": (lambda: lambda x: (torch.set_num_threads(torch.get_num_threads()), x + 1)[1], "set_num_threads"),

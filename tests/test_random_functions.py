@@ -43,7 +43,7 @@ def test_function(seed):
         assert our_facts == facts, function.source
         mismatch = compare(_detached(found), _detached(expected),
                            lambda: _detached(call(function, fresh(arguments, torch.float64))[0]),
-                           lambda: _detached(noisily(function, fresh(arguments))))
+                           lambda seed: _detached(noisily(function, fresh(arguments), seed)))
         assert mismatch is None, f"{mismatch}\n{function.source}"
     assert not any(p.run and p.run.broken for p in compiled.programs), compiled.programs[0].run.broken
 
@@ -52,8 +52,8 @@ def _detached(tensors):
     return [None if t is None else t.detach() for t in tensors]
 
 
-def noisily(function, arguments) -> list:
-    with Disturbance():
+def noisily(function, arguments, seed: int) -> list:
+    with Disturbance(seed):
         return call(function, arguments)[0]
 
 
@@ -69,5 +69,5 @@ def test_program(seed):
 def test_graph(seed):
     graph, inputs = random_graph(seed)
     mismatch = compare(compile_graph(graph)(*inputs), evaluate(graph, inputs), lambda: evaluate_precisely(graph, inputs),
-                       lambda: evaluate_noisily(graph, inputs))
+                       lambda seed: evaluate_noisily(graph, inputs, seed))
     assert mismatch is None, mismatch

@@ -69,8 +69,10 @@ def writing(x):
 WORKS = {
     "Elementwise arithmetic, reductions, cumulative sums, softmax, normalisation, losses and indexing fuse into kernels.":
         [(lambda: lambda x: F.cross_entropy(F.layer_norm(x.cumsum(0), (3,)).softmax(-1), torch.arange(4) % 3), (X,))],
-    "Matrix products are generated with what follows them, or left to the library where it is faster; convolutions are calls.":
-        [(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (X,)), (lambda: nn.Conv2d(3, 4, 3), (torch.ones(1, 3, 8, 8),))],
+    "Matrix products are generated with what follows them, or left to the library where it is faster.":
+        [(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (X,))],
+    "Convolutions are calls of torch; on the CPU images lie with the channels last from one to the next.":
+        [(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), (torch.ones(1, 3, 8, 8),))],
     "Modules: linear, convolutional, recurrent, attention, dropout, batch norm with its running statistics.":
         [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)),
          (lambda: nn.BatchNorm1d(3), (X,))],

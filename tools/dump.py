@@ -46,7 +46,7 @@ def seeded(run, *args):
 
 ours = seeded(pipeline.compile_graph(graph, {backend!r}), *inputs)
 found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda: seeded(compare.evaluate_precisely, graph, inputs),
-                        lambda: seeded(compare.evaluate_noisily, graph, inputs))
+                        lambda seed: seeded(compare.evaluate_noisily, graph, inputs, seed))
 print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
 '''
 _BACKWARD = '''

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from ..dims import Dim
-from ..ir import TupleType
+from ..ir import TupleType, channels_last
 from ..op import Op, register
 
 aten = torch.ops.aten
@@ -147,18 +147,25 @@ def _weight_gradient_gradient(b, v, gg):
 
 def _input_gradient_type(inputs, a):
     g, weight = inputs
-    return _gradient_type(g, a["shape"], weight.shape, a)
+    _check_gradient(g, a["shape"], weight.shape, a)
+    return _as_torch_lays_it(g.type.like(a["shape"]), a["strides"], weight)
 
 
 def _weight_gradient_type(inputs, a):
     g, x = inputs
-    return _gradient_type(g, x.shape, a["shape"], a)
+    _check_gradient(g, x.shape, a["shape"], a)
+    return _as_torch_lays_it(g.type.like(a["shape"]), a["strides"], x)
 
 
-def _gradient_type(g, x, weight, a):
+def _check_gradient(g, x, weight, a):
     if g.shape != _convolution_shape(x, weight, a):
         raise ValueError(f"a gradient {tuple(g.shape)} for an input {tuple(x)} and a weight {tuple(weight)}")
-    return g.type.like(a["shape"])
+
+
+def _as_torch_lays_it(t, strides, operand):
+    """The type of a gradient: with the channels last where what it is of, with these strides, or the other operand lies so."""
+    last = channels_last(t)
+    return last if last.strides == strides or not operand.type.contiguous and operand.type == channels_last(operand.type) else t
 
 
 def _backward_samples(kept: int):
@@ -190,7 +197,8 @@ def _gradients(g, x, weight, **a):
 
 def _gradients_type(inputs, a):
     g, x, weight = inputs
-    return TupleType(tuple(_gradient_type(g, x.shape, weight.shape, {**a, "shape": i.shape}) for i in (x, weight)))
+    _check_gradient(g, x.shape, weight.shape, a)
+    return TupleType((_as_torch_lays_it(x.type, x.type.strides, weight), _as_torch_lays_it(weight.type, weight.type.strides, x)))
 
 
 def _gradients_samples():

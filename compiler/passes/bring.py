@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 
 from ..builder import Builder, rewrite
-from ..ir import Graph, TensorType, Value
+from ..ir import Graph, Value
 
 
 def bring(graph: Graph) -> Graph:

@@ -6,13 +6,12 @@ convolutions give and take lies that way from one to the next, through everythin
 """
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Callable
 
 import torch
 
+from .. import ir
 from ..builder import Builder
-from ..dims import product
 from ..ir import Graph, TensorType, TupleType, Type, Value
 from ..op import OPS
 
@@ -101,8 +100,4 @@ def _is_image(t: Type) -> bool:
 def _last(t: Type) -> Type:
     if isinstance(t, TupleType):
         return TupleType(tuple(map(_last, t.items)))
-    if not _is_image(t):
-        return t
-    _, channels, *sizes = t.shape
-    strides = tuple(channels * product(sizes[k + 1:]) for k in range(len(sizes)))
-    return replace(t, strides=(channels * product(sizes), 1, *strides))
+    return ir.channels_last(t) if _is_image(t) else t

@@ -15,18 +15,21 @@ class Looks:
     frames of code with such lines are traced.
 
     `where` is the first such line as file:line, "" if there is none; `numbers` tells whether such code may ask it of a number,
-    be it on a line that the run did not get to.
+    be it on a line that the run did not get to; `named` whether any code entered so far has such lines.
     """
 
     def __init__(self):
         self.where = ""
-        self.numbers = False
+        self.numbers = self.named = False
         self._tracing = False
         self._unseen: set[types.FrameType] = set()  # that nothing was told of yet
 
     def enter(self, frame: types.FrameType) -> None:
         """Code of the user's is entered."""
-        if self.where and self.numbers or not types_named(frame.f_code):
+        if not types_named(frame.f_code):
+            return
+        self.named = True
+        if self.where and self.numbers:
             return
         if not self._tracing and sys.gettrace() is not None:  # a debugger's place is not taken
             self._found(f"{frame.f_code.co_filename}:{frame.f_lineno}", True)
