@@ -676,7 +676,7 @@ def test_too_many_paths_run_eagerly_and_it_is_said_once(monkeypatch):
     monkeypatch.setattr(config, "path_limit", 3)
 
     def f(x):
-        return x * len(range(int(x[0])))
+        return x * len(range(x[0].int().item()))
     compiled = smelt.compile(f)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -684,11 +684,11 @@ def test_too_many_paths_run_eagerly_and_it_is_said_once(monkeypatch):
             same(compiled(UP + k), f(UP + k))
     told = [str(w.message) for w in caught if w.category is SmeltWarning]
     assert len(told) == 1 and "3 paths (config.path_limit)" in told[0]
-    assert f"test_branches.py:{f.__code__.co_firstlineno + 1}: (int(reshape.item())) is 6" in told[0]
-    assert smelt.explain(compiled).paths == 3
+    assert f"test_branches.py:{f.__code__.co_firstlineno + 1}: cast.item() is 6" in told[0]
+    assert smelt.explain(compiled).paths == 1 + 3  # the number was not yet one that changes; it was
     for k in range(10, 20):
         same(compiled(UP + k), f(UP + k))
-    assert compiled_function(compiled).programs[0].broken
+    assert any(p.broken for p in compiled_function(compiled).programs)
 
 
 def test_too_many_readings(monkeypatch):
