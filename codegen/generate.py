@@ -43,8 +43,8 @@ class Backend(Protocol):
     def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         """Whether a batch of matrix products of [m, k] and [k, n] is better left to a library call."""
 
-    def channels_last(self, channels: int) -> bool:
-        """Whether torch's convolutions of so many channels are best given images with the channels last in memory."""
+    def channels_last(self, channels: int, places: int) -> bool:
+        """Whether torch's convolutions are best given images with the channels last in memory (passes/channels_last.py)."""
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         """Into how many parts a reduction is split (prepare.Parts)."""

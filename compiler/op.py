@@ -55,8 +55,8 @@ class Op:
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE
-    images      of torch's calls on images: "best" with the channels last in memory (passes/channels_last.py), which attribute
-                `channels_last` has it do; "kept": the result is laid out as the first operand; "" for others
+    images      of torch's calls on images: "best" where these may best have the channels last in memory, which attribute
+                `channels_last` then says (passes/channels_last.py); "kept": the result is laid out as the first operand
     waits       the CPU gives the GPU something in it, or waits for what it has computed
     """
     name: str

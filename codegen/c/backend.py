@@ -12,6 +12,8 @@ from .printer import print_source
 
 #: Convolutions of so few channels are slow on every CPU where the channels do not come last.
 FEW_CHANNELS = 4
+#: Where a result has fewer places, bringing the weight into that layout takes more time than it saves.
+FEW_PLACES = 512
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class CBackend:
     def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)
 
-    def channels_last(self, channels: int) -> bool:
-        return isa_of(self.isa).name == "avx512" or channels <= FEW_CHANNELS
+    def channels_last(self, channels: int, places: int) -> bool:
+        return places >= FEW_PLACES and (isa_of(self.isa).name == "avx512" or channels <= FEW_CHANNELS)
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         return parts_for_threads(elements, results, rows)

@@ -10,7 +10,7 @@ from ...compiler.dims import Dim
 from ..loops import Apply, Axis, Check, Kernel, Reduce, Store
 from .isa import Isa
 from .nest import ceiling
-from .reducing import CHAIN, Reducing
+from .reducing import Reducing
 from .schedule import Pass, Schedule, cost_of, work_of
 
 #: Columns of a tile.
@@ -19,6 +19,8 @@ TILE = 512
 KEPT_VECTORS = 4
 #: Microseconds of work from which threads share a tile.
 SHARED_WORK = 20
+#: Additions in a row that a float sum takes before its total does: there are no lanes to share them.
+CHAIN = 32
 #: Reduced steps that are taken at a time where they are cheap.
 STEPS = 4
 STEP_COST = 6

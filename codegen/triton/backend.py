@@ -37,7 +37,7 @@ class TritonBackend:
             return True
         return self.choose(trials_of_product(batch, m, n, k, dtype, self.device)) == LIBRARY
 
-    def channels_last(self, channels: int) -> bool:
+    def channels_last(self, channels: int, places: int) -> bool:
         return False
 
     def parts(self, elements: int, results: int, rows: bool) -> int:

@@ -45,10 +45,11 @@ def _convolution_meaning(x, weight, bias=None, **a):
 
 
 def _call(call, operands, a):
-    """`call(*operands, *settings)`; with the channels last if attribute `channels_last` says so, rows being images then."""
+    """`call(*operands, *settings)`: as attribute `channels_last` says, if there is one, on images with the channels last (rows
+    being images then), or on contiguous ones."""
     settings = [a[k] for k in _ATTRS]
     if not a.get("channels_last"):
-        return call(*operands, *settings)
+        return call(*(operands if "channels_last" not in a else (t.contiguous() for t in operands)), *settings)
     rows = operands[0].dim() == 3
     if rows:
         operands = [t.unsqueeze(2) for t in operands]

@@ -12,11 +12,12 @@ import torch
 
 from .. import ir
 from ..builder import Builder
+from ..dims import product, typical
 from ..ir import Graph, TensorType, TupleType, Type, Value
 from ..op import OPS
 
-#: Whether a convolution of so many channels (of a group's input) is best given its images so.
-Best = Callable[[int], bool]
+#: Whether a convolution of so many channels (of a group's input) and places (in all images of its result) is best done so.
+Best = Callable[[int, int], bool]
 #: Views that move no dimension.
 _IN_PLACE = frozenset({"pad", "slice"})
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -24,11 +25,12 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 def channels_last(graph: Graph, best: Best) -> Graph:
     """The same computation with other layouts; those of inputs and outputs stay."""
-    convolutions = [v for v in graph.values if v.op.images == "best"]
-    chosen = {v for v in convolutions if _convolves(v, best)}
-    if not chosen:
+    convolutions = {v for v in graph.values if v.op.images == "best" and "channels_last" not in v.attrs}
+    so = {v for v in convolutions if any(map(_lies_so, (v, *v.inputs[:2])))}  # recorded with the channels last
+    chosen = {v for v in convolutions - so if _convolves(v, best)}
+    images = _connected(graph, chosen, so)
+    if not chosen and not images:
         return graph
-    images = _connected(graph, chosen) if len(chosen) == len(convolutions) else set()  # others work on what lies as it did
     outputs = set(graph.outputs)
     b = Builder(v.name for v in (*graph.inputs, *graph.values))
     b.inputs = list(graph.inputs)
@@ -36,7 +38,8 @@ def channels_last(graph: Graph, best: Best) -> Graph:
     shown: dict[Value, Value] = {}  # outputs, in the layout that they have for others
     for v in graph.values:
         inputs = tuple(new[i] if isinstance(i, Value) else i for i in v.inputs)
-        attrs = {**v.attrs, "channels_last": True} if v in chosen else v.attrs
+        told = v in chosen or v in convolutions - so and any(i in images for i in v.operands)
+        attrs = {**v.attrs, "channels_last": v in chosen} if told else v.attrs
         type = _last(v.type) if v in images else v.type
         if inputs == v.inputs and attrs is v.attrs and type is v.type:
             new[v] = b.keep(v)
@@ -51,17 +54,24 @@ def channels_last(graph: Graph, best: Best) -> Graph:
 
 
 def _convolves(v: Value, best: Best) -> bool:
-    plain = all(_is_image(i.type) and i.dtype in _DTYPES for i in (v, *v.inputs[:2]))
-    return plain and "channels_last" not in v.attrs and best(min(i.shape[1] for i in (v, *v.inputs[:2])))
+    types = [i.type for i in (v, *v.inputs[:2])]
+    if not all(_is_image(t) and t.dtype in _DTYPES for t in types):
+        return False
+    batch, _, *sizes = (v if v.op.name == "convolution" else v.inputs[0]).shape
+    return best(min(t.shape[1] for t in types), typical(batch) * product(sizes))
 
 
-def _connected(graph: Graph, chosen: set[Value]) -> set[Value]:
-    """The values that lie with the channels last: results of the chosen convolutions, and what is linked with their results and
-    operands by ops that keep the layout."""
+def _lies_so(v: Value) -> bool:
+    return _is_image(v.type) and not v.type.contiguous and v.type == ir.channels_last(v.type)
+
+
+def _connected(graph: Graph, chosen: set[Value], so: set[Value]) -> set[Value]:
+    """The values that are to lie with the channels last: results of the chosen convolutions, and what is linked with the results
+    and operands of these and of those that lie `so` by ops that keep the layout."""
     users = graph.users()
     outputs = set(graph.outputs)
     found: set[Value] = set()
-    queue = [i for v in chosen for i in (v, *v.operands)]
+    queue = [i for v in chosen | so for i in (v, *v.operands, *users[v])]
     while queue:
         v = queue.pop()
         ours = v in outputs and not _source(v).op.images  # kernels write their results as they are to lie
