@@ -762,7 +762,8 @@ def complex_tensor(*shape):
 @program(exact=False)
 def conjugates(compile):
     functions = [compile(f) for f in (
-        lambda z: z * z.conj() + z.mH, lambda z: (z.conj().imag + 1, z.conj().real), lambda z: torch.einsum("ij,kj->ik", z, z.conj()),
+        lambda z: z * z.conj() + z.mH, lambda z: (z.conj().imag + 1, z.conj().real),
+        lambda z: torch.einsum("ij,kj->ik", z, z.conj()),
         lambda z: torch.fft.ifft(torch.fft.fft(z) * z.conj()).real, lambda z: z * 2 if z.conj().imag.sum() > 0 else z.conj() * 3,
         lambda z: (z.conj().resolve_conj(), z.conj().is_conj()), lambda z: z[:, 0].conj() * 2)]
     for k in range(4):

@@ -70,7 +70,8 @@ def as_sizes(compile):
 def of_tensors_of_all_kinds(compile):
     f = compile(lambda x: (float(x), int(x)))
     for x in (torch.tensor(1.5), torch.tensor(2.5), torch.tensor([3]), torch.tensor(True), torch.tensor(2.0).half(),
-              leaf(1).sum(), torch.tensor(1 + 0j), torch.tensor([1, 2]), torch.tensor(math.nan), torch.tensor(4, dtype=torch.uint8)):
+              leaf(1).sum(), torch.tensor(1 + 0j), torch.tensor([1, 2]), torch.tensor(math.nan),
+              torch.tensor(4, dtype=torch.uint8)):
         yield outcome(f, x)
 
 

@@ -411,8 +411,8 @@ def old_constructors_of_elements(compile):
     elsewhere = torch.tensor(3.0)
     functions = [compile(f) for f in (
         lambda x: x + torch.FloatTensor([1, x[0], 2, 3, 4, 5]), lambda x: x + torch.Tensor([1, elsewhere, 2, 3, 4, 5]),
-        lambda x: torch.FloatTensor([[1, 2, 3], x[:3]]), lambda x: x + x.new([elsewhere]), lambda x: x[torch.LongTensor([int(x[1])])],
-        lambda x: torch.Tensor([x.sum().item()]) + x, lambda x: torch.Tensor(x) + 1)]
+        lambda x: torch.FloatTensor([[1, 2, 3], x[:3]]), lambda x: x + x.new([elsewhere]),
+        lambda x: x[torch.LongTensor([int(x[1])])], lambda x: torch.Tensor([x.sum().item()]) + x, lambda x: torch.Tensor(x) + 1)]
     for k in range(4):
         elsewhere.fill_(k)
         yield [f((X + k) % 5) for f in functions]

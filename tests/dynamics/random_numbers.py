@@ -268,7 +268,8 @@ def initialisation(compile):
 def draws_with_gradients(compile):
     """Of distributions that write over what they drew, out of autograd's sight."""
     functions = [compile(f) for f in (
-        lambda a: torch.distributions.Gamma(a, a + 1).rsample().log().sum(), lambda a: torch.distributions.StudentT(a).rsample().sum())]
+        lambda a: torch.distributions.Gamma(a, a + 1).rsample().log().sum(),
+        lambda a: torch.distributions.StudentT(a).rsample().sum())]
     for _ in range(4):
         for f in functions:
             a = torch.linspace(0.5, 3, 6, requires_grad=True)

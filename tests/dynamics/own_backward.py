@@ -1,0 +1,268 @@
+"""Functions with a backward of their own, and checkpoints."""
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from .harness import backward, calls, leaf, outcome, program, tensor
+
+X = tensor(4)
+
+
+class Doubled(torch.autograd.Function):
+    """Its backward is not the derivative of its forward."""
+
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.k = k
+        ctx.save_for_backward(x)
+        return x * k
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, = ctx.saved_tensors
+        return grad * ctx.k * 10 + x, None
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Reversed(torch.autograd.Function):
+    """Gives its argument, as a view or as it is; reverses the gradient."""
+
+    @staticmethod
+    def forward(ctx, x, strength, view=True):
+        ctx.strength = strength
+        return x.view_as(x) if view else x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.neg() * ctx.strength, None, None
+
+
+class Part(torch.autograd.Function):
+    """Gives a view of a part of its argument."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x[1:]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.cat([grad[:1], grad * 2])
+
+
+@program
+def function_with_its_own_backward(compile):
+    f = compile(lambda x, k: Doubled.apply(x, k) + x)
+    for k in (2.0, 2.0, 3.0, 2.0):
+        x = leaf(4)
+        yield backward(f(x, k))
+    with torch.no_grad():
+        yield from calls(f, X, 2.0)
+
+
+@program
+def straight_through(compile):
+    f = compile(lambda x: StraightThrough.apply(x / 2) * x)
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def gradient_reversed(compile):
+    """Another strength on every call, as in adversarial adaptation to a domain."""
+    w = leaf(4)
+
+    @compile
+    def f(x, strength, view):
+        h = x * w
+        loss = (Reversed.apply(h, strength, view) * x).sum() + h.sum() + Reversed.apply(x, 2.0, view).sum()
+        loss.backward()
+        return loss.detach()
+    for k in range(6):
+        x = leaf(4)
+        yield f(x, k / 4, k % 2 == 0), x.grad, w.grad
+
+
+@program
+def strength_branched_on_in_a_function_of_its_own(compile):
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, k):
+            ctx.k = k
+            return x * k if k > 1.0 else x - k
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * (ctx.k if ctx.k > 1.5 else 5.0), None
+    f = compile(lambda x, k: Scaled.apply(x * 2, k) * x)
+    for k in (0.25, 0.5, 0.75, 1.25, 1.75, 0.5, 2.25):
+        x = leaf(4)
+        yield backward(f(x, k)), x.grad
+
+
+def reversed_and(use):
+    """A program that uses a tensor `h`, and the same reversed, `r`."""
+    def body(compile):
+        def f(x, w):
+            h = x * w
+            r = Reversed.apply(h, 0.5)
+            return use(h, r, x)
+        f = compile(f)
+        for need in (True, True, True, False, False, False):
+            x, w = tensor(4).requires_grad_(need), leaf(4).requires_grad_(need)
+            y = outcome(f, x, w)
+            if isinstance(y, torch.Tensor) and y.requires_grad:
+                yield outcome(backward, y), x.grad, w.grad
+            yield y
+    body.__name__ = f"reversed_and_{use.__name__}"
+    body.__module__ = __name__
+    return program(body)
+
+
+@reversed_and
+def what_it_shows_is_written_to(h, r, x):
+    h.mul_(2)
+    return r * x + h
+
+
+@reversed_and
+def what_it_shows_is_written_to_without_gradients(h, r, x):
+    with torch.no_grad():
+        h.mul_(2)
+    return r * x + h
+
+
+@reversed_and
+def what_it_shows_is_written_to_and_it_is_not_read_again(h, r, x):
+    y = r * x
+    h.mul_(2)
+    return y + h
+
+
+@reversed_and
+def it_is_written_to(h, r, x):
+    r.mul_(2)
+    return r * x + h
+
+
+@reversed_and
+def it_is_written_to_without_gradients(h, r, x):
+    with torch.no_grad():
+        r[1:].mul_(2)
+    return r.detach() * x + h
+
+
+@reversed_and
+def it_is_viewed(h, r, x):
+    return r.view(2, 2).t().flatten() * x + r[1] + h
+
+
+@reversed_and
+def it_is_returned(h, r, x):
+    return r
+
+
+@reversed_and
+def a_view_of_it_is_returned(h, r, x):
+    return r.view(2, 2)
+
+
+@reversed_and
+def it_is_cut_off(h, r, x):
+    return r.detach() + h
+
+
+@reversed_and
+def a_reversed_one_is_reversed(h, r, x):
+    return Reversed.apply(r, 3.0) * r + Reversed.apply(x, 2.0, False) * h
+
+
+@program
+def reversed_argument_is_viewed_and_returned(compile):
+    f = compile(lambda x: Reversed.apply(x, 2.0).view(2, 2))
+    for _ in range(3):
+        x = leaf(4)
+        yield backward(f(x)), x.grad
+    yield from calls(f, X)
+
+
+@program
+def part_given_by_a_function_with_its_own_backward(compile):
+    f = compile(lambda x: Part.apply(x * 2) * 3)
+    for _ in range(3):
+        x = leaf(4)
+        yield backward(f(x)), x.grad
+
+
+@program
+def straight_through_by_detach(compile):
+    f = compile(lambda x: x + (x.round() - x).detach())
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(f(x))
+
+
+@program
+def own_backward_around_a_compiled_function(compile):
+    f = compile(lambda x: x * x)
+    for _ in range(4):
+        x = leaf(4)
+        yield backward(Doubled.apply(f(Doubled.apply(x, 2.0)), 3.0))
+
+
+@program
+def own_backward_replaced(compile):
+    f = compile(lambda x: Doubled.apply(x, 2.0))
+    yield from (backward(y) for y in calls(f, leaf(4)))
+    kept = Doubled.backward
+    try:
+        Doubled.backward = staticmethod(lambda ctx, grad: (grad * 100, None))
+        x = leaf(4)
+        yield from (backward(y) for y in calls(f, x))
+    finally:
+        Doubled.backward = kept
+
+
+@program(exact=False)
+def checkpointed(compile):
+    @compile
+    def f(x, w):
+        return checkpoint(lambda h: torch.tanh(h * w), x, use_reentrant=False) * w
+    for _ in range(4):
+        x, w = leaf(4), leaf(4)
+        yield backward(f(x, w)), x, w
+
+
+@program(exact=False)
+def checkpoint_around(compile):
+    f = compile(lambda h, w: torch.tanh(h * w))
+    for reentrant in (False, True, False, True):
+        x, w = leaf(4), leaf(4)
+        yield backward(checkpoint(f, x, w, use_reentrant=reentrant) * w), x, w
+
+
+@program
+def own_backward_in_transforms(compile):
+    class Tenfold(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * 2
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 10
+    f = compile(lambda x: torch.func.grad(lambda y: Tenfold.apply(y).sum())(x), fullgraph=True)
+    for k in range(3):
+        yield f(X + k)
