@@ -53,7 +53,8 @@ class Recycling:
     def _again(self, layout: Layout) -> torch.Tensor | None:
         for address, (known, kept) in reversed(self._kept.items()):
             if known == layout and self._free(kept):
-                if kept.storage.is_shared() or kept.storage.nbytes() != kept.tensor.nbytes:  # another process has it, or it was cut
+                cut = kept.storage.nbytes() != kept.tensor.nbytes
+                if cut or kept.storage.is_shared():  # with another process
                     self._drop(address)
                     return None
                 self._kept.move_to_end(address)

@@ -41,81 +41,93 @@ from smelt.compiler.compare import compare
 #: Statements: {a} {b} are tensors that there are, {new} is a new name; `s` is the object, `k` an int and `p` a float.
 TENSORS = (
     "{new} = {a} + {b}", "{new} = {a} * {b}", "{new} = {a} - 0.5 * {b}", "{new} = torch.maximum({a}, {b})", "{new} = {a}.tanh()",
-    "{new} = F.gelu({a})", "{new} = {a}.relu()", "{new} = torch.where({a} > {b}, {a}, 0.1 * {b})", "{new} = {a}.sum(-1, keepdim=True)",
-    "{new} = {a}.mean(0)", "{new} = {a}.mean()", "{new} = {a}.amax(-1)", "{new} = F.softmax({a}, -1)",
-    "{new} = F.layer_norm({a}, ({a}.shape[-1],))", "{new} = {a} @ {b}.transpose(-1, -2)", "{new} = {a} @ s.weight",
-    "{new} = {a} * s.weight[0, 0]", "{new} = torch.cat([{a}, {b}], 0)", "{new} = torch.stack([{a}, {a} * 2], 1)", "{new} = {a}.cumsum(0)",
-    "{new} = {a}.to(torch.bfloat16).to({a}.dtype)", "{new} = {a}.double()", "{new} = {a}.sort(-1)[0]", "{new} = {a}.argmax(-1)",
-    "{new} = ({a} > 0).sum()", "{new} = {a}.clone()", "{new} = {a}.var(0)", "{new} = {a}.pow(2).sum().add(1).sqrt()",
+    "{new} = F.gelu({a})", "{new} = {a}.relu()", "{new} = torch.where({a} > {b}, {a}, 0.1 * {b})",
+    "{new} = {a}.sum(-1, keepdim=True)", "{new} = {a}.mean(0)", "{new} = {a}.mean()", "{new} = {a}.amax(-1)",
+    "{new} = F.softmax({a}, -1)", "{new} = F.layer_norm({a}, ({a}.shape[-1],))", "{new} = {a} @ {b}.transpose(-1, -2)",
+    "{new} = {a} @ s.weight", "{new} = {a} * s.weight[0, 0]", "{new} = torch.cat([{a}, {b}], 0)",
+    "{new} = torch.stack([{a}, {a} * 2], 1)", "{new} = {a}.cumsum(0)", "{new} = {a}.to(torch.bfloat16).to({a}.dtype)",
+    "{new} = {a}.double()", "{new} = {a}.sort(-1)[0]", "{new} = {a}.argmax(-1)", "{new} = ({a} > 0).sum()", "{new} = {a}.clone()",
+    "{new} = {a}.var(0)", "{new} = {a}.pow(2).sum().add(1).sqrt()",
 )
 VIEWS = (
     "{new} = {a}.t()", "{new} = {a}[1:]", "{new} = {a}[..., ::2]", "{new} = {a}.reshape(-1)", "{new} = {a}.unsqueeze(0)",
-    "{new} = {a}[0]", "{new} = {a}.transpose(0, -1)", "{new} = {a}.expand(2, *{a}.shape)", "{new}, {new}_rest = {a}.split([1, {a}.shape[0] - 1])",
-    "{new} = {a}.detach()", "{new} = {a}.view(-1)", "{new} = {a}[:, :3]", "{new} = {a}.flatten(0, 1)", "{new} = {a}.chunk(2)[-1]",
-    "{new} = {a}.diagonal()", "{new} = {a}.narrow(0, 0, 1)", "{new} = {a}[-1:]", "{new} = {a}.select(-1, 1)", "{new} = {a}.unfold(-1, 2, 1)",
+    "{new} = {a}[0]", "{new} = {a}.transpose(0, -1)", "{new} = {a}.expand(2, *{a}.shape)",
+    "{new}, {new}_rest = {a}.split([1, {a}.shape[0] - 1])", "{new} = {a}.detach()", "{new} = {a}.view(-1)", "{new} = {a}[:, :3]",
+    "{new} = {a}.flatten(0, 1)", "{new} = {a}.chunk(2)[-1]", "{new} = {a}.diagonal()", "{new} = {a}.narrow(0, 0, 1)",
+    "{new} = {a}[-1:]", "{new} = {a}.select(-1, 1)", "{new} = {a}.unfold(-1, 2, 1)",
 )
 SIZES = (
     "{new} = {a}.sum(0) / {a}.shape[0]", "{new} = {a}.reshape({a}.shape[0], -1)", "{new} = {a}.view(-1, {a}.shape[-1])",
     "{new} = torch.arange({a}.shape[0]) * 0.5", "{new} = torch.ones({a}.shape[0], 2) * 3", "{new} = {a}[:{a}.shape[0] // 2]",
-    "{new} = {a} * len({a})", "{new} = {a}.new_zeros({a}.shape[0] + 1)", "{new} = {a} + {a}.numel()", "{new} = {a}.new_full({a}.shape, p)",
-    "{new} = torch.cat([{a}, {a}.new_ones(2, *{a}.shape[1:])])", "{new} = {a}.reshape(2, -1)", "{new} = {a}[::2] * {a}.size(0)",
-    "{new} = F.pad({a}, (1, 0))", "{new} = sum(row.sum() for row in {a})", "{new} = {a}.repeat(2, 1)", "{new} = torch.eye({a}.shape[0])",
+    "{new} = {a} * len({a})", "{new} = {a}.new_zeros({a}.shape[0] + 1)", "{new} = {a} + {a}.numel()",
+    "{new} = {a}.new_full({a}.shape, p)", "{new} = torch.cat([{a}, {a}.new_ones(2, *{a}.shape[1:])])",
+    "{new} = {a}.reshape(2, -1)", "{new} = {a}[::2] * {a}.size(0)", "{new} = F.pad({a}, (1, 0))",
+    "{new} = sum(row.sum() for row in {a})", "{new} = {a}.repeat(2, 1)", "{new} = torch.eye({a}.shape[0])",
 )
 NUMBERS = (
     "{new} = {a} * p", "{new} = {a} + k", "{new} = {a}.clamp(max=p)", "{new} = {a} * s.scale", "{new} = {a} - s.table['rate']",
-    "{new} = {a}[:k]", "{new} = {a}.roll(k, 0)", "{new} = {a} * (k % 2)", "{new} = {a}.pow(2) * p ** 2", "{new} = torch.full((2, k), p)",
-    "{new} = {a} / (1 + s.count)", "{new} = {a}.add({b}, alpha=s.scale)", "{new} = F.leaky_relu({a}, s.scale)", "{new} = {a}.sum() + s.items[0]",
-    "{new} = {a} + float(k) / 3", "{new} = {a} * max(p, s.scale)", "{new} = {a} + round(p)", "{new} = torch.tensor([p, s.scale, k])",
-    "{new} = {a}.unsqueeze(-1).expand(*{a}.shape, k)", "{new} = {a} * (p if k > 2 else s.scale)", "{new} = [{a}, {b}][k % 2] * 1.5",
+    "{new} = {a}[:k]", "{new} = {a}.roll(k, 0)", "{new} = {a} * (k % 2)", "{new} = {a}.pow(2) * p ** 2",
+    "{new} = torch.full((2, k), p)", "{new} = {a} / (1 + s.count)", "{new} = {a}.add({b}, alpha=s.scale)",
+    "{new} = F.leaky_relu({a}, s.scale)", "{new} = {a}.sum() + s.items[0]", "{new} = {a} + float(k) / 3",
+    "{new} = {a} * max(p, s.scale)", "{new} = {a} + round(p)", "{new} = torch.tensor([p, s.scale, k])",
+    "{new} = {a}.unsqueeze(-1).expand(*{a}.shape, k)", "{new} = {a} * (p if k > 2 else s.scale)",
+    "{new} = [{a}, {b}][k % 2] * 1.5",
 )
 IN_PLACE = (
     "{a}.add_({b})", "{a}.mul_(0.5)", "{a}.relu_()", "{a}[0] = 1.5", "{a}[..., 1:] *= 2", "{a}[1:].add_({b})", "{a} += 1",
-    "{a}.copy_({b})", "{a}.t().mul_({b})", "{a}.zero_()", "{a}.clamp_(max=1.0)", "{a}[:, 0] = {b}[:, 0]", "{a}.view(-1)[::2] = 0.25",
-    "{a}[k % 2] = p", "{a}[1:] = {a}[:-1].clone()", "{a}.fill_(p)", "torch.mul({a}, {b}, out={a})", "{a}.sub_({b}, alpha=s.scale)",
-    "{a}.masked_fill_({b} > 0.5, p)", "{a}[{a} > 1] = 1.0", "{a}.detach().mul_(0.5)", "{a}.data.add_(0.5)", "{a}[k % 2].neg_()",
-    "{a}.unsqueeze_(0)", "{a}.transpose_(0, 1)", "{a}[0], {a}[1] = {a}[1].clone(), {a}[0].clone()",
+    "{a}.copy_({b})", "{a}.t().mul_({b})", "{a}.zero_()", "{a}.clamp_(max=1.0)", "{a}[:, 0] = {b}[:, 0]",
+    "{a}.view(-1)[::2] = 0.25", "{a}[k % 2] = p", "{a}[1:] = {a}[:-1].clone()", "{a}.fill_(p)", "torch.mul({a}, {b}, out={a})",
+    "{a}.sub_({b}, alpha=s.scale)", "{a}.masked_fill_({b} > 0.5, p)", "{a}[{a} > 1] = 1.0", "{a}.detach().mul_(0.5)",
+    "{a}.data.add_(0.5)", "{a}[k % 2].neg_()", "{a}.unsqueeze_(0)", "{a}.transpose_(0, 1)",
+    "{a}[0], {a}[1] = {a}[1].clone(), {a}[0].clone()",
 )
 STATE = (
-    "s.last = {a}", "s.last = {a}.detach()", "s.items.append({a}.detach().sum())", "s.items.append({a}.mean().item())", "s.count += 1",
-    "s.total = s.total + {a}.detach().sum()", "s.total += {a}.detach().sum()", "s.table['seen'] = s.count", "s.table['x'] = {a}",
-    "s.buffer.mul_(0.9).add_({a}.detach().mean(), alpha=0.1)", "s.scale = s.scale * 0.9", "s.items[0] = s.items[0] + 1",
-    "s.items.pop() if len(s.items) > 2 else None", "s.best = max(s.best, {a}.max().item())", "s.table.pop('seen', None)",
-    "s.count = k", "s.scale = p", "s.items = [*s.items[-2:], k]", "s.buffer = s.buffer + 1", "s.buffer[0] = {a}.detach().sum()",
-    "s.table.setdefault('first', {a}.detach().clone())", "s.count, s.scale = s.count + k, s.scale + p",
+    "s.last = {a}", "s.last = {a}.detach()", "s.items.append({a}.detach().sum())", "s.items.append({a}.mean().item())",
+    "s.count += 1", "s.total = s.total + {a}.detach().sum()", "s.total += {a}.detach().sum()", "s.table['seen'] = s.count",
+    "s.table['x'] = {a}", "s.buffer.mul_(0.9).add_({a}.detach().mean(), alpha=0.1)", "s.scale = s.scale * 0.9",
+    "s.items[0] = s.items[0] + 1", "s.items.pop() if len(s.items) > 2 else None", "s.best = max(s.best, {a}.max().item())",
+    "s.table.pop('seen', None)", "s.count = k", "s.scale = p", "s.items = [*s.items[-2:], k]", "s.buffer = s.buffer + 1",
+    "s.buffer[0] = {a}.detach().sum()", "s.table.setdefault('first', {a}.detach().clone())",
+    "s.count, s.scale = s.count + k, s.scale + p",
 )
 SPECIAL = (
-    "{new} = F.dropout({a}, 0.5)", "{new} = {a} + torch.rand_like({a})", "{new} = Doubled.apply({a})", "{new} = Rounded.apply({a})",
-    "{new}, = torch.autograd.grad({a}.tanh().sum(), {a}, retain_graph=True)", "{a}.square().sum().backward()",
-    "{new} = checkpoint(torch.sin, {a}, use_reentrant=False)", "(({a} @ s.weight).sum() * p).backward(retain_graph=True)",
+    "{new} = F.dropout({a}, 0.5)", "{new} = {a} + torch.rand_like({a})", "{new} = Doubled.apply({a})",
+    "{new} = Rounded.apply({a})", "{new}, = torch.autograd.grad({a}.tanh().sum(), {a}, retain_graph=True)",
+    "{a}.square().sum().backward()", "{new} = checkpoint(torch.sin, {a}, use_reentrant=False)",
+    "(({a} @ s.weight).sum() * p).backward(retain_graph=True)",
     "{new}, = torch.autograd.grad({a}.square().sum(), {a}, create_graph=True)", "s.weight.grad = None",
-    "{new} = torch.randn({a}.shape[0], 2)", "{new} = s.weight.grad", "{new} = torch.randperm(len({a}))", "{new} = {a}.requires_grad * {b}",
+    "{new} = torch.randn({a}.shape[0], 2)", "{new} = s.weight.grad", "{new} = torch.randperm(len({a}))",
+    "{new} = {a}.requires_grad * {b}",
 )
 DATA = (
     "{new} = {b} * {a}.sum().item()", "{new} = {a}[int({a}.sum().item() > 0)]", "{new} = {a}[{a} > 0]", "{new} = {a}.nonzero()",
-    "{new} = {b}[{a}.flatten().argmax().item() % 2]", "{new} = torch.full((3,), {a}.mean().item())", "{new} = {a} if {b}.mean() > 0 else -{a}",
-    "assert {a}.sum() > -100", "{new} = {a} + int({b}.sum())", "{new} = {a} * float({b}.max() > 1)", "{new} = {a} + {b}.flatten().tolist()[0]",
-    "{new} = torch.unique({a})",
+    "{new} = {b}[{a}.flatten().argmax().item() % 2]", "{new} = torch.full((3,), {a}.mean().item())",
+    "{new} = {a} if {b}.mean() > 0 else -{a}", "assert {a}.sum() > -100", "{new} = {a} + int({b}.sum())",
+    "{new} = {a} * float({b}.max() > 1)", "{new} = {a} + {b}.flatten().tolist()[0]", "{new} = torch.unique({a})",
 )
 WORLD = (
-    "print({a}.shape, k)", "print(s.count, p)", "print(len(s.items))", "print(f'{{k}} {{p:.2f}}', {a}.dtype)", "print({a} is {b}, s.scale)",
-    "print({a}.detach().isfinite().all().item())", "print(s.table.keys())", "print([k, {a}.dim()], {a}.detach().isnan().any())",
-    "{new} = {a} * random.random()", "{new} = {a} + random.randint(0, 2)", "{new} = {a} * numpy.random.rand()",
-    "{new} = {a} * (1 if random.random() < 0.5 else 2)", "{new} = {a}[random.randrange(2)]", "s.scale = random.uniform(0.1, 0.9)",
-    "s.count += random.randint(0, 1)", "{new} = {a} if time.time() > 0 else {b}", "{new} = {a} * random.choice([0.5, p])",
+    "print({a}.shape, k)", "print(s.count, p)", "print(len(s.items))", "print(f'{{k}} {{p:.2f}}', {a}.dtype)",
+    "print({a} is {b}, s.scale)", "print({a}.detach().isfinite().all().item())", "print(s.table.keys())",
+    "print([k, {a}.dim()], {a}.detach().isnan().any())", "{new} = {a} * random.random()", "{new} = {a} + random.randint(0, 2)",
+    "{new} = {a} * numpy.random.rand()", "{new} = {a} * (1 if random.random() < 0.5 else 2)", "{new} = {a}[random.randrange(2)]",
+    "s.scale = random.uniform(0.1, 0.9)", "s.count += random.randint(0, 1)", "{new} = {a} if time.time() > 0 else {b}",
+    "{new} = {a} * random.choice([0.5, p])",
 )
-CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s.count % 2 == 0", "{a}.shape[0] > 4", "s.scale < 0.4",
-              "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table", "torch.is_grad_enabled()",
-              "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k", "{a}.dim() > 1")
-LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in enumerate(s.items):", "for i in range({a}.dim()):",
-         "for row in {a}[:2]:")
+CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s.count % 2 == 0", "{a}.shape[0] > 4",
+              "s.scale < 0.4", "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table",
+              "torch.is_grad_enabled()", "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k",
+              "{a}.dim() > 1")
+LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in enumerate(s.items):",
+         "for i in range({a}.dim()):", "for row in {a}[:2]:")
 GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2))
 #: Shapes of the two arguments of a first call.
-SHAPES = (((4, 6), (4, 6)), ((4, 6), (4, 6)), ((4, 6), (6,)), ((4, 6), (1, 6)), ((6, 6), (6, 6)), ((4, 3, 6), (4, 3, 6)), ((5,), (5,)))
+SHAPES = (((4, 6), (4, 6)), ((4, 6), (4, 6)), ((4, 6), (6,)), ((4, 6), (1, 6)), ((6, 6), (6, 6)), ((4, 3, 6), (4, 3, 6)),
+          ((5,), (5,)))
 #: What a caller may do between two calls.
 CHANGES = ("s.scale = s.scale * 0.5", "s.count += 3", "s.items.append(2.0)", "s.table['rate'] = 0.7", "s.weight.grad = None",
-           "s.weight.data.mul_(0.9)", "s.items = [3.0]", "s.table.pop('seen', None)", "s.last = None", "s.buffer = torch.zeros(3)",
-           "s.weight.requires_grad_(not s.weight.requires_grad)", "s.weight = torch.nn.Parameter(torch.ones(6, 6))",
-           "s.table['seen'] = 1", "s.total = torch.ones(())", "s.scale = 2")
+           "s.weight.data.mul_(0.9)", "s.items = [3.0]", "s.table.pop('seen', None)", "s.last = None",
+           "s.buffer = torch.zeros(3)", "s.weight.requires_grad_(not s.weight.requires_grad)",
+           "s.weight = torch.nn.Parameter(torch.ones(6, 6))", "s.table['seen'] = 1", "s.total = torch.ones(())", "s.scale = 2")
 #: Largest value in a program, and the largest part of a tensor's values that roundings may come to.
 TAME, CHAOS = 1e4, 1e-3
 
@@ -166,7 +178,8 @@ FORMS = {
     "closure": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(a, b, k, p):\n{lines}", "f", ""),
     "argument": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(s, a, b, k, p):\n{lines}", "f", "s, "),
     "method": ("class State:\n    @compile\n    def f(s, a, b, k, p):\n{indented}\ns = State()\nfill(s)\n", "s.f", ""),
-    "module": ("class State(nn.Module):\n    def forward(s, a, b, k, p):\n{indented}\ns = State()\nfill(s)\nf = compile(s)\n", "f", ""),
+    "module": ("class State(nn.Module):\n    def forward(s, a, b, k, p):\n{indented}\n"
+               "s = State()\nfill(s)\nf = compile(s)\n", "f", ""),
 }
 
 
@@ -266,7 +279,8 @@ def check(made: RandomProgram, **options) -> dynamics.Outcome:
 def _wrong(ours: list[list[Fact]], made: RandomProgram) -> Iterator[str]:
     """What is not as in the plain run, and no honest rounding."""
     noisy = {id(b): x for some, others in zip(made.plain, made.noisy) for (_, b), (_, x) in zip(some, others)}
-    return _differences(ours, made.plain, lambda a, b: compare([_single(a)], [_single(b)], lambda: [_single(noisy[id(b)])]) is None)
+    return _differences(ours, made.plain,
+                        lambda a, b: compare([_single(a)], [_single(b)], lambda: [_single(noisy[id(b)])]) is None)
 
 
 def _single(t: torch.Tensor) -> torch.Tensor:
@@ -352,8 +366,10 @@ class _Maker:
     def returned(self) -> str:
         made = self.tensors[2:] or self.tensors
         results = self.dice.sample(made, min(len(made), self.dice.randint(1, 3)))
-        results += [self.dice.choice(("a", "s.total", "s.count", "p * 2", "s.last", "k", "len(s.items)"))] if self.dice.random() < 0.4 else []
-        return self.dice.choice((", ".join(results), f"[{', '.join(results)}]", "{'x': " + results[-1] + f", 'y': ({', '.join(results)},)}}"))
+        if self.dice.random() < 0.4:
+            results.append(self.dice.choice(("a", "s.total", "s.count", "p * 2", "s.last", "k", "len(s.items)")))
+        joined = ", ".join(results)
+        return self.dice.choice((joined, f"[{joined}]", f"{{'x': {results[-1]}, 'y': ({joined},)}}"))
 
     # The calls
 

@@ -59,8 +59,9 @@ MISTAKES = [
     ("smelt.compile(f, disable='no')", "ValueError: smelt.compile: disable='no': there is False, True"),
     ("smelt.compile(f, backend='inductor')",
      "ValueError: smelt.compile: backend='inductor': there is 'auto', 'c', 'triton', 'eager'"),
-    ("smelt.compile(f, mode='fastest')", "ValueError: smelt.compile: mode='fastest': there is None, 'default', 'reduce-overhead', "
-     "'max-autotune', 'max-autotune-no-cudagraphs'"),
+    ("smelt.compile(f, mode='fastest')",
+     "ValueError: smelt.compile: mode='fastest': there is None, 'default', 'reduce-overhead', 'max-autotune', "
+     "'max-autotune-no-cudagraphs'"),
     ("smelt.compile(f, verify='sometimes')",
      "ValueError: smelt.compile: verify='sometimes': there is None, 'first', 'always', 'raise', 'off'"),
     ("smelt.compile(f, rng='quick')", "ValueError: smelt.compile: rng='quick': there is 'torch', 'fast'"),

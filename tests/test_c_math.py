@@ -52,8 +52,9 @@ def run(request, tmp_path_factory):
     source = print_source("math", [(n + "_", [(k, tuple(range(len(k.buffers))))]) for n, k in kernels], (), request.param)
     path = tmp_path_factory.mktemp("math") / "math.c"
     path.write_text(source)
-    subprocess.run([os.environ.get("CC", "gcc"), *FLAGS, "-march=native", "-o", str(path.with_suffix(".so")), str(path), "-lm"], check=True)
-    library = ctypes.CDLL(str(path.with_suffix(".so")))
+    built = str(path.with_suffix(".so"))
+    subprocess.run([os.environ.get("CC", "gcc"), *FLAGS, "-march=native", "-o", built, str(path), "-lm"], check=True)
+    library = ctypes.CDLL(built)
 
     def apply(name, *operands):
         padded = [np.concatenate([x, np.ones(-len(x) % count, x.dtype)]) for x in operands]

@@ -105,7 +105,8 @@ class Options:
 
 @pytest.mark.parametrize("nest", [
     lambda n: {"lr": n, "name": "sgd"}, lambda n: [1.0, n], lambda n: (n, 2), lambda n: {"group": [{"lr": (n, 1)}]},
-    lambda n: OrderedDict(lr=n, more=[n]), lambda n: Pair(n, 1.0), lambda n: Options(n, 3), lambda n: [Options(1.0, 2), Pair(0.0, [n])],
+    lambda n: OrderedDict(lr=n, more=[n]), lambda n: Pair(n, 1.0), lambda n: Options(n, 3),
+    lambda n: [Options(1.0, 2), Pair(0.0, [n])],
 ], ids=["dict", "list", "tuple", "nested", "ordered", "namedtuple", "dataclass", "mixed"])
 def test_nested_arguments(nest):
     def numbers(part):
@@ -265,8 +266,9 @@ def test_a_scheduler_costs_no_recording(update):
 @pytest.mark.parametrize("expression", [
     lambda n, k: n * 2.0 + 1, lambda n, k: 1 - n * 0.01, lambda n, k: -n / 3, lambda n, k: n ** 2, lambda n, k: abs(n) + k,
     lambda n, k: n // 0.3, lambda n, k: n % 0.3, lambda n, k: k // 3, lambda n, k: -k % 5, lambda n, k: 2.0 ** n,
-    lambda n, k: n if n > -10 else k, lambda n, k: sum([n, k, n]), lambda n, k: n * k - k * n, lambda n, k: +k, lambda n, k: k << 2,
-    lambda n, k: k & 6 | 1, lambda n, k: 10 - k, lambda n, k: (n + 1) * (n + 1) * (n + 1), lambda n, k: k / 3, lambda n, k: True * k,
+    lambda n, k: n if n > -10 else k, lambda n, k: sum([n, k, n]), lambda n, k: n * k - k * n, lambda n, k: +k,
+    lambda n, k: k << 2, lambda n, k: k & 6 | 1, lambda n, k: 10 - k, lambda n, k: (n + 1) * (n + 1) * (n + 1),
+    lambda n, k: k / 3, lambda n, k: True * k,
 ])
 def test_arithmetic(expression):
     def f(x, n, k):
@@ -327,8 +329,9 @@ def test_returned_alone():
 def test_other_kinds_of_numbers():
     """What NumPy, fractions and decimals make of a number is theirs to say: the number is fixed."""
     single = numpy.ones(2, numpy.float32)
-    for function in (lambda x, n: x * float((single * n)[0]), lambda x, n: x * float(numpy.float64(2) * n), lambda x, n: x * float(Fraction(1, 2) * n),
-                     lambda x, n: x * float(Decimal(n)), lambda x, n: (x * 2, single * n), lambda x, n: (x * 2, complex(n) * 1j)):
+    for function in (lambda x, n: x * float((single * n)[0]), lambda x, n: x * float(numpy.float64(2) * n),
+                     lambda x, n: x * float(Fraction(1, 2) * n), lambda x, n: x * float(Decimal(n)),
+                     lambda x, n: (x * 2, single * n), lambda x, n: (x * 2, complex(n) * 1j)):
         compiled = smelt.compile(function)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -361,20 +364,25 @@ def test_exceptions():
 
 TENSORS = {
     "f32": lambda: x(), "f64": lambda: x().double(), "f16": lambda: x().half(), "bf16": lambda: x().bfloat16(),
-    "i64": lambda: torch.arange(6), "i32": lambda: torch.arange(6, dtype=torch.int32), "u8": lambda: torch.arange(6, dtype=torch.uint8),
-    "bool": lambda: x() > 0, "scalar": lambda: torch.tensor(1.5), "scalar int": lambda: torch.tensor(3)}
+    "i64": lambda: torch.arange(6), "i32": lambda: torch.arange(6, dtype=torch.int32),
+    "u8": lambda: torch.arange(6, dtype=torch.uint8), "bool": lambda: x() > 0, "scalar": lambda: torch.tensor(1.5),
+    "scalar int": lambda: torch.tensor(3)}
 OPS = {
-    "add": lambda t, n: t + n, "radd": lambda t, n: n + t, "sub": lambda t, n: t - n, "rsub": lambda t, n: n - t, "mul": lambda t, n: t * n,
-    "div": lambda t, n: t / n, "rdiv": lambda t, n: n / t, "floordiv": lambda t, n: t // n, "mod": lambda t, n: t % n,
-    "gt": lambda t, n: t > n, "eq": lambda t, n: n == t, "where": lambda t, n: torch.where(t > 0, t, n), "clamp": lambda t, n: t.clamp(min=n),
-    "clamp2": lambda t, n: t.clamp(n, n + 1), "alpha": lambda t, n: torch.add(t, t, alpha=n), "sub alpha": lambda t, n: torch.sub(t, t, alpha=n),
-    "full": lambda t, n: torch.full((2,), n), "full_like": lambda t, n: torch.full_like(t, n), "fill": lambda t, n: t.clone().fill_(n),
+    "add": lambda t, n: t + n, "radd": lambda t, n: n + t, "sub": lambda t, n: t - n, "rsub": lambda t, n: n - t,
+    "mul": lambda t, n: t * n, "div": lambda t, n: t / n, "rdiv": lambda t, n: n / t, "floordiv": lambda t, n: t // n,
+    "mod": lambda t, n: t % n, "gt": lambda t, n: t > n, "eq": lambda t, n: n == t,
+    "where": lambda t, n: torch.where(t > 0, t, n), "clamp": lambda t, n: t.clamp(min=n),
+    "clamp2": lambda t, n: t.clamp(n, n + 1), "alpha": lambda t, n: torch.add(t, t, alpha=n),
+    "sub alpha": lambda t, n: torch.sub(t, t, alpha=n), "full": lambda t, n: torch.full((2,), n),
+    "full_like": lambda t, n: torch.full_like(t, n), "fill": lambda t, n: t.clone().fill_(n),
     "setitem": lambda t, n: (t.clone().reshape(-1).__setitem__(0, n), t)[1], "masked_fill": lambda t, n: t.masked_fill(t > 0, n),
-    "mul_": lambda t, n: t.clone().mul_(n), "pow": lambda t, n: t ** n, "rpow": lambda t, n: n ** t, "lerp": lambda t, n: torch.lerp(t, t * 2, n),
-    "tensor": lambda t, n: t + torch.tensor(n), "leaky": lambda t, n: F.leaky_relu(t, n), "addcdiv": lambda t, n: torch.addcdiv(t, t, t + 9, value=n),
-    "addcmul": lambda t, n: torch.addcmul(t, t, t, value=n), "maximum": lambda t, n: torch.clamp_min(t, n), "fmod": lambda t, n: torch.fmod(t, n),
-    "elu": lambda t, n: F.elu(t, n), "hardtanh": lambda t, n: F.hardtanh(t, -1.0, n), "threshold": lambda t, n: F.threshold(t, n, 0.5),
-    "foreach": lambda t, n: torch._foreach_mul([t, t], n), "sort": lambda t, n: (t * n).sort(-1).values, "complex": lambda t, n: t * 1j * n}
+    "mul_": lambda t, n: t.clone().mul_(n), "pow": lambda t, n: t ** n, "rpow": lambda t, n: n ** t,
+    "lerp": lambda t, n: torch.lerp(t, t * 2, n), "tensor": lambda t, n: t + torch.tensor(n),
+    "leaky": lambda t, n: F.leaky_relu(t, n), "addcdiv": lambda t, n: torch.addcdiv(t, t, t + 9, value=n),
+    "addcmul": lambda t, n: torch.addcmul(t, t, t, value=n), "maximum": lambda t, n: torch.clamp_min(t, n),
+    "fmod": lambda t, n: torch.fmod(t, n), "elu": lambda t, n: F.elu(t, n), "hardtanh": lambda t, n: F.hardtanh(t, -1.0, n),
+    "threshold": lambda t, n: F.threshold(t, n, 0.5), "foreach": lambda t, n: torch._foreach_mul([t, t], n),
+    "sort": lambda t, n: (t * n).sort(-1).values, "complex": lambda t, n: t * 1j * n}
 
 #: The larger of 0.0 and -0.0 is either, in eager too: it depends on the place in a vector.
 UNSIGNED = {"clamp", "clamp2", "maximum"}
@@ -418,8 +426,8 @@ def test_rounding_in_kernels(tensor, values):
     assert len(programs(compiled)) <= 4 or tensor == "u8"  # add with alpha == 1 is another op; u8 has no room for -alpha
 
 
-@pytest.mark.parametrize("op", ["add", "rsub", "mul", "div", "rdiv", "where", "clamp", "alpha", "lerp", "addcdiv", "addcmul", "pow",
-                                "rpow", "leaky", "mod", "fmod", "masked_fill", "mul_", "elu", "hardtanh"])
+@pytest.mark.parametrize("op", ["add", "rsub", "mul", "div", "rdiv", "where", "clamp", "alpha", "lerp", "addcdiv", "addcmul",
+                                "pow", "rpow", "leaky", "mod", "fmod", "masked_fill", "mul_", "elu", "hardtanh"])
 def test_gradients(op):
     """Of the recorded run and of later ones, for what autograd keeps of the number."""
     f, compiled = OPS[op], smelt.compile(OPS[op])

@@ -88,7 +88,8 @@ class Skip(nn.Module):
 NETS = {
     "classifier": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
                                         nn.Conv2d(8, 4, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)),
-    "one channel": lambda: nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Tanh(), nn.Conv2d(1, 4, 3), nn.Upsample(scale_factor=2)),
+    "one channel": lambda: nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.Tanh(), nn.Conv2d(1, 4, 3),
+                                         nn.Upsample(scale_factor=2)),
     "by channel": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, dilation=2), nn.GELU(), nn.Conv2d(6, 6, 1), nn.AvgPool2d(2)),
     "single places": lambda: nn.Sequential(nn.Conv2d(3, 8, 8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Softmax(1)),
     "skip": Skip,

@@ -11,7 +11,8 @@ def example(request):
     return importlib.import_module(request.param)
 
 
-@pytest.mark.parametrize("example", ["linear_regression", "digits", "cnn", "autoencoder", "char_rnn", "transformer"], indirect=True)
+@pytest.mark.parametrize("example", ["linear_regression", "digits", "cnn", "autoencoder", "char_rnn", "transformer"],
+                         indirect=True)
 def test_same_losses_as_eager_over_the_whole_training(example, capsys):
     run = example.main()
     report = smelt.explain(run.step)

@@ -602,7 +602,8 @@ def test_the_gradients_of_a_convolution_are_one_call():
     to_input = f"convolution_input_gradient(%g, %w, shape=(2, 3, 5, 5), strides=(75, 25, 5, 1), {SETTINGS}) : f32[2,3,5,5]"
     to_weight = f"convolution_weight_gradient(%g, %x, shape=(4, 3, 3, 3), strides=(27, 9, 3, 1), {SETTINGS}) : f32[4,3,3,3]"
     before = body(inputs, f"%a = {to_weight}", "%r = relu(%a) : f32[4,3,3,3]", f"%b = {to_input}", "return %r, %b")
-    after = body(inputs, f"%convolution_gradients_0 = convolution_gradients(%g, %x, %w, {SETTINGS}) : (f32[2,3,5,5], f32[4,3,3,3])",
+    after = body(inputs,
+                 f"%convolution_gradients_0 = convolution_gradients(%g, %x, %w, {SETTINGS}) : (f32[2,3,5,5], f32[4,3,3,3])",
                  "%b = item(%convolution_gradients_0, index=0) : f32[2,3,5,5]",
                  "%a = item(%convolution_gradients_0, index=1) : f32[4,3,3,3]", "%r = relu(%a) : f32[4,3,3,3]", "return %r, %b")
     check(before, after, join)

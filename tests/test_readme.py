@@ -97,7 +97,8 @@ WORKS = {
         [(remembering, (X,))],
     "Sizes that change, of arguments or of caches in state: symbols from the second one on; one program serves all from 2 on.":
         [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
-    "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place on.":
+    "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
+    "on.":
         [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1))],
     "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],

@@ -29,7 +29,8 @@ def imported_rooms(parts):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - (node.level - 1)]
-            names = [a.name for a in node.names] if not base and not node.module else [(*base, *(node.module or "").split("."))[0]]
+            path = (*base, *filter(None, (node.module or "").split(".")))
+            names = path[:1] or [a.name for a in node.names]
             yield from (n for n in names if n)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "smelt":
             yield ((node.module or "").split(".") + ["the root package"])[1]

@@ -102,7 +102,8 @@ def same(a: Any, b: Any, values: bool = True, strides: bool = True) -> str:
     for x, y in zip(flat_a, flat_b):
         if isinstance(y, torch.Tensor) and isinstance(x, torch.Tensor):
             if (x.dtype, x.shape, x.layout, x.requires_grad) != (y.dtype, y.shape, y.layout, y.requires_grad):
-                return f"{x.dtype}{list(x.shape)} grad={x.requires_grad} instead of {y.dtype}{list(y.shape)} grad={y.requires_grad}"
+                ours, theirs = (f"{t.dtype}{list(t.shape)} grad={t.requires_grad}" for t in (x, y))
+                return f"{ours} instead of {theirs}"
             if values and strides and y.layout == torch.strided and x.stride() != y.stride() and y.numel() > 1:
                 return f"strides {x.stride()} instead of {y.stride()}"
             if values:
@@ -291,7 +292,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     failed = 0
     for name in args.tables:
-        run = {"ops": partial(run_ops, dtype=getattr(torch, args.dtype)), "modules": run_modules, "optimizers": run_optimizers}[name]
+        run = {"ops": partial(run_ops, dtype=getattr(torch, args.dtype)), "modules": run_modules,
+               "optimizers": run_optimizers}[name]
         tally = run(args.share, args.only, args.samples, Tally(args.backend))
         for f in tally.failures:
             print("  " + f)

@@ -141,7 +141,8 @@ def _write_reproducer(compilation, about: str, inputs: Sequence[torch.Tensor], g
     else:
         (home / "inputs.pt").write_bytes(packed.getvalue())
         load = 'inputs, grads = torch.load(here / "inputs.pt")'
-    run = _BACKWARD.format(backend=backend, wrt=compilation.recording.differentiated) if grads else _FORWARD.format(backend=backend)
+    template = _BACKWARD if grads else _FORWARD
+    run = template.format(backend=backend, wrt=compilation.recording.differentiated)
     path = home / "run.py"
     path.write_text(_RUN.format(about=about, graph=f"r'''{show(graph)}'''", inputs=load, run=run))
     return path

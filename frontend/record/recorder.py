@@ -186,8 +186,10 @@ class Recorder:
         return alias
 
     def _add_constant(self, tensor: torch.Tensor) -> None:
-        """A tensor that torch just made of Python numbers. Its old constructors (torch.FloatTensor) are no calls that a mode sees:
-        what they make has memory of torch's own, unlike what torch makes of others' memory."""
+        """A tensor that torch just made of Python numbers.
+
+        Its old constructors (torch.FloatTensor) are no calls that a mode sees: what they make has memory of torch's own,
+        unlike what torch makes of others' memory."""
         check_kind(tensor)
         numbers = tensor.untyped_storage().resizable() if self._from_numbers is None else self._from_numbers
         if not numbers or tensor.numel() > LARGEST_CONSTANT:
