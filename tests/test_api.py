@@ -19,18 +19,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from smelt import config
-from smelt.compiler.evaluate import evaluate
 from smelt.errors import BuildError, SmeltWarning, Unsupported
 from smelt.frontend import api
 from smelt.frontend.api import CompiledFunction, compiled_function
-from smelt.frontend.run.bridge import Executable
+
+from .common import build, equal, programs
 
 X = torch.arange(6.0).reshape(2, 3)
 FACTOR = 2.0
-
-
-def build(recording):
-    return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
 
 
 def compiled(function=None, **options):
@@ -40,14 +36,6 @@ def compiled(function=None, **options):
 def again(module):
     """How a copy of a module is compiled: a function that pickle finds by its name."""
     return api.compile(module, build=build, again=again, fullgraph=True)
-
-
-def equal(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-
-
-def programs(f):
-    return compiled_function(f).programs
 
 
 class Net(nn.Module):

@@ -18,14 +18,7 @@ from smelt.frontend.api import compiled_function
 from smelt.frontend.run.backward import Differentiable
 
 CALLS = 3  # recorded, checked, plain
-
-
-@pytest.fixture(autouse=True)
-def no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", smelt.SmeltWarning)
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("no_warning")
 
 
 def leaf(*shape):

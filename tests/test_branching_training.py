@@ -1,5 +1,6 @@
 """Backward passes after Python read a tensor: the training steps that look at the loss, at gradients or at their norm."""
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -9,23 +10,10 @@ import smelt
 from smelt.errors import SmeltWarning
 from smelt.frontend.api import compiled_function
 
+from . import common
+
 X = torch.tensor([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]], dtype=torch.float64)
-
-
-def close(a, b):
-    assert type(a) is type(b), (a, b)
-    if isinstance(a, torch.Tensor):
-        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
-        assert (a.requires_grad, a.is_leaf) == (b.requires_grad, b.is_leaf)
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, equal_nan=True)
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            close(x, y)
-    elif isinstance(a, float):
-        assert a == pytest.approx(b, rel=1e-5, nan_ok=True)
-    else:
-        assert a == b
+close = partial(common.close, rel=1e-5, rtol=1e-5, atol=1e-6)
 
 
 class Trained:

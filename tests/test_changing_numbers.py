@@ -22,6 +22,8 @@ import smelt
 from smelt.frontend.api import compiled_function
 from smelt.frontend.symbolic.symbols import Numbers, is_symbolic
 
+from .common import programs
+
 BIG = 3 ** 45  # beyond int64
 FLOATS = (0.5, 0.25, -0.0, 0.1, math.inf, -1e-40, math.nan, 1e30, 3.0)
 INTS = (3, 7, 0, -2, 1 << 40, 5, 1)
@@ -29,10 +31,6 @@ INTS = (3, 7, 0, -2, 1 << 40, 5, 1)
 
 def x():
     return torch.linspace(-2.0, 3.0, 6)
-
-
-def programs(f):
-    return compiled_function(f).programs
 
 
 def alike(a, b, place="result", signs=True):

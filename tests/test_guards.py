@@ -21,13 +21,13 @@ import pytest
 import torch
 from torch import nn
 
-from smelt.compiler.evaluate import evaluate
 from smelt.errors import SmeltWarning
 from smelt.frontend import api
-from smelt.frontend.run.bridge import Executable
 from smelt.frontend.guard.guards import MISSING, same
 from smelt.runtime import watch
 from smelt.runtime.watch import KINDS
+
+from .common import build, equal
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -79,10 +79,6 @@ class Net(nn.Module):
         return self.drop(self.fc2(torch.relu(self.fc1(x)))) * self.scale + self.offset * self.sizes[0]
 
 
-def build(recording):
-    return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
-
-
 @pytest.fixture(autouse=True, params=[None, watch], ids=["generated", "watched"])
 def looking(request, monkeypatch):
     """Every test runs with both ways of looking at what a run read."""
@@ -91,10 +87,6 @@ def looking(request, monkeypatch):
 
 def compiled(function, **options):
     return api.compile(function, build=build, fullgraph=True, **options)
-
-
-def equal(a, b):
-    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def stale(function, change, *args, programs=2, **kwargs):

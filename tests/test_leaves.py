@@ -8,21 +8,9 @@ from torch import nn
 import smelt
 from smelt.errors import SmeltWarning
 
+from .common import close
+
 X = torch.tensor([[1.0, -2.0, 0.5], [0.25, 3.0, -1.0]])
-
-
-def close(a, b):
-    assert type(a) is type(b), (a, b)
-    if isinstance(a, torch.Tensor):
-        assert (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
-        assert (a.requires_grad, a.is_leaf) == (b.requires_grad, b.is_leaf)
-        torch.testing.assert_close(a, b)
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b):
-            close(x, y)
-    else:
-        assert a == b
 
 
 def network():

@@ -18,6 +18,7 @@ from smelt.compiler.op import OPS
 from smelt.compiler.passes import decompose
 from smelt.runtime.program import Call, arena_layout
 
+from .common import type_of
 from .random_programs import COUNT, random_graph
 
 F = torch.float32
@@ -37,10 +38,6 @@ class Library(Kernels):
     @staticmethod
     def use_library(batch, m, n, k, dtype):
         return True
-
-
-def type_of(t: torch.Tensor) -> TensorType:
-    return TensorType(tuple(t.shape), t.dtype, t.device, tuple(t.stride()))
 
 
 def kernels_of(built) -> list[loops.AnyKernel]:

@@ -11,10 +11,12 @@ import smelt.compiler.ops  # noqa: F401  (fills the tables)
 from smelt.compiler.builder import Builder
 from smelt.compiler.dims import expr, sym
 from smelt.compiler.evaluate import evaluate
-from smelt.compiler.ir import Graph, TensorType
+from smelt.compiler.ir import Graph
 from smelt.compiler.op import ATEN, OPS, WRITES
 from smelt.compiler.passes import decompose, gradient
 from smelt.compiler.verify import verify
+
+from .common import type_of
 
 
 class Imported(TorchDispatchMode):
@@ -51,10 +53,6 @@ class Imported(TorchDispatchMode):
             self.kept.append(r)
         self.written.update({id(t): t for t in written})
         return result
-
-
-def type_of(t: torch.Tensor) -> TensorType:
-    return TensorType(tuple(t.shape), t.dtype, t.device, tuple(t.stride()))
 
 
 def as_list(x):

@@ -1,6 +1,5 @@
 """Backward passes, `.grad` and optimisers inside a compiled function, against an eager twin."""
 import copy
-import warnings
 
 import pytest
 import torch
@@ -13,14 +12,7 @@ import smelt
 STEPS = 5
 X = torch.randn(STEPS, 6, 8, generator=torch.Generator().manual_seed(1))
 Y = torch.randint(4, (STEPS, 6), generator=torch.Generator().manual_seed(2))
-
-
-@pytest.fixture(autouse=True)
-def no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", smelt.SmeltWarning)
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("no_warning")
 
 
 def classifier():

@@ -1,0 +1,99 @@
+"""The limits of branches on data, and what is said of them."""
+import os
+import warnings
+
+import pytest
+import torch
+
+import smelt
+from smelt import config
+from smelt.errors import SmeltWarning, Unsupported
+from smelt.frontend.api import compiled_function
+
+from .branching import DOWN, UP, branch, halvings
+from .common import close
+
+
+def test_a_path_that_cannot_be_compiled_leaves_the_others():
+    def f(x):
+        if x.sum() > 0:
+            return x * 2
+        return torch.from_numpy(x.numpy() + 1)
+    compiled = smelt.compile(f)
+    with pytest.warns(SmeltWarning, match="numpy"):
+        compiled(DOWN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in (UP, DOWN, UP, DOWN):
+            close(compiled(x), f(x))
+    report = smelt.explain(compiled)
+    assert report.paths == 2 and report.state == "compiled in part" and len(report.fallbacks) == 1
+    with pytest.raises(Unsupported, match="numpy"):
+        smelt.compile(f, fullgraph=True)(DOWN)
+
+
+def test_an_effect_before_the_branch_makes_all_calls_eager():
+    def f(x):
+        os.getpid()
+        return x * 2 if x.sum() > 0 else x
+    compiled = smelt.compile(f)
+    with pytest.warns(SmeltWarning, match="getpid"):
+        compiled(UP)
+    compiled(DOWN)
+    report = smelt.explain(compiled)
+    assert report.paths == 1 and report.programs == ()
+
+
+def test_too_many_paths_run_eagerly_and_it_is_said_once(monkeypatch):
+    monkeypatch.setattr(config, "path_limit", 3)
+
+    def f(x):
+        return x * len(range(x[0].int().item()))
+    compiled = smelt.compile(f)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for k in (1, 2, 3, 4, 5, 1, 4, 2):
+            close(compiled(UP + k), f(UP + k))
+    told = [str(w.message) for w in caught if w.category is SmeltWarning]
+    assert len(told) == 1 and "3 paths (config.path_limit)" in told[0]
+    assert f"test_branch_limits.py:{f.__code__.co_firstlineno + 1}: cast.item() is 6" in told[0]
+    assert smelt.explain(compiled).paths == 1 + 3  # the number was not yet one that changes; it was
+    for k in range(10, 20):
+        close(compiled(UP + k), f(UP + k))
+    assert any(p.broken for p in compiled_function(compiled).programs)
+
+
+def test_too_many_readings(monkeypatch):
+    monkeypatch.setattr(config, "reading_limit", 4)
+    compiled = smelt.compile(halvings)
+    close(compiled(UP), halvings(UP))
+    with pytest.warns(SmeltWarning, match="more than 4 times"):
+        close(compiled(UP * 1000), halvings(UP * 1000))
+    close(compiled(UP), halvings(UP))
+
+
+def test_what_explain_and_show_say(capsys):
+    compiled = smelt.compile(branch)
+    for x in (UP, DOWN, UP):
+        compiled(x)
+    report = smelt.explain(compiled)
+    line = branch.__code__.co_firstlineno + 2
+    found, = report.branches
+    assert found.where.endswith(f"branching.py:{line}") and found.reads == "the truth"
+    assert found.answers == ("True", "False") and found.paths == report.paths == 2
+    assert report.compiled and len(report.programs) == 3
+    assert f"branching.py:{line}: 2 paths by the truth: True, False" in str(report)
+    assert report.recompilations == (f"branch: {found.where}: the truth is False",)
+    smelt.show(compiled, "recorded", 0)
+    assert "gt" in capsys.readouterr().out
+
+
+def test_a_path_found_wrong_is_not_used_again(monkeypatch):
+    compiled = smelt.compile(branch)
+    for x in (UP, DOWN):
+        compiled(x)
+    tree, = compiled_function(compiled).programs
+    for run in tree.executables.values():
+        run.broken = "gave another result"
+    close(compiled(UP), branch(UP))
+    close(compiled(DOWN), branch(DOWN))
