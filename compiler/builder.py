@@ -144,24 +144,26 @@ class _Rewriting:
             current = self.renewed(v)
             found = self.rule(b, current)
         self.fresh.update(b.values[start:])
+        if isinstance(found, Value) and v in self.outputs and found not in self.fresh and self.elsewhere(found, v):
+            found = self.copy(found, current)
         if found is None or found is current:
             b.values.append(current)
             return current
-        if not isinstance(found, Value):
-            return found
-        if v in self.outputs and found not in self.fresh and self.elsewhere(found, v):
-            if current.op.name == "copy" and current.inputs[0] is found:
-                b.values.append(current)
-                return current
-            found = b.copy(found)
-            self.fresh.add(found)
-        if found in self.fresh:
+        if isinstance(found, Value) and found in self.fresh:
             self.take_place(found, v)
         return found
 
     def elsewhere(self, found: Value, output: Value) -> bool:
         """Whether a value is seen from outside already, or looks there unlike the output that it would stand for."""
         return found in self.graph.inputs or found in map(self.new.get, self.outputs) or found.type != output.type
+
+    def copy(self, found: Value, current: Value) -> Value:
+        """A copy of a value: the current one, if it is that, or a fresh one."""
+        if current.op.name == "copy" and current.inputs[0] is found:
+            return current
+        made = self.b.copy(found)
+        self.fresh.add(made)
+        return made
 
     def renewed(self, v: Value) -> Value:
         """`v` on its rewritten inputs."""
