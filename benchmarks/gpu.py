@@ -54,6 +54,13 @@ def rows(scale: float, width: int, elements: int = 1 << 27) -> int:
 
 
 def programs() -> Iterator[Program]:
+    yield from pointwise()
+    for train in (False, True):
+        yield from differentiable(train)
+    yield from others()
+
+
+def pointwise() -> Iterator[Program]:
     def chain(scale):
         n = rows(scale, 4096)
         return (lambda x, y: torch.tanh(x * y + 0.5) * torch.relu(x - y)), [random(n, 4096), random(n, 4096)]
@@ -76,42 +83,47 @@ def programs() -> Iterator[Program]:
         return rotate, [random(n, 16, 64), random(n, 1, 32), random(n, 1, 32)]
     yield Program("rotary embedding", rotary)
 
-    for train in (False, True):
-        what = " forward+backward" if train else ""
 
-        def layer_norm(scale, train=train):
-            w = 4096
-            return (lambda x, a, b: F.layer_norm(x, (w,), a, b)), [random(rows(scale, w), w, grad=train), random(w, grad=train),
-                                                                  random(w, grad=train)]
-        yield Program("layer norm" + what, layer_norm, train)
+def differentiable(train: bool) -> Iterator[Program]:
+    """Programs that are measured without and with their backward."""
+    what = " forward+backward" if train else ""
 
-        def rms_norm(scale, train=train):
-            w = 4096
-            return (lambda x, a: F.rms_norm(x, (w,), a)), [random(rows(scale, w), w, grad=train), random(w, grad=train)]
-        yield Program("rms norm" + what, rms_norm, train)
+    def layer_norm(scale):
+        w = 4096
+        return (lambda x, a, b: F.layer_norm(x, (w,), a, b)), [random(rows(scale, w), w, grad=train), random(w, grad=train),
+                                                              random(w, grad=train)]
+    yield Program("layer norm" + what, layer_norm, train)
 
-        for width in (256, 1024, 4096, 16384, 65536):
-            def softmax(scale, width=width, train=train):
-                return (lambda x: torch.softmax(x, -1)), [random(rows(scale, width), width, grad=train)]
-            yield Program(f"softmax {width}" + what, softmax, train)
+    def rms_norm(scale):
+        w = 4096
+        return (lambda x, a: F.rms_norm(x, (w,), a)), [random(rows(scale, w), w, grad=train), random(w, grad=train)]
+    yield Program("rms norm" + what, rms_norm, train)
 
-        for classes in (50257, 128256):
-            def cross_entropy(scale, classes=classes, train=train):
-                n = max(int(8192 * scale), 8)
-                return F.cross_entropy, [random(n, classes, grad=train), torch.randint(0, classes, (n,), device=DEVICE)]
-            yield Program(f"cross entropy {classes}" + what, cross_entropy, train)
+    for width in (256, 1024, 4096, 16384, 65536):
+        def softmax(scale, width=width):
+            return (lambda x: torch.softmax(x, -1)), [random(rows(scale, width), width, grad=train)]
+        yield Program(f"softmax {width}" + what, softmax, train)
 
-        def swiglu(scale, train=train):
-            n = rows(scale, 8192)
-            return (lambda x, g: F.silu(g) * x), [random(n, 8192, grad=train), random(n, 8192, grad=train)]
-        yield Program("swiglu" + what, swiglu, train)
+    for classes in (50257, 128256):
+        def cross_entropy(scale, classes=classes):
+            n = max(int(8192 * scale), 8)
+            return F.cross_entropy, [random(n, classes, grad=train), torch.randint(0, classes, (n,), device=DEVICE)]
+        yield Program(f"cross entropy {classes}" + what, cross_entropy, train)
 
-        def batch_norm(scale, train=train):
-            n = max(int(256 * scale), 2)
-            return (lambda x, a, b: F.batch_norm(x, None, None, a, b, training=True)), [
-                random(n, 64, 56, 56, grad=train), random(64, grad=train), random(64, grad=train)]
-        yield Program("batch norm" + what, batch_norm, train)
+    def swiglu(scale):
+        n = rows(scale, 8192)
+        return (lambda x, g: F.silu(g) * x), [random(n, 8192, grad=train), random(n, 8192, grad=train)]
+    yield Program("swiglu" + what, swiglu, train)
 
+    def batch_norm(scale):
+        n = max(int(256 * scale), 2)
+        return (lambda x, a, b: F.batch_norm(x, None, None, a, b, training=True)), [
+            random(n, 64, 56, 56, grad=train), random(64, grad=train), random(64, grad=train)]
+    yield Program("batch norm" + what, batch_norm, train)
+
+
+def others() -> Iterator[Program]:
+    """Programs that read along more than one axis, or many tensors."""
     for dim in (0, 1):
         def mean(scale, dim=dim):
             return (lambda x: x.mean(dim)), [random(rows(scale, 8192), 8192)]
