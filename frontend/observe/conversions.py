@@ -5,8 +5,7 @@ While a run is recorded, stand-ins take their places in the globals of code that
 from __future__ import annotations
 
 import types
-from threading import get_ident
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
@@ -14,13 +13,10 @@ from ..symbolic.symbols import Node, is_symbolic
 from .names import called_alone
 from .places import passing
 from .profiling import unprofiled
+from .replaced import Replaced
 
-
-class Watcher(Protocol):
-    """The observer of a run."""
-    thread: int
-    busy: bool
-    recorder: Any
+if TYPE_CHECKING:
+    from .observer import Observer
 
 
 class _Kind(type):
@@ -42,44 +38,38 @@ class _Kind(type):
 class Conversions:
     """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
 
-    def __init__(self, watcher: Watcher):
-        self._watcher = watcher
-        self._open = True
+    def __init__(self, observer: Observer):
+        self._observer = observer
         self._made = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
-        self._put: list[tuple[dict, str]] = []
+        self._replaced = Replaced()
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
         for name in self._made.keys() & set(code.co_names):
             if called_alone(code, name):
                 if name not in names:
-                    self._put.append((names, name))
-                    names[name] = self._made[name]
+                    self._replaced.put(names, name, self._made[name])
             elif names.get(name) is self._made[name]:
-                self._put.remove((names, name))
-                del names[name]
+                self._replaced.give_back(names, name)
 
     def restore(self) -> None:
-        self._open = False
-        for names, name in self._put:
-            del names[name]
-        self._put.clear()
+        self._replaced.restore()
 
     def without(self, entries: dict[str, Any]) -> dict[str, Any]:
         """A module's attributes, but for stand-ins."""
         return {k: v for k, v in entries.items() if type(v) is not _Kind}
 
     def _make(self, kind: type, number: Callable[[Node], Node], of_tensor: Callable) -> type:
-        watcher = self._watcher
+        observer = self._observer
 
         @passing
         def convert(value: Any) -> Any:
             found, method = value, getattr(type(value), of_tensor.__name__, None)
             if isinstance(method, types.FunctionType):
                 found = method(value)
-            elif method is of_tensor and self._open and get_ident() == watcher.thread and not watcher.busy:
+            elif method is of_tensor and observer.listening:
                 with unprofiled():
-                    found = watcher.recorder.converted(of_tensor, value)
+                    found = observer.recorder.converted(of_tensor, value)
             if is_symbolic(found):
                 return number(found.node).wrapped()
             return found if type(found) is kind else kind(value)

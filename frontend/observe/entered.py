@@ -153,7 +153,7 @@ class Entered:
             self.written.setdefault(attribute, f"{code.co_filename}:{number}")
         self.where = self.where or f"{code.co_filename}:{code.co_firstlineno}"
         self._observer.logs.entered(code, names, {})
-        self._observer.draws.enter(code, names)
+        self._observer.functions.enter(code, names)
         self._observer.lookups.enter(code)
         self._observer.conversions.enter(code, names)
         self._observer.telling.enter(code)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import builtins
 import types
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
 from .places import passing
 from .profiling import unprofiled
+from .replaced import Replaced
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -26,19 +26,16 @@ class Lookups:
 
     def __init__(self, observer: Observer):
         self._observer = observer
-        self._put: set[str] = set()
+        self._replaced = Replaced()
 
     def enter(self, code: types.CodeType) -> None:
         """The user's code is about to run."""
-        for name in _FUNCTIONS.keys() & set(code.co_names) - self._put:
+        for name in _FUNCTIONS.keys() & set(code.co_names):
             if vars(builtins)[name] is _FUNCTIONS[name]:
-                self._put.add(name)
-                setattr(builtins, name, self._made(_FUNCTIONS[name]))
+                self._replaced.put(vars(builtins), name, self._made(_FUNCTIONS[name]))
 
     def restore(self) -> None:
-        for name in self._put:
-            setattr(builtins, name, _FUNCTIONS[name])
-        self._put.clear()
+        self._replaced.restore()
 
     def _made(self, function: Callable) -> Callable:
         observer = self._observer
@@ -46,7 +43,7 @@ class Lookups:
         @passing
         def stand_in(*args: Any) -> Any:
             looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType, torch.Tensor))
-            if looks and get_ident() == observer.thread and not observer.busy:
+            if looks and observer.listening:
                 with unprofiled():
                     observer.watch(observer.accesses.looked_up if args[1:] else observer.accesses.looked_through, *args[:2])
             return function(*args)

@@ -28,6 +28,7 @@ from .accesses import Accesses
 from .conversions import Conversions
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .entered import Entered
+from .functions import Functions
 from .logs import Logs
 from .looks import Looks
 from .lookups import Lookups
@@ -53,6 +54,7 @@ class Observer:
         self.changed: list[Read] = []
         self.changing: set[tuple] = set()
         self.unsupported: Unsupported | None = None
+        self._open = False
         self.busy = False  # what the observer itself reads is not the run's doing
         self._function = function
         self._arguments = arguments
@@ -61,7 +63,8 @@ class Observer:
         self.accesses = Accesses(self, self.reached)
         self.entered = Entered(self, self.reached, arguments)
         self.logs, self.looks = Logs(), Looks()
-        self.draws, self.lookups, self.conversions = Draws(self), Lookups(self), Conversions(self)
+        self.draws, self.functions = Draws(self), Functions(self)
+        self.lookups, self.conversions = Lookups(self), Conversions(self)
         self.telling = Telling(self)
 
     # Before and after
@@ -73,7 +76,8 @@ class Observer:
         self._random = _random_states()
         self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
-            self.draws.start()
+            self._open = True
+            self.functions.start()
             self.accesses.watch(nn.Module)
             self.reached.follow(torch.Tensor, "torch.Tensor")
             self.reached.read("size", self.reached.vars_of(torch.Tensor), None, len(vars(torch.Tensor)),
@@ -107,10 +111,16 @@ class Observer:
             self.refuse(f"internal error while observing: {type(defect).__name__}: {defect}", self.entered.where)
 
     def _restore(self) -> None:
-        self.draws.restore()
+        self._open = False
+        self.functions.restore()
         self.lookups.restore()
         self.conversions.restore()
         self.accesses.restore()
+
+    @property
+    def listening(self) -> bool:
+        """Whether what this thread does now is the run's doing."""
+        return self._open and get_ident() == self.thread and not self.busy
 
     def finish(self) -> None:
         """Raises Unsupported if something that the run did stands in the way of replaying it."""
@@ -262,10 +272,6 @@ class Observer:
         finally:
             self.busy = False
         return self.recorder.drawn(draw, answer)
-
-    def warn(self, frame: types.FrameType, *args: Any, **kwargs: Any) -> None:
-        """The run warns, in this frame."""
-        self.telling.warn(frame, *args, **kwargs)
 
     def bare(self, generator: random.Random) -> bool:
         """Whether a generator was there before the run, and has no attributes of the user's; that is guarded."""

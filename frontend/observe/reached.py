@@ -193,7 +193,7 @@ class Reached:
             if isinstance(holder, type):
                 self.follow(type(holder), type(holder).__qualname__)
             before = self._observer.conversions.without(vars(holder))
-            self.holders.append((holder, name, {k: self._observer.draws.original(v) for k, v in before.items()}))
+            self.holders.append((holder, name, {k: self._observer.functions.original(v) for k, v in before.items()}))
             for attribute in self.attributes:
                 self.read_named(holder, name, attribute)
             for special in _specials(holder) if isinstance(holder, type) else ():
@@ -205,7 +205,7 @@ class Reached:
 
     def read_of_library(self, holder: Any, name: str, attribute: str) -> None:
         """Guard a function of a library's module, or a method of tensors, which a program may replace."""
-        found = self._observer.draws.original(vars(holder)[attribute])
+        found = self._observer.functions.original(vars(holder)[attribute])
         follow = isinstance(found, (types.ModuleType, types.FunctionType))
         self.read("item", self.vars_of(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 

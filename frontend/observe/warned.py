@@ -1,12 +1,18 @@
 """Warnings that a run gives: later calls give them again, at the same line, for Python to show or not."""
 from __future__ import annotations
 
+import functools
+import sys
 import types
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from .places import SMELT, kind_of_file
+from .profiling import unprofiled
+
+if TYPE_CHECKING:
+    from .observer import Observer
 
 WARN = warnings.warn
 
@@ -35,6 +41,18 @@ def warned(frame: types.FrameType | None, message: Any, category: Any = None, st
     if more or frame is None or type(message) is not str:
         return None
     return Warned(message, category or UserWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals)
+
+
+def warning(observer: Observer) -> Callable:
+    """The stand-in of warnings.warn."""
+    @functools.wraps(WARN)
+    def warn(message: Any, category: Any = None, stacklevel: int = 1, *more: Any, **kwargs: Any) -> None:
+        caller = sys._getframe(1)
+        with unprofiled():
+            if observer.listening:
+                observer.telling.warn(caller, message, category, stacklevel, *more, **kwargs)
+            WARN(message, category, stacklevel + 1, *more, **kwargs)
+    return warn
 
 
 def warnings_raise() -> bool:

@@ -1,0 +1,69 @@
+"""Functions of libraries that have stand-ins while a run is recorded: those that draw, those of `math`, and warnings.warn.
+
+The stand-ins take their places in their modules, and where the user's globals hold them. Those of `math` take symbolic numbers.
+"""
+from __future__ import annotations
+
+import math
+import types
+import warnings
+from typing import TYPE_CHECKING, Any, Callable, Hashable
+
+from ..symbolic import mathematics
+from .draws import BY_NAME, KINDS, KNOWN
+from .names import attributes_named
+from .replaced import Replaced
+from .warned import WARN, warning
+
+if TYPE_CHECKING:
+    from .observer import Observer
+
+
+class Functions:
+    """The stand-ins of one run. `start` begins it, `enter` is told of code before it runs, and `restore` ends it."""
+
+    def __init__(self, observer: Observer):
+        self._observer = observer
+        self._made: dict[int, Callable] = {}
+        self._originals: dict[int, Callable] = {}
+        self._replaced = Replaced()
+
+    def original(self, value: Any) -> Any:
+        """What a stand-in stands for; any other value itself."""
+        return self._originals.get(id(value), value)
+
+    def start(self) -> None:
+        for function in mathematics.FUNCTIONS:
+            self._stand_in(vars(math), function.__name__, function)
+        self._stand_in(vars(warnings), "warn", WARN)
+
+    def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
+        """The user's code is about to run, with these globals."""
+        attributes = attributes_named(code)
+        for attribute in attributes & BY_NAME.keys():
+            for module, function in BY_NAME[attribute]:
+                self._stand_in(vars(module), attribute, function)
+        for name in attributes & names.keys():
+            self._stand_in(names, name, names[name])
+
+    def restore(self) -> None:
+        self._replaced.restore()
+
+    def _stand_in(self, entries: dict, name: str, function: Any) -> None:
+        """Put the stand-in of a function into a place that holds it."""
+        if not _is_known(function) or entries.get(name) is not function:
+            return
+        if id(function) not in self._made:
+            made = self._made[id(function)] = self._make(function)
+            self._originals[id(made)] = function
+        self._replaced.put(entries, name, self._made[id(function)])
+
+    def _make(self, function: Callable) -> Callable:
+        if function in mathematics.FUNCTIONS:
+            return mathematics.of_symbols(function)
+        return warning(self._observer) if function is WARN else self._observer.draws.stand_in(function)
+
+
+def _is_known(function: Any) -> bool:
+    return isinstance(function, Hashable) and isinstance(function, KINDS) and (
+        function in KNOWN or function in mathematics.FUNCTIONS or function is WARN)
