@@ -7,18 +7,20 @@ from ..guard.guards import MISSING
 
 
 class Replaced:
-    """Entries that hold something else for a while."""
+    """Entries that hold something else for a while. Those that are written to meanwhile keep what they are given."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[int, str], tuple[dict, Any]] = {}
+        self._put: dict[tuple[int, str], tuple[dict, Any, Any]] = {}
 
     def put(self, entries: dict, name: str, value: Any) -> None:
-        self._before.setdefault((id(entries), name), (entries, entries.get(name, MISSING)))
+        self._put[id(entries), name] = entries, value, entries.get(name, MISSING)
         entries[name] = value
 
     def give_back(self, entries: dict, name: str) -> None:
         """Let an entry be as it was."""
-        _, before = self._before.pop((id(entries), name))
+        _, value, before = self._put.pop((id(entries), name))
+        if entries.get(name, MISSING) is not value:
+            return
         if before is MISSING:
             del entries[name]
         else:
@@ -26,5 +28,5 @@ class Replaced:
 
     def restore(self) -> None:
         """Let all be as they were."""
-        for (_, name), (entries, _) in list(self._before.items()):
+        for (_, name), (entries, *_) in list(self._put.items()):
             self.give_back(entries, name)

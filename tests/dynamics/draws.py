@@ -1,7 +1,7 @@
 """Draws: numbers of Python's and NumPy's generators and of clocks, which each call takes anew, as eager does."""
 import random
 import time
-from random import choice, randint, uniform
+from random import choice, gauss, randint, uniform
 from random import random as unit
 
 import numpy
@@ -247,6 +247,21 @@ def replaced_by_the_user(compile):
         finally:
             random.random = before
     yield from calls(f, X)
+
+
+@program
+def replaced_by_the_run(compile):
+    global gauss
+
+    @compile
+    def f(x):
+        global gauss
+        y = x * (gauss(0, 1) if callable(gauss) else gauss)
+        gauss = 2.0
+        return y
+    for _ in range(4):
+        yield f(X), gauss
+    gauss = random.gauss
 
 
 @program
