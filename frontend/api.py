@@ -416,7 +416,8 @@ class CompiledFunction:
         first = First(run.recorder, recording, len(run.arguments.tensors), run.observer.changed, run.fetched)
         tensors = [*((name, t) for _, name, t in run.arguments.tensors),
                    *((first.fetched.place(read), read.expected) for read in first.found)]
-        places = self.varying.symbols(tensors)
+        lengths = run.recorder.numbers.lengths()
+        places = self.varying.symbols(tensors, lengths)
         if not places:
             return False
         if once := run.once(recording):
@@ -448,9 +449,9 @@ class CompiledFunction:
             with run.recorder.flags_before():
                 kept = without_fixed(places, attempt)
         except (Unsupported, BuildError) as why:
-            self.varying.fix(tensors, places, reason=str(why).partition("\n")[0])
+            self.varying.fix(tensors, lengths, places, reason=str(why).partition("\n")[0])
             return False
-        self.varying.fix(tensors, places, kept)
+        self.varying.fix(tensors, lengths, places, kept)
         return True
 
     def _holds(self, run: _Run, guards: Guards, args: tuple, kwargs: dict) -> bool:

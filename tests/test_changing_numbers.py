@@ -444,13 +444,56 @@ def test_gradients(op):
 
 
 def test_sizes_and_indices():
-    calls(lambda x, k: x[k] + x[:k].sum(), [(x(), k) for k in (1, 2, 3, 1, 2, 3)], 3)
-    calls(lambda x, k: torch.zeros(k, 2) + k, [(x(), k) for k in (1, 2, 3, 2, 1)], 3)
+    calls(lambda x, k: x[k] + x[:k].sum(), [(x(), k) for k in (1, 2, 3, 1, 4, 3)], 2)
+    calls(lambda x, k: torch.zeros(k, 2) + k, [(x(), k) for k in (1, 2, 3, 2, 1, 9)], 2)
     calls(lambda x, k: x.sum(k), [(torch.ones(2, 3), k) for k in (0, 1, -1, 0)], 3)
     calls(lambda x, k: sum(x * i for i in range(k)), [(x(), k) for k in (2, 3, 4, 3)], 3)
 
 
+@pytest.mark.parametrize("function", [
+    lambda x, n: x[:n] * 2, lambda x, n: x[n:] + n, lambda x, n: x[-n:] * 2, lambda x, n: torch.arange(n, 2 * n) * 2,
+    lambda x, n: torch.arange(n, n + 3) * 2, lambda x, n: torch.zeros(n, 3).tril(n - 2) + x[:3],
+    lambda x, n: x.narrow(0, 1, n).expand(n, n) + x[n], lambda x, n: F.pad(x, (n, 0)).unflatten(0, (1, n + 40))[:, :n],
+    lambda x, n: x.tril(n) if n > 50 else torch.cat([x[:n], x.new_ones(n - 1)]), lambda x, n: x[:n] if x[:n].sum() > -99 else n])
+def test_lengths(function):
+    wide = torch.arange(40.)
+    calls(function, [(wide, n) for n in (2, 4, 6, 16, 18, 4)], 2)
+
+
+def test_lengths_in_state():
+    class Cache:
+        def __init__(self):
+            self.n, self.seen = 0, torch.zeros(40, 3)
+
+        def add(self, x):
+            self.seen[self.n] = x
+            self.n += 1
+            return self.seen[:self.n].sum(0)
+    cache, plain = Cache(), Cache()
+    compiled = smelt.compile(cache.add)
+    for k in range(12):
+        alike(compiled(torch.ones(3) * k), plain.add(torch.ones(3) * k), str(k))
+    assert cache.n == plain.n and len(programs(compiled)) == 3
+
+
+def test_lengths_with_gradients():
+    weight = torch.arange(60.).reshape(20, 3).requires_grad_()
+    step = smelt.compile(lambda x, n: (weight[:n] * x * torch.arange(n)[:, None]).sum())
+    for n in (2, 3, 7, 20):
+        x = torch.arange(3.).requires_grad_()
+        step(x, n).backward()
+        want = torch.autograd.grad((weight[:n] * x * torch.arange(n)[:, None]).sum(), (x, weight))
+        alike((x.grad, weight.grad), want, str(n))
+        weight.grad = None
+    assert len(programs(step)) == 2
+
+
+def test_numbers_that_are_no_lengths_leave_sizes_alone():
+    calls(lambda x, n: sum(x * k for k in range(n)), [(torch.ones(m), n) for m, n in ((4, 3), (5, 4), (6, 4), (7, 4), (8, 4))], 2)
+
+
 def test_big_integers():
+    calls(lambda x, k: x[:k] * 2, [(x(), k) for k in (2, 3, BIG, -BIG, 4)], 4)
     calls(lambda x, k: (x * (k % 7), k * k), [(x(), k) for k in (BIG, BIG + 1, -BIG, 3, BIG * 5)], 2)
     calls(lambda x, k: x * k, [(x(), k) for k in (1, 2, BIG, 3, BIG)], 2)
 

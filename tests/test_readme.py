@@ -97,6 +97,8 @@ WORKS = {
         [(remembering, (X,))],
     "Sizes that change, of arguments or of caches in state: symbols from the second one on; one program serves all from 2 on.":
         [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
+    "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same.":
+        [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2))],
     "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
     "on.":
         [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1))],

@@ -113,7 +113,7 @@ class _Part:
             return self.add(v)
         self.takes.append(v)
         type = v.type if v not in self.place else handed_on(v.type)
-        self.new[v] = Value(v.name, OPS["input"], (), {}, type, v.origin)
+        self.new[v] = Value(v.name, OPS["input"], (), {k: a for k, a in v.attrs.items() if k == "symbol"}, type, v.origin)
         self.b.inputs.append(self.new[v])
         return self.new[v]
 

@@ -149,6 +149,8 @@ class StandIns:
                 made = _with_stand_ins(value, self._numbers, read.subject)
                 self._places.append((read.holder, read.key, value, made))
                 self._remade += [(made, value)] * (type(value) is tuple)
+        for made, before in self._remade:
+            self._numbers.stands_for(made, before)
         for holder, key, before, number in self._places:
             if _held(holder, key) is before:
                 _put(holder, key, number)

@@ -44,7 +44,9 @@ class NumberBuilder(Builder):
         key = node.name, device
         if key not in self._values:
             dtype = torch.float64 if node.is_float() else torch.int64
-            value = Value(self.name(_identifier(node)), OPS["input"], (), {}, NumberType((), dtype, device), self.origin)
+            length = isinstance(node.size, Expr) and node.size.symbol and device.type == "cpu"
+            held = {"symbol": node.size.symbol} if length else {}
+            value = Value(self.name(_identifier(node)), OPS["input"], (), held, NumberType((), dtype, device), self.origin)
             self._values[key] = value
             if node.is_int():
                 self._numbers.convertible(node, dtype)

@@ -1,4 +1,4 @@
-"""Recording a run a second time, with some sizes of its tensors as symbols.
+"""Recording a run a second time, with some sizes of its tensors, and numbers that are sizes, as symbols.
 
 The first recording was plain: its results are the call's. What the run read and wrote is known then, so it can be
 repeated for the recording alone: all state as it was before, with stand-ins for the tensors whose sizes are symbols, be they
@@ -27,7 +27,7 @@ from ..observe.draws import Draw
 from ..recording import Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
-from ..symbolic.varying import Place
+from ..symbolic.varying import NUMBER, Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .differentiating import Pass
 from .overloads import overload
@@ -162,22 +162,22 @@ class ConcreteSizes(Unsupported):
 def without_fixed(places: Mapping[Place, Place],
                   attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager], None]) -> Mapping[Place, Place]:
     """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
-    are left out. It makes the run inside the context manager that it is given.
+    are left out, and numbers where anything else fails. It makes the run inside the context manager that it is given.
 
     Raises Unsupported where none are left, or for another reason.
     """
     composites = nullcontext
     while True:
-        sizes = Sizes()
+        sizes = Sizes(places)
         try:
             attempt(places, sizes, composites())
             return places
-        except ConcreteSizes:
-            if composites is composites_in_python:
-                raise
-            composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
-        except Unsupported:
+        except Unsupported as why:
+            if isinstance(why, ConcreteSizes) and composites is nullcontext:
+                composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
+                continue
             lost = {root for root, s in sizes.symbols.items() if s in sizes.fixed}
+            lost = lost or {root for root in places.values() if root[0] == NUMBER}
             places = {place: root for place, root in places.items() if root not in lost}
             if not lost or not places:
                 raise
@@ -216,7 +216,10 @@ class Second(Recorder):
         return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks)
 
     def _bind_symbols(self) -> None:
-        """Let tensors be inputs that the run found in state, and took nothing but symbolic sizes of."""
+        """Let numbers that are sizes be inputs, and tensors that the run found in state, and took nothing but symbolic sizes
+        of."""
+        for number in self._sizes.lengths_given:
+            self._b.value_of(number)
         for t in self._state:
             bound = {s for i in self._b.inputs for n in i.shape if isinstance(n, Expr) for s in n.symbols()}
             if any(isinstance(n, Expr) and not n.symbols() <= bound for n in t.form.shape) and self.name_of(t):

@@ -48,15 +48,18 @@ def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
 
 
 def bounds_read(index: Any) -> Any:
-    """An index with the whole numbers that tensors are in its slices, read as torch reads them."""
+    """An index with the whole numbers that tensors are in its slices, read as torch reads them; numbers of more than 64 bits,
+    which torch takes no symbols for, are fixed."""
     if type(index) is tuple:
         return tuple(map(bounds_read, index))
+    if is_symbolic(index):
+        return index if -1 << 63 <= plain(index) < 1 << 63 else fixed(index)
     return slice(*map(_read, (index.start, index.stop, index.step))) if type(index) is slice else index
 
 
 def _read(bound: Any) -> Any:
     whole = isinstance(bound, torch.Tensor) and bound.numel() == 1 and bound.dtype in (torch.int64, torch.int32)
-    return bound.item() if whole else bound
+    return bound.item() if whole else bounds_read(bound)
 
 
 def placed(index: Any) -> tuple | None:

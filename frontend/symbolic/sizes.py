@@ -6,7 +6,7 @@ the real tensor, `inner`, which ops run on.
 from __future__ import annotations
 
 import builtins
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -15,7 +15,8 @@ from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import Node, Numbers, Plain, is_symbolic, plain
+from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic, plain
+from .varying import NUMBER, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
 _DECIDED: dict[str, Callable[[bool | None, bool | None], bool | None]] = {
@@ -28,16 +29,32 @@ _DECIDED: dict[str, Callable[[bool | None, bool | None], bool | None]] = {
 class Sizes(Numbers):
     """The size symbols of one recording, each 2 or more.
 
-    symbols  (place among the tensors given to the run, dimension) -> the symbol for the size there
+    symbols  the place of a size, or of a number that is one -> the symbol for it
     fixed    symbols whose value the run asked for, or that had to equal another size: they can't stay symbols of their own
     """
 
-    def __init__(self):
+    def __init__(self, lengths: Collection[Place] = ()):
+        """lengths: the places of numbers that are sizes."""
         super().__init__()
-        self.symbols: dict[tuple[int, int], Sym] = {}
+        self.symbols: dict[Place, Sym] = {}
+        self._lengths = lengths
         self.fixed: set[Sym] = set()
 
-    def symbol(self, place: tuple[int, int], value: int, subject: str) -> Expr:
+    def given(self, value: Plain, subject: str) -> Float | Int:
+        place = NUMBER, len(self.places)
+        if place not in self._lengths:
+            return super().given(value, subject)
+        node = self._of(self.symbol(place, value, subject))
+        self.places.append(node)
+        super().holds(f"2 <= {{}} < {LONGEST}", True, node)
+        return node.wrapped()
+
+    @property
+    def lengths_given(self) -> list[Float | Int]:
+        """The numbers that are sizes."""
+        return [n.wrapped() for n in self.places if n.size is not None]
+
+    def symbol(self, place: Place, value: int, subject: str) -> Expr:
         """A symbol for the size at `place`, which the guards read into a local of its name; `subject` names it for people."""
         name = f"s{len(self.symbols)}"
         size = sym(name, lo=2, hint=value)

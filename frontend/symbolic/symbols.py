@@ -23,6 +23,8 @@ from ...compiler.dims import Dim, Expr, simplest
 from ..torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
+#: A number that stands for a size is smaller.
+LONGEST = 1 << 31
 #: Characters of an expression shown to people; a longer one is shown by its name.
 _SHOWN = 60
 
@@ -47,6 +49,7 @@ class Numbers:
     data        the names of those that come of readings (see readings.py); what is asked of these, `tell` is told
     compared    the names in what `tell` was told
     quiet       tells whether what is asked now does not matter
+    places      those that were given, in order; what is read of tensors is none of them
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
     """
 
@@ -57,12 +60,15 @@ class Numbers:
         self.compared: set[str] = set()
         self.tell: Callable[[Asked], None] = lambda asked: None
         self.quiet: Callable[[], Any] = lambda: False
+        self.places: list[Node] = []
+        self._fixed: set[str] = set()
         self.alive = True
         self._thread = get_ident()
         self._known: dict[str, Node] = {}
         self._count = 0
         self._made: dict[int, weakref.ref] = {}
         self._tuples: dict[int, tuple] = {}
+        self._plain: dict[int, tuple[tuple, tuple]] = {}
 
     @property
     def listening(self) -> bool:
@@ -79,13 +85,14 @@ class Numbers:
 
     def given(self, value: Plain, subject: str) -> "Float | Int":
         """The number in a place that the guards read, into a local of its node's name; `subject` names it for people."""
-        return Node(self, self._name(), value, subject).wrapped()
+        self.places.append(Node(self, self._name(), value, subject))
+        return self.places[-1].wrapped()
 
     def read(self, value: Plain, subject: str) -> "Float | Int":
         """The number that the run reads of a tensor."""
-        number = self.given(value, subject)
-        self.data.add(number.node.name)
-        return number
+        number = Node(self, self._name(), value, subject)
+        self.data.add(number.name)
+        return number.wrapped()
 
     def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
         """The number that the Python expression `text`, over names that the guards define, gives on every call.
@@ -109,6 +116,17 @@ class Numbers:
             self._tuples[id(value)] = nodes
         return self._tuples[id(value)]
 
+    def stands_for(self, made: tuple, before: tuple) -> None:
+        """A tuple stands for another one in this run."""
+        if (nodes := noted(made)) is not made:
+            self._plain[id(nodes)] = nodes, before
+
+    def tuple_unnoted(self, nodes: tuple) -> tuple:
+        """What a tuple with nodes is without them, the same object each time."""
+        if id(nodes) not in self._plain:
+            self._plain[id(nodes)] = nodes, tuple(map(unnoted, nodes))
+        return self._plain[id(nodes)][1]
+
     def needed(self, names: Iterable[str]) -> dict[str, tuple[str, frozenset[str]]]:
         """The lines that define these names, in order."""
         wanted = set(names)
@@ -125,6 +143,8 @@ class Numbers:
             for o in operands:
                 o.fixed()
             raise
+        if isinstance(size, int):  # it is the same for all sizes
+            return Node(self, "", value)
         symbolic = self.listening and any(o.name for o in operands)
         if not symbolic or not isinstance(value, (int, float)):
             for o in operands:
@@ -176,7 +196,15 @@ class Numbers:
 
     def fix(self, node: "Node") -> None:
         """Let the program hold for the node's present value alone."""
+        if self.listening:
+            self._fixed.add(node.name)
         self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
+
+    def lengths(self) -> dict[int, str]:
+        """The whole numbers in places, by their order, that the run asked for, or for a number computed of them: each may be
+        the size of something. Gives what they are called."""
+        names = self._fixed.union(*(operands for _, operands in self.needed(self._fixed).values()))
+        return {k: n.shown for k, n in enumerate(self.places) if n.name in names and n.is_int() and 2 <= n.value < LONGEST}
 
     def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
         names = frozenset(o.name for o in operands if o.name)
@@ -314,7 +342,7 @@ def unnoted(value: Any) -> Any:
     """What `noted` was given, with what the numbers are in this run."""
     value = noted(value)
     if has_nodes(value):
-        return tuple(map(unnoted, value))
+        return next(v for v in value if isinstance(v, Node)).numbers.tuple_unnoted(value)
     return value.value if isinstance(value, Node) else value
 
 

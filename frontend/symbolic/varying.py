@@ -1,5 +1,5 @@
 """Which sizes of the tensors that a function is given, or finds in its state, are to be symbols: those that have been seen to
-change, or that the user names."""
+change, or that the user names; and numbers that a run asked for, as it asks for sizes."""
 from __future__ import annotations
 
 from collections import Counter
@@ -7,8 +7,9 @@ from typing import Container, Hashable, Mapping, Sequence
 
 import torch
 
-#: A dimension of one of the tensors of a call: (which of them, dimension).
+#: A dimension of one of the tensors of a call: (which of them, dimension); or a number that is a size: (NUMBER, which of them).
 Place = tuple[int, int]
+NUMBER = -1
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
 Named = Sequence[tuple[Hashable, torch.Tensor]]
 #: Where torch notes the dimensions that mark_dynamic was called for.
@@ -38,9 +39,12 @@ class Varying:
         self._seen: list[dict[Hashable, tuple[int, ...]]] = []
         self._fixed: set[tuple[Hashable, int]] = set()
 
-    def symbols(self, tensors: Named) -> dict[Place, Place]:
-        """The places whose sizes are to be symbols, each with the first place that has the same size and always had."""
-        found: dict[Place, Place] = {}
+    def symbols(self, tensors: Named, lengths: Mapping[int, str]) -> dict[Place, Place]:
+        """The places whose sizes are to be symbols, each with the first place that has the same size and always had.
+
+        lengths: the numbers that may be sizes, with their names."""
+        asked = lengths if self.dynamic is not False else ()
+        found = {(NUMBER, k): (NUMBER, k) for k in asked if (lengths[k], NUMBER) not in self._fixed}
         roots: dict[tuple, Place] = {}
         for k, (name, t) in enumerate(tensors):
             for d, size in enumerate(t.shape):
@@ -61,13 +65,14 @@ class Varying:
         """A call with these tensors has been recorded."""
         self._seen.append({name: tuple(t.shape) for name, t in tensors})
 
-    def fix(self, tensors: Named, places: Mapping[Place, Place], kept: Container[Place] = (),
+    def fix(self, tensors: Named, lengths: Mapping[int, str], places: Mapping[Place, Place], kept: Container[Place] = (),
             reason: str = "") -> None:
         """Of these places for symbols, only the sizes of those that are kept could be; the reason where there are none.
 
         Of several equal sizes one may have to be fixed, and another not: this shows once they differ."""
         alone = Counter(places.values())
-        self._fixed.update((tensors[k][0], d) for (k, d), root in places.items() if (k, d) not in kept and alone[root] == 1)
+        self._fixed.update((lengths[d], NUMBER) if k == NUMBER else (tensors[k][0], d)
+                           for (k, d), root in places.items() if (k, d) not in kept and alone[root] == 1)
         if reason:
             self.tell(reason)
 
