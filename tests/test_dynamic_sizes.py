@@ -469,3 +469,12 @@ def test_a_debugger_keeps_its_place():
             sys.settrace(None)
         assert torch.equal(y, x * 2)
     assert "forward" in seen and len(smelt.explain(f).programs) == 3
+
+
+def test_len_asks_for_no_number():
+    compiled = smelt.compile(lambda x: (x * 2).sum() / len(x))
+    for n in (2, 3, 4, 7):
+        x = torch.randn(n, 3, requires_grad=True)
+        compiled(x).backward()
+        torch.testing.assert_close(x.grad, torch.full((n, 3), 2 / n))
+    assert len(smelt.explain(compiled).programs) == 2

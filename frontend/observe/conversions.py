@@ -1,4 +1,4 @@
-"""Conversions to numbers, `float(loss)` and `int(steps * share)`: of Python itself they give no symbolic ones.
+"""Conversions to numbers, `float(loss)` and `int(steps * share)`, and `len(batch)`: of Python itself they give no symbolic ones.
 
 While a run is recorded, stand-ins take their places in the globals of code that does nothing with these names but call them.
 """
@@ -40,7 +40,7 @@ class Conversions:
 
     def __init__(self, observer: Observer):
         self._observer = observer
-        self._made = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
+        self._made = {"len": self._length(), **{kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}}
         self._replaced = Replaced()
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
@@ -57,7 +57,18 @@ class Conversions:
 
     def without(self, entries: dict[str, Any]) -> dict[str, Any]:
         """A module's attributes, but for stand-ins."""
-        return {k: v for k, v in entries.items() if type(v) is not _Kind}
+        return {k: v for k, v in entries.items() if k not in self._made or v is not self._made[k]}
+
+    def _length(self) -> Callable:
+        observer = self._observer
+
+        @passing
+        def length(*args: Any) -> Any:
+            if len(args) == 1 and getattr(type(args[0]), "__len__", None) is torch.Tensor.__len__ and observer.listening:
+                with unprofiled():
+                    return args[0].__len__()
+            return len(*args)
+        return length
 
     def _make(self, kind: type, number: Callable[[Node], Node], of_tensor: Callable) -> type:
         observer = self._observer

@@ -153,3 +153,17 @@ def losses_that_decide(compile):
         return best["waited"] >= 3
     for step, k in enumerate((3, 2, 1, 2, 3, 4, 5, 1, 1, 0)):
         yield validate(tensor(4, 8) * k, step), dict(best)
+
+
+@program(exact=False)
+def lengths_of_tensors(compile):
+    class Batches(list):
+        def __len__(self):
+            return super().__len__() + 1
+
+    @compile
+    def f(x, more):
+        return x.sum() / len(x), x * len(x.shape) + len(more), len(x), len(x) if len(x) > 4 else -len(x.t())
+    for n in (2, 3, 4, 5, 6, 1, 0, 7):
+        yield f(tensor(n, 3), Batches([1, 2]))
+    yield outcome(f, torch.tensor(1.0), []), outcome(f, tensor(3), 1)
