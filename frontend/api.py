@@ -541,7 +541,7 @@ class CompiledFunction:
                 watched.append((name, t))
         sized = [forms[id(t)] for _, t in (*run.tensors, *((n, t) for _, n, t in arguments.tensors)) if id(t) in forms]
         read = {*arguments.numbers, *(r.expected.name for r in fetched.reads if isinstance(r.expected, Node)),
-                *(str(n) for form in sized for n in form.shape if isinstance(n, Expr))}
+                *(str(n) for form in sized for n in (*form.shape, *form.strides) if isinstance(n, Expr))}
         host = host_of(run.recorder.numbers, names, read, recording, returned)
         read_flags = observer.entered.read_flags or bool(run.recorder.flags)
         with run.recorder.flags_before():

@@ -478,3 +478,18 @@ def test_len_asks_for_no_number():
         compiled(x).backward()
         torch.testing.assert_close(x.grad, torch.full((n, 3), 2 / n))
     assert len(smelt.explain(compiled).programs) == 2
+
+
+@pytest.mark.parametrize("make", [
+    lambda n: torch.randn(4, n + 3)[:, :n], lambda n: torch.randn(3, n, n + 4)[:, :, 1:], lambda n: torch.randn(5, n + 1)[:, 0],
+    lambda n: torch.randn(n + 2, n + 3, 13)[1:, 1:].transpose(0, 2), lambda n: torch.randn(4, 2 * n)[:, ::2]])
+def test_strides_of_slices_are_symbols(make):
+    def function(x):
+        return x.exp() * 2, x.reshape(-1) + 1, x[1:]
+    compiled = smelt.compile(function)
+    for n in (2, 3, 5, 9, 4):
+        x = make(n)
+        for found, wanted in zip(compiled(x), function(x)):
+            torch.testing.assert_close(found, wanted)
+            assert found.stride() == wanted.stride()
+    assert len(smelt.explain(compiled).programs) == 2

@@ -509,6 +509,11 @@ def size_steps(tensors: Iterable[tuple[str, str, torch.Tensor]], forms: Mapping[
                 steps.append(f"{size} = {variable}.shape[{d}]")
                 expect(variable, name, f".shape[{d}] >= 2")
                 known.add(str(size))
+        for d, stride in enumerate(form.strides if form else ()):
+            if isinstance(stride, Expr) and stride.symbol and str(stride) not in known:
+                steps.append(f"{stride} = {variable}.stride({d})")
+                expect(variable, name, f".stride({d}) >= 2")
+                known.add(str(stride))
         if form and Expr in map(type, form.strides):
             expect(variable, name, f".stride() == ({', '.join(map(str, form.strides))},)")
     return steps

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Iterator, Mapping, Sequence
 
 import torch
 
-from ...compiler.dims import Dim, Expr, Sym, expr_of
+from ...compiler.dims import Dim, Expr, Sym, expr_of, typical
 from ...compiler.ir import TensorType, Value
 from ...errors import Unsupported
 from ..generators import random_state, set_random_state
@@ -27,7 +27,7 @@ from ..observe.draws import Draw
 from ..recording import Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
-from ..symbolic.varying import NUMBER, Place
+from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .differentiating import Pass
 from .overloads import overload
@@ -102,7 +102,15 @@ class SizedArguments(Arguments):
         if type(tensor) is not torch.Tensor:
             raise Unsupported(f"{name} is a {type(tensor).__name__}")
         shape = tuple(self._size(name, d, n, own.get(d)) for d, n in enumerate(tensor.shape))
-        form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape))
+
+        def gap(d: int, least: Dim) -> Dim:
+            root, stride = own.get(~d) if k < self.first.arguments else None, tensor.stride(d)
+            if root is None or stride < typical(least):
+                return stride
+            symbol = self.sizes.stride(root, stride, f"{name}.stride({d})")
+            self.sizes.positive(symbol - least)  # the dimensions are to lie in this order
+            return symbol
+        form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape, gap))
         with torch.no_grad():
             inner = tensor.detach().clone() if written else tensor.detach()
         made = Sized(inner, form, self.sizes, self.first.required(tensor))
@@ -162,7 +170,7 @@ class ConcreteSizes(Unsupported):
 def without_fixed(places: Mapping[Place, Place],
                   attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager], None]) -> Mapping[Place, Place]:
     """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
-    are left out, and numbers where anything else fails. It makes the run inside the context manager that it is given.
+    are left out, and numbers and strides where anything else fails. It makes the run inside the context manager that it is given.
 
     Raises Unsupported where none are left, or for another reason.
     """
@@ -177,7 +185,7 @@ def without_fixed(places: Mapping[Place, Place],
                 composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
                 continue
             lost = {root for root, s in sizes.symbols.items() if s in sizes.fixed}
-            lost = lost or {root for root in places.values() if root[0] == NUMBER}
+            lost = lost or {root for root in places.values() if min(root) < 0}
             places = {place: root for place, root in places.items() if root not in lost}
             if not lost or not places:
                 raise
@@ -216,9 +224,9 @@ class Second(Recorder):
         return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks)
 
     def _bind_symbols(self) -> None:
-        """Let numbers that are sizes be inputs, and tensors that the run found in state, and took nothing but symbolic sizes
-        of."""
-        for number in self._sizes.lengths_given:
+        """Let numbers that are sizes be inputs, and strides, and tensors that the run found in state, and took nothing but
+        symbolic sizes of."""
+        for number in self._sizes.bound:
             self._b.value_of(number)
         for t in self._state:
             bound = {s for i in self._b.inputs for n in i.shape if isinstance(n, Expr) for s in n.symbols()}

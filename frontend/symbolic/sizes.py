@@ -10,7 +10,7 @@ from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 
-from ...compiler.dims import Dim, Expr, Sym, dot, expr, known, simplest, sym, typical
+from ...compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
 from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
@@ -38,6 +38,7 @@ class Sizes(Numbers):
         super().__init__()
         self.symbols: dict[Place, Sym] = {}
         self._lengths = lengths
+        self._bound: list[Node] = []
         self.fixed: set[Sym] = set()
 
     def given(self, value: Plain, subject: str) -> Float | Int:
@@ -46,13 +47,22 @@ class Sizes(Numbers):
             return super().given(value, subject)
         node = self._of(self.symbol(place, value, subject))
         self.places.append(node)
+        self._bound.append(node)
         super().holds(f"2 <= {{}} < {LONGEST}", True, node)
         return node.wrapped()
 
+    def stride(self, place: Place, value: int, subject: str) -> Expr:
+        """A symbol for the stride at `place`."""
+        if place in self.symbols:
+            return expr_of(self.symbols[place])
+        stride = self.symbol(place, value, subject)
+        self._bound.append(self._of(stride))
+        return stride
+
     @property
-    def lengths_given(self) -> list[Float | Int]:
-        """The numbers that are sizes."""
-        return [n.wrapped() for n in self.places if n.size is not None]
+    def bound(self) -> list[Float | Int]:
+        """The symbols that are no sizes of tensors, as numbers."""
+        return [n.wrapped() for n in self._bound]
 
     def symbol(self, place: Place, value: int, subject: str) -> Expr:
         """A symbol for the size at `place`, which the guards read into a local of its name; `subject` names it for people."""
@@ -226,8 +236,8 @@ def inner(tensor: torch.Tensor) -> torch.Tensor:
 # Types in terms of symbols
 
 def symbolic(type: TensorType) -> bool:
-    """Whether a size of the type is an expression."""
-    return Expr in map(builtins.type, type.shape)
+    """Whether a size or stride of the type is an expression."""
+    return Expr in map(builtins.type, (*type.shape, *type.strides))
 
 
 def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: bool) -> TensorType:
@@ -312,19 +322,21 @@ def _on_meta(part: Any, sizes: Mapping[Sym, int]) -> Any:
     return torch.empty_strided(t.shape, t.strides, dtype=t.dtype, device="meta")
 
 
-def input_strides(tensor: torch.Tensor, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+def input_strides(tensor: torch.Tensor, shape: Sequence[Dim], gap: Callable[[int, Dim], Dim]) -> tuple[Dim, ...]:
     """The strides of an argument whose sizes are `shape`: where a dimension lies around another one without a gap, its stride
-    grows with that one's size; others, such as those of a slice of something larger, are as they are now."""
+    grows with that one's size; others, such as those of a slice of something larger, are what `gap` gives
+    for the dimension, and what its stride is without a gap."""
     real = TensorType(tuple(tensor.shape), tensor.dtype, tensor.device, tensor.stride())
     dense = _dense_strides(shape, real)
     if tuple(map(typical, dense)) == real.strides:
         return tuple(dense)
     strides: list[Dim] = list(real.strides)
     order = _outermost_first(real) if real.numel else ()
+    for d in order[-1:]:
+        strides[d] = gap(d, 1)
     for outer, within in reversed(list(zip(order, order[1:]))):
         around = simplest(expr(strides[within]) * shape[within])
-        if typical(around) == strides[outer]:
-            strides[outer] = around
+        strides[outer] = around if typical(around) == strides[outer] else gap(outer, around)
     return tuple(strides)
 
 

@@ -7,7 +7,8 @@ from typing import Container, Hashable, Mapping, Sequence
 
 import torch
 
-#: A dimension of one of the tensors of a call: (which of them, dimension); or a number that is a size: (NUMBER, which of them).
+#: A size of one of the tensors of a call: (which of them, dimension); a stride: (which of them, ~dimension); or a number that is
+#: a size: (NUMBER, which of them).
 Place = tuple[int, int]
 NUMBER = -1
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
@@ -36,7 +37,7 @@ class Varying:
     def __init__(self, dynamic: bool | None = None):
         self.dynamic = dynamic
         self.reasons: list[str] = []
-        self._seen: list[dict[Hashable, tuple[int, ...]]] = []
+        self._seen: list[dict[Hashable, dict[int, int]]] = []
         self._fixed: set[tuple[Hashable, int]] = set()
 
     def symbols(self, tensors: Named, lengths: Mapping[int, str]) -> dict[Place, Place]:
@@ -47,23 +48,32 @@ class Varying:
         found = {(NUMBER, k): (NUMBER, k) for k in asked if (lengths[k], NUMBER) not in self._fixed}
         roots: dict[tuple, Place] = {}
         for k, (name, t) in enumerate(tensors):
-            for d, size in enumerate(t.shape):
-                if size >= 2 and (name, d) not in self._fixed and self._wanted(name, t, d):
-                    history = (*(seen[name][d] for seen in self._same_rank(name, t)), size)
+            for d, n in _form(t).items():
+                wanted = self._wanted if d >= 0 else self._shifts
+                if n >= 2 and (name, d) not in self._fixed and wanted(name, t, d):
+                    history = (d >= 0, *(seen[name][d] for seen in self._same_rank(name, t)), n)
                     found[k, d] = roots.setdefault(history, (k, d))
         return found
 
     def _wanted(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
         if self.dynamic is not None:
             return self.dynamic
-        return d in getattr(t, MARK, ()) or any(seen[name][d] != t.shape[d] for seen in self._same_rank(name, t))
+        return d in getattr(t, MARK, ()) or self._changed(name, t, d)
 
-    def _same_rank(self, name: Hashable, t: torch.Tensor) -> list[dict[Hashable, tuple[int, ...]]]:
-        return [seen for seen in self._seen if len(seen.get(name, ())) == t.dim() > 0]
+    def _shifts(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
+        """Whether a stride changes, and its dimension lies around no other one without a gap: a slice of something larger."""
+        around = {n * s for n, s in zip(t.shape, t.stride())}
+        return self.dynamic is not False and t.shape[~d] > 1 and t.stride(~d) not in around and self._changed(name, t, d)
+
+    def _changed(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
+        return any(seen[name][d] != _form(t)[d] for seen in self._same_rank(name, t))
+
+    def _same_rank(self, name: Hashable, t: torch.Tensor) -> list[dict[Hashable, dict[int, int]]]:
+        return [seen for seen in self._seen if seen.get(name, {}).keys() == _form(t).keys()]
 
     def note(self, tensors: Named) -> None:
         """A call with these tensors has been recorded."""
-        self._seen.append({name: tuple(t.shape) for name, t in tensors})
+        self._seen.append({name: _form(t) for name, t in tensors})
 
     def fix(self, tensors: Named, lengths: Mapping[int, str], places: Mapping[Place, Place], kept: Container[Place] = (),
             reason: str = "") -> None:
@@ -80,3 +90,8 @@ class Varying:
         """Sizes that change stay numbers for a reason."""
         if reason not in self.reasons:
             self.reasons.append(reason)
+
+
+def _form(t: torch.Tensor) -> dict[int, int]:
+    """The sizes, and the strides if there are any, by the second part of their places."""
+    return dict(enumerate(t.shape)) | ({~d: s for d, s in enumerate(t.stride())} if t.layout is torch.strided else {})

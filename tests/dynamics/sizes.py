@@ -358,3 +358,42 @@ def products_of_one_batch(compile):
     for n in range(5):
         past, result = f(tensor(1, 1, 3) + n, past)
         yield past, result
+
+
+@program(exact=False)
+def slices_of_batches(compile):
+    table = leaf(7, 4)
+
+    @compile
+    def loss(x, y):
+        return F.cross_entropy(F.embedding(x, table).cumsum(1).transpose(1, 2), y % 4)
+    for n in (2, 3, 5, 1, 9, 4):
+        batch = torch.arange(4 * n + 4).reshape(4, n + 1) % 7
+        yield backward(loss(batch[:, :-1], batch[:, 1:])), table.grad
+
+
+@program
+def strides_that_change(compile):
+    f = compile(lambda x: (x + 1, x.sum(0), x.t() * 2, x[1:], x[:, :2], x.reshape(-1), x.stride(), x.is_contiguous()))
+    for n, more in ((2, 3), (3, 3), (5, 1), (4, 6), (4, 0), (1, 4), (6, 2)):
+        yield f(tensor(4, n + more)[:, more:])
+    yield f(tensor(5, 4).t())
+    yield f(tensor(4).unsqueeze(1).expand(4, 3))
+    yield f(tensor(20).as_strided((4, 5), (2, 1)))
+
+
+@program
+def strides_in_another_order(compile):
+    f = compile(lambda x: (x + 1, x * x.sum(-1, keepdim=True)))
+    for n, more in ((4, 1), (5, 2), (6, 3), (4, 2)):
+        yield f(tensor(n, n + more, n + 2)[:, :n, :4])
+    for n, more in ((5, 2), (6, 3)):
+        yield f(tensor(n + more, n, n + 2)[:n, :, :4].transpose(0, 1))
+
+
+@program
+def written_slices(compile):
+    f = compile(lambda x, y: (x.mul_(2), y[:, 1:].add_(x[:, 1:]))[1] * 1)
+    for n in (3, 4, 6, 2, 9):
+        x, y = tensor(4, n + 1)[:, 1:], tensor(4, n + 2)[:, :-2]
+        yield f(x, y), x, y
