@@ -45,6 +45,19 @@ def _batch_norm():
     return nn.Sequential(nn.BatchNorm2d(64), nn.ReLU()), (torch.randn(32, 64, 28, 28),)
 
 
+class ConvolutionalLoss(nn.Module):
+    """Two convolutions with batch norm and pooling, and their cross-entropy."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+                                 nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+                                 nn.Flatten(), nn.Linear(64 * 8 * 8, 10))
+
+    def forward(self, x, y):
+        return F.cross_entropy(self.net(x), y)
+
+
 def classifier() -> nn.Module:
     return nn.Sequential(nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
@@ -68,6 +81,7 @@ CASES: tuple[Case, ...] = (
     Case("batch norm + relu", _batch_norm),
     Case("mean(0)", _rows(lambda x: x.mean(0))),
     Case("classifier fwd+bwd", lambda: (ClassifierLoss(), (torch.randn(64, 784), torch.randint(10, (64,)))), train=True),
+    Case("conv net fwd+bwd", lambda: (ConvolutionalLoss(), (torch.randn(32, 3, 32, 32), torch.randint(10, (32,)))), train=True),
     Case("gelu(x*w+b).sum 256x1024", _rows(chain, 256, 1024, _vector(), _vector())),
     Case("layer norm 256x1024", _rows(_layer_norm, 256, 1024, _vector(), _vector())),
     Case("softmax 256x1024", _rows(lambda x: x.softmax(-1), 256)),
