@@ -28,6 +28,7 @@ def channels_last(graph: Graph, best: Best) -> Graph:
     convolutions = {v for v in graph.values if v.op.images == "best" and "channels_last" not in v.attrs}
     so = {v for v in convolutions if any(map(_lies_so, (v, *v.inputs[:2])))}  # recorded with the channels last
     chosen = {v for v in convolutions - so if _convolves(v, best)}
+    others = convolutions - so - chosen
     images = _connected(graph, chosen, so)
     if not chosen and not images:
         return graph
@@ -38,7 +39,7 @@ def channels_last(graph: Graph, best: Best) -> Graph:
     shown: dict[Value, Value] = {}  # outputs, in the layout that they have for others
     for v in graph.values:
         inputs = tuple(new[i] if isinstance(i, Value) else i for i in v.inputs)
-        told = v in chosen or v in convolutions - so and any(i in images for i in v.operands)
+        told = v in chosen or v in others and any(i in images for i in v.operands)
         attrs = {**v.attrs, "channels_last": v in chosen} if told else v.attrs
         type = _last(v.type) if v in images else v.type
         if inputs == v.inputs and attrs is v.attrs and type is v.type:
