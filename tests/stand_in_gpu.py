@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import smelt.frontend.api
@@ -226,7 +226,6 @@ def triton_functions(card: Card):
     from triton.runtime.jit import JITFunction
 
     def functions(source: str, device: torch.device):
-        from smelt.runtime.interpreted import interpreted
         with asleep():
             run, compiled = (triton_module.load_module(source, interpreted=i) for i in (True, False))
         kernels = {name: Kernel(vars(run)[name], f, card) for name, f in vars(compiled).items() if isinstance(f, JITFunction)}
@@ -294,7 +293,7 @@ class Stream:
 @contextmanager
 def stand_in() -> Iterator[Card]:
     card = Card()
-    to, cpu = torch.Tensor.to, torch.Tensor.cpu
+    to = torch.Tensor.to
 
     def moved(t, *args, **kwargs):
         given = [a for a in (*args, kwargs.get("device")) if isinstance(a, (str, torch.device, torch.Tensor))]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import nn  # noqa: F401  named by the texts below
 
 import smelt
 from smelt import SmeltWarning, config

@@ -7,6 +7,7 @@ from typing import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library
 
 import smelt
 from smelt import pipeline
@@ -114,7 +115,7 @@ def test_programs(card, name, mode):
 @pytest.fixture
 def cudnn():
     """cuDNN's batch norm, which torch calls on a GPU, and which writes the running statistics without saying so."""
-    library = torch.library.Library("aten", "IMPL")
+    kernels = library.Library("aten", "IMPL")
 
     def batch_norm(x, weight, bias, mean, variance, training, momentum, eps):
         found = torch.native_batch_norm(x, weight, bias, mean, variance, training, momentum, eps)
@@ -123,10 +124,10 @@ def cudnn():
     def backward(x, g, weight, mean, variance, saved_mean, saved_rstd, eps, reserve):
         saved = saved_mean, saved_rstd
         return torch.ops.aten.native_batch_norm_backward(g, x, weight, mean, variance, *saved, True, eps, [True] * 3)
-    library.impl("cudnn_batch_norm", batch_norm, "CPU")
-    library.impl("cudnn_batch_norm_backward", backward, "CPU")
+    kernels.impl("cudnn_batch_norm", batch_norm, "CPU")
+    kernels.impl("cudnn_batch_norm_backward", backward, "CPU")
     yield
-    library._destroy()
+    kernels._destroy()
 
 
 @pytest.mark.parametrize("training", [True, False])

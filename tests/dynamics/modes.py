@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4, 4)
 
@@ -56,7 +56,7 @@ def autocast_under_gradient(compile):
 
 
 @program
-def default_device(compile):
+def default_devices_in_turn(compile):
     f = compile(lambda x: (torch.ones(3, device="cpu") + x.sum(), torch.arange(3)))
     for device in (None, "cpu", "meta", "cpu", "meta", None):
         with torch.device(device) if device else contextlib.nullcontext():
@@ -388,10 +388,7 @@ def functional_transforms(compile):
 
 @program
 def functional_call(compile):
-    net = nn.Linear(4, 2)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape))
+    net = whole(nn.Linear(4, 2), 1)
     f = compile(net)
     yield from calls(f, X)
     for k in (2, 3):
