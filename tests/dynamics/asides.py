@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from smelt import SmeltWarning
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4, 8)
 WEIGHT = tensor(8)
@@ -418,10 +418,7 @@ def in_a_module_within(compile):
         def forward(self, x):
             print("inside", x.mean().item())
             return F.relu(x)
-    net = nn.Sequential(nn.Linear(8, 4), Inner(), nn.Linear(4, 2))
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape))
+    net = whole(nn.Sequential(nn.Linear(8, 4), Inner(), nn.Linear(4, 2)), 1)
     f = compile(net)
     with heard() as text:
         for n in range(5):
@@ -489,10 +486,7 @@ def within_a_function_of_autograd(compile):
 def within_a_hook(compile):
     def hook(module, args, result):
         print("hook", result.sum().item())
-    net = nn.Linear(8, 2)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape))
+    net = whole(nn.Linear(8, 2), 1)
     net.register_forward_hook(hook)
     f = compile(net)
     with heard() as text:

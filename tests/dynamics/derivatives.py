@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from .autograd import gradients
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4)
 
@@ -78,10 +78,7 @@ def gradients_that_share_the_memory_of_what_they_are_made_of(compile):
 
 @program(exact=False)
 def a_differential_equation(compile):
-    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape) / 4)
+    net = whole(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)), 1 / 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=1 / 16)
 
     @compile
@@ -148,10 +145,7 @@ def gradient_added_to_be_differentiated(compile):
 @program(exact=False)
 def penalty_of_gradients_in_a_step(compile):
     """The gradient of a last bias has none itself."""
-    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape) / 4)
+    net = whole(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), 1 / 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=1 / 16)
 
     @compile

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4)
 
@@ -298,10 +298,7 @@ def full_graph(compile):
 
 @program
 def exception_in_a_hook(compile):
-    net = nn.Linear(4, 2)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape))
+    net = whole(nn.Linear(4, 2), 1)
     f = compile(net)
     yield from calls(f, X)
 

@@ -72,6 +72,14 @@ def leaf(*shape: int) -> torch.Tensor:
     return tensor(*shape).requires_grad_()
 
 
+def whole(net: nn.Module, value: float = 0.5) -> nn.Module:
+    """The network, its parameters filled with such numbers times `value`."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(tensor(*p.shape) * value)
+    return net
+
+
 def calls(f: Callable, *args: Any, times: int = 3, **kwargs: Any) -> Iterator[Any]:
     """Yield the results of a few equal calls: a recorded one, a checked one and a plain one."""
     for _ in range(times):

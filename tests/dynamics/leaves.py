@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4)
 
@@ -223,10 +223,7 @@ def requirement_of_an_argument_that_is_no_leaf_toggled_inside(compile):
 
 @program(exact=False)
 def frozen_layers(compile):
-    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape))
+    net = whole(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), 1)
     f = compile(net)
     for frozen in (False, False, True, True, False):
         net[0].requires_grad_(not frozen)

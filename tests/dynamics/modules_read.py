@@ -5,17 +5,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4)
-
-
-def whole(net, value=0.5):
-    """A network whose numbers are exact."""
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(tensor(*p.shape) * value)
-    return net
 
 
 @program

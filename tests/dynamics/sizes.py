@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 SIZES = (4, 4, 6, 6, 3, 8, 1, 4, 0, 2, 7)
 
@@ -147,10 +147,7 @@ def indexing(compile):
 
 @program
 def embedding_with_positions(compile):
-    table, places = nn.Embedding(5, 4), nn.Embedding(12, 4)
-    for p in (table.weight, places.weight):
-        with torch.no_grad():
-            p.copy_(tensor(*p.shape))
+    table, places = whole(nn.Embedding(5, 4), 1), whole(nn.Embedding(12, 4), 1)
     f = compile(lambda ids: table(ids) + places(torch.arange(ids.shape[1])))
     for b, t in ((2, 4), (2, 4), (3, 5), (1, 6), (3, 12), (2, 13), (4, 4)):
         yield outcome(f, torch.arange(b * t).reshape(b, t) % 5)

@@ -14,7 +14,7 @@ from torch import nn
 
 import smelt
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(6)
 THREADS = 8
@@ -116,11 +116,7 @@ def autocast_belongs_to_the_thread(compile):
 @program
 def recording_disturbs_no_other_thread(compile):
     """While one thread records, another one reads and sets attributes and runs modules of the same classes."""
-    net, other = nn.Linear(6, 6), nn.Linear(6, 6)
-    for module in (net, other):
-        with torch.no_grad():
-            for p in module.parameters():
-                p.copy_(tensor(*p.shape))
+    net, other = whole(nn.Linear(6, 6), 1), whole(nn.Linear(6, 6), 1)
     f = compile(net)
     recording, done = threading.Event(), threading.Event()
 
