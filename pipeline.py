@@ -32,6 +32,8 @@ CLEAN = (simplify, fold, cse, dce)
 #: Before the gradient: composite ops that have a gradient rule of their own stay whole.
 #: After it: everything is broken into what code generation knows.
 LOWER = (drop_detach, decompose, *CLEAN)
+#: After that, once images are laid out as the backend wants them (passes/channels_last.py).
+LAID_OUT = (join,)
 
 
 _empty = empty_strided_cpu or empty_on(torch.device("cpu"))
@@ -72,7 +74,7 @@ class Compilation:
     def lower(self, stage: str, graph: Graph) -> Graph:
         """Break a graph into what code generation knows, with images laid out as the backend wants them."""
         graph = self.step("channels_last", channels_last, self.apply(stage, graph, LOWER), self.backend.channels_last)
-        return self.apply(stage, self.verify(graph, "channels_last"), (join,))
+        return self.apply(stage, self.verify(graph, "channels_last"), LAID_OUT)
 
     def verify(self, graph: Graph, after: str) -> Graph:
         """Verify a graph, unless it is the last one that was."""

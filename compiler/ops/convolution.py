@@ -62,8 +62,6 @@ def _call(call, operands, a):
 
 def _convolution_gradient(b, v, g):
     x, weight, *bias = v.inputs
-    if g.type.strides != v.type.strides:  # channels last: torch would bring it into the result's layout
-        g = b.emit("copy", g, type=v.type)
     sums = (b.sum(g, dim=(0, *range(2, g.rank)), keepdim=False, dtype=None) for _ in bias)
     return _to_input(b, g, x, weight, v.attrs), _to_weight(b, g, x, weight, v.attrs), *sums
 
