@@ -24,9 +24,11 @@ from ..errors import BuildError
 
 #: Rounding as written (no contraction, no reassociation), integers wrap; errno and trap flags are of no use to kernels. What
 #: is to be a vector is written as one: gcc 12, where it makes vectors of its own, loses lanes of a loop with a condition.
-#: Vectors of an unrolled loop are computed side by side: one alone is a long chain of operations that wait for each other.
 FLAGS = ("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv", "-fPIC", "-shared", "-w",
-         "-fno-tree-vectorize", "-fschedule-insns", "-fsched-pressure")
+         "-fno-tree-vectorize")
+#: Vectors of an unrolled loop are computed side by side: one alone is a long chain of operations that wait for each other.
+#: clang does so by itself, and has no such flags.
+GCC_FLAGS = ("-fschedule-insns", "-fsched-pressure")
 LIBRARIES = ("-nostdlib", "-lm", "-lgcc")
 OUTPUT_LINES = 20  # of a failed compiler, in the error
 
@@ -82,7 +84,8 @@ def _toolchain(command: tuple[str, ...]) -> Toolchain:
     except BuildError:  # a target without it
         native = ()
         macros = _macros(command, native)
-    flags = (*FLAGS, *native, *(("-fopenmp",) if _has_openmp_runtime("#define __clang__ " in macros) else ()))
+    clang = "#define __clang__ " in macros
+    flags = (*FLAGS, *(() if clang else GCC_FLAGS), *native, *(("-fopenmp",) if _has_openmp_runtime(clang) else ()))
     versions = [line.split('"')[1] for line in macros.splitlines() if line.startswith("#define __VERSION__ ")]
     identity = hashlib.sha256(repr((command, flags, LIBRARIES, macros)).encode()).hexdigest()
     return Toolchain(command, flags, identity, versions[0] if versions else "unknown version")

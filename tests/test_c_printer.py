@@ -1,8 +1,6 @@
 """Handwritten kernels, printed as C for each instruction set, compiled and compared with torch."""
 import ctypes
-import os
 import re
-import subprocess
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +14,8 @@ from smelt.codegen.interpret import SCANS
 from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Scan, Store
 from smelt.compiler.dims import Sym, expr, sym
 from smelt.compiler.ir import Origin
+from smelt.runtime.build import compile_shared, toolchain
 
-FLAGS = ["-O2", "-std=gnu11", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fwrapv",
-         "-fopenmp", "-fPIC", "-shared", "-w"]
 HOST_ISAS = {"avx512": ["avx512", "avx2", "scalar"], "avx2": ["avx2", "scalar"], "neon": ["neon", "scalar"], "scalar": ["scalar"]}
 ISAS = HOST_ISAS[host()]
 f32, f64, i64, i32, u8, b8 = torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool
@@ -747,10 +744,10 @@ def names_that_c_has_taken():
 
 
 def compile_c(source, folder, name):
-    path = folder / f"{name}.c"
+    path, built = folder / f"{name}.c", folder / f"{name}.so"
     path.write_text(source)
-    subprocess.run([os.environ.get("CC", "gcc"), *FLAGS, "-o", str(path.with_suffix(".so")), str(path), "-lm"], check=True)
-    return ctypes.CDLL(str(path.with_suffix(".so")))
+    compile_shared(path, built, toolchain())
+    return ctypes.CDLL(str(built))
 
 
 def call(library, symbol, tensors, threads=1):

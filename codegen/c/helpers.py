@@ -143,7 +143,11 @@ def _stream(t: Vector, isa: Isa) -> str:
 static inline void stream_$T($S *p, $T x)
 {{
     if ((unsigned long)p % {t.bytes}) store_$T(p, x);
+#ifdef __clang__
+    else __builtin_nontemporal_store(x, ($T *)p);
+#else
     else {STREAMING[isa.name, str(t)]}(p, x);
+#endif
 }}"""
 
 
@@ -494,7 +498,8 @@ def _fma(t: Vector, isa: Isa) -> str:
     if isa.name == "avx512" and t.bytes == 64:
         return head + f"{{ return __builtin_ia32_vfmadd{letters}512_mask(a, b, c, -1, 4); }}"
     if isa.name in ("avx512", "avx2") and t.bytes == 32:
-        return head + f"{{ return __builtin_ia32_vfmadd{letters}256(a, b, c); }}"
+        return (f"#if __has_builtin(__builtin_elementwise_fma)\n{head}{{ return __builtin_elementwise_fma(a, b, c); }}\n"
+                f"#else\n{head}{{ return __builtin_ia32_vfmadd{letters}256(a, b, c); }}\n#endif")
     function = "__builtin_fmaf" if t.bits == 32 else "__builtin_fma"
     return head + f"{{ return ($T){lanewise(f'{function}(a[@], b[@], c[@])', t.lanes)}; }}"
 
