@@ -4,6 +4,7 @@ Every statement is evaluated for all points of the loops at once, as a tensor ov
 """
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -183,6 +184,8 @@ SCALARS: dict[str, Callable[..., torch.Tensor]] = {
     "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "rint": torch.round, "sqrt": torch.sqrt,
     "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p, "sin": torch.sin, "cos": torch.cos,
     "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2,
+    "normal_cdf": lambda x: 0.5 * (1 + torch.erf(x * 0.5 ** 0.5)),
+    "tanh_cdf": lambda x: 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x * x * x))),
     "philox": philox,
 }
 

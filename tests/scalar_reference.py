@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import math
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ FUNCTIONS = {
     "trunc": torch.trunc,
     "rint": torch.round, "sqrt": _square_root, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
     "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "erf": torch.erf, "pow": torch.pow, "atan2": torch.atan2,
-    "philox": _philox}
+    "normal_cdf": lambda x: (torch.erf(x * 0.5 ** 0.5) + 1) / 2,
+    "tanh_cdf": lambda x: (torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x ** 3)) + 1) / 2, "philox": _philox}
 
 #: ops that every backend computes to the last bit; the others are approximations
 EXACT = {"add", "sub", "mul", "div", "fmod", "fma", "neg", "abs", "eq", "ne", "lt", "le", "where", "and", "or", "xor", "not",

@@ -1,7 +1,5 @@
 """Accuracy of the mathematical functions over float32's whole range, against float64."""
 import ctypes
-import os
-import subprocess
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from smelt.codegen.c.isa import host
 from smelt.codegen.c.printer import print_source
 from smelt.codegen.loops import Apply, Axis, Buffer, Kernel, Load, Store
 from smelt.compiler.dims import Sym, sym
-from smelt.runtime.build import FLAGS
+from smelt.runtime.build import compile_shared, toolchain
 
 ISAS = {"avx512": ["avx512", "avx2", "scalar"], "avx2": ["avx2", "scalar"], "neon": ["neon", "scalar"],
         "scalar": ["scalar"]}[host()]
@@ -24,6 +22,9 @@ def erf(x):
 
 FUNCTIONS = {"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
              "erf": erf}
+#: Functions that are as exact as numbers beside 1 are.
+DISTRIBUTIONS = {"normal_cdf": lambda x: (erf(x * 0.5 ** 0.5) + 1) / 2,
+                 "tanh_cdf": lambda x: (np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x ** 3)) + 1) / 2}
 EDGES = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 9.01,
                   88.72283, 88.72284, -87.33655, -103.97208, -103.97209, 0.34657359, 0.70710677, 0.97, 4.05,
                   2.0 ** 28, 2.0 ** 29], np.float32)
@@ -48,13 +49,12 @@ def run(request, tmp_path_factory):
         return Kernel("apply_" + name, (axis,), buffers, (*loads, Apply("y", name, tuple(s.name for s in loads), dtype),
                                                           Store("out", index, "y")))
 
-    kernels = [(n, kernel(n, 1)) for n in FUNCTIONS] + [("pow", kernel("pow", 2)), ("exp_long", kernel("exp", 1, torch.float64))]
+    kernels = [(n, kernel(n, 1)) for n in (*FUNCTIONS, *DISTRIBUTIONS)] + [("pow", kernel("pow", 2)), ("exp_long", kernel("exp", 1, torch.float64))]
     source = print_source("math", [(n + "_", [(k, tuple(range(len(k.buffers))))]) for n, k in kernels], (), request.param)
     path = tmp_path_factory.mktemp("math") / "math.c"
     path.write_text(source)
-    built = str(path.with_suffix(".so"))
-    subprocess.run([os.environ.get("CC", "gcc"), *FLAGS, "-march=native", "-o", built, str(path), "-lm"], check=True)
-    library = ctypes.CDLL(built)
+    compile_shared(path, path.with_suffix(".so"), toolchain())
+    library = ctypes.CDLL(str(path.with_suffix(".so")))
 
     def apply(name, *operands):
         padded = [np.concatenate([x, np.ones(-len(x) % count, x.dtype)]) for x in operands]
@@ -89,6 +89,19 @@ def test_one_operand(run, name):
     error = errors_in_ulp(run(name, x), exact)
     worst = error.argmax()
     assert error[worst] <= LIMIT, f"{name}({x[worst]!r}) is off by {error[worst]} ulp"
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions(run, name):
+    x = np.concatenate([patterns(300_000), np.linspace(-7, 7, 300_000, dtype=np.float32)])
+    with np.errstate(all="ignore"):
+        exact = DISTRIBUTIONS[name](x.astype(np.float64))
+    got = run(name, x)
+    assert np.array_equal(np.isnan(got), np.isnan(x))
+    error = np.abs(got - exact)[~np.isnan(x)]
+    assert error.max() <= 2.0 ** -23, f"{name} is off by {error.max()}"
+    assert (got[x >= 6] == 1).all() and (got[x <= -6] == 0).all()
+    assert (got[np.abs(x) < 1e-9] == 0.5).all()
 
 
 def test_exp_of_float64(run):

@@ -7,6 +7,10 @@ the rest of float64, calls C's math library lane by lane.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
 
 from .helpers import HELPERS, by_halves, helper
 from .isa import Isa, Vector
@@ -237,6 +241,58 @@ static inline $T erf_$T($T x)
     const $T power = ($T)((($I)turned << 23) + 0x3f800000);
     return ($T)(($I)fma_$T(-rise, power, 1.0f - power) | (($I)x & (-2147483647 - 1)));
 }}"""
+
+
+# Distribution functions, which rise from 0 to 1: AVX-512 picks the coefficients of one of 32 polynomials, which two registers
+# hold, by one instruction. Elsewhere they are erf and tanh.
+
+PIECES, WIDTH, DEGREE = 32, 23 / 64, 5
+INSIDE = 5.57  # beyond it the result is 0 or 1
+
+
+@lru_cache(maxsize=None)
+def _pieces(function) -> np.ndarray:
+    """Coefficients of 1, y, y*y, ... where x = k * WIDTH + y, a row each; column k % PIECES. All are 0 for the lowest k, -16."""
+    table = np.zeros((DEGREE + 1, PIECES), np.float32)
+    for k in range(1 - PIECES // 2, PIECES // 2):
+        piece = Chebyshev.interpolate(np.vectorize(lambda y: function(k * WIDTH + y)), DEGREE, [-WIDTH / 2, WIDTH / 2])
+        table[:, k] = piece.convert(kind=Polynomial).coef
+    table[0, 0], table[0, PIECES // 2 - 1] = 0.5, 1  # exactly, in the middle and beyond INSIDE
+    return table
+
+
+def _distribution(name: str, function, elsewhere: str) -> None:
+    def template(t: Vector, isa: Isa) -> str:
+        head = f"static inline $T {name}_$T($T x)\n{{\n"
+        if isa.name != "avx512" or t.bits != 32 or t.bytes != 64:
+            return head + f"    return 0.5@ * ({elsewhere} + 1.0@);\n}}".replace("@", "f" if t.bits == 32 else "")
+        rows = ",\n        ".join("{" + ", ".join(f"{c!r}f" for c in half.tolist()) + "}"
+                                  for row in _pieces(function) for half in (row[:PIECES // 2], row[PIECES // 2:]))
+        steps = "\n".join(f"    y = fma_$T(y, r, pick_$T(table[{2 * n}], table[{2 * n + 1}], k));"
+                          for n in reversed(range(DEGREE)))
+        return head + f"""    static const $T table[] = {{ // of polynomials about multiples of {WIDTH}
+        {rows}}};
+    x = upper_$T(splat_$T({-WIDTH * PIECES / 2}f), lower_$T(splat_$T({INSIDE}f), x));
+    const $T turned = fma_$T(x, splat_$T({np.float32(1 / WIDTH)!s}f), splat_$T(0x1.8p23f));
+    const $T r = fma_$T(turned - 0x1.8p23f, splat_$T({-WIDTH}f), x);
+    const $I k = ($I)turned; // in its last bits
+    $T y = pick_$T(table[{2 * DEGREE}], table[{2 * DEGREE + 1}], k);
+{steps}
+    return y;
+}}"""
+    HELPERS[name] = template
+
+
+HELPERS["pick"] = """
+#ifdef __clang__
+static inline $T pick_$T($T low, $T high, $I k) { return __builtin_ia32_vpermi2varps512(low, k, high); }
+#else
+static inline $T pick_$T($T low, $T high, $I k) { return __builtin_shuffle(low, high, k); }
+#endif"""
+
+_distribution("normal_cdf", lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), f"erf_$T(x * {math.sqrt(0.5)!r}@)")
+_distribution("tanh_cdf", lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))),
+              f"tanh_$T({math.sqrt(2 / math.pi)!r}@ * fma_$T(0.044715@ * x, x * x, x))")
 
 
 # x**y = 2**(y log2 |x|) in float64, which has bits to spare; then the sign and IEEE's special cases.

@@ -17,7 +17,7 @@ BOOL = {"add": "{0} | {1}", "mul": "{0} & {1}", "sub": "{0} ^ {1}", "min": "{0} 
         "lt": "~{0} & {1}", "le": "~{0} | {1}"}
 #: ops that are a helper on floats; ints have `quotient` and `remainder`
 CALLS = {"fma", "min", "max", "abs", "shl", "shr", "floor", "ceil", "trunc", "rint", "sqrt", "exp", "expm1", "log", "log1p",
-         "sin", "cos", "tanh", "erf", "pow", "atan2", "fmod", "philox"}
+         "sin", "cos", "tanh", "erf", "normal_cdf", "tanh_cdf", "pow", "atan2", "fmod", "philox"}
 INTEGER_CALLS = {"div": "quotient", "fmod": "remainder"}
 #: ops that do nothing to a whole number
 ROUNDING = {"floor", "ceil", "trunc", "rint"}

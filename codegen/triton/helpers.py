@@ -39,6 +39,12 @@ def shift_left(a, count, bits: tl.constexpr):
 def shift_right(a, count, bits: tl.constexpr):
     inside = (count >= 0) & (count < bits)
     return a >> tl.where(inside, count, bits - 1) >> tl.where(inside, 0, 1)""",
+    "normal_cdf": """\
+def normal_cdf(x):
+    return 0.5 * (1 + libdevice.erf(x * 0.7071067811865476))""",
+    "tanh_cdf": """\
+def tanh_cdf(x):
+    return 0.5 * (1 + libdevice.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))""",
     "philox": """\
 def philox(key, counter):
     k0, k1 = key.to(tl.uint32), (key >> 32).to(tl.uint32)

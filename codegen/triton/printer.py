@@ -50,7 +50,8 @@ def print_alone(kernel: AnyKernel, cut: Cut | None = None) -> tuple[str, Functio
 
 
 def _module(title: str, functions: str, launches: str) -> str:
-    parts = [f'"""{title}"""\n{_imports(functions, launches)}', helpers_of(functions) + functions, launches]
+    functions = helpers_of(functions) + functions
+    parts = [f'"""{title}"""\n{_imports(functions, launches)}', functions, launches]
     return "\n\n".join(p for p in parts if p)
 
 

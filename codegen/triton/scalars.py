@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...errors import Unsupported
+from .helpers import HELPERS
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 #: on bool, where arithmetic is logic
@@ -89,8 +90,8 @@ def _arithmetic(op: str, operands: list[Operand], attr: str) -> str:
         return f"shift_{'left' if op == 'shl' else 'right'}({', '.join(typed)}, {torch.iinfo(dtype).bits})"
     if op == "abs":
         return typed[0] if dtype == torch.uint8 else f"tl.abs({typed[0]})"
-    if op == "philox":
-        return f"philox({', '.join(typed)})"
+    if op in HELPERS:
+        return f"{op}({', '.join(typed)})"
     if not dtype.is_floating_point:
         if op in ROUNDING:
             return typed[0]

@@ -377,29 +377,22 @@ _backward("mish_backward", "the derivative of mish at x times g", _mish_backward
 
 # GELU: exact, or its approximation by tanh
 
-_HALF_SQRT2, _BELL = 1 / sqrt(2), 1 / sqrt(2 * pi)
+_BELL = 1 / sqrt(2 * pi)
 _SLOPE, _CUBE = sqrt(2 / pi), 0.044715
 
 
-def _gelu_inner(s, x):
-    return s.mul(s.add(x, s.mul(s.mul(s.mul(x, x), x), _CUBE)), _SLOPE)
-
-
 def _gelu(s, x, *, approximate):
-    if approximate == "tanh":
-        return s.mul(s.mul(x, 0.5), s.add(s.tanh(_gelu_inner(s, x)), 1))
-    return s.mul(s.mul(x, 0.5), s.add(s.erf(s.mul(x, _HALF_SQRT2)), 1))
+    return s.mul(x, s.tanh_cdf(x) if approximate == "tanh" else s.normal_cdf(x))
 
 
 def _gelu_backward(s, g, x, *, approximate):
     if approximate == "tanh":
-        t = s.tanh(_gelu_inner(s, x))
-        left = s.mul(s.add(t, 1), 0.5)
-        slope = s.mul(s.add(s.mul(s.mul(x, x), 3 * _CUBE), 1), _SLOPE)
-        right = s.mul(s.mul(s.mul(x, 0.5), s.sub(_one(s, x), s.mul(t, t))), slope)
-        return s.mul(g, s.add(left, right))
-    cdf = s.mul(s.add(s.erf(s.mul(x, _HALF_SQRT2)), 1), 0.5)
-    density = s.mul(s.exp(s.mul(s.mul(x, x), -0.5)), _BELL)
+        cdf = s.tanh_cdf(x)
+        slope = s.mul(s.add(s.mul(s.mul(x, x), 3 * _CUBE), 1), 2 * _SLOPE)
+        density = s.mul(s.mul(cdf, s.sub(_one(s, x), cdf)), slope)
+    else:
+        cdf = s.normal_cdf(x)
+        density = s.mul(s.exp(s.mul(s.mul(x, x), -0.5)), _BELL)
     return s.mul(g, s.add(cdf, s.mul(x, density)))
 
 

@@ -6,6 +6,11 @@ from triton.language.extra import libdevice
 
 
 @triton.jit
+def normal_cdf(x):
+    return 0.5 * (1 + libdevice.erf(x * 0.7071067811865476))
+
+
+@triton.jit
 def add_gelu_mul(in_x, in_bias, in_mask, out_mul_1, XBLOCK: tl.constexpr):
     # add_0, gelu_0, mul_0, mul_1: i0 < 64, i1 < 1024
     x_index = tl.program_id(0) * XBLOCK + tl.arange(0, XBLOCK)
@@ -14,11 +19,8 @@ def add_gelu_mul(in_x, in_bias, in_mask, out_mul_1, XBLOCK: tl.constexpr):
     bias = tl.load(in_bias + i1)
     # triton_programs.py:84
     add_0 = x + bias
-    gelu_0_mul = add_0 * 0.5
-    gelu_0_mul_1 = add_0 * 0.70710677
-    gelu_0_erf = libdevice.erf(gelu_0_mul_1)
-    gelu_0_add = gelu_0_erf + 1.0
-    gelu_0 = gelu_0_mul * gelu_0_add
+    gelu_0_normal_cdf = normal_cdf(add_0)
+    gelu_0 = add_0 * gelu_0_normal_cdf
     mask = tl.load(in_mask + x_index)
     mul_0_cast = mask.to(tl.float32)
     mul_0 = gelu_0 * mul_0_cast
