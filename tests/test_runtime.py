@@ -298,6 +298,12 @@ def test_clang_s_parallel_regions_are_not_asked_of_libgomp(monkeypatch):
     assert asked == ["__kmpc_fork_call", "GOMP_parallel"]
 
 
+def test_clang_is_given_no_flag_of_gcc(monkeypatch):
+    monkeypatch.setattr(build, "_macros", lambda command, flags: '#define __clang__ 1\n#define __VERSION__ "Clang 22"')
+    flags = build._toolchain.__wrapped__(("clang",)).flags
+    assert "-O2" in flags and not set(build.GCC_FLAGS) & set(flags)
+
+
 # The cache
 
 def entry(folder):

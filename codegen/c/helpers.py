@@ -562,7 +562,11 @@ def _philox(t: Vector, isa: Isa) -> str:
     product = {64: "__builtin_ia32_pmuludq512_mask((@)a, (@)b, ($I){}, -1)", 32: "__builtin_ia32_pmuludq256((@)a, (@)b)"}
     words = f"($U){product[t.bytes].replace('@', str(t.like('i', 32, 2 * t.lanes)))}" if t.bytes in product else "a * b"
     return f"""
+#ifdef __clang__
+static inline $U words_product_$T($U a, $U b) {{ return (a & 0xffffffff) * (b & 0xffffffff); }}
+#else
 static inline $U words_product_$T($U a, $U b) {{ return {words}; }}
+#endif
 static inline $T philox_$T($T key, $T counter)
 {{
     const $U low = ($U){{}} + 0xffffffff;

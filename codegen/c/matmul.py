@@ -78,7 +78,7 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     along, step, column = kernel.a_strides[2], *kernel.c_strides[1:]
     narrow = isinstance(kernel.n, Expr)
     if along == step == 1 and not narrow and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
-        rows, dots = min(m, 8 if n == 1 else 4), min(n, lanes, 8 if m == 1 else 4)
+        rows, dots = max(1, min(m, 8 if n == 1 else 4)), max(1, min(n, lanes, 8 if m == 1 else 4))
         terms = ceiling(_terms(kernel.k, PANEL_BYTES // (lanes * itemsize)), lanes) * lanes
         return Tiling(rows, 1, lanes, terms, rows if terms >= k else BLOCK_ROWS // rows * rows, "dots", dots)
     rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
