@@ -790,6 +790,8 @@ class Recorder:
             result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
         elif leaf:
             raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
+        elif not dense(base.type.shape, base.type.strides):
+            raise Unsupported("gives memory in which elements leave gaps or lie in the same place (empty_strided)")
         else:
             if not any(t.requires_grad for t in siblings):
                 self._memory.detach(base)

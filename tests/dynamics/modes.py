@@ -408,6 +408,16 @@ def gradient_flags_of_arguments(compile):
 
 
 @program
+def memory_with_gaps(compile):
+    """A result lies in memory as it was made."""
+    def f(x):
+        made = torch.empty_strided(x.shape, (8, 1))
+        made[:] = x * 2
+        return made, made[0], torch.empty_strided(x.shape, (1, 4)).copy_(x).mul_(3)
+    yield from calls(compile(f), X)
+
+
+@program
 def masked_tensors(compile):
     """Of a class of torch's own, which asks ops that no dispatcher knows."""
     yield from calls(compile(lambda x: torch.masked.masked_tensor(x, x > 0).sum().to_tensor(0.0)), tensor(2, 3))
