@@ -23,7 +23,7 @@ from .frontend import api
 from .frontend.recording import Fresh, Recording
 from .frontend.run.backward import Derivative
 from .frontend.run.bridge import Executable
-from .frontend.torch_internals import empty_strided_cpu, storage_uses
+from .frontend.torch_internals import TensorGuards, empty_strided_cpu, storage_uses
 from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
 from .tools import dump
 
@@ -40,8 +40,12 @@ _empty = empty_strided_cpu or empty_on(torch.device("cpu"))
 _large = Recycling(_empty, storage_uses) if storage_uses else _empty
 
 
+def _likeness(tensors: Sequence[torch.Tensor]) -> Callable[..., bool]:
+    return TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+
+
 def _load(program: Program) -> LoadedProgram:
-    return load(program, _empty, _large) if program.device.type == "cpu" else load(program)
+    return load(program, _empty, _large, _likeness) if program.device.type == "cpu" else load(program, likeness=_likeness)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch
 
 import smelt.config as config
 from smelt.errors import BuildError, SmeltError, SmeltWarning
+from smelt.pipeline import _likeness
 from smelt.runtime import Call, Launch, Message, Program, Ref, Slot, build, cache, load, toolchain
 from smelt.runtime.cache import library
 
@@ -137,8 +138,12 @@ def test_a_failed_check_raises_its_message_and_the_next_call_runs():
     run(torch.ones(64))
 
 
-def test_wrong_inputs():
-    run = load(program())
+@pytest.mark.parametrize("likeness", [None, _likeness])
+def test_wrong_inputs(likeness):
+    """Also after a call that fitted, of which the quick check is made."""
+    run = load(program(), likeness=likeness)
+    for _ in range(2 if likeness else 0):
+        assert run(torch.ones(64))[0].eq(2).all()
     for inputs, text in (((), "takes 1 inputs, not 0"), ((torch.ones(63),), "shape"),
                          ((torch.ones(64, dtype=torch.float64),), "dtype"), ((torch.ones(128)[::2],), "strides"),
                          ((torch.ones(64, device="meta"),), "device"), ((1.0,), "tensor")):
