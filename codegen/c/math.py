@@ -10,7 +10,6 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
 
 from .helpers import HELPERS, by_halves, helper
 from .isa import Isa, Vector
@@ -254,9 +253,10 @@ INSIDE = 5.57  # beyond it the result is 0 or 1
 def _pieces(function) -> np.ndarray:
     """Coefficients of 1, y, y*y, ... where x = k * WIDTH + y, a row each; column k % PIECES. All are 0 for the lowest k, -16."""
     table = np.zeros((DEGREE + 1, PIECES), np.float32)
-    for k in range(1 - PIECES // 2, PIECES // 2):
-        piece = Chebyshev.interpolate(np.vectorize(lambda y: function(k * WIDTH + y)), DEGREE, [-WIDTH / 2, WIDTH / 2])
-        table[:, k] = piece.convert(kind=Polynomial).coef
+    middles = range(1 - PIECES // 2, PIECES // 2)
+    nodes = [WIDTH / 2 * math.cos((n + 0.5) * math.pi / (DEGREE + 1)) for n in range(DEGREE + 1)]
+    values = [[function(k * WIDTH + y) for k in middles] for y in nodes]
+    table[:, middles] = np.linalg.solve(np.vander(nodes, increasing=True), values)
     table[0, 0], table[0, PIECES // 2 - 1] = 0.5, 1  # exactly, in the middle and beyond INSIDE
     return table
 
