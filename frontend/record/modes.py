@@ -68,6 +68,8 @@ _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda tensor, *data: all(map(_is_operand, data)) for f in (*_AT, *_AT.values())},
     **{f: lambda tensor, *data, **more: all(map(_is_data, data)) for f in (_T.new, _T.new_tensor)},
     torch.tensor: lambda data, *more: _is_data(data)}
+#: The names under which calls looked at here may be given the tensor or the data.
+_NAMED = {torch.detach_: "input", torch.tensor: "data", torch.as_tensor: "data", torch.asarray: "obj", _T.new_tensor: "data"}
 #: Calls that read one element as a number; torch's old constructors (torch.FloatTensor) call them for tensors among the data.
 _NUMBERS = (_T.__float__, _T.__int__, _T.__index__, _T.__complex__, _T.__bool__, _T.item)
 #: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
@@ -211,7 +213,9 @@ def alone(tensor: torch.Tensor) -> bool:
 
 
 def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:
-    """A call of torch's API as it can be made where symbolic numbers are among the arguments."""
+    """A call of torch's API as it can be made where symbolic numbers are among the arguments; data stand in their place."""
+    if (name := _NAMED.get(function)) in kwargs:
+        args, kwargs = (*args, kwargs[name]), {k: v for k, v in kwargs.items() if k != name}
     plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
     if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
         return torch.full, ((), *args), kwargs

@@ -491,3 +491,13 @@ def tensors_of_numbers_in_a_deque(compile):
     for k in range(6):
         yield f(X)
         rewards.append(k * 1.5)
+
+
+@program
+def data_given_by_name(compile):
+    @compile
+    def f(x, k):
+        return (x * torch.tensor(data=[1.5, k]).sum(), torch.as_tensor(data=k), torch.asarray(obj=k, dtype=torch.float64),
+                x.new_tensor(data=[k]), torch.detach_(input=x * k))
+    for k in range(6):
+        yield f(X, k + 0.5)
