@@ -8,6 +8,7 @@ import threading
 import types
 import warnings
 import weakref
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, ContextManager, Hashable, Iterable, Mapping, Protocol, Sequence
 
@@ -172,6 +173,11 @@ class _Run:
         if wrong is not None:
             raise WrongResult(f"internal error: it was recorded as something else: {wrong}")
 
+    def close(self) -> None:
+        """Hold nothing of the run any more. Its parts know each other, also by symbolic sizes, which no garbage collection sees."""
+        vars(self.observer).clear()
+        vars(self.recorder).clear()
+
     def once(self, recording: Recording) -> str:
         """Why the run can't be made again, with stand-ins, for a recording alone; "" if it can."""
         if any(w.replaces for w in recording.writebacks):
@@ -333,7 +339,13 @@ class CompiledFunction:
         except Unsupported as e:
             self._say(e)
             return self._function(*args, **kwargs)
-        run = _Run(arguments, names, Observer(self._function, arguments), self.name, self._changing, self._found, symbolic)
+        with closing(_Run(arguments, names, Observer(self._function, arguments), self.name, self._changing, self._found,
+                          symbolic)) as run:
+            return self._run(run, args, kwargs)
+
+    def _run(self, run: _Run, args: tuple, kwargs: dict) -> Any:
+        """The same for a run that is ready."""
+        arguments, symbolic = run.arguments, run.symbolic
         try:
             with StandIns(self._changing, arguments), run.observer, run.recorder:
                 result = _called(self._function, arguments)
@@ -445,6 +457,7 @@ class CompiledFunction:
             finally:
                 if again:
                     without_symbols(result, sizes, arguments)
+                    again.close()
         try:
             with run.recorder.flags_before():
                 kept = without_fixed(places, attempt)

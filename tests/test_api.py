@@ -515,3 +515,20 @@ def test_copying_and_saving_tensors_changes_nothing(tmp_path):
     torch.save(torch.ones(2), tmp_path / "t.pt")
     f(torch.ones(3))
     assert len(f.programs) == 1
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda x, k: (x * k).cos().sum(), id="plain"),
+    pytest.param(lambda x, k: (x * k).cos().sum() if x.sum() > 0 else x, id="branches"),
+    pytest.param(lambda x, k: x.cos() * (x * k).sum().item(), id="numbers")])
+def test_recordings_hold_no_tensors_afterwards(function):
+    f, alive = compiled(function), []
+    gc.disable()  # what it would have to find stays alive for long
+    try:
+        for n, k in ((3, 1.0), (3, 2.0), (4, 2.0), (5, 3.0)):
+            x = torch.ones(n)
+            alive += weakref.ref(x), weakref.ref(f(x, k))
+        del x
+        assert [r() for r in alive] == [None] * len(alive)
+    finally:
+        gc.enable()

@@ -47,6 +47,7 @@ class Observer:
     is what to guard, `writes` what to replay, `changing` the places that were read and written (see fetched.py), `changed`
     what was in all places that the run changed, and `tensors` has every tensor that the run came by, with its name.
     """
+    _open = False
 
     def __init__(self, function: Callable, arguments: Arguments):
         self.recorder: Any = None  # told of custom autograd.Functions called, and of draws
@@ -54,7 +55,6 @@ class Observer:
         self.changed: list[Read] = []
         self.changing: set[tuple] = set()
         self.unsupported: Unsupported | None = None
-        self._open = False
         self.busy = False  # what the observer itself reads is not the run's doing
         self._function = function
         self._arguments = arguments
