@@ -184,7 +184,7 @@ class Read:
                 return "entries", holder, *self.expected
             if kind is list:
                 return "elements", holder, None, *self.expected
-            if kind in (OrderedDict, set) and not holder:
+            if kind in (OrderedDict, set) and not self.expected[-1]:
                 return "nothing", holder, None, None
         return None
 
@@ -260,8 +260,7 @@ def read_condition(names: Namespace, read: Read) -> Condition:
         return Condition(equality(names, now, read.expected), now, f"what {read.subject} holds", read.expected)
     if read.kind == "contents":
         before = names.bind(read.expected)
-        empty = not len(read.holder)
-        test = f"not {holder}" if empty else f"same_contents({holder}, {before})"
+        test = f"same_contents({holder}, {before})" if read.expected[-1] else f"not {holder}"
         return Condition(test, f"snapshot({holder})", f"what {read.subject} holds", read.expected)
     if read.kind == "has":
         key = names.literal(read.key)

@@ -317,3 +317,30 @@ def attributes_of_dicts(compile):
     for _ in range(3):
         state, counted = f(tensor(2, 4))
         yield state, state._metadata, counted, counted.of
+
+
+@program
+def emptied(compile):
+    left, waiting, known, kept = {3}, [5], {"a": 2}, OrderedDict(b=1)
+
+    @compile
+    def f(x):
+        return x * left.pop() + waiting.pop() - known.pop("a") * kept.pop("b")
+
+    def fill():
+        left.add(3)
+        waiting.append(5)
+        known["a"], kept["b"] = 2, 1
+    for full in (True, True, False, True, False, True):
+        yield outcome(f, X)
+        if full:
+            fill()
+
+
+@program
+def a_set_given_is_emptied(compile):
+    f = compile(lambda given, x: x * given.pop())
+    given = {3}
+    for k in (3, 3, None, 4, None, 3):
+        yield outcome(f, given, X)
+        given |= {k} if k else set()
