@@ -3,7 +3,7 @@
 Checked at import: what the installed torch lacks is named, with what it serves, in one IncompatibleTorch.
 """
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pkgutil import resolve_name
 from threading import get_ident
 from typing import Any, Callable
@@ -26,6 +26,7 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 
 # Modes and transforms
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
+HigherOrderOperator = _take("torch._ops.HigherOrderOperator", "to record ops that take functions")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
 _function_mode = _take("torch._C._get_function_stack_at", "to know the default device")
@@ -83,6 +84,9 @@ _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
 _has_kernel = _take("torch._C._dispatch_has_kernel_for_dispatch_key", "to record composite ops under inference mode")
 _take("torch.ops.aten.dropout.default.py_kernels", "to record composite ops of symbolic sizes")
 _take("torch.ops.aten.dropout.default._dispatch_cache", "to record composite ops of symbolic sizes")
+
+#: ops that take functions and are made of other ops, below autograd or above
+_IN_PYTHON = {"flex_attention", "map_impl", "scan", "while_loop"}
 
 #: hooks that run in every module's call
 GLOBAL_MODULE_HOOKS = {name: _take(f"torch.nn.modules.module.{name}", "to notice hooks on every module") for name in (
@@ -150,6 +154,18 @@ def is_composite(overload) -> bool:
         return False
 
 
+def cond(predicate, if_true: Callable, if_false: Callable, operands):
+    """What torch's op of this name does, in Python."""
+    return (if_true if predicate else if_false)(*operands)
+
+
+def in_python(op):
+    """What an op that takes functions does, as a function of other ops; None where that is not known."""
+    if op.name() == "cond":
+        return cond
+    return op.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd) if op.name() in _IN_PYTHON else None
+
+
 def put_engine(run: Callable) -> Callable:
     """Let `run` stand for torch's way into autograd's engine; gives what stood there before."""
     before = torch.autograd._engine_run_backward
@@ -159,11 +175,13 @@ def put_engine(run: Callable) -> Callable:
 
 @contextmanager
 def modes_unnoticed():
-    """Inside, torch's modules do as without modes: for attention they choose another way where a call of torch is seen."""
-    before, thread = torch.overrides.has_torch_function, get_ident()
+    """Inside, torch's modules do as without modes: for attention they choose another way where a call of torch is seen. Modes
+    see ops that take functions all the same."""
+    before, thread, ops = torch.overrides.has_torch_function, get_ident(), vars(torch._ops)
 
     def has_torch_function(tensors) -> bool:
-        return any(map(_overrides, tensors)) if get_ident() == thread else before(tensors)
+        module = get_ident() == thread and sys._getframe(1).f_globals is not ops
+        return any(map(_overrides, tensors)) if module else before(tensors)
     torch.overrides.has_torch_function = has_torch_function
     try:
         yield
@@ -173,13 +191,20 @@ def modes_unnoticed():
 
 @contextmanager
 def compiled_by_torch_as_given():
-    """Inside, functions and modules that torch.compile gave run as they were given to it; it would trace what observes them.
-    Its import alone takes seconds: where it has not been imported, there are none."""
-    if "torch._dynamo" not in sys.modules or callable(eval_frame_callback()):
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+    """Inside, functions and modules that torch.compile gave run as they were given to it, as do those that torch itself compiles
+    (torch.cond); it would trace what observes them. Its import alone takes seconds: where it has not been imported, none were."""
+    before, thread = torch.compile, get_ident()
+
+    def compile(*args, **options):
+        own = get_ident() == thread and sys._getframe(1).f_globals.get("__name__", "").startswith("torch.")
+        return args[0] if own and args else before(*args, **options)
+    torch.compile = compile
+    try:
+        imported = "torch._dynamo" in sys.modules and not callable(eval_frame_callback())
+        with torch.compiler.set_stance("force_eager") if imported else nullcontext():
+            yield
+    finally:
+        torch.compile = before
 
 
 def _overrides(value: Any) -> bool:

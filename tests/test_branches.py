@@ -6,6 +6,8 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._higher_order_ops.hints_wrap import hints_wrapper
+from torch._higher_order_ops.while_loop import while_loop
 
 import smelt
 from smelt.errors import SmeltWarning
@@ -486,3 +488,35 @@ def test_one_hot_of_so_many_classes_branches_on_nothing():
         close(outcome(compiled, [x, 6]), outcome(f, [x, 6]))
     report = smelt.explain(compiled)
     assert not report.branches and report.paths <= 3
+
+
+def test_choices_and_loops_of_torch_are_those_of_python():
+    """For the plain run they stand as Python has them: torch compiles its own, which takes seconds."""
+    import torch._dynamo  # as torch.cond does, which takes longer where a run is recorded
+
+    def by_torch(x):
+        x = torch.cond(x.sum() > 0, lambda x: x * 2, lambda x: x.square(), (x,))
+        return while_loop(lambda x: x.sum() < 50, lambda x: (x * 2,), (x,))[0] - 1
+
+    def by_python(x):
+        x = x * 2 if x.sum() > 0 else x.square()
+        while x.sum() < 50:
+            x = x * 2
+        return x - 1
+    compiled = smelt.compile(by_torch)
+    for k in (1.0, 1.0, -3.0, -3.0, 9.0, 1.0, -3.0):
+        results = []
+        for f in (compiled, by_python):
+            x = (torch.ones(4) * k).requires_grad_()
+            y = f(x)
+            results.append([y.detach(), *torch.autograd.grad(y.sum(), x)])
+        close(*results)
+    assert smelt.explain(compiled).compiled
+
+
+def test_other_ops_that_take_functions_are_left_to_torch():
+    compiled = smelt.compile(lambda x: hints_wrapper(lambda x: x * 2, (x,), {}, {}) + 1)
+    x = hints_wrapper(torch.ones_like, (torch.ones(4),), {}, {})
+    with pytest.warns(SmeltWarning, match="takes functions"):
+        for _ in range(3):
+            close([compiled(x)], [x * 2 + 1])

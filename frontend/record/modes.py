@@ -19,8 +19,8 @@ from ...errors import Unsupported
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
-from ..torch_internals import (TorchDispatchMode, active_transform, in_forward_transform, is_of_transform, make_dual, put_engine,
-                               unpack)
+from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
+                               is_of_transform, make_dual, put_engine, unpack)
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
 
@@ -89,6 +89,7 @@ _KEEP_NO_LIST = frozenset((
 
 class Ops(TorchDispatchMode):
     """Sees every op below autograd."""
+    supports_higher_order_operators = True
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -100,7 +101,11 @@ class Ops(TorchDispatchMode):
         self._recorder = recorder
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs, recorder, op = kwargs or {}, self._recorder, overload(function)
+        kwargs, recorder = kwargs or {}, self._recorder
+        if isinstance(function, HigherOrderOperator):
+            recorder.stop(Unsupported(f"calls an op that takes functions ({function.name()})", here().place))
+            return function(*args, **kwargs)
+        op = overload(function)
         if recorder.unsupported is not None or recorder._busy or op.label:
             return recorder.run(function, args, kwargs)
         if recorder.beside.enters():
@@ -135,6 +140,9 @@ class Api(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, recorder = kwargs or {}, self._recorder
+        if isinstance(function, HigherOrderOperator) and in_python(function):
+            with self:
+                return in_python(function)(*args, **kwargs)
         if recorder.unsupported is None and not recorder._busy and recorder.beside.enters():
             recorder.beside.call(function, args)
             return function(*args, **kwargs)

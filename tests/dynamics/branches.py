@@ -1,6 +1,7 @@
 """Python that looks at the values of tensors: branches, loops, indices, sizes, text."""
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from .harness import backward, calls, leaf, outcome, program, tensor
 
@@ -496,3 +497,10 @@ def split_at_places(compile):
     f = compile(lambda x, places: [part * 2 for part in x.tensor_split(places)])
     for places in ((1, 3), (1, 3), (2, 3), (1, 3), (0, 4)):
         yield f(tensor(4), torch.tensor(places))
+
+
+@program(exact=False)
+def attention_with_scores_of_its_own(compile):
+    f = compile(lambda q, k: flex_attention(q, k, k, lambda score, b, h, i, j: torch.where(i >= j, score * 0.5, -9.0)) * 2)
+    for n in (4, 4, 4, 6, 6):
+        yield f(tensor(1, 2, n, 8), tensor(1, 2, n, 8) * 0.5)
