@@ -42,7 +42,7 @@ class Overload:
     sizes       the names of its arguments that are ints: sizes, places, dimensions; not numbers to compute with
     composite   it is made of other ops
     numbers     the arguments, by position and by name, that take a number of any type
-    operands    the arguments that are tensors, as (position, name); Python may give numbers for them
+    operands    the arguments that are tensors and read, as (position, name); Python may give numbers for them
     each        the same on one tensor after the other, for an op on lists of tensors
     defaults    the arguments that a call may leave out, by position and by name, with what they are then
     label       it marks a stretch of the run for a profiler
@@ -103,7 +103,7 @@ def overload(function) -> Overload:
         sized=torch.Tag.dynamic_output_shape in tags or schema.name in _SIZED,
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
-        operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor"),
+        operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor" and not a.is_out),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes,
         sparse=tuple(p for p in places if p[1] in ("sparse", "sparse_grad")),
         defaults={part: a.default_value for place, a in zip(places, schema.arguments) if a.has_default_value() for part in place})

@@ -272,6 +272,8 @@ class Recorder:
             unread = {id(t) for t, _ in call.targets} if op.outs or op.packet in OVERWRITES else ()
             call.values = self._read(args, call, unread)
             call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
+        if call.targets and call.plain:
+            raise Unsupported(f"computes with numbers alone, into a tensor ({op.key})")
         if call.targets:
             refuse_overlap(call)
         if op.seeded:

@@ -182,3 +182,18 @@ def of_other_kinds(compile):
     f = compile(lambda n: DATA[:n] * 2)
     for n in (2, 3, 4, True, torch.tensor(4), None, 1.0, 1 << 31, 1 << 40, 1 << 70, 5):
         yield outcome(f, n)
+
+
+@program
+def slices_given_back(compile):
+    f = compile(lambda x, k: (x[k:] * 2, slice(k, x.shape[0]), [slice(None, -k, 2), slice(int(x.sum()), x.max())]))
+    for k in (1, 1, 2, 3, 1, 4):
+        yield f(tensor(5 + k), k)
+
+
+@program
+def of_numbers_alone_into_a_tensor(compile):
+    f = compile(lambda x, k: torch.add(2, k, out=x) * 2)
+    for k in (1, 1, 2, 3):
+        x = torch.zeros(())
+        yield f(x, k), x
