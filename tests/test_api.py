@@ -179,7 +179,8 @@ def test_structure_of_results():
         y = x + 1
         shared = [y, y]
         return {"pair": Pair(y, x * 2), "list": shared, "again": shared, "items": items, "x": x, "n": x.shape, "none": None,
-                "output": Output(x * 3, 2.5), "ordered": OrderedDict(k=(y,)), "set": {1, 2}, "t": type(x), "items0": items[0]}
+                "output": Output(x * 3, 2.5), "ordered": OrderedDict(k=(y,)), "set": {1, 2}, "t": type(x), "items0": items[0],
+                "slice": slice(1, y)}
     g = compiled(f, fullgraph=True)
     for _ in range(2):
         items = [X * 5]
@@ -191,6 +192,7 @@ def test_structure_of_results():
         equal(ours["output"].logits, X * 3)
         assert ours["output"].loss == 2.5 and ours["ordered"]["k"][0] is ours["list"][0]
         assert ours["n"] == X.shape and ours["set"] == {1, 2} and ours["t"] is torch.Tensor
+        assert ours["slice"].start == 1 and ours["slice"].stop is ours["list"][0]
     assert len(g.programs) == 1
     assert g(X, [X])["list"] is not g(X, [X])["list"]
 

@@ -330,6 +330,8 @@ class Rebuild:
             if kind is torch.Size or hasattr(kind, "n_sequence_fields"):  # a struct sequence, as torch.return_types.max
                 return f"{self._names.bind(kind)}(({items}))"
             return f"({items})" if kind is tuple else f"tuple.__new__({self._names.bind(kind)}, ({items}))"
+        if kind is slice:
+            return f"slice({', '.join(map(self._expression, (value.start, value.stop, value.step)))})"
         if kind in (set, frozenset) and all(map(constant, value)):
             return f"{kind.__name__}(({''.join(self._expression(v) + ', ' for v in value)}))"
         if kind is dict:
