@@ -79,6 +79,13 @@ _take("torch.compiler.set_stance", "to run functions that torch.compile gave as 
 _take("torch.overrides.has_torch_function", "to let torch's modules choose the way that they choose without a recorder")
 _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
 
+#: switches that torch's modules tell of through these
+BACKEND_SWITCHES = tuple(filter(None, (_take(f"torch._C.{name}", "to guard what a run asks of torch's switches", needed=False)
+                                       for name in (
+    "_get_cudnn_enabled", "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_cudnn_allow_tf32", "_get_cublas_allow_tf32",
+    "_get_mkldnn_enabled", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled", "_get_math_sdp_enabled",
+    "_get_cudnn_sdp_enabled", "_is_multithreading_enabled", "_autograd._profiler_enabled"))))
+
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
 _has_kernel = _take("torch._C._dispatch_has_kernel_for_dispatch_key", "to record composite ops under inference mode")

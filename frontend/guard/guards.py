@@ -5,7 +5,9 @@ the arguments, the reads, torch's modes and the tensors in order (cheap and chan
 """
 from __future__ import annotations
 
+import gc
 import math
+import sys
 import types
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -21,8 +23,8 @@ from ...compiler.dims import Dim, Expr
 from ...compiler.ir import TensorType
 from ..recording import Grads
 from ..symbolic.symbols import Node, is_symbolic, noted
-from ..torch_internals import (TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes, default_devices,
-                               forward_ad, tracing)
+from ..torch_internals import (BACKEND_SWITCHES, TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes,
+                               default_devices, forward_ad, tracing)
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -295,13 +297,15 @@ AUTOCAST_DETAILS = (
 #: Those that matter to a program only if its run asked for them (library calls that it makes ask again on every call).
 SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
             torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads,
-            torch.is_warn_always_enabled, torch.distributed.is_available,
+            torch.is_warn_always_enabled, torch.is_anomaly_enabled, torch.is_anomaly_check_nan_enabled,
+            torch.is_autocast_cache_enabled, *BACKEND_SWITCHES, gc.isenabled, sys.getrecursionlimit, torch.distributed.is_available,
             *([torch.distributed.is_initialized] if torch.distributed.is_available() else []))
 
 
 def call_read(function: Callable, args: tuple = ()) -> Read:
-    """What one of torch's state functions gives now."""
-    return Read("call", function, args, function(*args), f"torch.{function.__name__}({', '.join(map(repr, args))})")
+    """What a function that tells of a state gives now."""
+    module = function.__module__ or "torch"
+    return Read("call", function, args, function(*args), f"{module}.{function.__name__}({', '.join(map(repr, args))})")
 
 
 def torch_state() -> list[Read]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 _MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
-_C_SWITCHES = [f for f in SWITCHES if not isinstance(f, types.FunctionType)]
+_C_SWITCHES = frozenset(f for f in SWITCHES if not isinstance(f, types.FunctionType))
 #: Functions that only read environment variables: all of these are guarded then.
 _READS_ENVIRONMENT = {function.__code__ for function in (
     os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,

@@ -1,5 +1,6 @@
 """torch's modes and kinds of tensors: autocast, default dtype, layouts, subclasses, meta, complex, sparse, nested tensors."""
 import contextlib
+import gc
 
 import torch
 from torch import nn
@@ -421,3 +422,28 @@ def memory_with_gaps(compile):
 def masked_tensors(compile):
     """Of a class of torch's own, which asks ops that no dispatcher knows."""
     yield from calls(compile(lambda x: torch.masked.masked_tensor(x, x > 0).sum().to_tensor(0.0)), tensor(2, 3))
+
+
+def asked(compile, told, put):
+    """Calls that ask a switch of the process, which is turned in between."""
+    f = compile(lambda x: x + 1 if told() else x - 1)
+    before = bool(told())
+    try:
+        for on in (before, before, not before, before, not before):
+            put(on)
+            yield f(tensor(4))
+    finally:
+        put(before)
+
+
+@program
+def switches_of_backends_asked(compile):
+    yield from asked(compile, lambda: torch.backends.cudnn.enabled, lambda on: setattr(torch.backends.cudnn, "enabled", on))
+    yield from asked(compile, torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp)
+
+
+@program
+def other_switches_asked(compile):
+    yield from asked(compile, torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly)
+    yield from asked(compile, torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
+    yield from asked(compile, gc.isenabled, lambda on: gc.enable() if on else gc.disable())
