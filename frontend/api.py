@@ -174,7 +174,8 @@ class _Run:
             raise WrongResult(f"internal error: it was recorded as something else: {wrong}")
 
     def close(self) -> None:
-        """Hold nothing of the run any more. Its parts know each other, also by symbolic sizes, which no garbage collection sees."""
+        """Hold nothing of the run any more. Its parts know each other, also by way of symbolic sizes, which no garbage
+        collection sees."""
         vars(self.observer).clear()
         vars(self.recorder).clear()
 

@@ -298,7 +298,8 @@ AUTOCAST_DETAILS = (
 SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
             torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads,
             torch.is_warn_always_enabled, torch.is_anomaly_enabled, torch.is_anomaly_check_nan_enabled,
-            torch.is_autocast_cache_enabled, *BACKEND_SWITCHES, gc.isenabled, sys.getrecursionlimit, torch.distributed.is_available,
+            torch.is_autocast_cache_enabled, *BACKEND_SWITCHES, gc.isenabled, sys.getrecursionlimit,
+            torch.distributed.is_available,
             *([torch.distributed.is_initialized] if torch.distributed.is_available() else []))
 
 
