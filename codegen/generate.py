@@ -9,9 +9,9 @@ from typing import Any, Iterable, Iterator, Mapping, Protocol, Sequence
 import torch
 
 from ..compiler.dims import expr_of, typical
-from ..compiler.ir import Graph, NumberType, ObjectType, TupleType, Value
+from ..compiler.ir import Graph, NumberType, ObjectType, TensorType, TupleType, Value, expressions
 from ..compiler.op import OPS
-from ..compiler.ops.core import called, waits
+from ..compiler.ops.core import called, runs_call, waits
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
 from . import loops
 from .coordinates import Variable
@@ -223,16 +223,23 @@ class _Builder:
         attrs = formulas(v.attrs)
         place = str(v.origin), waits(v)
         if not isinstance(v.type, TupleType):
-            self.steps.append(Call(v.op.meaning, args, attrs, (self.slots.add(v, "call"),), called(v), *place))
+            slot = self.slots.add(v, "call")
+            self.steps.append(Call(v.op.meaning, args, attrs, (slot,), called(v), *place, self.guessed([v])))
             return
         items = self.items.get(v, {})
         results = tuple(self.slots.add(items[k], "call") if k in items else -1 for k in range(len(v.type.items)))
+        place = *place, self.guessed(items.values())
         if len(results) == 1 and items:  # a call with one result slot receives what is returned, the tuple
             whole = self.slots.add(v, "call")
             self.steps += [Call(v.op.meaning, args, attrs, (whole,), called(v), *place),
                            Call(operator.getitem, (Ref(whole), 0), {}, results, "item", *place)]
         else:
             self.steps.append(Call(v.op.meaning, args, attrs, results, called(v), *place))
+
+    def guessed(self, results: Iterable[Value]) -> frozenset[int]:
+        """The slots of the results whose sizes follow from symbols by a rule that was found by trying."""
+        symbolic = (r for r in results if isinstance(r.type, TensorType) and next(expressions(r.type), None) is not None)
+        return frozenset(self.slots.of[r] for r in symbolic if runs_call(r.inputs[0] if r.op.name == "item" else r))
 
     def number(self, v: Value) -> Ref:
         """A value that stands for a Python number, as that number."""

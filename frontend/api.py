@@ -438,13 +438,14 @@ class CompiledFunction:
             return False
         changing = self._changing or Changing()
 
-        def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager) -> None:
+        def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager, stepless: bool) -> None:
             again = result = None
             try:
                 with undone(first):
                     names = Namespace()
                     arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
-                                               sizes=sizes, symbolic=changing.arguments, another=self._found.another)
+                                               sizes=sizes, symbolic=changing.arguments, another=self._found.another,
+                                               stepless=stepless)
                     again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
                                  run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
@@ -461,7 +462,7 @@ class CompiledFunction:
                     again.close()
         try:
             with run.recorder.flags_before():
-                kept = without_fixed(places, attempt)
+                kept = without_fixed(places, bool(run.recorder.stretches), attempt)
         except (Unsupported, BuildError) as why:
             self.varying.fix(tensors, lengths, places, reason=str(why).partition("\n")[0])
             return False

@@ -4,6 +4,7 @@ Checked at import: what the installed torch lacks is named, with what it serves,
 """
 import sys
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pkgutil import resolve_name
 from threading import get_ident
 from typing import Any, Callable
@@ -48,9 +49,12 @@ set_versions = _take("torch._C._autograd._unsafe_set_version_counter", "to undo 
 is_view = _take("torch.Tensor._is_view", "to know results that are views made without gradients")
 is_zero = _take("torch._C.TensorBase._is_zerotensor", "to record the zeros of forward-mode differentiation")
 wrapper = _take("torch.Tensor._make_wrapper_subclass", "to record tensors of symbolic sizes")
+_key_of_composites = _take("torch._C.DispatchKey.CompositeImplicitAutograd", "to record composite ops of symbolic sizes")
+_key_of_autograd = _take("torch._C.DispatchKey.Autograd", "to record composite ops of symbolic sizes")
 _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")
 unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
+pad_rows = _take("torch._C._nn.pad_sequence", "to record it with sequences of symbolic sizes")
 unpack = _take("torch._VF._pad_packed_sequence", "to notice that it looks at the batch sizes")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
 storage_uses = _take("torch._C._storage_Use_Count", "to use the memory of large results again", needed=False)
@@ -129,18 +133,42 @@ def in_forward_transform() -> bool:
 
 @contextmanager
 def composites_in_python():
-    """Composite ops are made of others by torch's decompositions in Python, which take symbols for sizes everywhere, where
-    those in C++ don't. Only dropout stays in C++: its decomposition draws other random numbers."""
-    dropout = torch.ops.aten.dropout.default
-    kernels = dict(dropout.py_kernels)
-    dropout.py_kernels.clear()
-    dropout._dispatch_cache.clear()
+    """Composite ops are made of others by decompositions in Python, which take symbols for sizes everywhere, where those in C++
+    don't. Ops that C++ does not make of others stay as they are, as does dropout: its decomposition draws other random numbers."""
+    ops = [*(op for op in _decompositions() if _key_of_autograd in op.py_kernels and not is_composite(op)), *_UPSAMPLING,
+           torch.ops.aten.dropout.default]
+    kept = {op: dict(op.py_kernels) for op in ops}
     try:
+        for op in ops:
+            op.py_kernels.clear()
+            op.py_kernels.update({_key_of_composites: partial(_upsampled, _UPSAMPLING[op])} if op in _UPSAMPLING else {})
+            op._dispatch_cache.clear()
         with _python_dispatcher():
             yield
     finally:
-        dropout.py_kernels.update(kernels)
-        dropout._dispatch_cache.clear()
+        for op, kernels in kept.items():
+            op.py_kernels.clear()
+            op.py_kernels.update(kernels)
+            op._dispatch_cache.clear()
+
+
+def _decompositions() -> list[torch._ops.OpOverload]:
+    """The ops that torch makes of others in Python. The import takes seconds."""
+    from torch._decomp import decomposition_table
+    return [op for op in decomposition_table if isinstance(op, torch._ops.OpOverload)]
+
+
+#: The ops that tell the size of an image by scale factors, and what they are made of.
+_UPSAMPLING = {packet.vec: packet.default for packet in (getattr(torch.ops.aten, name) for name in (
+    *(f"{kind}{n}d" for kind in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)), "upsample_linear1d",
+    "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"))}
+
+
+def _upsampled(op: torch._ops.OpOverload, image: torch.Tensor, size, *corners_and_scales) -> torch.Tensor:
+    *corners, scales = corners_and_scales
+    if size is None:
+        size = [n * int(s) if s == int(s) else int(n * s) for n, s in zip(image.shape[2:], scales)]
+    return op(image, size, *corners, *(scales or [None] * len(size)))
 
 
 def sequence_number(node) -> int:
@@ -151,6 +179,12 @@ def sequence_number(node) -> int:
 def schema_of(overload):
     """The overload's schema: its arguments and returns, and which of them it writes to or shares memory with."""
     return overload._schema
+
+
+def decompositions() -> list[torch._ops.OpOverload]:
+    """The ops that torch makes of others in Python. The import takes seconds."""
+    from torch._decomp import decomposition_table
+    return [op for op in decomposition_table if isinstance(op, torch._ops.OpOverload)]
 
 
 def is_composite(overload) -> bool:

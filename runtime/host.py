@@ -136,7 +136,7 @@ class _Printer:
             call = f"{results[0]} = {call}"
         self.lines.append(call + (f"  # {step.origin}" if step.origin else ""))
         for i in step.results:
-            if i in self.launched:  # a kernel's indices hold for one layout only
+            if i in self.launched or i in step.guessed:  # a kernel's indices hold for one layout only
                 name, slot = self.names[i], self.program.slots[i]
                 self.lines.append(f"{name} = in_layout({name}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
 

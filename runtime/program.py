@@ -93,7 +93,8 @@ class Launch:
 @dataclass(frozen=True)
 class Call:
     """Run a Python function: `results` receive what it returns (one slot: the value; several: a tuple's items, -1 drops one).
-    `waits`: in it the CPU gives the GPU something, or waits for what it has computed."""
+    `waits`: in it the CPU gives the GPU something, or waits for what it has computed. `guessed`: the results whose sizes may be
+    others than their slots say."""
     function: Callable
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -101,6 +102,7 @@ class Call:
     name: str = ""
     origin: str = ""
     waits: bool = False
+    guessed: frozenset[int] = frozenset()
 
 
 Step = Union[Launch, Call]

@@ -157,6 +157,11 @@ def _op_and_tags(v: Value) -> tuple[Op, Sequence[torch.Tag]]:
     return op, overload(attrs["target"]).tags if op.name == "call" else ()
 
 
+def runs_call(v: Value) -> bool:
+    """Whether a value is a call of a torch op that smelt has no record of."""
+    return _op_and_tags(v)[0].name == "call" and v.op.name in ("call", "call_taped")
+
+
 def called(v: Value) -> str:
     """A value's op for people: of a call, with the torch op that it runs."""
     words, op, attrs = [], v.op.name, v.attrs

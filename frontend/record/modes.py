@@ -20,7 +20,8 @@ from ..observe.origins import here
 from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
-                               is_of_transform, make_dual, put_engine, unpack)
+                               is_of_transform, make_dual, pad_rows, put_engine, unpack)
+from .as_one import COUNTED, STEPWISE, WHOLE
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
 
@@ -115,13 +116,7 @@ class Ops(TorchDispatchMode):
                 result = (op.each or function.decompose)(*args, **kwargs)
             count_writes(op, args, kwargs)
             return result
-        call = recorder.before(function, args, kwargs)
-        try:
-            result = recorder.run(function, args, kwargs)
-        except BaseException as error:
-            recorder.stop(Unsupported(f"an op raised {type(error).__name__}"))
-            raise
-        return result if call is None else recorder.after(call, result)
+        return recorder.make(function, args, kwargs)
 
 
 def count_writes(op: Overload, args, kwargs) -> None:
@@ -169,13 +164,17 @@ class Api(TorchFunctionMode):
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))
+        if function in WHOLE or recorder.stepless and function in STEPWISE:
+            return recorder.make_as_one(function, args, kwargs)
+        if function in COUNTED:
+            return recorder.make_counted(function, args, kwargs)
         looked = args[1] if function in _LOOKS and len(args) > 1 else kwargs.get(_LOOKS.get(function))
         if getattr(looked, "dtype", None) is torch.int64:  # not hidden states
             recorder.guarded(recorder.add_list, looked, looked.tolist())
         recorder._from_numbers = function in _MAKERS and _MAKERS[function](*args)
         recorder._as_truth, recorder._as_item = function in TRUTHS, function is _T.item or function is recorder.converts
         recorder.enter_backward(function in _BACKWARD)
-        ops = len(recorder.calls)
+        ops, looks = len(recorder.calls), len(recorder.looks)
         try:
             result = function(*args, **kwargs)
         finally:
@@ -184,6 +183,8 @@ class Api(TorchFunctionMode):
             recorder.enter_backward(False)
         if function in _NUMBERS and len(recorder.calls) == ops:
             recorder.stop(Unsupported(NO_NUMBERS, here().place))
+        if function in STEPWISE:
+            recorder.guarded(recorder.add_stretch, ops, looks, result)
         if function is _T.tolist:
             recorder.guarded(recorder.add_list, args[0], result)
         if function is unpack:
@@ -232,9 +233,37 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     if function in _AT:
         index = placed(args[1])
         return (function, _lists_fixed(args), kwargs) if index is None else (_AT[function], (args[0], index, *args[2:]), kwargs)
+    if function is pad_rows:
+        return _pad_rows, args, kwargs
+    if function is F.ctc_loss and (*args[5:6], kwargs.get("reduction", "mean"))[0] in _REDUCTIONS:
+        return torch.ctc_loss, _ctc_arguments(*args, **kwargs), {}
     if function is F.one_hot and args and active_transform() is None:
         return _one_hot, args, kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _pad_rows(rows, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> torch.Tensor:
+    """torch's pad_sequence, which asks for sizes as numbers, where each row is padded alike."""
+    alike = all(r.dim() and (r.dtype, r.device, r.shape[1:]) == (t.dtype, t.device, t.shape[1:]) for t in rows[:1] for r in rows)
+    if not rows or not alike or padding_side not in ("left", "right"):
+        return pad_rows(rows, batch_first, padding_value, padding_side)
+    longest = max(r.shape[0] for r in rows)
+    form = (len(rows), longest) if batch_first else (longest, len(rows))
+    padded = rows[0].new_full((*form, *rows[0].shape[1:]), padding_value)
+    for k, r in enumerate(rows):
+        place = padded.select(0 if batch_first else 1, k)
+        place.narrow(0, 0 if padding_side == "right" else longest - r.shape[0], r.shape[0]).copy_(r)
+    return padded
+
+
+#: How torch's C++ calls reductions of losses.
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def _ctc_arguments(log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False) -> tuple:
+    """What F.ctc_loss hands on; lengths that change from call to call as tensors."""
+    lengths = (_row_of_numbers(n, torch.int64) if _is_row(n) else n for n in (input_lengths, target_lengths))
+    return log_probs, targets, *lengths, blank, _REDUCTIONS[reduction], zero_infinity
 
 
 def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:

@@ -150,7 +150,7 @@ def import_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
         values = opaque_call(b, op, args, kwargs, inferred(op.function, args, kwargs, type))
     if not isinstance(type, TupleType):
         return checked(b, op, values, type, start)
-    return [checked(b, op, v, t, start) if isinstance(t, TensorType) else None for v, t in zip(values, type.items, strict=True)]
+    return [checked(b, op, v, t, start) if isinstance(v, Value) else None for v, t in zip(values, type.items, strict=True)]
 
 
 def rule_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping):

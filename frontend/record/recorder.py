@@ -23,6 +23,7 @@ from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import compiled_by_torch_as_given, current_backward, is_view, is_zero, modes_unnoticed, version_of
+from .as_one import Stretch, counted, op_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -61,6 +62,7 @@ class Recorder:
 
     calls       the ops called, with what they were given, to compare with another run
     looks       what Python was told of tensors, in order: numbers and lists
+    stretches   the calls that make the same ops for each place of a sequence
     ends        for each result, what a backward pass from it raises
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
@@ -70,6 +72,8 @@ class Recorder:
     """
     #: Whether the run's results may be given to a caller, who may differentiate them.
     differentiated_later = True
+    #: Whether a call that makes the same ops for each place of a sequence is one op.
+    stepless = False
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
@@ -94,9 +98,11 @@ class Recorder:
         self._random = self._as_truth = self._as_item = self._busy = self._differentiates = self._transformed = False
         self.converts: Callable | None = None  # the method of tensors under way that may give the run a symbolic number
         self._from_numbers: bool | None = None  # what a call of torch's API under way is given; None where there is none
+        self._counts: tuple[Callable, tuple, dict] | None = None
         self.unwritten = False
         self.calls: list[tuple] = []
         self.looks: list[Any] = []
+        self.stretches: list[Stretch] = []
         self.ends: list[str] = []
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
@@ -222,6 +228,42 @@ class Recorder:
     def before(self, function, args, kwargs) -> Call | None:
         """What is to be known of an op before it runs; None once the recording has ended."""
         return None if self._differentiates or self._busy else self.guarded(self._prepare, function, args, kwargs)
+
+    def make(self, function, args, kwargs, run: Callable | None = None):
+        """Make a call of an op, as `run` does, and record it."""
+        args = counted(function, args, *self._counts) if self._counts else args
+        call = self.before(function, args, kwargs)
+        try:
+            result = (run or self.run)(function, args, kwargs)
+        except BaseException as error:
+            self.stop(Unsupported(f"an op raised {type(error).__name__}"))
+            raise
+        return result if call is None else self.after(call, result)
+
+    def make_as_one(self, function, args, kwargs):
+        """Make a call of torch's API, and record it as one op, whatever it is made of."""
+        op = self.guarded(op_of, function, args, kwargs)
+        return function(*args, **kwargs) if op is None else self.make(op, args, kwargs, self._run_unseen)
+
+    def make_counted(self, function, args, kwargs):
+        """Make a call whose whole numbers C++ takes for plain ones; the op that it makes gets the symbolic ones."""
+        self._counts = function, args, kwargs
+        try:
+            return function(*plain(args), **plain(kwargs))
+        finally:
+            self._counts = None
+
+    def _run_unseen(self, function, args, kwargs):
+        self._busy = True
+        try:
+            return self._execute(function, plain(args), plain(kwargs))
+        finally:
+            self._busy = False
+
+    def add_stretch(self, calls: int, looks: int, results: Sequence[torch.Tensor]) -> None:
+        """A call of torch's API gave these results, before which so many ops had been called, and so many looks taken."""
+        numbers = tuple(self._alias(r).number for r in results)
+        self.stretches.append(Stretch(range(calls, len(self.calls)), range(looks, len(self.looks)), self._memory.met, numbers))
 
     def run(self, function, args, kwargs):
         """Run an op as autograd would."""

@@ -62,7 +62,7 @@ class Results:
         type = type_of(result)
         values = import_call(self._b, call.op, call.values, call.keywords, type)
         for r, t, value in zip(result, type.items, values) if several else ((result, type, values),):
-            if isinstance(r, torch.Tensor):
+            if value is not None:
                 self._refuse_strided_random(call, r)
                 self._memory.add(*self._met(r, t, value), value)
 
@@ -202,7 +202,8 @@ class Results:
 
     def _refuse_strided_random(self, call: Call, tensor: torch.Tensor) -> None:
         """Which element gets which random number depends on the layout, which only `random_fill` keeps."""
-        if call.random and not tensor.is_contiguous() and not (call.op.writes and len(call.reads) == 1):
+        made_here = call.op.composite  # in an order of its own, whatever the results' layout
+        if call.random and not made_here and not tensor.is_contiguous() and not (call.op.writes and len(call.reads) == 1):
             raise Unsupported(f"draws random numbers into a tensor that is not contiguous ({call.op.key})")
 
 

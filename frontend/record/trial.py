@@ -24,13 +24,16 @@ from ..guard.guards import Contents, Read
 from ..guard.structure import Arguments, tuple_like
 from ..guard.writes import held, put_back
 from ..observe.draws import Draw
+from ..observe.profiling import unprofiled
 from ..recording import Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
+from .as_one import STEPWISE, AsOne, Stretch
 from .differentiating import Pass
-from .overloads import overload
+from .gradients import node_of
+from .overloads import leaves, overload
 from .modes import Api
 from .recorder import Recorder
 from .windows import moves
@@ -68,11 +71,13 @@ class SizedArguments(Arguments):
     """A call's arguments, and the tensors that it finds in state, with the sizes at some places as symbols.
 
     `dynamic` tells for every such place the one whose symbol it shares. `run_with`: the tensors that the run gets as arguments,
-    with names; `state`: the stand-ins that it gets of others.
+    with names; `state`: the stand-ins that it gets of others. `stepless`: a call that makes the same ops for each place of a
+    sequence is to be one op.
     """
 
     def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str],
-                 another: Callable[[str, Any], bool]):
+                 another: Callable[[str, Any], bool], stepless: bool):
+        self.stepless = stepless
         self.first, self.dynamic, self.sizes = first, dynamic, sizes
         self.run_with: list[tuple[str, torch.Tensor]] = []
         self._standing: dict[int, tuple[Any, Any]] = {}  # by the id of what is stood in for: that, and the stand-in
@@ -167,20 +172,24 @@ class ConcreteSizes(Unsupported):
     """Torch's C++ takes no symbols for sizes."""
 
 
-def without_fixed(places: Mapping[Place, Place],
-                  attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager], None]) -> Mapping[Place, Place]:
+def without_fixed(places: Mapping[Place, Place], stepwise: bool,
+                  attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager, bool], None]) -> Mapping[Place, Place]:
     """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
-    are left out, and numbers and strides where anything else fails. It makes the run inside the context manager that it is given.
+    are left out, and numbers and strides where anything else fails. It makes the run inside the context manager that it is given,
+    and is told whether that is to be `stepless`; where it has sequences (`stepwise`), that is tried too.
 
     Raises Unsupported where none are left, or for another reason.
     """
-    composites = nullcontext
+    composites, stepless = nullcontext, False
     while True:
         sizes = Sizes(places)
         try:
-            attempt(places, sizes, composites())
+            attempt(places, sizes, composites(), stepless)
             return places
         except Unsupported as why:
+            if stepwise and not stepless:
+                stepless = True
+                continue
             if isinstance(why, ConcreteSizes) and composites is nullcontext:
                 composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
                 continue
@@ -191,6 +200,7 @@ def without_fixed(places: Mapping[Place, Place],
                 raise
 
 
+OTHER_OPS = "the run called other ops when it was repeated"
 _SIZE = torch.ops.aten.size.default
 _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
 
@@ -209,6 +219,8 @@ class Second(Recorder):
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
         self._moving = False
+        self.stepless, self._stretches = arguments.stepless, first.recorder.stretches
+        self._stretch: Stretch | None = None
         super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held, **ways)
         self._b.ask = self._sizes.positive
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
@@ -219,7 +231,7 @@ class Second(Recorder):
         if self._sizes.fixed:
             raise Unsupported(f"the value of {', '.join(sorted(s.name for s in self._sizes.fixed))} is asked for")
         if self.calls != self._calls:
-            raise Unsupported("the run called other ops when it was repeated")
+            raise Unsupported(OTHER_OPS)
         writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
         return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks)
 
@@ -281,11 +293,45 @@ class Second(Recorder):
         call = super().before(function, args, {n: self._sizes.dims(a) if n in sized else a for n, a in kwargs.items()})
         if call is None:
             self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))
+        elif self._stretch is not None:
+            self.calls[-1:] = [self._calls[k] for k in self._stretch.calls]
         elif self.calls[-1:] != self._expected(len(self.calls) - 1):
             self._surplus(call, met)
         if self.unsupported is not None:
             raise self.unsupported
         return call
+
+    def make_as_one(self, function, args, kwargs):
+        """As autograd sees it, all of the results are made of all of the tensors."""
+        enabled, make = torch.is_grad_enabled(), super().make_as_one
+        stretch = self._stretch = self._next_stretch() if function in STEPWISE else None
+
+        def made():
+            with torch.set_grad_enabled(enabled):
+                return make(function, args, kwargs)
+        with unprofiled():
+            results = AsOne.apply(made, *(t for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)))
+        for r in results if isinstance(results, tuple) else (results,):
+            if node_of(r) is not None:
+                self._sources.allow(node_of(r))
+        if stretch is not None:
+            self._memory.met, self._stretch = stretch.met, None
+            for r, number in zip(results, stretch.results, strict=True):
+                self._alias(r).number = number
+        return results
+
+    def _next_stretch(self) -> Stretch:
+        """What the first run did in the call that is about to be made."""
+        found = next((s for s in self._stretches if s.calls.start == len(self.calls)), None)
+        if found is None:
+            raise Unsupported(OTHER_OPS)
+        for _ in found.looks:
+            next(self._looks)
+        return found
+
+    def _run_unseen(self, function, args, kwargs):
+        with torch.no_grad():
+            return super()._run_unseen(function, args, kwargs)
 
     def _expected(self, k: int) -> list[tuple]:
         """The k-th call of the first run, in a list; an empty one where there is none."""
@@ -313,7 +359,7 @@ class Second(Recorder):
             self.calls.pop()
             self._forget = met
         else:
-            self.stop(Unsupported("the run called other ops when it was repeated"))
+            self.stop(Unsupported(OTHER_OPS))
 
     def _execute(self, function, args, kwargs):
         self._outside = {}

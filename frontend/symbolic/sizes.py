@@ -12,7 +12,7 @@ import torch
 
 from ...compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
 from ...compiler.instantiate import with_sizes
-from ...compiler.ir import NumberType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
+from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
 from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic, plain
@@ -267,35 +267,58 @@ def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
 def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
     """The type of what a call gives, in terms of the symbols that its operands' sizes are made of.
 
-    torch tells the sizes for operands of other sizes; those that change with them have to be sizes of operands.
-    Raises Unsupported where they are not, or torch can't tell them."""
+    torch tells the sizes for operands of other sizes: the least formula that fits those is taken for the rule, and a program
+    looks at what its calls give. Of several results, one whose sizes follow no such formula is an object.
+    Raises Unsupported where a single one's don't."""
     given = list(expressions([_type_of(v) for v in _leaves((args, kwargs))]))
     symbols = sorted({s for e in given for s in e.symbols()}, key=lambda s: s.name)
     if not symbols:
         return real
-    trials = [{s: s.hint + 3 + 5 * n + 7 * k * (n + 1) for k, s in enumerate(symbols)} for n in range(2)]
+    trials = _trials(symbols)
     try:
         found = [function(*_on_meta(args, sizes), **_on_meta(kwargs, sizes)) for sizes in trials]
     except (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError) as error:
+        if isinstance(real, TensorType) and not real.rank:
+            return real
         raise Unsupported(f"{function} of tensors of symbolic sizes") from error
 
     def typed(real: Type, found: Sequence[Any]) -> Type:
-        if isinstance(real, TupleType):
-            return TupleType(tuple(map(typed, real.items, zip(*found, strict=True))))
-        if not isinstance(real, TensorType):
-            return real
         if any(t.dim() != real.rank for t in found):
             raise Unsupported(f"the rank of what {function} gives depends on the sizes")
         return laid_out(tuple(size(n, [t.shape[d] for t in found]) for d, n in enumerate(real.shape)), real)
 
     def size(real: int, found: Sequence[int]) -> Dim:
-        if all(n == real for n in found):
-            return real
-        for e in given:
-            if typical(e) == real and all(with_sizes(e, sizes) == n for sizes, n in zip(trials, found)):
+        fitting = (e for e in (real, *given, _fit(symbols, trials, found)) if typical(e) == real)
+        for e in fitting:
+            if all(with_sizes(e, sizes) == n for sizes, n in zip(trials, found)):
                 return e
-        raise Unsupported(f"a size of what {function} gives is no size of its operands")
-    return typed(real, found)
+        raise Unsupported(f"a size of what {function} gives follows from no sizes of its operands")
+
+    def typed_item(real: Type, found: Sequence[Any]) -> Type:
+        try:
+            return typed(real, found) if isinstance(real, TensorType) else real
+        except Unsupported:
+            return ObjectType("tensor of another size")
+    if isinstance(real, TupleType):
+        return TupleType(tuple(map(typed_item, real.items, zip(*found, strict=True))))
+    return typed(real, found) if isinstance(real, TensorType) else real
+
+
+def _trials(symbols: Sequence[Sym]) -> list[dict[Sym, int]]:
+    """Sizes that differ from the present ones: first in all symbols, then in each of them once and twice more, then in all."""
+    first = {s: s.hint + 3 + 7 * k for k, s in enumerate(symbols)}
+    steps = [{**first, s: first[s] + step} for s in symbols for step in (1, 2)]
+    return [first, *steps, {s: n + 5 * (k + 1) for k, (s, n) in enumerate(first.items())}]
+
+
+def _fit(symbols: Sequence[Sym], trials: Sequence[Mapping[Sym, int]], found: Sequence[int]) -> Dim:
+    """The sum of polynomials of the symbols, of second degree at most, that gives what was found in all trials but the last."""
+    total: Dim = found[0]
+    for k, s in enumerate(symbols):
+        once, twice = (found[1 + 2 * k + step] - found[0] for step in (0, 1))
+        away = expr_of(s) - trials[0][s]
+        total = total + away * once + away * (away - 1) // 2 * (twice - 2 * once)
+    return simplest(total)
 
 
 def _leaves(part: Any) -> Iterator[Any]:

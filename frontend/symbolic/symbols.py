@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterable, Iterator, Union
 import numpy
 import torch
 
-from ...compiler.dims import Dim, Expr, simplest
+from ...compiler.dims import Dim, Expr, known, simplest
 from ..torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
@@ -404,13 +404,13 @@ def wrapped_numbers_filled() -> Iterator[None]:
         delattr(torch.Tensor, WRAPPED_NUMBER)
 
 
-# Arithmetic. A size stays one under +, -, *, and under // and % by a positive constant.
+# Arithmetic. A size stays one under +, -, *, and under // and % by what is surely positive.
 
 def _size(symbol: str, a: Node, b: Node) -> Dim | None:
     x, y = a.size, b.size
     if x is None or y is None or not (isinstance(x, Expr) or isinstance(y, Expr)):
         return None
-    if symbol in ("//", "%") and (isinstance(y, Expr) or y <= 0):
+    if symbol in ("//", "%") and not known(y, 1):
         return None
     return simplest(_SIZES[symbol](x, y)) if symbol in _SIZES else None
 
@@ -453,7 +453,8 @@ def _on_nodes(name: str, symbol: str) -> Callable:
 
 def _unary_on_nodes(name: str, text: str) -> Callable:
     def method(self: Node) -> Node:
-        size = -self.size if name == "neg" and isinstance(self.size, Expr) else self.size if name == "pos" else None
+        same = name == "pos" or name == "abs" and self.size is not None and known(self.size, 0)
+        size = -self.size if name == "neg" and isinstance(self.size, Expr) else self.size if same else None
         return self.numbers.compute(text, _function(name), self, size=size)
     return method
 

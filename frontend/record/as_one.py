@@ -1,0 +1,63 @@
+"""Calls of torch that are made of other ops, and that a graph may hold as one op."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+
+from ..symbolic.symbols import is_symbolic, plain
+from ..torch_internals import schema_of
+
+#: Calls that always are one op: memory that nobody sees is left unwritten inside.
+WHOLE = frozenset({torch.ctc_loss})
+#: Calls that make the same ops for each place of a sequence: one op where its length is a symbol.
+STEPWISE = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+#: Calls whose whole numbers C++ takes for plain ones.
+COUNTED = frozenset({torch.linspace, torch.logspace, torch.tril_indices, torch.triu_indices, torch.hann_window,
+                     torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window})
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a run did in one call: which of its calls of ops and of its looks, how many tensors it had met afterwards, and
+    which of these are the results."""
+    calls: range
+    looks: range
+    met: int
+    results: tuple[int, ...]
+
+
+def op_of(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable | None:
+    """The overload that a call of torch's API makes, None if it is not to be told."""
+    packet = getattr(torch.ops.aten, function.__name__)
+    for name in packet.overloads():
+        arguments = schema_of(getattr(packet, name)).arguments
+        given = {**dict(zip((a.name for a in arguments), args)), **kwargs}
+        if len(given) <= len(arguments) and all(a.name in given or a.has_default_value() for a in arguments) \
+                and all(_fits(given[a.name], str(a.type)) for a in arguments if a.name in given):
+            return getattr(packet, name)
+    return None
+
+
+def counted(op: Callable, plain_args: tuple, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> tuple:
+    """The arguments of an op, with the symbolic whole numbers that one of COUNTED was given for it."""
+    if schema_of(op).name != f"aten::{function.__name__}":
+        return plain_args
+    names = [a.name for a in schema_of(op).arguments]
+    given = {**dict(zip(names, args)), **kwargs}
+    return tuple(given[n] if is_symbolic(given.get(n)) and plain(given[n]) == a else a for n, a in zip(names, plain_args))
+
+
+def _fits(given: Any, type: str) -> bool:
+    if type.startswith("List["):
+        return isinstance(given, (list, tuple)) and all(_fits(g, type[5:-1]) for g in given)
+    return isinstance(given, torch.Tensor) == (type == "Tensor")
+
+
+class AsOne(torch.autograd.Function):
+    """What `make` gives, as results of the tensors: for a run that no backward pass runs through."""
+
+    @staticmethod
+    def forward(ctx, make: Callable, *tensors: torch.Tensor):
+        return make()
