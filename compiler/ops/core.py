@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Sequence
 
 import torch
@@ -79,15 +80,18 @@ class Operand(int):
 
 def fill(template, inputs):
     """The arguments with every Operand replaced by the input it stands for."""
-    if isinstance(template, Operand):
+    kind = type(template)
+    if kind is Operand:
         return inputs[template]
-    if isinstance(template, (list, tuple)):
-        return type(template)(fill(t, inputs) for t in template)
-    if isinstance(template, dict):
-        return {k: fill(t, inputs) for k, t in template.items()}
-    return template
+    if kind is list or kind is tuple:
+        return kind([inputs[t] if type(t) is Operand else fill(t, inputs) if type(t) in _FILLED else t for t in template])
+    return {k: fill(t, inputs) for k, t in template.items()} if kind is dict else template
 
 
+_FILLED = {list, tuple, dict}
+
+
+@lru_cache(maxsize=None)
 def overload(target: str):
     """torch.ops.aten.<op>.<overload> from "aten.op.overload"."""
     found = torch.ops
@@ -116,7 +120,7 @@ def call(*inputs, target, args, kwargs, writes=(), layouts=()):
 
 def laid_out(t, strides):
     """The tensor, copied into memory with these strides if it does not have them."""
-    if strides is None or all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), strides)):
+    if strides is None or t.stride() == strides or all(n == 1 or a == b for n, a, b in zip(t.shape, t.stride(), strides)):
         return t
     return torch.empty_strided(t.shape, strides, dtype=t.dtype, device=t.device).copy_(t)
 
@@ -129,12 +133,16 @@ def function(*inputs, function, args, autocast=""):
 
 
 def _owned(result, inputs):
-    memory = {i.untyped_storage().data_ptr() for i in inputs if isinstance(i, torch.Tensor) and i.layout == torch.strided}
+    memory = set(map(_place, inputs)) - {0}
 
     def own(t):
-        shares = isinstance(t, torch.Tensor) and t.layout == torch.strided and t.untyped_storage().data_ptr() in memory
-        return t.clone() if shares else t
-    return tuple(own(t) for t in result) if isinstance(result, (list, tuple)) else own(result)
+        return t.clone() if _place(t) in memory else t
+    return tuple([own(t) for t in result]) if isinstance(result, (list, tuple)) else own(result)
+
+
+def _place(t) -> int:
+    """Where a tensor's memory begins; 0 for anything else, and for empty memory."""
+    return t.untyped_storage().data_ptr() if isinstance(t, torch.Tensor) and t.layout is torch.strided else 0
 
 
 def takes_random_numbers(v: Value) -> bool:
