@@ -460,6 +460,13 @@ def test_lengths(function):
     calls(function, [(wide, n) for n in (2, 4, 6, 16, 18, 4)], 2)
 
 
+@pytest.mark.parametrize("function", [
+    lambda x, i, n: x[i * n:(i + 1) * n] * 2, lambda x, i, n: x[2 * n:3 * n] + i, lambda x, i, n: x[i * 3:i * 3 + n] * 2])
+def test_lengths_at_places(function):
+    wide = torch.arange(90.).reshape(30, 3)
+    calls(function, [(wide, i, n) for i, n in ((0, 2), (1, 4), (0, 6), (1, 10), (1, 3))], 2)
+
+
 def test_lengths_in_state():
     class Cache:
         def __init__(self):

@@ -810,7 +810,7 @@ class Recorder:
                 left: Sequence[torch.Tensor]) -> Result:
         base, steps = alias.base, tuple(s.view for s in alias.steps)
         self._b.origin = alias.value.origin
-        if OWN_VIEW in steps and tensor.requires_grad:
+        if any(s is OWN_VIEW for s in steps) and tensor.requires_grad:
             raise Unsupported("gives a view that a custom autograd.Function made")
         if isinstance(tensor, torch.nn.Parameter) and alias.made:
             raise Unsupported("gives a parameter that it made")

@@ -10,8 +10,10 @@ from typing import Any, Mapping, Sequence
 import torch
 
 from ...compiler.builder import Builder
+from ...compiler.dims import Dim, typical
 from ...compiler.ir import TensorType, Value
 from ..recording import ViewStep
+from ..symbolic.sizes import symbolic
 from ..symbolic.symbols import fixed, is_symbolic, plain
 from .overloads import Overload, checked, overload, type_of
 
@@ -25,7 +27,11 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     n = type_of(x).shape[dim]
     if not (is_symbolic(end) and step == 1 and isinstance(n, int) and 0 <= plain(start) <= plain(end) <= n):
         return False
-    return start >= 0 and end <= n and (op.packet == "select" or end - start == plain(end) - plain(start))
+    return start >= 0 and end <= n and (op.packet == "select" or _length(start, end) is not None)
+
+
+def _length(start: Any, end: Any) -> Dim:
+    return start.node.numbers.length(end - start)
 
 
 def moving(view: ViewStep) -> bool:
@@ -36,10 +42,16 @@ def moving(view: ViewStep) -> bool:
 def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     """What a window shows of x."""
     op, dim, begin = overload(view.function), view.args[0] % x.rank, len(b.values)
-    size = 1 if op.packet == "select" else type.shape[dim]
+    size = 1 if op.packet == "select" else _length(*view.args[1:3])
     steps = b.iota(size=size, start=0, step=1, dtype=torch.int64, device=x.type.device)
     found = b.index_select(x, b.add(steps, view.args[1]), dim=dim)
-    return checked(b, op, b.reshape(found, shape=type.shape) if op.packet == "select" else found, type, begin)
+    if op.packet == "select":
+        found = b.reshape(found, shape=(*x.shape[:dim], *x.shape[dim + 1:]))
+    strides = x.type.strides if op.packet == "slice" else (*x.type.strides[:dim], *x.type.strides[dim + 1:])
+    if symbolic(found.type) and tuple(map(typical, (*found.shape, *strides))) == (*type.shape, *type.strides):
+        found.type = replace(found.type, strides=strides)
+        return found
+    return checked(b, op, found, type, begin)
 
 
 def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:

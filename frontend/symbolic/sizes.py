@@ -15,7 +15,7 @@ from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic, plain
+from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, fixed, is_symbolic, plain
 from .varying import NUMBER, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
@@ -105,11 +105,19 @@ class Sizes(Numbers):
 
     def fix(self, node: Node) -> None:
         super().fix(node)
-        names, added = set(), {node.name}
-        while added:
-            names |= added
-            added = {n for name in added & self.lines.keys() for n in self.lines[name][1]} - names
+        names = self.sources(node.name)
         self.fixed |= {s for s in self.symbols.values() if s.name in names}
+
+    def length(self, number: Int | int) -> Dim:
+        """As a rule it is one of the symbols that it is computed of."""
+        if not is_symbolic(number):
+            return number
+        node, names = number.node, self.sources(number.node.name)
+        equal = next((s for s in self.symbols.values() if s.name in names and s.hint == node.value), None)
+        if equal is None or node.size is not None:
+            return fixed(number) if node.size is None else node.size
+        self.holds("{} == {}", True, node, self._of(expr_of(equal)))
+        return expr_of(equal)
 
     def dims(self, value: Any) -> Any:
         """A value with its symbolic numbers (also in lists, tuples and dicts) as sizes of the IR; fixes those that are none."""

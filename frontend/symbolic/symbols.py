@@ -200,6 +200,18 @@ class Numbers:
             self._fixed.add(node.name)
         self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
 
+    def length(self, number: "Int | int") -> Dim:
+        """A number as the size of something: in this run it is the present one."""
+        return fixed(number)
+
+    def sources(self, name: str) -> set[str]:
+        """The names that a number of this name is computed of, and itself."""
+        names, added = set(), {name}
+        while added:
+            names |= added
+            added = {n for name in added & self.lines.keys() for n in self.lines[name][1]} - names
+        return names
+
     def lengths(self) -> dict[int, str]:
         """The whole numbers in places, by their order, that the run asked for, or for a number computed of them: each may be
         the size of something. Gives what they are called."""

@@ -214,3 +214,28 @@ def positions_added(compile):
         return x + positions[start:start + x.shape[1]] + math.sqrt(start)
     for n, start in ((2, 0), (2, 1), (2, 2), (3, 3), (4, 4), (5, 11)):
         yield f(tensor(n, 4, 4), start)
+
+
+@program
+def windows_of_other_lengths(compile):
+    @compile
+    def f(data, i, n):
+        return data[i * n:(i + 1) * n] * 2, data[i * n:(i + 1) * n], data[:, i], data[2 * n:3 * n].sum(0), data[n - i:n] + i
+    for width in (3, 5, 4, 6):
+        for i, n in ((0, 3), (1, 4), (2, 5), (2, 4), (3, 2), (1, 7), (2, 1), (5, 4), (2, 7)):
+            x = leaf(20, width)
+            found = outcome(f, x, i, n)
+            if isinstance(found, tuple):
+                backward(found[0])
+            yield found, x
+
+
+@program
+def windows_of_other_lengths_are_written(compile):
+    @compile
+    def f(data, i, n):
+        data[i * n:(i + 1) * n] += 1
+        return data.sum(0)
+    data = tensor(20, 3)
+    for i, n in ((0, 3), (1, 4), (2, 5), (2, 4), (3, 2), (1, 7), (5, 4), (2, 7)):
+        yield f(data, i, n), data
