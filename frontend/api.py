@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import config
 from ..compiler.dims import Expr
-from ..errors import BuildError, SmeltWarning, Unsupported, WrongResult
+from ..errors import BuildError, OtherForm, SmeltWarning, Unsupported, WrongResult
 from .guard.changing import Changing, Spot, StandIns, looks_at_identity, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
@@ -55,13 +55,15 @@ class Run(Protocol):
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
 
-    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for."""
+    `leaves` and `reads` are the numbers among its arguments, and those read elsewhere, that it holds for. `fix` lets the sizes
+    that are symbols in it be numbers in programs to come."""
     guards: Guards
     run: Run | None
     make: Callable[[Sequence[torch.Tensor], tuple, dict], Any] | None
     reason: str = ""
     leaves: Mapping[str, int | float] = field(default_factory=dict)
     reads: Sequence[Spot] = ()
+    fix: Callable[[], None] | None = None
 
     def __post_init__(self):
         self.check = self.guards.check
@@ -245,7 +247,15 @@ class CompiledFunction:
                 return program.make(found, args, kwargs)
         else:
             return self._first_call(args, kwargs)
+        if isinstance(raised, OtherForm) and program.fix is not None:
+            return self._without_symbols(program, args, kwargs)
         return self._raising(raised, args, kwargs)
+
+    def _without_symbols(self, program: CompiledProgram, args: tuple, kwargs: dict) -> Any:
+        """A program with symbols took sizes for what they are not always, and has written nothing yet."""
+        program.fix()
+        self.programs = tuple(p for p in self.programs if p is not program)
+        return self._first_call(args, kwargs)
 
     def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
         """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
@@ -467,6 +477,9 @@ class CompiledFunction:
             self.varying.fix(tensors, lengths, places, reason=str(why).partition("\n")[0])
             return False
         self.varying.fix(tensors, lengths, places, kept)
+        if isinstance(program := self.programs[0], CompiledProgram):
+            program.fix = functools.partial(self.varying.fix, [(name, None) for name, _ in tensors], lengths,
+                                            dict(zip(kept, kept)), reason="a call of torch gave a size that was not foreseen")
         return True
 
     def _holds(self, run: _Run, guards: Guards, args: tuple, kwargs: dict) -> bool:

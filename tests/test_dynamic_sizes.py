@@ -348,6 +348,20 @@ def test_layouts_of_arguments():
     assert smelt.explain(f).compiled
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_rule_for_sizes_that_does_not_always_hold():
+    def f(x):
+        below = torch.tril_indices(x.shape[0], 4, -3)
+        return x.sum() + below.shape[1], below + 1
+    compiled = smelt.compile(f)
+    for n, programs in ((9, 1), (10, 2), (12, 2), (7, 2), (5, 2), (4, 3), (5, 3), (12, 4)):
+        for ours, theirs in zip(compiled(torch.ones(n)), f(torch.ones(n))):
+            assert torch.equal(ours, theirs)
+        assert len(smelt.explain(compiled).programs) == programs
+    report = smelt.explain(compiled)
+    assert report.compiled and "not foreseen" in str(report)
+
+
 def test_why_sizes_stay_fixed():
     f = smelt.compile(lambda x: sum(x[t] for t in range(len(x))))
     for n in (3, 5, 3):
