@@ -164,7 +164,8 @@ class Api(TorchFunctionMode):
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))
-        if function in WHOLE or recorder.stepless and function in STEPWISE:
+        cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")  # which goes by the ops that it is made of
+        if (function in WHOLE or recorder.stepless and function in STEPWISE) and not cast:
             return recorder.make_as_one(function, args, kwargs)
         if function in COUNTED:
             return recorder.make_counted(function, args, kwargs)

@@ -320,6 +320,8 @@ class Node:
     def sym_int(self) -> "Node":
         return self.numbers.compute("int({})", int, self)
 
+    trunc = sym_int
+
     def sym_min(self, other: "Node") -> "Node":
         return self.numbers.compute("min({}, {})", min, self, other)
 

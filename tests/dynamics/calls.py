@@ -48,6 +48,18 @@ def lstm_without_gradients(compile):
 
 
 @program(exact=False)
+def gru_under_autocast(compile):
+    net = whole(nn.GRU(4, 5), 0.25)
+
+    @compile
+    def f(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x)[0].float() * 2
+    for n in (5, 7, 6):
+        yield f(tensor(n, 3, 4) / 7)
+
+
+@program(exact=False)
 def state_carried_on(compile):
     net, head = whole(nn.GRU(4, 5, batch_first=True), 0.25), whole(nn.Linear(5, 2))
     optimizer = torch.optim.SGD([*net.parameters(), *head.parameters()], 0.01)
