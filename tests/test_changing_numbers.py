@@ -467,6 +467,10 @@ def test_lengths_at_places(function):
     calls(function, [(wide, i, n) for i, n in ((0, 2), (1, 4), (0, 6), (1, 10), (1, 3))], 2)
 
 
+def test_nothing_may_lie_anyhow():
+    calls(lambda n: torch.tril_indices(n, n) + 1, [(0,), (0,)], 1)
+
+
 def test_lengths_in_state():
     class Cache:
         def __init__(self):

@@ -834,7 +834,7 @@ class Recorder:
             result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
         elif leaf:
             raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
-        elif not dense(base.type.shape, base.type.strides):
+        elif 0 not in base.type.shape and not dense(base.type.shape, base.type.strides):
             raise Unsupported("gives memory in which elements leave gaps or lie in the same place (empty_strided)")
         else:
             if not any(t.requires_grad for t in siblings):
