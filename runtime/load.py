@@ -16,7 +16,7 @@ from .cache import library
 from .frames import Kept, arena_slots_as_tensors, make_frame
 from .host import Host, print_host
 from .launcher import launcher, make_plan
-from .program import Launch, Program, Slot
+from .program import Call, Launch, Program, Slot
 from .triton_module import triton_functions
 
 Likeness = Callable[[Sequence[torch.Tensor]], Callable[..., bool]]
@@ -110,6 +110,8 @@ def load(program: Program, empty: Callable[..., torch.Tensor] | None = None,
     space = {**host.bound, **_helpers(program), **bound, "empty": empty, "large": large or empty}
     run = _define(program.name, host.source, space)
     _runs.add(run)
+    if any(isinstance(step, Call) for step in program.steps):
+        run = torch.no_grad()(run)
     return LoadedProgram(program, run, host.source, path, likeness)
 
 

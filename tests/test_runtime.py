@@ -157,10 +157,16 @@ def test_an_output_in_the_arena_is_refused():
 
 
 def test_a_frame_made_in_inference_mode_serves_autograd():
-    run = load(chain(lambda pair, alpha: pair[0] * torch.ones(64, requires_grad=True)))
+    run = load(chain(lambda pair, alpha: torch.enable_grad()(torch.mul)(pair[0], torch.ones(64, requires_grad=True))))
     with torch.inference_mode():
         run(torch.ones(64))
     run(torch.ones(64))[1].sum().backward()  # saves the arena's tensor for the backward pass
+
+
+def test_what_a_call_returns_requires_no_grad():
+    """Which program a gradient flows through is told to autograd by who calls it."""
+    run = load(chain(lambda pair, alpha: pair[0] * torch.ones(64, requires_grad=True)))
+    assert not run(torch.ones(64))[1].requires_grad
 
 
 # Threads and processes

@@ -450,3 +450,18 @@ def gradients_of_convolutions_of_channels_last(compile):
         x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         found = torch.autograd.grad(f(x, w, b).square().sum(), (x, w, b))
         yield found, [g.stride() for g in found]
+
+
+@program(exact=False)
+def calls_of_torch_outside_of_gradients(compile):
+    """What torch computes of tensors that require grad, through which no gradient flows, requires none."""
+    exponential = compile(lambda w: torch.linalg.matrix_exp(w.detach()))
+
+    @compile
+    def given_to_a_leaf(w):
+        made = w.detach().clone().requires_grad_()
+        torch.linalg.matrix_exp(made).square().sum().backward()
+        return made, made.grad.sign()
+    w = (tensor(3, 3) / 8).requires_grad_()
+    for _ in range(4):
+        yield exponential(w), given_to_a_leaf(w)
