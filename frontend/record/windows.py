@@ -4,6 +4,7 @@ In the graph they are gathers, at places that each call computes. Where the view
 """
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Mapping, Sequence
 
@@ -20,7 +21,9 @@ from .overloads import Overload, checked, overload, type_of
 
 def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call takes a window whose place may differ from call to call. What then holds of the place is noted."""
-    if op.key not in ("select.int", "slice.Tensor") or kwargs or not is_symbolic(args[2]) or args[2].node.size is not None:
+    if kwargs or len(args) < {"select.int": 3, "slice.Tensor": 4}.get(op.key, math.inf):
+        return False
+    if not is_symbolic(args[2]) or args[2].node.size is not None:
         return False
     x, dim, start, *end = args
     end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
