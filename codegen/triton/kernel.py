@@ -68,6 +68,11 @@ class _Reduction:
     def identity(self) -> str:
         return literal(identity(self.op, self.dtype), self.dtype)
 
+    @property
+    def from_zero(self) -> str:
+        """What makes a sum one that begins with 0, as torch's do: that of negative zeros is 0."""
+        return f" + {self.identity}" if self.op == "sum" and self.dtype.is_floating_point else ""
+
     def tile(self) -> str:
         """The operand with the identity where there is no element."""
         body, x = self.body, self.body.operand(self.s.arg)
@@ -91,7 +96,7 @@ class _Reduction:
         if self.places:
             w.line(f"_, {self.name} = tl.reduce(({tile}, {place}), {arguments})")
         else:
-            w.line(f"{self.name} = tl.reduce({tile}, {arguments}){' != 0' if self.logical else ''}")
+            w.line(f"{self.name} = tl.reduce({tile}, {arguments}){' != 0' if self.logical else self.from_zero}")
 
     # In a loop over tiles
 
@@ -136,7 +141,7 @@ class _Scan(_Reduction):
         w = self.body.w
         w.comment(self.s.origin)
         names = [self.body.fresh(f"{self.name}_best")] * self.places + [self.name]
-        found, given = ", ".join(names), ", ".join([self.tile()] + [self.place(index)] * self.places)
+        found, given = ", ".join(names), ", ".join([self.tile() + self.from_zero] + [self.place(index)] * self.places)
         pair = "({})" if self.places else "{}"
         w.line(f"{found} = tl.associative_scan({pair.format(given)}, {self.last}, {self.combiner})")
         if self.before:

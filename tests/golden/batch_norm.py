@@ -19,11 +19,11 @@ def sum_div_add_rsqrt(in_x, in_weight, in_bias, out_sum_0, out_sum_1, out_item_0
     i1 = r_index // 49
     x = tl.load(in_x + i1 * 1568 + i0 * 49 + i2, r_index_in)
     # triton_programs.py:52 part of batch_norm
-    sum_0 = tl.reduce(tl.where(r_index_in, x, 0.0), 1, combine_sum, keep_dims=True)
+    sum_0 = tl.reduce(tl.where(r_index_in, x, 0.0), 1, combine_sum, keep_dims=True) + 0.0
     div_0 = tl.div_rn(sum_0, tl.full((), 196.0, tl.float32))
     sub_0 = x - div_0
     mul_0 = sub_0 * sub_0
-    sum_1 = tl.reduce(tl.where(r_index_in, mul_0, 0.0), 1, combine_sum, keep_dims=True)
+    sum_1 = tl.reduce(tl.where(r_index_in, mul_0, 0.0), 1, combine_sum, keep_dims=True) + 0.0
     div_1 = tl.div_rn(sum_1, tl.full((), 196.0, tl.float32))
     add_1 = div_1 + 1e-05
     rsqrt_1_sqrt = tl.sqrt_rn(add_1)
@@ -88,11 +88,11 @@ def div_add_mul_sum(in_sum_1, in_x, in_div_0, in_grad_item_0_0, in_weight, out_i
     grad_item_0_0 = tl.load(in_grad_item_0_0 + i1 * 1568 + i0 * 49 + i2, r_index_in)
     # triton_programs.py:52 grad of batch_norm
     mul_3 = grad_item_0_0 * sub_1
-    sum_2 = tl.reduce(tl.where(r_index_in, mul_3, 0.0), 1, combine_sum, keep_dims=True)
+    sum_2 = tl.reduce(tl.where(r_index_in, mul_3, 0.0), 1, combine_sum, keep_dims=True) + 0.0
     mul_4 = sum_2 * rsqrt_0
     mul_5 = mul_4 * rsqrt_0
     div_2 = tl.div_rn(mul_5, tl.full((), 196.0, tl.float32))
-    sum_3 = tl.reduce(tl.where(r_index_in, grad_item_0_0, 0.0), 1, combine_sum, keep_dims=True)
+    sum_3 = tl.reduce(tl.where(r_index_in, grad_item_0_0, 0.0), 1, combine_sum, keep_dims=True) + 0.0
     div_3 = tl.div_rn(sum_3, tl.full((), 196.0, tl.float32))
     sub_2 = grad_item_0_0 - div_3
     mul_6 = sub_1 * div_2

@@ -18,7 +18,7 @@ def sum(in_x, out_sum_1, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
     i2 = tl.arange(0, RBLOCK)[None, :]
     x = tl.load(in_x + i0 * 65536 + i2 * 1024 + i1)
     # triton_programs.py:56 part of mean
-    sum_1 = tl.reduce(x, 1, combine_sum, keep_dims=True)
+    sum_1 = tl.reduce(x, 1, combine_sum, keep_dims=True) + 0.0
     tl.store(out_sum_1 + x_index, sum_1)
 
 
@@ -29,7 +29,7 @@ def sum_div(in_sum_1, out_mean_0, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
     i1 = tl.arange(0, RBLOCK)[None, :]
     # triton_programs.py:56 part of mean
     sum_1 = tl.load(in_sum_1 + i1 * 1024 + i0)
-    sum_0 = tl.reduce(sum_1, 1, combine_sum, keep_dims=True)
+    sum_0 = tl.reduce(sum_1, 1, combine_sum, keep_dims=True) + 0.0
     mean_0 = tl.div_rn(sum_0, tl.full((), 4096.0, tl.float32))
     tl.store(out_mean_0 + i0, mean_0)
 

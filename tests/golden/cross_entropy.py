@@ -49,7 +49,7 @@ def amax_sub_mul_neg(in_x, in_target, out_amax_0, out_sum_0, out_eq_0, out_where
         sub_0 = x - amax_0
         exp_0 = libdevice.exp(sub_0)
         sum_0_part += tl.where(i1_in, exp_0, 0.0)
-    sum_0 = tl.reduce(sum_0_part, None, combine_sum)
+    sum_0 = tl.reduce(sum_0_part, None, combine_sum) + 0.0
     log_0 = libdevice.log(sum_0)
     log_softmax_0_1 = sub_0_1 - log_0
     # triton_programs.py:48 part of nll_loss
@@ -69,9 +69,9 @@ def sum_div(in_eq_0, in_where_2, out_item_1, out_item_0, RBLOCK: tl.constexpr):
     # triton_programs.py:48 part of nll_loss
     eq_0 = tl.load(in_eq_0 + i0)
     where_1 = tl.where(eq_0, tl.full((), 0.0, tl.float32), 1.0)
-    item_1 = tl.reduce(where_1, None, combine_sum)
+    item_1 = tl.reduce(where_1, None, combine_sum) + 0.0
     where_2 = tl.load(in_where_2 + i0)
-    sum_2 = tl.reduce(where_2, None, combine_sum)
+    sum_2 = tl.reduce(where_2, None, combine_sum) + 0.0
     item_0 = tl.div_rn(sum_2, item_1)
     tl.store(out_item_1, item_1)
     tl.store(out_item_0, item_0)
@@ -150,7 +150,7 @@ def sub_eq_sum_mul(in_x, in_amax_0, in_log_0, in_eq_0, in_target, in_where_5, ou
         nll_loss_backward_0 = tl.where(eq_2, where_5, 0.0)
         # triton_programs.py:48 grad of log_softmax
         sum_3_part += tl.where(i1_in, nll_loss_backward_0, 0.0)
-    sum_3 = tl.reduce(sum_3_part, None, combine_sum)
+    sum_3 = tl.reduce(sum_3_part, None, combine_sum) + 0.0
     for i1_start_2 in range(0, 20003, RBLOCK):
         i1 = i1_start_2 + tl.arange(0, RBLOCK)
         i1_in = i1 < 20003

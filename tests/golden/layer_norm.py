@@ -16,11 +16,11 @@ def sum_div_add_rsqrt(in_x, in_weight, in_bias, out_sum_0, out_sum_1, out_item_0
     i1 = tl.arange(0, RBLOCK)
     x = tl.load(in_x + i0 * 1024 + i1)
     # triton_programs.py:44 part of layer_norm
-    sum_0 = tl.reduce(x, None, combine_sum)
+    sum_0 = tl.reduce(x, None, combine_sum) + 0.0
     item_2 = tl.div_rn(sum_0, tl.full((), 1024.0, tl.float32))
     sub_0 = x - item_2
     mul_0 = sub_0 * sub_0
-    sum_1 = tl.reduce(mul_0, None, combine_sum)
+    sum_1 = tl.reduce(mul_0, None, combine_sum) + 0.0
     div_1 = tl.div_rn(sum_1, tl.full((), 1024.0, tl.float32))
     add_0 = div_1 + 1e-05
     item_3_sqrt = tl.sqrt_rn(add_0)
@@ -81,11 +81,11 @@ def sub_div_mul_sum(in_x, in_item_2, in_sum_1, in_grad_item_0_0, in_weight, out_
     weight = tl.load(in_weight + i1)
     # triton_programs.py:44 grad of layer_norm
     mul_4 = grad_item_0_0 * weight
-    sum_2 = tl.reduce(mul_4, None, combine_sum)
+    sum_2 = tl.reduce(mul_4, None, combine_sum) + 0.0
     div_2 = tl.div_rn(sum_2, tl.full((), 1024.0, tl.float32))
     sub_2 = mul_4 - div_2
     mul_5 = mul_4 * mul_1
-    sum_3 = tl.reduce(mul_5, None, combine_sum)
+    sum_3 = tl.reduce(mul_5, None, combine_sum) + 0.0
     div_3 = tl.div_rn(sum_3, tl.full((), 1024.0, tl.float32))
     mul_6 = mul_1 * div_3
     sub_3 = sub_2 - mul_6
@@ -113,8 +113,8 @@ def sum(in_grad_item_0_0, in_x, in_item_2, in_item_3, out_sum_4, out_sum_6, XBLO
     mul_1 = sub_0 * item_3
     # triton_programs.py:44 grad of layer_norm
     mul_8 = grad_item_0_0 * mul_1
-    sum_4 = tl.reduce(mul_8, 1, combine_sum, keep_dims=True)
-    sum_6 = tl.reduce(grad_item_0_0, 1, combine_sum, keep_dims=True)
+    sum_4 = tl.reduce(mul_8, 1, combine_sum, keep_dims=True) + 0.0
+    sum_6 = tl.reduce(grad_item_0_0, 1, combine_sum, keep_dims=True) + 0.0
     tl.store(out_sum_4 + x_index, sum_4)
     tl.store(out_sum_6 + x_index, sum_6)
 
@@ -126,7 +126,7 @@ def sum_1(in_sum_4, out_item_5, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
     i1 = tl.arange(0, RBLOCK)[None, :]
     # triton_programs.py:44 grad of layer_norm
     sum_4 = tl.load(in_sum_4 + i1 * 1024 + i0)
-    item_5 = tl.reduce(sum_4, 1, combine_sum, keep_dims=True)
+    item_5 = tl.reduce(sum_4, 1, combine_sum, keep_dims=True) + 0.0
     tl.store(out_item_5 + i0, item_5)
 
 

@@ -18,7 +18,7 @@ def mul_cumsum_relu(in_x, in_mask, out_cumsum_0, out_relu_0, RBLOCK: tl.constexp
     mask = tl.load(in_mask + i0 * 1024 + i1)
     # triton_programs.py:88
     mul_0 = x * mask
-    cumsum_0 = tl.associative_scan(mul_0.to(tl.float64), 0, combine_sum)
+    cumsum_0 = tl.associative_scan(mul_0.to(tl.float64) + 0.0, 0, combine_sum)
     cumsum_0 = cumsum_0.to(tl.float32)
     relu_0_lt = cumsum_0 < 0.0
     relu_0 = tl.where(relu_0_lt, 0.0, cumsum_0)
@@ -56,7 +56,7 @@ def relu_threshold_backward_cumsum_mul(in_cumsum_0, in_grad_relu_0_0, in_mask, o
     threshold_backward_0_le = relu_0 <= 0.0
     threshold_backward_0 = tl.where(threshold_backward_0_le, 0.0, grad_relu_0_0)
     # triton_programs.py:88 grad of cumsum
-    cumsum_1 = tl.associative_scan(threshold_backward_0.to(tl.float64), 0, combine_sum)
+    cumsum_1 = tl.associative_scan(threshold_backward_0.to(tl.float64) + 0.0, 0, combine_sum)
     cumsum_1 = cumsum_1.to(tl.float32)
     mask = tl.load(in_mask + i0 * 1024 - i1 + 1023)
     # triton_programs.py:88 grad of mul

@@ -25,7 +25,7 @@ def amax_sub_reciprocal_mul(in_x, out_amax_0, out_sum_0, out_softmax_0, RBLOCK: 
     amax_0 = tl.reduce(x, None, combine_max)
     sub_0 = x - amax_0
     exp_0 = libdevice.exp(sub_0)
-    sum_0 = tl.reduce(exp_0, None, combine_sum)
+    sum_0 = tl.reduce(exp_0, None, combine_sum) + 0.0
     reciprocal_0 = tl.div_rn(tl.full((), 1.0, tl.float32), sum_0)
     softmax_0 = exp_0 * reciprocal_0
     tl.store(out_amax_0 + i0, amax_0)
@@ -76,7 +76,7 @@ def sub_exp_mul_sum(in_x, in_amax_0, in_reciprocal_0, in_grad_softmax_0_0, out_s
     grad_softmax_0_0 = tl.load(in_grad_softmax_0_0 + i0 * 1024 + i1)
     # triton_programs.py:40 grad of softmax
     mul_1 = grad_softmax_0_0 * softmax_0
-    sum_1 = tl.reduce(mul_1, None, combine_sum)
+    sum_1 = tl.reduce(mul_1, None, combine_sum) + 0.0
     sub_1 = grad_softmax_0_0 - sum_1
     softmax_backward_0 = sub_1 * softmax_0
     tl.store(out_softmax_backward_0 + i0 * 1024 + i1, softmax_backward_0)

@@ -35,7 +35,7 @@ def amax_sub_reciprocal_mul(in_x, out_softmax_0, RBLOCK: tl.constexpr):
         sub_0 = x - amax_0
         exp_0 = libdevice.exp(sub_0)
         sum_0_part += tl.where(i1_in, exp_0, 0.0)
-    sum_0 = tl.reduce(sum_0_part, None, combine_sum)
+    sum_0 = tl.reduce(sum_0_part, None, combine_sum) + 0.0
     reciprocal_0 = tl.div_rn(tl.full((), 1.0, tl.float32), sum_0)
     for i1_start_3 in range(0, 20000, RBLOCK):
         i1 = i1_start_3 + tl.arange(0, RBLOCK)

@@ -17,7 +17,7 @@ def mul_sum(in_x, out_sum_1, RBLOCK: tl.constexpr):
     x = tl.load(in_x + i0 * 4096 + i1)
     # triton_programs.py:80
     mul_0 = x * x
-    sum_1 = tl.reduce(mul_0, None, combine_sum)
+    sum_1 = tl.reduce(mul_0, None, combine_sum) + 0.0
     tl.store(out_sum_1 + i0, sum_1)
 
 
@@ -27,7 +27,7 @@ def sum(in_sum_1, out_sum_0, RBLOCK: tl.constexpr):
     i0 = tl.arange(0, RBLOCK)
     # triton_programs.py:80
     sum_1 = tl.load(in_sum_1 + i0)
-    sum_0 = tl.reduce(sum_1, None, combine_sum)
+    sum_0 = tl.reduce(sum_1, None, combine_sum) + 0.0
     tl.store(out_sum_0, sum_0)
 
 
