@@ -7,7 +7,8 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, Callable, Iterator
+from itertools import accumulate
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -60,19 +61,49 @@ class Libdevice:
 @contextmanager
 def _repaired() -> Iterator[None]:
     """With float32 to bfloat16 rounded, not cut off, with products of bfloat16, with scalar conditions that stay conditions in
-    a tile, with the complement of unsigned numbers, for which NumPy 2.5 takes no -1, and with assertions, which it ignores."""
-    from triton.runtime.interpreter import interpreter_builder as builder
+    a tile, with the complement of unsigned numbers, for which NumPy 2.5 takes no -1, with assertions, which it ignores, and with
+    reductions and scans of whole tiles, which it takes element by element."""
+    from triton.runtime.interpreter import ReduceOps, ScanOps, interpreter_builder as builder
     repairs = {"cast_impl": partial(_cast, builder.cast_impl), "create_splat": partial(_splat, builder.create_splat),
                "get_all_ones_value": partial(_all_ones, builder.get_all_ones_value),
                "create_dot": partial(_dot, builder.create_dot), "create_assert": _assert}
     options, checked = builder.options, replace(builder.options, debug=True, sanitize_overflow=False)
     vars(builder).update(repairs, options=checked)
+    elementwise = ReduceOps.generic_reduce, ScanOps.generic_scan
+    ReduceOps.generic_reduce, ScanOps.generic_scan = _reduce, _scan
     try:
         yield
     finally:
+        ReduceOps.generic_reduce, ScanOps.generic_scan = elementwise
         for name in repairs:
             del vars(builder)[name]
         builder.options = options
+
+
+def _reduce(self, tiles: Sequence) -> list:
+    """Half of the tiles with the other half, again and again: as a GPU does, whose sums are the more accurate for it."""
+    axis, rank = self.axis or 0, tiles[0].handle.data.ndim
+    found = [t.handle.data.reshape(-1) if self.axis is None else t.handle.data for t in tiles]
+    while found[0].shape[axis] > 1:
+        found = _combined(self, tiles, *zip(*(np.split(x, 2, axis) for x in found)))
+    if not self.keep_dims:
+        found = [x.item() if self.axis is None else x.squeeze(axis) for x in found]
+    elif self.axis is None:
+        found = [x.reshape((1,) * rank) for x in found]
+    return [self.to_tensor(x, t.dtype) for x, t in zip(found, tiles)]
+
+
+def _scan(self, tiles: Sequence) -> list:
+    """Place after place, of all rows at once."""
+    places = list(zip(*(np.split(t.handle.data, t.handle.data.shape[self.axis], self.axis) for t in tiles)))
+    found = list(accumulate(places, lambda before, given: _combined(self, tiles, before, given)))
+    return [self.to_tensor(np.concatenate(column, self.axis), t.dtype) for column, t in zip(zip(*found), tiles)]
+
+
+def _combined(self, tiles: Sequence, some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The combining function of a reduction or scan of these tiles, on parts of them."""
+    result = self.combine_fn.fn(*(self.to_tensor(x, t.dtype) for part in (some, others) for x, t in zip(part, tiles)))
+    return [x.handle.data for x in (result if isinstance(result, tuple) else (result,))]
 
 
 def _assert(condition, message: str) -> None:
