@@ -881,7 +881,7 @@ def frequencies_written(compile):
         yield backward(f(tensor(n, 2, 8, 8))), [p.grad for p in net.parameters()]
 
 
-@program
+@program(exact=False)
 def complex_rows_and_diagonals_written(compile):
     kept = torch.zeros(4, 4, dtype=torch.cdouble)
 
