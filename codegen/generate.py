@@ -184,7 +184,7 @@ class _Builder:
 
     def shared(self, kernel: loops.AnyKernel) -> loops.AnyKernel:
         """The first kernel that equals this one but for names and slots."""
-        key = _signature(kernel)
+        key = fingerprint(kernel)
         if key not in self.kernels:
             name, count = kernel.name, 0
             while name in self.names:
@@ -278,7 +278,7 @@ def _identifier(name: str) -> str:
     return name if name[:1].isalpha() else f"graph_{name}"
 
 
-def _signature(kernel: loops.AnyKernel) -> tuple:
+def fingerprint(kernel: loops.AnyKernel) -> tuple:
     """Equal for kernels that differ in names, slots and origins only."""
     body = loops.body_of(kernel)
     number = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}

@@ -3,10 +3,10 @@
 `random_program(seed)` gives a program of the kind that `dynamics` holds: its text (`source`) stands alone, makes an object
 with state and a function that uses it, and calls that several times. `check(program)` holds it against its plain run.
 
-    python tests/random_dynamics.py [--count 100] [--first 0] [--smallest]
+    python tests/random_dynamics.py [--count 100] [--first 0] [--smallest] [--backend triton] [--ahead-of-time] [--seconds 10]
 
 goes through that many seeds and prints what came out wrong (`--smallest`: with as few lines as show it), how many ran
-compiled, and why the others did not.
+compiled, and why the others did not. The last three options are those of under_triton.py.
 """
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from dynamics.harness import observe
 from dynamics.snapshot import Fact
 from random_programs import Disturbance
 from smelt.compiler.compare import compare
+from under_triton import OutOfTime, add_options, limited, under
 
 #: Statements: {a} {b} are tensors that there are, {new} is a new name; `s` is the object, `k` an int and `p` a float.
 TENSORS = (
@@ -432,23 +433,30 @@ def _is_wrong(source: str) -> bool:
         return False
 
 
-def main(count: int, first: int, reduce: bool) -> int:
+def main(options: argparse.Namespace) -> int:
     reasons: collections.Counter[str] = collections.Counter()
-    compiled = failed = recordings = 0
-    for seed in range(first, first + count):
-        made = random_program(seed)
-        found = check(made)
-        compiled, recordings = compiled + found.compiled, recordings + found.programs
-        reasons.update({re.sub(r"^.*?<random_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
-        if found.wrong:
-            failed += 1
-            print(f"WRONG {seed}: {found.wrong[:600]}", flush=True)
-            if reduce:
-                print(smallest(made), flush=True)
-    print(f"{count} programs, {compiled} compiled in full ({100 * compiled // count}%), {recordings} recordings, {failed} wrong")
-    for reason, times in reasons.most_common():
-        print(f"  eager {times:5}: {reason}")
-    return 1 if failed else 0
+    compiled = failed = recordings = late = 0
+    with under(options) as kernels:
+        for seed in range(options.first, options.first + options.count):
+            try:
+                with limited(options.seconds):
+                    made = random_program(seed)
+                    found = check(made)
+            except OutOfTime:
+                late += 1
+                continue
+            compiled, recordings = compiled + found.compiled, recordings + found.programs
+            reasons.update({re.sub(r"^.*?<random_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
+            if found.wrong:
+                failed += 1
+                print(f"WRONG {seed}: {found.wrong[:600]}", flush=True)
+                if options.smallest:
+                    print(smallest(made), flush=True)
+        print(f"{options.count} programs, {compiled} compiled in full ({100 * compiled // options.count}%), "
+              f"{recordings} recordings, {failed} wrong, {late} left out")
+        for reason, times in reasons.most_common():
+            print(f"  eager {times:5}: {reason}")
+        return 1 if failed + kernels.tell() else 0
 
 
 if __name__ == "__main__":
@@ -457,6 +465,6 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--smallest", action="store_true", help="reduce programs that come out wrong")
     warnings.simplefilter("ignore")
-    given = parser.parse_args()
+    add_options(parser.add_argument)
     smelt.config.report_dir = Path(tempfile.mkdtemp())
-    sys.exit(main(given.count, given.first, given.smallest))
+    sys.exit(main(parser.parse_args()))

@@ -1,9 +1,10 @@
 """PyTorch's own test databases run through smelt: every op, module and optimiser's step, compiled against eager.
 
     python tests/torch_tables.py [ops|modules|optimizers] [--only NAME] [--share 0.25] [--samples N]
-                                [--dtype bfloat16]
+                                [--dtype bfloat16] [--backend triton] [--ahead-of-time] [--seconds 10]
 
-prints a count, and a line for everything that differs. CI runs a seeded quarter (test_torch_tables.py).
+prints a count, and a line for everything that differs. CI runs a seeded quarter (test_torch_tables.py). The last three options
+are those of under_triton.py.
 """
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ import itertools
 import random
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Iterator
 
 import torch
 from torch.testing._internal import common_methods_invocations
@@ -27,6 +29,7 @@ from torch.utils import _pytree as pytree
 
 import smelt
 from smelt.compiler.compare import compare
+from under_triton import OutOfTime, add_options, limited, under
 
 # Wrapped so, an op saves and restores torch's random state, which no compiled function may; `outcome` sets the seed.
 common_methods_invocations.wrapper_set_seed = lambda op, *args, **kwargs: op(*args, **kwargs)
@@ -39,8 +42,12 @@ NOT_CLOSE = ("Tensor-likes are not close", "Scalars are not close")
 
 @dataclass
 class Tally:
-    """What came of a table under a backend: names checked, samples run, samples that ran compiled, and the failures."""
-    backend: str = "auto"
+    """What came of a table: names checked, samples run, samples that ran compiled, those left out, and the failures.
+
+    `seconds`: that a sample may take; 0: any.
+    """
+    seconds: float = 0
+    late: list[str] = field(default_factory=list)
     names: int = 0
     samples: int = 0
     compiled: int = 0
@@ -55,8 +62,19 @@ class Tally:
         self.eager.update(f.split(": ", 1)[-1][:100] for f in report.fallbacks)
 
     def __str__(self):
-        return (f"{self.names} entries, {self.samples} samples: {self.compiled} compiled, {self.samples - self.compiled} eager, "
+        return (f"{self.names} entries, {self.samples} samples: {self.compiled} compiled, "
+                f"{self.samples - self.compiled - len(self.late)} eager, {len(self.late)} left out, "
                 f"{len(self.failures)} wrong or crashed")
+
+    @contextmanager
+    def sample(self, name: str) -> Iterator[None]:
+        """Count a sample, which is left out where it takes too long."""
+        self.samples += 1
+        try:
+            with limited(self.seconds):
+                yield
+        except OutOfTime:
+            self.late.append(name)
 
 
 def outcome(function: Callable, args: tuple, kwargs: dict) -> tuple[Any, list]:
@@ -134,8 +152,7 @@ def _equal(x, y) -> bool:
 
 def check(name: str, function: Callable, args: tuple, kwargs: dict, tally: Tally, compiled=None) -> None:
     """Three calls of the compiled function (recorded, checked, plain) against three of eager."""
-    tally.samples += 1
-    compiled = compiled or smelt.compile(function, backend=tally.backend)
+    compiled = compiled or smelt.compile(function)
     for call in range(3):
         expected, found = outcome(function, args, kwargs), outcome(compiled, args, kwargs)
         wrong = same(found[0], expected[0], name.split(".")[-1] not in UNSET) or same(found[1], expected[1], strides=False)
@@ -167,7 +184,8 @@ def run_op(info, dtype: torch.dtype, samples: int, tally: Tally) -> None:
     grad = info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
     torch.manual_seed(0)
     for s in itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=grad), samples or None):
-        check(info.formatted_name, _calling(info.op), (s.input, *s.args), s.kwargs, tally)
+        with tally.sample(info.formatted_name):
+            check(info.formatted_name, _calling(info.op), (s.input, *s.args), s.kwargs, tally)
 
 
 def _calling(op: Callable) -> Callable:
@@ -188,15 +206,15 @@ def run_modules(share: float = 1.0, only: str = "", samples: int = 0, tally: Tal
                     continue
                 made = info.module_cls(*m.constructor_input.args, **m.constructor_input.kwargs).train(training)
                 twin = copy.deepcopy(made)
-                net = smelt.compile(twin, backend=tally.backend)
+                net = smelt.compile(twin)
                 label = f"{info.name}[{n}] {'train' if training else 'eval'}"
-                check_module(label, made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
+                with tally.sample(label):
+                    check_module(label, made, twin, net, m.forward_input.args, m.forward_input.kwargs, tally)
     return tally
 
 
 def check_module(name: str, eager, twin, compiled, args, kwargs, tally: Tally) -> None:
     """As `check`, and the parameters' gradients and the buffers must agree after every call."""
-    tally.samples += 1
     for call in range(3):
         exact = copy.deepcopy(eager).double()
         expected, found = module_outcome(eager, eager, args, kwargs), module_outcome(compiled, twin, args, kwargs)
@@ -237,15 +255,15 @@ def run_optimizers(share: float = 1.0, only: str = "", samples: int = 0, tally: 
                 if how and any(isinstance(v, torch.Tensor) for v in options.kwargs.values()):
                     continue  # a tensor as the learning rate is not for these
                 label = f"{info.name} {options.desc} {how}"
-                check_optimizer(label, info.optim_cls, {**options.kwargs, **({how: True} if how else {})}, tally)
+                with tally.sample(label):
+                    check_optimizer(label, info.optim_cls, {**options.kwargs, **({how: True} if how else {})}, tally)
     return tally
 
 
 def check_optimizer(name: str, cls: type, options: dict, tally: Tally) -> None:
     """A few steps on parameters with given gradients, the compiled step against its eager twin: values and state."""
-    tally.samples += 1
     made = [_optimizer(cls, options) for _ in range(2)]
-    plain, compiled = made[1][1].step, smelt.compile(made[1][1].step, backend=tally.backend)
+    plain, compiled = made[1][1].step, smelt.compile(made[1][1].step)
     for call in range(OPTIMIZER_STEPS):
         found = [optimizer_outcome(call, *m, step) for m, step in zip(made, (made[0][1].step, compiled))]
         wrong = same(found[1], found[0])
@@ -284,24 +302,28 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", default=["ops", "modules", "optimizers"])
     parser.add_argument("--only", default="")
-    parser.add_argument("--backend", default="auto", help="c, triton (on the CPU in its interpreter) or eager")
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=0, help="samples of each entry at most (default: all)")
     parser.add_argument("--dtype", default="float32", help="of the samples of ops")
+    add_options(parser.add_argument)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    failed = 0
-    for name in args.tables:
-        run = {"ops": partial(run_ops, dtype=getattr(torch, args.dtype)), "modules": run_modules,
-               "optimizers": run_optimizers}[name]
-        tally = run(args.share, args.only, args.samples, Tally(args.backend))
-        for f in tally.failures:
-            print("  " + f)
-        for reason, count in tally.eager.most_common(12):
-            print(f"  eager {count:5}: {reason}")
-        print(f"{name}: {tally}")
-        failed += len(tally.failures)
-    return 1 if failed else 0
+    with under(args) as kernels:
+        return 1 if sum(_told(name, args) for name in args.tables) + kernels.tell() else 0
+
+
+def _told(table: str, args: argparse.Namespace) -> int:
+    """Run a table and print what came of it; how many failed."""
+    run = {"ops": partial(run_ops, dtype=getattr(torch, args.dtype)), "modules": run_modules, "optimizers": run_optimizers}[table]
+    tally = run(args.share, args.only, args.samples, Tally(args.seconds))
+    for f in tally.failures:
+        print("  " + f)
+    for reason, count in tally.eager.most_common(12):
+        print(f"  eager {count:5}: {reason}")
+    for name, count in collections.Counter(tally.late).items():
+        print(f"  late {count:5}: {name}")
+    print(f"{table}: {tally}", flush=True)
+    return len(tally.failures)
 
 
 if __name__ == "__main__":
