@@ -43,6 +43,9 @@ is_of_transform = _take("torch._C._functorch.is_gradtrackingtensor", "to record 
 is_batched = _take("torch._C._functorch.is_batchedtensor", "to leave gradients under vmap to torch")
 is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "to leave gradients under vmap to torch")
 
+_Excluded = _take("torch._C._SetExcludeDispatchKeyGuard", "to run ops that conjugate under a mode")
+_keys = [_take(f"torch._C.DispatchKey.{name}", "to run ops that conjugate under a mode") for name in ("Conjugate", "Negative")]
+
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
 set_versions = _take("torch._C._autograd._unsafe_set_version_counter", "to undo what a trial run leaves of its writes")
@@ -112,6 +115,13 @@ if _missing:
 def without_modes():
     """Inside, no mode of torch sees what runs, and no transform (vmap, grad)."""
     with _no_dispatch(), _no_function(), _no_transform():
+        yield
+
+
+@contextmanager
+def conjugating():
+    """Inside, ops that a mode runs heed conjugates and signs that are kept aside, also in what they are made of."""
+    with _Excluded(_keys[0], False), _Excluded(_keys[1], False):
         yield
 
 

@@ -22,7 +22,8 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import compiled_by_torch_as_given, current_backward, is_view, is_zero, modes_unnoticed, version_of
+from ..torch_internals import (compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero, modes_unnoticed,
+                               version_of)
 from .as_one import Stretch, counted, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -267,7 +268,8 @@ class Recorder:
 
     def run(self, function, args, kwargs):
         """Run an op as autograd would."""
-        result = self._execute(function, plain(args), plain(kwargs))
+        with conjugating():
+            result = self._execute(function, plain(args), plain(kwargs))
         count_writes(overload(function), args, kwargs)
         return result
 

@@ -481,3 +481,8 @@ def limits_that_are_zeros(compile):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for k in (1.0, 1.0, 0.0, -0.0):
             yield f(x.to(dtype), k)
+
+
+@program
+def conjugates_within_ops(compile):
+    yield from calls(compile(lambda x: torch.linalg.pinv(x) * 2), torch.complex(random(5, 5), random(5, 5, seed=1)))
