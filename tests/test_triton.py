@@ -187,6 +187,16 @@ def test_long_rows_are_looped_and_short_ones_are_not():
     assert "for " not in print_alone(kernels(CASES["softmax"], 64, 1024)[0])[0]
 
 
+@pytest.mark.parametrize("function, train", [(lambda x: x.cummax(-1).values, False), (lambda x: x.cummax(0).values, False),
+                                             (lambda x: x.softmax(-1), True)])
+def test_long_rows_of_doubles_spill_nothing(function, train):
+    from smelt.runtime.ahead_of_time import compile_for
+    case = Case(function, lambda n, w: (normal(n, w, dtype=torch.float64, grad=train),), train)
+    for kernel in kernels(case, 64, 16384):
+        source, f = print_alone(kernel)
+        assert all(compile_for(target, source, f.signature).spills == 0 for target in ("sm_80", "gfx942"))
+
+
 def test_tall_columns_are_split_over_programs():
     split = kernels(Case(lambda x: x.amax(0), lambda n, w: (normal(n, w),)), 2048, 33)
     assert [math.prod(a.size for a in k.reduced) for k in split] == [32, 64]

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Sequence
 
+import torch
+
 from ...compiler.dims import Dim, known, product, simplest, typical
-from ..loops import Axis, Kernel, Load, Store, symbols_of
+from ..loops import Axis, Kernel, Load, Scan, Store, symbols_of
 from ..stages import Stages
 
 #: Most reduced elements that one tile holds: a row in the registers of a program.
@@ -152,7 +154,7 @@ class Tiling:
         columns = inner is not None and not inner.reduce
         most = _room(_size(kept))
         width = min(most, COLUMNS) if columns else 1
-        if isinstance(row, int) and power_of_two(row) * width <= (self.sizes.loop * 2 if columns else LONGEST_ROW):
+        if isinstance(row, int) and power_of_two(row) * width <= self._most(columns):
             length = power_of_two(row)
             width = max(width, min(most, self.sizes.rows // length))
         else:
@@ -163,6 +165,13 @@ class Tiling:
             self.outer, self.spans = kept, (last,)
         else:
             self.spans = (Span(kept, _size(kept), width), last)
+
+    def _most(self, columns: bool) -> int:
+        """The most elements of a tile that holds all reduced ones, so that they fit the registers with what a scan finds."""
+        if any(isinstance(s, Scan) for s in self.kernel.body):
+            return self.sizes.loop
+        doubles = any(b.dtype == torch.float64 for b in self.kernel.buffers)
+        return self.sizes.loop * 2 if columns else LONGEST_ROW // 2 if doubles else LONGEST_ROW
 
     def _span(self, axes: Sequence[Axis], block: int) -> Span:
         size = _size(axes)
