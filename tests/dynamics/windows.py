@@ -239,6 +239,9 @@ def windows_of_other_lengths_are_written(compile):
     data = tensor(20, 3)
     for i, n in ((0, 3), (1, 4), (2, 5), (2, 4), (3, 2), (1, 7), (5, 4), (2, 7)):
         yield f(data, i, n), data
+
+
+@program
 def slices_with_less_said(compile):
     aten = torch.ops.aten
     f = compile(lambda i: (aten.slice(DATA) * 2, aten.slice(DATA, 1) + 1, aten.slice(DATA, 0, i) - 1, aten.slice(DATA, start=i)))
