@@ -72,12 +72,14 @@ Result = Union[Given, InputView, Fresh, OutputView]
 
 @dataclass(frozen=True)
 class WriteBack:
-    """After the run, copy graph output `output` into input `input` in place (without autograd), where autograd counted
-    `counted` writes: batch norm writes its statistics uncounted. `replaces`: the input gets the output's memory instead."""
+    """After the run, copy graph output `output` into input `input` in place, where autograd counted `counted` writes: batch norm
+    writes its statistics uncounted. `replaces`: the input gets the output's memory instead. `flows`: autograd sees the write;
+    the input's gradient is that of the output from then on."""
     input: int
     output: int
     counted: int = 1
     replaces: bool = False
+    flows: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,13 @@ class Recording:
     def landing(self) -> dict[int, int]:
         """The outputs that are for a write-back alone, with the inputs that they are written to."""
         others = {r.output for r in self.entries.values() if isinstance(r, (Fresh, OutputView))}
-        return {w.output: w.input for w in self.writebacks if w.output not in others and not w.replaces}
+        return {w.output: w.input for w in self.writebacks if w.output not in others and not w.replaces and not w.flows}
 
     @cached_property
     def flowing(self) -> tuple[int, ...]:
         """The outputs from which gradients flow to inputs."""
-        return tuple(dict.fromkeys(r.output for r in self.entries.values() if self.flows(r)))
+        written = (w.output for w in self.writebacks if w.flows)
+        return tuple(dict.fromkeys((*(r.output for r in self.entries.values() if self.flows(r)), *written)))
 
     @property
     def raised(self) -> list[int]:

@@ -651,9 +651,10 @@ def test_numbers_that_are_the_same_on_every_call_are_not_read():
 
 
 def test_writes_to_inputs_that_require_grad_are_refused():
+    """Where no gradient can come back through what was written, or one begins to."""
     w = randn(4, grad=True)
     with pytest.raises(Unsupported, match="writes in place to an input that requires grad"):
-        record(lambda x: x.mul_(2), [w * 1])
+        record(lambda x: x.sigmoid_().mul_(2), [w * 1])
     with pytest.raises(Unsupported, match="came to require grad"):
         record(lambda x, w: x.mul_(w), [randn(4), w])
 

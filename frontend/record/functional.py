@@ -62,7 +62,8 @@ class Family:
 class Base:
     """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
     `counted`: autograd's count of its owner's writes at the last one. `replaced`: it took the place of the input's own.
-    `shared`: others count as memory of their own and lie there, too: it is only read."""
+    `shared`: others count as memory of their own and lie there, too: it is only read. `flows`: it was written to where autograd
+    sees it."""
     value: Value
     type: TensorType
     address: int
@@ -73,6 +74,7 @@ class Base:
     families: list[Family] = field(default_factory=list)
     replaced: bool = False
     shared: bool = False
+    flows: bool = False
 
 
 @dataclass(eq=False)
@@ -303,8 +305,7 @@ class Memory:
                 raise Unsupported("writes to memory that it replaced (.data = ...)")
             if not dense(base.type.shape, base.type.strides) and not _distinct(base.type.shape, base.type.strides):
                 raise Unsupported("writes to an input whose elements share memory")
-            if grad and flag:
-                raise Unsupported("writes in place to an input that requires grad")
+            base.flows |= grad and flag
         if grad and flag and alias.family.torn:
             self.check_gradient(tensor, alias, new)
         owner, before = None if grad and flag else self._kept_owner(base), base.value

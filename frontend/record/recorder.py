@@ -736,8 +736,8 @@ class Recorder:
         written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
         behind = [WriteBack(base.input, outputs.add(base.value), counted=0) for base in self._memory.left_behind]
         writebacks = *behind, *(WriteBack(
-            base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value),
-            _state(tensor)[2] - version, base.replaced) for base, tensor, (_, _, version) in written)
+            base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(self._left(base, tensor, tensors)),
+            _state(tensor)[2] - version, base.replaced, base.flows) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
@@ -803,7 +803,7 @@ class Recorder:
         for k, (base, tensor, (flag, node, version)) in enumerate(zip(self._memory.inputs, self._tensors, self._before)):
             flag = self.flags.get(k, flag)
             flag_now, node_now, version_now = _state(tensor)
-            if flag_now != flag or node_now is not node:
+            if flag_now != flag or node_now is not node and not base.flows:
                 raise Unsupported("an input came to require grad, or ceased to")
             if not base.version and version_now != version:
                 raise Unsupported("an input was written to by something that is not an op of this thread")
@@ -845,6 +845,16 @@ class Recorder:
         if loose:
             outputs.loose[result.output] = bool(self._sources.saved(tensor))
         return result
+
+    def _left(self, base: Base, tensor: torch.Tensor, left: Sequence[torch.Tensor]) -> Value:
+        """What the run leaves in an input."""
+        if not base.flows:
+            return base.value
+        with torch.enable_grad():
+            value = self._memory.read(tensor, self._alias(tensor))
+        if base.replaced or self._spent(tensor) or not self._reaches_inputs(tensor, value, left):
+            raise Unsupported("writes in place to an input that requires grad what no gradient comes back from")
+        return value
 
     def _spent(self, result: torch.Tensor) -> str:
         """What a backward pass from a result raises."""

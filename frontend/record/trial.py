@@ -212,6 +212,8 @@ class Second(Recorder):
 
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
         first, self._sizes = arguments.first, arguments.sizes
+        if any(w.flows for w in first.recording.writebacks):
+            raise Unsupported("writes in place to an input that requires grad, of a size that changes")
         self._calls, self._state, self._own = first.recorder.calls, arguments.state, arguments.own
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}

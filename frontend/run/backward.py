@@ -80,7 +80,9 @@ class Differentiable:
         by_value = {k for kind, k in derivative.saved if kind == "input"}
         first = {"input": 0, "extra": len(recording.graph.inputs) + self.outputs}
         self.saved = tuple(first[kind] + k for kind, k in derivative.saved)  # places in (*inputs, *outputs, *extra outputs)
-        self.cloned = tuple(sorted(written & (by_value | set(derivative.relevant))))
+        flowing = {w.input for w in recording.writebacks if w.flows}
+        read = written & (by_value | set(derivative.relevant))
+        self.cloned, self.copied = tuple(sorted(read - flowing)), tuple(sorted(read & flowing))
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
         everything = tuple(range(len(derivative.of)))
@@ -89,6 +91,8 @@ class Differentiable:
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         if self.derivative.cut:
             tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
+        if self.copied:  # the run writes to them after this, and autograd sees it
+            tensors = tuple(t.clone() if k in self.copied else t for k, t in enumerate(tensors))
         return _Node.apply(self, *tensors)
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:

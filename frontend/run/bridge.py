@@ -127,7 +127,10 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
     with torch.no_grad():
         for w in recording.writebacks:
-            if w.replaces:
+            if w.flows:
+                with torch.enable_grad():
+                    _write(tensors[w.input], outputs[w.output], w.counted)
+            elif w.replaces:
                 # what a backward pass keeps stays as it is
                 _replace(tensors[w.input], outputs[w.output].clone() if recording.flowing else outputs[w.output], w.counted)
             elif outputs[w.output] is not tensors[w.input]:
