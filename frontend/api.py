@@ -247,7 +247,7 @@ class CompiledFunction:
                 return program.make(found, args, kwargs)
         else:
             return self._first_call(args, kwargs)
-        if isinstance(raised, OtherForm) and program.fix is not None:
+        if isinstance(raised, OtherForm) and isinstance(program, CompiledProgram) and program.fix is not None:
             return self._without_symbols(program, args, kwargs)
         return self._raising(raised, args, kwargs)
 
