@@ -4,7 +4,7 @@ Checked at import: what the installed torch lacks is named, with what it serves,
 """
 import sys
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import partial, wraps
 from pkgutil import resolve_name
 from threading import get_ident
 from typing import Any, Callable
@@ -83,7 +83,8 @@ for _name in TENSOR_HOOKS:
 
 eval_frame_callback = _take("torch._C._dynamo.eval_frame.get_eval_frame_callback", "to know whether torch.compile is at work")
 _take("torch.compiler.set_stance", "to run functions that torch.compile gave as they were given to it")
-_take("torch.overrides.has_torch_function", "to let torch's modules choose the way that they choose without a recorder")
+for _name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
+    _take(f"torch.overrides.{_name}", "to let torch's modules choose the way that they choose without a recorder")
 _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
 
 #: switches that torch's modules tell of through these
@@ -91,7 +92,8 @@ BACKEND_SWITCHES = tuple(filter(None, (_take(f"torch._C.{name}", "to guard what 
                                        for name in (
     "_get_cudnn_enabled", "_get_cudnn_benchmark", "_get_cudnn_deterministic", "_get_cudnn_allow_tf32", "_get_cublas_allow_tf32",
     "_get_mkldnn_enabled", "_get_flash_sdp_enabled", "_get_mem_efficient_sdp_enabled", "_get_math_sdp_enabled",
-    "_get_cudnn_sdp_enabled", "_is_multithreading_enabled", "_autograd._profiler_enabled"))))
+    "_get_cudnn_sdp_enabled", "_is_multithreading_enabled", "_autograd._profiler_enabled", "_is_view_replay_enabled",
+    "_get_deterministic_fill_uninitialized_memory"))))
 
 # Overloads of ops: what they write to and share memory with; the decomposition of composite ones
 _take("torch.ops.aten.add_.Tensor._schema", "to know what an op writes to")
@@ -225,22 +227,6 @@ def put_engine(run: Callable) -> Callable:
 
 
 @contextmanager
-def modes_unnoticed():
-    """Inside, torch's modules do as without modes: for attention they choose another way where a call of torch is seen. Modes
-    see ops that take functions all the same."""
-    before, thread, ops = torch.overrides.has_torch_function, get_ident(), vars(torch._ops)
-
-    def has_torch_function(tensors) -> bool:
-        module = get_ident() == thread and sys._getframe(1).f_globals is not ops
-        return any(map(_overrides, tensors)) if module else before(tensors)
-    torch.overrides.has_torch_function = has_torch_function
-    try:
-        yield
-    finally:
-        torch.overrides.has_torch_function = before
-
-
-@contextmanager
 def compiled_by_torch_as_given():
     """Inside, functions and modules that torch.compile gave run as they were given to it, as do those that torch itself compiles
     (torch.cond); it would trace what observes them. Its import alone takes seconds: where it has not been imported, none were."""
@@ -262,3 +248,22 @@ def _overrides(value: Any) -> bool:
     """Whether a value sees the calls of torch's API that it is given to."""
     seen = getattr(type(value), "__torch_function__", _no_override)
     return seen is not _no_override and type(value) is not torch.Tensor
+
+
+#: What tells whether calls of torch's API are seen, by one of the values or by a mode; how each lists its values.
+OVERRIDE_CHECKS: dict[Callable, Callable] = {
+    torch.overrides.has_torch_function: tuple, torch.overrides.has_torch_function_unary: lambda value: (value,),
+    torch.overrides.has_torch_function_variadic: lambda *values: values}
+
+
+def without_own_mode(check: Callable, listening: Callable[[], bool]) -> Callable:
+    """What one of these checks tells without a recorder's mode, while it listens: for attention, torch's modules choose another
+    way where a call is seen. Ops that take functions are seen by the mode all the same."""
+    values_of, ops = OVERRIDE_CHECKS[check], vars(torch._ops)
+
+    @wraps(check)
+    def told(*args: Any) -> bool:
+        if not listening() or sys._getframe(1).f_globals is ops:
+            return check(*args)
+        return active_function_modes() > 1 or any(map(_overrides, values_of(*args)))
+    return told

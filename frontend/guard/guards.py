@@ -291,6 +291,7 @@ STATE = (
     (torch.is_grad_enabled, ()), (torch.get_default_dtype, ()), (torch.is_inference_mode_enabled, ()),
     (torch.is_autocast_enabled, ("cpu",)), (torch.is_autocast_enabled, ("cuda",)),
 )
+#: Guarded where autocast is on, or a run asks for one of them: entering autocast does.
 AUTOCAST_DETAILS = (
     (torch.get_autocast_dtype, ("cpu",)), (torch.get_autocast_dtype, ("cuda",)), (torch.is_autocast_cache_enabled, ()),
 )
@@ -298,7 +299,7 @@ AUTOCAST_DETAILS = (
 SWITCHES = (torch.are_deterministic_algorithms_enabled, torch.is_deterministic_algorithms_warn_only_enabled,
             torch.get_float32_matmul_precision, torch.get_num_threads, torch.get_num_interop_threads,
             torch.is_warn_always_enabled, torch.is_anomaly_enabled, torch.is_anomaly_check_nan_enabled,
-            torch.is_autocast_cache_enabled, *BACKEND_SWITCHES, gc.isenabled, sys.getrecursionlimit,
+            *BACKEND_SWITCHES, gc.isenabled, sys.getrecursionlimit,
             torch.distributed.is_available,
             *([torch.distributed.is_initialized] if torch.distributed.is_available() else []))
 

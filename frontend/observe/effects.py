@@ -11,7 +11,7 @@ _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket"
               "_warnings", "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
 _C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
     ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect"),
-                                                                  ("numpy", "fromfile")}
+                                                                  ("numpy", "fromfile"), ("sys", "getrefcount")}
 _PURE = {("posix", "fspath"), ("nt", "fspath")}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import torch
 
 from ..guard.changing import referrers
-from ..guard.guards import MISSING, SWITCHES, call_read
+from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
 from ..guard.structure import Arguments
 from ..symbolic.varying import MARK
 from ..torch_internals import active_transform
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 _MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
+_ASKS_AUTOCAST = frozenset((torch.is_autocast_cache_enabled, torch.get_autocast_dtype, torch.get_autocast_cpu_dtype,
+                            torch.get_autocast_gpu_dtype))
 _C_SWITCHES = frozenset(f for f in SWITCHES if not isinstance(f, types.FunctionType))
 #: Functions that only read environment variables: all of these are guarded then.
 _READS_ENVIRONMENT = {function.__code__ for function in (
@@ -51,6 +53,7 @@ class Entered:
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._inner: set[types.CodeType] = set()
         self._applying: list[types.FrameType] = []
+        self._autocast = [call_read(function, args) for function, args in AUTOCAST_DETAILS]  # as before the run
 
     def profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
         if self._observer.telling.goes_on(frame, event, arg):
@@ -115,6 +118,8 @@ class Entered:
     def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
         if function in _C_SWITCHES:
             self._read_switch(function)
+        if function in _ASKS_AUTOCAST:
+            self._reached.reads.update((read.found_at, read) for read in self._autocast)
         what = c_effect(frame, function)
         if what and not self._observer.telling.begins(frame, function):
             self._observer.refuse(what, user_line(frame))

@@ -1,4 +1,5 @@
-"""Functions of libraries that have stand-ins while a run is recorded: those that draw, those of `math`, and warnings.warn.
+"""Functions of libraries that have stand-ins while a run is recorded: those that draw, those of `math`, warnings.warn, and
+what tells whether calls of torch's API are seen.
 
 The stand-ins take their places in their modules, and where the user's globals hold them. Those of `math` take symbolic numbers.
 """
@@ -9,7 +10,10 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Hashable
 
+import torch
+
 from ..symbolic import mathematics
+from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
 from .names import attributes_named
 from .replaced import Replaced
@@ -35,6 +39,8 @@ class Functions:
     def start(self) -> None:
         for function in mathematics.FUNCTIONS:
             self._stand_in(vars(math), function.__name__, function)
+        for function in OVERRIDE_CHECKS:
+            self._stand_in(vars(torch.overrides), function.__name__.lstrip("_"), function)
         self._stand_in(vars(warnings), "warn", WARN)
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
@@ -61,9 +67,11 @@ class Functions:
     def _make(self, function: Callable) -> Callable:
         if function in mathematics.FUNCTIONS:
             return mathematics.of_symbols(function)
+        if function in OVERRIDE_CHECKS:
+            return without_own_mode(function, lambda: self._observer.listening)
         return warning(self._observer) if function is WARN else self._observer.draws.stand_in(function)
 
 
 def _is_known(function: Any) -> bool:
     return isinstance(function, Hashable) and isinstance(function, KINDS) and (
-        function in KNOWN or function in mathematics.FUNCTIONS or function is WARN)
+        function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function is WARN)

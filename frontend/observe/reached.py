@@ -6,6 +6,7 @@ deep as the run may look. What can be observed later (attributes of instances) i
 from __future__ import annotations
 
 import abc
+import decimal
 import functools
 import threading
 import types
@@ -112,6 +113,8 @@ class Reached:
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
+        if _is_decimal(value):
+            self.read("call", _decimals, (), _decimals(), "decimal's context")
         if isinstance(value, types.FunctionType):
             self._follow_function(value, name)
         elif isinstance(value, types.MethodType):
@@ -128,7 +131,7 @@ class Reached:
             for function in (value.fget, value.fset, value.fdel):
                 self.follow(function, name)
         elif isinstance(value, weakref.ref):
-            self.read("call", value, (), value(), name)
+            self._follow_weak(value, name)
         elif isinstance(value, ContextVar):
             self.read("call", value.get, (None,), value.get(None), name)
         elif isinstance(value, functools._lru_cache_wrapper):
@@ -169,6 +172,14 @@ class Reached:
         if function.__kwdefaults__:
             self.read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
         self._follow_holder(function, name)
+
+    def _follow_weak(self, reference: weakref.ref, name: str) -> None:
+        """What a run came by through weak references alone it would keep alive by its guards."""
+        found = reference()
+        if found is None or self._observer.found(found) or id(found) in self.tensors:
+            self.read("call", reference, (), found, name)
+        else:
+            self._observer.refuse(f"reads {name}, a weak reference to what nothing else led to", user_line())
 
     def _follow_dispatcher(self, function: Callable, name: str) -> None:
         """A function made by functools.singledispatch: guard what is registered with it, for which classes."""
@@ -332,6 +343,19 @@ def _specials(cls: type) -> list[str]:
     """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
     return [name for name, value in vars(cls).items()
             if name.startswith("__") and isinstance(value, types.FunctionType) and name not in OURS]
+
+
+def _is_decimal(value: Any) -> bool:
+    """Whether code may compute decimals by a value: the module, a class or function of it, or a decimal."""
+    owner = value if isinstance(value, (type, types.BuiltinFunctionType)) else type(value)
+    return value is decimal or owner.__module__ == "decimal"
+
+
+def _decimals() -> tuple:
+    """How decimals are computed now, in this thread."""
+    context = decimal.getcontext()
+    traps = tuple(signal.__name__ for signal, on in context.traps.items() if on)
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, traps
 
 
 def _is_small_array(value: Any) -> bool:

@@ -22,8 +22,7 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import (compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero, modes_unnoticed,
-                               version_of)
+from ..torch_internals import compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero, version_of
 from .as_one import Stretch, counted, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -111,7 +110,7 @@ class Recorder:
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
                                       self._note_gradients)
         self._results = Results(self._b, self._memory, self._alias, self._met)
-        self._modes = (Ops(self), Api(self), Engine(self), modes_unnoticed(), compiled_by_torch_as_given())
+        self._modes = (Ops(self), Api(self), Engine(self), compiled_by_torch_as_given())
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":

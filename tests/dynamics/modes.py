@@ -3,9 +3,9 @@ import contextlib
 import gc
 
 import torch
-from torch import nn
+from torch import nn, overrides
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, has_torch_function, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .harness import backward, calls, leaf, outcome, program, tensor, whole
@@ -447,3 +447,44 @@ def other_switches_asked(compile):
     yield from asked(compile, torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly)
     yield from asked(compile, torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled)
     yield from asked(compile, gc.isenabled, lambda on: gc.enable() if on else gc.disable())
+    yield from asked(compile, lambda: torch.utils.deterministic.fill_uninitialized_memory,
+                     lambda on: setattr(torch.utils.deterministic, "fill_uninitialized_memory", on))
+    yield from asked(compile, torch._C._is_view_replay_enabled, torch._C._set_view_replay_enabled)
+
+
+@program
+def dtype_of_autocast_asked(compile):
+    """Also where it is off; entering it asks too."""
+    yield from asked(compile, lambda: torch.get_autocast_dtype("cpu") is torch.float16,
+                     lambda on: torch.set_autocast_dtype("cpu", torch.float16 if on else torch.bfloat16))
+
+    @compile
+    def within(x):
+        with torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
+            with torch.autocast("cpu"):
+                return x @ x, torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()
+    yield from calls(within, tensor(2, 2))
+
+
+@program
+def overrides_asked(compile):
+    """What tells whether a call of torch is seen by a tensor or by a mode."""
+    class Seen(torch.Tensor):
+        pass
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    @compile
+    def f(x, other):
+        return x + 1, has_torch_function_unary(other), has_torch_function((x, other)), overrides.has_torch_function([x]), \
+            overrides.has_torch_function_variadic(x, other), overrides.has_torch_function_unary(x)
+    for other in (tensor(2), nn.Parameter(tensor(2)), 1, tensor(2).as_subclass(Seen)):
+        yield from calls(f, X, other)
+
+    @compile
+    def within(x):
+        with Mode():
+            return x + 1, has_torch_function_unary(x)
+    yield from calls(within, X)

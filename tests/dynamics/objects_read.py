@@ -1,9 +1,15 @@
 """Objects and classes that a run reads, and whose attributes change before the next call."""
 import abc
+import decimal
 import functools
+import gc
+import sys
 import threading
 import types
+import weakref
 from enum import Enum
+
+from torch import nn
 
 from .harness import calls, program, tensor
 
@@ -404,3 +410,71 @@ def type_of_an_object(compile):
         yield f(X, o)
     a.__class__ = B
     yield from calls(f, X, a)
+
+
+@program
+def context_of_decimals(compile):
+    third = decimal.Decimal(1)
+
+    @compile
+    def f(x):
+        return x * float(third / 3), decimal.getcontext().prec
+    for digits in (28, 3, 28, 2):
+        with decimal.localcontext() as context:
+            context.prec = digits
+            found = list(calls(f, tensor(3)))
+        yield found
+
+
+@program
+def references_counted(compile):
+    held, kept = object(), []
+    f = compile(lambda x: x * sys.getrefcount(held) - x * sys.getrefcount(held))
+    for _ in range(3):
+        yield f(tensor(3))
+        kept.append(held)
+
+
+@program
+def weak_references(compile):
+    """A program keeps nothing alive that it came by through one alone."""
+    class Box:
+        def __init__(self, scale):
+            self.scale, self.around = scale, None
+
+    def scaled(x, ref):
+        box = ref()
+        return x - 1 if box is None else x * box.scale
+
+    f, box = compile(scaled), Box(tensor(3))
+    ref = weakref.ref(box)
+    yield from calls(f, tensor(3), ref)
+    box = None
+    gc.collect()
+    yield f(tensor(3), ref), ref() is None
+    yield from calls(f, tensor(3), ref)
+
+    boxes, box = weakref.WeakValueDictionary(), Box(2)
+    boxes["one"] = box
+    g = compile(lambda x: x * boxes["one"].scale if "one" in boxes else x)
+    yield from calls(g, tensor(3))
+    box = None
+    gc.collect()
+    yield from calls(g, tensor(3))
+
+
+@program
+def weak_reference_to_what_is_known(compile):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = weakref.ref(self)
+            self.scale = 2
+
+        def forward(self, x):
+            return x * self.own().scale
+    net = Net()
+    f = compile(net)
+    yield from calls(f, tensor(3))
+    net.scale = 3
+    yield from calls(f, tensor(3))
