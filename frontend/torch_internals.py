@@ -127,6 +127,11 @@ def conjugating():
         yield
 
 
+def caused_by_modes(error: Exception) -> bool:
+    """Whether torch raised this because a mode is active: then it makes no tensor of a subclass by calling the class with one."""
+    return isinstance(error, RuntimeError) and "already associated to a python object" in str(error)
+
+
 def default_devices() -> tuple[torch.device, ...] | None:
     """The devices that torch.set_default_device and `with device:` gave, the one that counts last; None under any other mode
     of torch's functions."""

@@ -488,3 +488,19 @@ def overrides_asked(compile):
         with Mode():
             return x + 1, has_torch_function_unary(x)
     yield from calls(within, X)
+
+
+@program
+def subclass_called_with_a_tensor(compile):
+    """Which torch does not allow under a mode that sees ops."""
+    class Plain(torch.Tensor):
+        pass
+
+    class Own(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            return super().__torch_function__(function, types, args, kwargs)
+    for kind in (Plain, Own):
+        f = compile(lambda x, n: kind(x + n) * 2)
+        for n in (1, 2, 2.5, 3.5):
+            yield f(tensor(3), n), type(f(tensor(3), n)) is kind
