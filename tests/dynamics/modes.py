@@ -438,7 +438,7 @@ def asked(compile, told, put):
 
 @program
 def switches_of_backends_asked(compile):
-    yield from asked(compile, lambda: torch.backends.cudnn.enabled, lambda on: setattr(torch.backends.cudnn, "enabled", on))
+    yield from asked(compile, lambda: torch.backends.cudnn.enabled, torch._C._set_cudnn_enabled)
     yield from asked(compile, torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp)
 
 
