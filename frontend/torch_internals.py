@@ -58,6 +58,7 @@ _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "t
 unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
 pad_rows = _take("torch._C._nn.pad_sequence", "to record it with sequences of symbolic sizes")
+pack = _take("torch._VF._pack_padded_sequence", "to record it without the sizes of what it gives")
 unpack = _take("torch._VF._pad_packed_sequence", "to notice that it looks at the batch sizes")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")
 storage_uses = _take("torch._C._storage_Use_Count", "to use the memory of large results again", needed=False)

@@ -371,9 +371,14 @@ def test_packed_sequences():
             (out.sum() + h.square().sum()).backward()
             return out, found, h, x.grad
         return step, encode
-    x = torch.randn(3, 5, 3)
-    lengths = [torch.tensor(n) for n in ([5, 3, 2], [5, 3, 2], [4, 5, 1], [2, 2, 5], [4, 5, 1])]
-    assert smelt.explain(agree(make, [(x, n) for n in lengths])).compiled
+
+    def programs(*lengths):
+        longest = max(map(max, lengths))
+        report = smelt.explain(agree(make, [(torch.randn(3, longest, 3), torch.tensor(n)) for n in lengths]))
+        assert report.compiled
+        return len(report.programs)
+    assert programs([5, 3, 2], [4, 5, 1], [2, 2, 5], [4, 5, 3]) == programs([5, 3, 2], [5, 3, 2])
+    assert programs([40, 3, 20], [4, 40, 17], [2, 2, 40]) == programs([40, 3, 2], [40, 3, 2])
 
 
 def test_a_recurrent_language_model():

@@ -29,8 +29,8 @@ class Stretch:
 
 
 def op_of(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable | None:
-    """The overload that a call of torch's API makes, None if it is not to be told."""
-    packet = getattr(torch.ops.aten, function.__name__)
+    """The overload that a call of torch's API or of an op makes, None if it is not to be told."""
+    packet = function if isinstance(function, type(torch.ops.aten.lstm)) else getattr(torch.ops.aten, function.__name__)
     for name in packet.overloads():
         arguments = schema_of(getattr(packet, name)).arguments
         given = {**dict(zip((a.name for a in arguments), args)), **kwargs}

@@ -149,6 +149,9 @@ class Api(TorchFunctionMode):
             args, kwargs = fixed((args, kwargs))
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
+        result = recorder.packed.call(self, function, args, kwargs)
+        if result is not NotImplemented:
+            return result
         if function in _GRAD:
             return recorder.touch_grad(function, *args)
         if function in _FLAG and active_transform() is None:  # which sets that of tensors of its own
@@ -282,7 +285,8 @@ def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
 def _is_row(data, dtype: torch.dtype | None = None, device=None) -> bool:
     """Whether data is a list of numbers, symbolic ones among them, of which torch makes a tensor of their own kind."""
     row = isinstance(data, (list, tuple, deque)) and len(data) <= LONGEST_ROW
-    known = dtype is None or dtype.is_floating_point
+    whole = dtype is torch.int64 and not any(isinstance(n, float) for n in data)
+    known = dtype is None or dtype.is_floating_point or whole
     return row and known and any(map(is_symbolic, data)) and all(is_symbolic(n) or type(n) in (int, float) for n in data)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 
 from ...compiler.dims import typical
-from ...compiler.ir import Graph, TensorType, Value, dense
+from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value, dense
 from ...errors import Unsupported
 from ..generators import random_state, same_state
 from ..observe.draws import Draw
@@ -34,6 +34,7 @@ from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
+from .packed import Packed
 from .results import OVERWRITES, Call, Results, refuse_overlap
 from .windows import moves, settled
 
@@ -110,6 +111,7 @@ class Recorder:
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
                                       self._note_gradients)
         self._results = Results(self._b, self._memory, self._alias, self._met)
+        self.packed = Packed(self)
         self._modes = (Ops(self), Api(self), Engine(self), compiled_by_torch_as_given())
         self.guarded(self._take_arguments, arguments)
 
@@ -182,7 +184,7 @@ class Recorder:
 
     def _alias(self, tensor: torch.Tensor) -> Alias:
         """The alias of a tensor; one that the run did not make becomes an input."""
-        alias = self._memory.find(tensor)
+        alias = self._memory.find(tensor) or self._packed_alias(tensor)
         if alias is None:
             name = self.name_of(tensor) or self._grads.name_of(tensor, self.name_of)
             if name is None:
@@ -190,6 +192,25 @@ class Recorder:
                 raise Unsupported("uses a tensor that came neither from the arguments nor from an op that was recorded")
             alias = self._add_input(name, tensor)
         return alias
+
+    def _packed_alias(self, tensor: torch.Tensor) -> Alias | None:
+        """The alias of a tensor that holds packed sequences; its sizes are looked at."""
+        found = self.packed.taken(tensor)
+        if found is None:
+            return None
+        rows, k = found
+        type, op = type_of(tensor), overload(torch.ops.aten._pack_padded_sequence.default)
+        with torch.set_grad_enabled(tensor.requires_grad):
+            operands = (*(self._memory.read(t, self._alias(t)) for t in (rows.padded, rows.lengths)), False)
+            types = TupleType(tuple(type if n == k else ObjectType("tensor that nobody looks at") for n in range(2)))
+            value = opaque_call(self._b, op, operands, {}, types)[k]
+            alias = self._memory.add(tensor, type, value)
+        self.add_reading([value], "sizes", HOW["sizes"](tensor))
+        return alias
+
+    def meet(self, tensor: torch.Tensor) -> None:
+        """A tensor is used that the recorder may not know yet."""
+        self.guarded(self._alias, tensor)
 
     def _add_constant(self, tensor: torch.Tensor) -> None:
         """A tensor that torch just made of Python numbers.
@@ -252,6 +273,14 @@ class Recorder:
             return function(*plain(args), **plain(kwargs))
         finally:
             self._counts = None
+
+    def unseen(self, function: Callable, *args) -> Any:
+        """What a call gives that is not recorded."""
+        before, self._busy = self._busy, True
+        try:
+            return function(*args)
+        finally:
+            self._busy = before
 
     def _run_unseen(self, function, args, kwargs):
         self._busy = True
@@ -630,11 +659,7 @@ class Recorder:
 
     def deep_copied(self, tensor: torch.Tensor, memo: dict) -> torch.Tensor:
         """A deep copy is made of a tensor that is alone in its memory."""
-        before, self._busy = self._busy, True
-        try:
-            result = tensor.__deepcopy__(memo)
-        finally:
-            self._busy = before
+        result = self.unseen(tensor.__deepcopy__, memo)
         self.guarded(self._add_copy, tensor, result)
         return result
 
