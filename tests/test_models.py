@@ -381,6 +381,14 @@ def test_packed_sequences():
     assert programs([40, 3, 20], [4, 40, 17], [2, 2, 40]) == programs([40, 3, 2], [40, 3, 2])
 
 
+@pytest.mark.parametrize("net", [nn.GRU, nn.RNN])
+def test_a_net_over_a_long_sequence_is_one_op(net):
+    """Each of its steps would take its time to compile."""
+    compiled = agree(lambda wrap: 2 * (wrap(net(3, 4)),), [(torch.randn(200, 2, 3),) for _ in range(3)])
+    program, = smelt.explain(compiled).programs
+    assert program.recorded_ops < 20
+
+
 def test_a_recurrent_language_model():
     """Hidden states from call to call, two layers, clipped gradients, a step written out, and a rate that falls."""
     def make(wrap):

@@ -1,4 +1,5 @@
-"""Recurrent nets of packed sequences, as ops of torch that take and give padded ones."""
+"""Recurrent nets as ops of torch: on padded sequences, where they drop nothing and so draw no random numbers, as torch's own
+ops may; and on packed ones, which they take and give padded."""
 from __future__ import annotations
 
 from typing import Callable
@@ -11,6 +12,11 @@ _NETS = {"lstm": ("Tensor[]", 3), "gru": ("Tensor", 2), "rnn_tanh": ("Tensor", 2
 _LIBRARY = torch.library.Library("smelt", "FRAGMENT")
 
 
+def padded(net: str) -> Callable:
+    """The op that a net is which drops nothing."""
+    return getattr(torch.ops.smelt, net)
+
+
 def packed(net: str) -> Callable:
     """The op that a net is on sequences of these lengths, the longest first. It is given and gives them one beside the other
     and padded: (time, batch, features)."""
@@ -18,16 +24,21 @@ def packed(net: str) -> Callable:
 
 
 def _define(net: str, hidden: str, results: int) -> None:
-    def run(padded, lengths, hx, params, has_biases, num_layers, dropout, train, bidirectional):
-        more = params, has_biases, num_layers, dropout, train, bidirectional
-        if padded.is_meta:
-            return getattr(torch, net)(padded, hx, *more, False)
-        rows = pack_padded_sequence(padded, lengths)
-        data, *states = getattr(torch, net)(rows.data, rows.batch_sizes, hx, *more)
-        return pad_packed_sequence(PackedSequence(data, rows.batch_sizes), total_length=padded.shape[0])[0], *states
-    _LIBRARY.define(f"packed_{net}(Tensor padded, Tensor lengths, {hidden} hx, Tensor[] params, bool has_biases, int num_layers, "
-                    f"float dropout, bool train, bool bidirectional) -> ({', '.join(['Tensor'] * results)})")
-    _LIBRARY.impl(f"packed_{net}", run, "CompositeImplicitAutograd")
+    def run(*args):
+        return getattr(torch, net)(*args)
+
+    def run_packed(sequences, lengths, hx, *more):
+        if sequences.is_meta:
+            return run(sequences, hx, *more, False)
+        rows = pack_padded_sequence(sequences, lengths)
+        data, *states = run(rows.data, rows.batch_sizes, hx, *more)
+        return pad_packed_sequence(PackedSequence(data, rows.batch_sizes), total_length=sequences.shape[0])[0], *states
+    options = "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional"
+    given = f"-> ({', '.join(['Tensor'] * results)})"
+    _LIBRARY.define(f"{net}(Tensor sequences, {hidden} hx, {options}, bool batch_first) {given}")
+    _LIBRARY.define(f"packed_{net}(Tensor sequences, Tensor lengths, {hidden} hx, {options}) {given}")
+    _LIBRARY.impl(net, run, "CompositeImplicitAutograd")
+    _LIBRARY.impl(f"packed_{net}", run_packed, "CompositeImplicitAutograd")
 
 
 for _net, (_hidden, _results) in _NETS.items():

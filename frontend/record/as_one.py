@@ -6,13 +6,16 @@ from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
+from ...compiler.ops.recurrent import padded
 from ..symbolic.symbols import is_symbolic, plain
 from ..torch_internals import schema_of
 
 #: Calls that always are one op: memory that nobody sees is left unwritten inside.
 WHOLE = frozenset({torch.ctc_loss})
-#: Calls that make the same ops for each place of a sequence: one op where its length is a symbol.
+#: Calls that make the same ops for each place of a sequence: one op where its length is a symbol, or where it is long.
 STEPWISE = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+#: Steps of the longest sequence whose ops are recorded one by one: each takes some half a second to compile.
+LONGEST_UNROLLED = 24
 #: Calls whose whole numbers C++ takes for plain ones.
 COUNTED = frozenset({torch.linspace, torch.logspace, torch.tril_indices, torch.triu_indices, torch.hann_window,
                      torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window})
@@ -28,8 +31,23 @@ class Stretch:
     results: tuple[int, ...]
 
 
+def is_long(args: Sequence[Any]) -> bool:
+    """Whether a call of STEPWISE makes more steps than are recorded one by one."""
+    if not _is_padded(args):
+        return False
+    sequences, *_, layers, _, _, both, batch_first = args
+    return sequences.shape[1 if batch_first else 0] * layers * (1 + both) > LONGEST_UNROLLED
+
+
+def _is_padded(args: Sequence[Any]) -> bool:
+    """Whether a call of STEPWISE is given padded sequences, not packed ones."""
+    return len(args) == 9 and isinstance(args[8], bool)
+
+
 def op_of(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable | None:
     """The overload that a call of torch's API or of an op makes, None if it is not to be told."""
+    if function in STEPWISE and _is_padded(args) and not (args[5] and args[6]):
+        function = padded(function.__name__)
     packet = function if isinstance(function, type(torch.ops.aten.lstm)) else getattr(torch.ops.aten, function.__name__)
     for name in packet.overloads():
         arguments = schema_of(getattr(packet, name)).arguments

@@ -21,7 +21,7 @@ from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
                                is_of_transform, make_dual, pad_rows, put_engine, unpack)
-from .as_one import COUNTED, STEPWISE, WHOLE
+from .as_one import COUNTED, STEPWISE
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
 
@@ -168,7 +168,7 @@ class Api(TorchFunctionMode):
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))
         cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")  # which goes by the ops that it is made of
-        if (function in WHOLE or recorder.stepless and function in STEPWISE) and not cast:
+        if recorder.is_one(function, args) and not cast:
             return recorder.make_as_one(function, args, kwargs)
         if function in COUNTED:
             return recorder.make_counted(function, args, kwargs)

@@ -22,8 +22,9 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero, version_of
-from .as_one import Stretch, counted, op_of
+from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero,
+                               version_of)
+from .as_one import STEPWISE, WHOLE, Stretch, counted, is_long, op_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -73,8 +74,6 @@ class Recorder:
     """
     #: Whether the run's results may be given to a caller, who may differentiate them.
     differentiated_later = True
-    #: Whether a call that makes the same ops for each place of a sequence is one op.
-    stepless = False
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
@@ -260,6 +259,10 @@ class Recorder:
             self.stop(Unsupported(f"an op raised {type(error).__name__}"))
             raise
         return result if call is None else self.after(call, result)
+
+    def is_one(self, function: Callable, args: Sequence[Any]) -> bool:
+        """Whether a call of torch's API is recorded as one op."""
+        return function in WHOLE or function in STEPWISE and active_transform() is None and is_long(args)
 
     def make_as_one(self, function, args, kwargs):
         """Make a call of torch's API, and record it as one op, whatever it is made of."""

@@ -30,7 +30,7 @@ from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
-from .as_one import STEPWISE, AsOne, Stretch
+from .as_one import STEPWISE, WHOLE, AsOne, Stretch
 from .differentiating import Pass
 from .gradients import node_of
 from .overloads import leaves, overload
@@ -221,7 +221,7 @@ class Second(Recorder):
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
         self._moving = False
-        self.stepless, self._stretches = arguments.stepless, first.recorder.stretches
+        self._stepless, self._stretches = arguments.stepless, first.recorder.stretches
         self._stretch: Stretch | None = None
         super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held, **ways)
         self._b.ask = self._sizes.positive
@@ -303,10 +303,14 @@ class Second(Recorder):
             raise self.unsupported
         return call
 
+    def is_one(self, function: Callable, args: Sequence[Any]) -> bool:
+        """As in the first run, or without steps."""
+        return function in WHOLE or function in STEPWISE and (self._stepless or self._stretch_here() is None)
+
     def make_as_one(self, function, args, kwargs):
         """As autograd sees it, all of the results are made of all of the tensors."""
         enabled, make = torch.is_grad_enabled(), super().make_as_one
-        stretch = self._stretch = self._next_stretch() if function in STEPWISE else None
+        stretch = self._stretch = self._skipped_stretch() if function in STEPWISE else None
 
         def made():
             with torch.set_grad_enabled(enabled):
@@ -322,12 +326,14 @@ class Second(Recorder):
                 self._alias(r).number = number
         return results
 
-    def _next_stretch(self) -> Stretch:
-        """What the first run did in the call that is about to be made."""
-        found = next((s for s in self._stretches if s.calls.start == len(self.calls)), None)
-        if found is None:
-            raise Unsupported(OTHER_OPS)
-        for _ in found.looks:
+    def _stretch_here(self) -> Stretch | None:
+        """What the first run did in the call that is about to be made, if it recorded its ops one by one."""
+        return next((s for s in self._stretches if s.calls.start == len(self.calls)), None)
+
+    def _skipped_stretch(self) -> Stretch | None:
+        """The same, its looks left out."""
+        found = self._stretch_here()
+        for _ in found.looks if found else ():
             next(self._looks)
         return found
 

@@ -38,6 +38,29 @@ def rnn_that_drops(compile):
 
 
 @program(exact=False)
+def gru_over_long_sequences_first(compile):
+    yield from over_lengths(whole(nn.GRU(4, 5), 0.25), compile, lengths=(30, 40, 5, 25, 1, 100))
+
+
+@program(exact=False)
+def rnn_that_drops_over_long_sequences(compile):
+    yield from over_lengths(whole(nn.RNN(4, 5, 2, dropout=0.5), 0.25), compile, lengths=(30, 30, 40, 5))
+
+
+@program(exact=False)
+def second_derivative_of_a_long_gru(compile):
+    net = whole(nn.GRU(4, 5), 0.25)
+
+    @compile
+    def f(x):
+        return torch.autograd.grad(net(x)[0].sum(), x, create_graph=True)[0]
+    for _ in range(3):
+        x = (tensor(30, 3, 4) * 0.25).requires_grad_()
+        backward(f(x))
+        yield x.grad
+
+
+@program(exact=False)
 def lstm_without_gradients(compile):
     for grad in (torch.no_grad, torch.inference_mode):
         with grad():
