@@ -211,8 +211,9 @@ def call_taped(*inputs, of, attrs, wanted):
 
 
 def call_backward(tape, *grads, which):
-    """The gradients of a taped op's wanted inputs."""
-    return _gradients(tape, grads, which)
+    """The gradients of a taped op's wanted inputs, connected to what autograd follows of those and of the gradients given."""
+    followed = any(not leaf.is_leaf for leaf in tape[0]) or any(g.requires_grad for g in grads)
+    return _gradients(tape, grads, which, again=torch.is_grad_enabled() and followed)
 
 
 def call_gradient(*inputs_and_grads, of, attrs, wanted, which):

@@ -283,3 +283,16 @@ def branches_and_state_in_transforms(compile):
     for k in (1, -5, 1, 3, -5):
         table += 1
         yield f(X + k), seen
+
+
+@program(exact=False)
+def second_derivative_of_a_call_of_torch_on_a_branch(compile):
+    @compile
+    def f(x):
+        y = x * 2
+        scale = 1 if x.detach().sum() > 100 else 3
+        return torch.autograd.grad((torch.linalg.inv(y) * scale).square().sum(), x, create_graph=True)[0]
+    for k in (3, 3, 4, 5):
+        x = (torch.eye(3) * k + 1).requires_grad_()
+        backward(f(x))
+        yield x.grad
