@@ -1,11 +1,13 @@
 """State of Python's own that library models read: context variables, the environment, and result objects of their own."""
 import os
 import warnings
+import weakref
 from contextvars import ContextVar
 from functools import lru_cache
 
 import pytest
 import torch
+from torch import nn
 
 import smelt
 from smelt.compiler.evaluate import evaluate
@@ -124,3 +126,18 @@ def test_warnings_are_no_reason_to_run_eagerly():
             compiled(torch.ones(3))
         assert [w.category for w in given] == [FutureWarning] * (action != "ignore")
     assert smelt.explain(compiled).compiled
+
+
+def test_a_weak_reference_to_what_is_found_later():
+    """Recurrent nets look at weak references to their weights before they look at these."""
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+            self.reference = weakref.ref(self.weight)
+
+        def forward(self, x):
+            return x * 2 if self.reference() is self.weight else x
+    f = smelt.compile(Net(), fullgraph=True)
+    for _ in range(3):
+        assert torch.equal(f(torch.ones(3)), torch.full((3,), 2.0))

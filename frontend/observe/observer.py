@@ -153,6 +153,7 @@ class Observer:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
         found: dict[tuple, Write] = {}
         self.reached.name_attributes_set()
+        self.reached.read_weak()
         logs = self.logs.find(self.reads)
         for read in list(self.reads.values()):
             for write in self._writes_of(read):

@@ -70,6 +70,8 @@ class Reached:
         self.surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
         self.named: set[int] = set()  # these dicts, of functions, classes and modules
         self.memos: list[Memo] = []  # what functions remember
+        #: weak references, whether they led to something, their names and the user's lines
+        self._weak: list[tuple[weakref.ref, bool, str, str]] = []
         self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
         self._mappings: dict[int, Any] = {}
         self._owners: dict[int, type] = {}  # the classes that these mappings are of
@@ -131,7 +133,7 @@ class Reached:
             for function in (value.fget, value.fset, value.fdel):
                 self.follow(function, name)
         elif isinstance(value, weakref.ref):
-            self._follow_weak(value, name)
+            self._weak.append((value, value() is not None, name, user_line()))
         elif isinstance(value, ContextVar):
             self.read("call", value.get, (None,), value.get(None), name)
         elif isinstance(value, functools._lru_cache_wrapper):
@@ -153,6 +155,15 @@ class Reached:
                     missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._observer.entered.where)
                     self.reads.setdefault(missing.found_at, missing)
 
+    def read_weak(self) -> None:
+        """Guard what weak references lead to. What a run came by through these alone it would keep alive by its guards."""
+        for reference, alive, name, where in self._weak:
+            found = reference()
+            if not alive or self._observer.found(found) or id(found) in self.tensors:
+                self.read("call", reference, (), found, name)
+            else:
+                self._observer.refuse(f"reads {name}, a weak reference to what nothing else led to", where)
+
     def owned(self, read: Read) -> Read:
         """A read of a class's attributes as one of the class, which lets them be set."""
         owner = self._owners.get(id(read.holder))
@@ -172,14 +183,6 @@ class Reached:
         if function.__kwdefaults__:
             self.read("attr", function, "__kwdefaults__", function.__kwdefaults__, f"{name}.__kwdefaults__")
         self._follow_holder(function, name)
-
-    def _follow_weak(self, reference: weakref.ref, name: str) -> None:
-        """What a run came by through weak references alone it would keep alive by its guards."""
-        found = reference()
-        if found is None or self._observer.found(found) or id(found) in self.tensors:
-            self.read("call", reference, (), found, name)
-        else:
-            self._observer.refuse(f"reads {name}, a weak reference to what nothing else led to", user_line())
 
     def _follow_dispatcher(self, function: Callable, name: str) -> None:
         """A function made by functools.singledispatch: guard what is registered with it, for which classes."""
