@@ -28,6 +28,7 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 # Modes and transforms
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
 HigherOrderOperator = _take("torch._ops.HigherOrderOperator", "to record ops that take functions")
+OpPacket = _take("torch._ops.OpOverloadPacket", "to know the attributes that ops get when they are first called")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
 _function_mode = _take("torch._C._get_function_stack_at", "to know the default device")
@@ -45,6 +46,8 @@ is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "t
 
 _Excluded = _take("torch._C._SetExcludeDispatchKeyGuard", "to run ops that conjugate under a mode")
 _keys = [_take(f"torch._C.DispatchKey.{name}", "to run ops that conjugate under a mode") for name in ("Conjugate", "Negative")]
+_autograd_keys = [_take(f"torch._C.DispatchKey.{name}", "to run ops that autograd sees through under a mode")
+                  for name in ("AutogradFunctionality", "ADInplaceOrView")]
 
 # Tensors
 version_of = _take("torch.Tensor._version.__get__", "to notice writes to a tensor")
@@ -126,6 +129,18 @@ def conjugating():
     """Inside, ops that a mode runs heed conjugates and signs that are kept aside, also in what they are made of."""
     with _Excluded(_keys[0], False), _Excluded(_keys[1], False):
         yield
+
+
+@contextmanager
+def differentiating():
+    """Inside, autograd sees the ops that an op is made of which a mode runs."""
+    with _Excluded(_autograd_keys[0], False), _Excluded(_autograd_keys[1], False):
+        yield
+
+
+def has_gradient(overload) -> bool:
+    """Whether autograd knows the overload; of any other one it sees what its kernel calls."""
+    return any(_has_kernel(overload.name(), key) for key in ("Autograd", "AutogradCPU", "AutogradCUDA"))
 
 
 def caused_by_modes(error: Exception) -> bool:

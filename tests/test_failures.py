@@ -188,6 +188,17 @@ def test_a_full_cache_folder_is_used_by_the_next_process(monkeypatch):
     right_without_warning(smelt.compile(f, fullgraph=True))
 
 
+def test_what_torch_keeps_of_an_op_when_it_is_first_called_is_no_state():
+    library = extensions.Library("smelt_test", "FRAGMENT")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CPU")
+    op = torch.ops.smelt_test.twice
+    f = smelt.compile(lambda x: op(x) + 1, fullgraph=True)
+    for _ in range(3):
+        assert f(torch.ones(3)).equal(torch.full((3,), 3.0))
+    library._destroy()
+
+
 @pytest.mark.parametrize("function", [lambda keep, x: keep(x) * 2, lambda keep, x: keep(x) * 2 if x.sum() > -100 else x],
                          ids=["plain", "branches"])
 def test_an_op_of_a_library_whose_results_vary_in_size(function):

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import Sequence
 
 import torch
@@ -91,7 +90,6 @@ def fill(template, inputs):
 _FILLED = {list, tuple, dict}
 
 
-@lru_cache(maxsize=None)
 def overload(target: str):
     """torch.ops.aten.<op>.<overload> from "aten.op.overload"."""
     found = torch.ops

@@ -27,6 +27,7 @@ from ..guard.writes import unchanged
 from ..modules import original_of
 from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
+from ..torch_internals import OpPacket
 from .objects import OURS, dict_of, is_open, join
 from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, user_line
 
@@ -41,7 +42,7 @@ LARGEST_ARRAY = 256
 
 _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
                types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
-               numpy.generic, type(namedtuple("_", "field").field))
+               numpy.generic, type(namedtuple("_", "field").field), OpPacket)
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}

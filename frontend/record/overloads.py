@@ -15,7 +15,7 @@ from ...compiler.ops.core import Operand
 from ...errors import Unsupported
 from ..symbolic.sizes import Sized, in_symbols, inferred, symbolic
 from ..symbolic.symbols import is_symbolic
-from ..torch_internals import is_composite, schema_of
+from ..torch_internals import has_gradient, is_composite, schema_of
 from .foreach import one_by_one
 
 #: Ops that look at the values of their arguments, and have no tag of torch's that says so: to tell something of them,
@@ -40,7 +40,9 @@ class Overload:
     reads       its result is a Python number that depends on the values
     sized       the size of its result depends on the values
     sizes       the names of its arguments that are ints: sizes, places, dimensions; not numbers to compute with
+    foreign     it is none of ATen's: its tags may not tell all
     composite   it is made of other ops
+    seen_through  autograd knows only the ops that its kernel calls
     numbers     the arguments, by position and by name, that take a number of any type
     operands    the arguments that are tensors and read, as (position, name); Python may give numbers for them
     each        the same on one tensor after the other, for an op on lists of tensors
@@ -62,7 +64,9 @@ class Overload:
     reads: bool
     sized: bool
     sizes: frozenset[str]
+    foreign: bool
     composite: bool
+    seen_through: bool
     numbers: frozenset[int | str]
     operands: tuple[tuple[int, str], ...]
     each: Callable | None
@@ -101,7 +105,9 @@ def overload(function) -> Overload:
         view=bool(shared), reshapes=torch.Tag.inplace_view in tags, seeded=torch.Tag.nondeterministic_seeded in tags,
         reads=torch.Tag.data_dependent_output in tags or key in _READS,
         sized=torch.Tag.dynamic_output_shape in tags or schema.name in _SIZED,
-        sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)), composite=is_composite(function),
+        sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)),
+        foreign=namespace != "aten", composite=is_composite(function),
+        seen_through=not is_composite(function) and not has_gradient(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor" and not a.is_out),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes,

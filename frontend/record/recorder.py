@@ -6,7 +6,7 @@ never the run.
 """
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -22,8 +22,8 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
-from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, is_view, is_zero,
-                               version_of)
+from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
+                               is_view, is_zero, version_of)
 from .as_one import STEPWISE, WHOLE, Stretch, counted, is_long, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -299,7 +299,7 @@ class Recorder:
 
     def run(self, function, args, kwargs):
         """Run an op as autograd would."""
-        with conjugating():
+        with conjugating(), differentiating() if overload(function).seen_through else nullcontext():
             result = self._execute(function, plain(args), plain(kwargs))
         count_writes(overload(function), args, kwargs)
         return result
@@ -351,7 +351,7 @@ class Recorder:
             raise Unsupported(f"computes with numbers alone, into a tensor ({op.key})")
         if call.targets:
             refuse_overlap(call)
-        if op.seeded:
+        if op.seeded or op.foreign:
             call.generator = random_state()
         self.calls.append((op, *op.shortest(self._given(args), self._given(kwargs))))
         return call
@@ -400,6 +400,8 @@ class Recorder:
             call.keywords["device"] = result.device  # "cuda" is the device that is current
         self.unwritten |= op.packet in _UNWRITTEN
         if call.generator is not None and not same_state(call.generator, random_state()):
+            if not op.seeded:
+                raise Unsupported(f"draws random numbers in an op that is not said to ({op.key})")
             self._random = call.random = True
         if op.reads:
             self.looks.append(result)

@@ -266,3 +266,21 @@ def own_backward_in_transforms(compile):
     f = compile(lambda x: torch.func.grad(lambda y: Tenfold.apply(y).sum())(x), fullgraph=True)
     for k in range(3):
         yield f(X + k)
+
+
+@program
+def ops_whose_kernels_are_differentiated(compile):
+    """Autograd knows nothing of them; the ops that they call may draw."""
+    library = torch.library.Library("smelt_kernels", "FRAGMENT")
+    for name, kernel in {"twice": lambda x: x + x.detach() * x, "noisy": lambda x: x * torch.rand(3)}.items():
+        library.define(f"{name}(Tensor x) -> Tensor")
+        library.impl(name, kernel, "CPU")
+    try:
+        for op in (torch.ops.smelt_kernels.twice.default, torch.ops.smelt_kernels.noisy.default):
+            f = compile(lambda x: op(x * 2) - 1)
+            for k in range(3):
+                torch.manual_seed(k)
+                x = leaf(2, 3)
+                yield backward(f(x)), x.grad
+    finally:
+        library._destroy()
