@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import abc
+import importlib
 import os
 import sys
 import types
@@ -34,6 +35,8 @@ _C_SWITCHES = frozenset(f for f in SWITCHES if not isinstance(f, types.FunctionT
 _READS_ENVIRONMENT = {function.__code__ for function in (
     os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,
     os.environ.decodekey, os.environ.decodevalue)}
+#: Where every module is loaded.
+_IMPORTS = importlib._bootstrap._find_and_load.__code__
 #: What tells whether a class is registered with an abstract one.
 _ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
 
@@ -53,9 +56,14 @@ class Entered:
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._inner: set[types.CodeType] = set()
         self._applying: list[types.FrameType] = []
+        self.modules_loaded: list[str] = []  # modules of the user that were not loaded before the run
+        self._importing: tuple[types.FrameType, set[str]] | None = None  # the import under way, the modules loaded before
         self._autocast = [call_read(function, args) for function, args in AUTOCAST_DETAILS]  # as before the run
 
     def profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
+        if self._importing is not None or frame.f_code is _IMPORTS:
+            self._import(frame, event)
+            return
         if self._observer.telling.goes_on(frame, event, arg):
             return
         if event == "c_call":
@@ -74,6 +82,14 @@ class Entered:
                 self._observer.watch(self._enter_user, frame, frame.f_code)
             elif kind != SMELT:
                 self._observer.watch(self._enter_library, frame, frame.f_code)
+
+    def _import(self, frame: types.FrameType, event: str) -> None:
+        """A module is loaded, perhaps with others: what that does is not the run's."""
+        if self._importing is None:
+            self._importing = frame, set(sys.modules)
+        elif frame is self._importing[0] and event == "return":
+            self.modules_loaded += (m for m in sys.modules.keys() - self._importing[1] if kind_of_module(m) == USER)
+            self._importing = None
 
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
         if self._observer.telling.calls(frame):

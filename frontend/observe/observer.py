@@ -223,6 +223,11 @@ class Observer:
         return any(memo.grown for memo in self.reached.memos)
 
     @property
+    def loaded(self) -> bool:
+        """Whether the run loaded modules, whose state later runs find as they find any: this one took it for its own."""
+        return bool(self.entered.modules_loaded)
+
+    @property
     def modes(self) -> tuple:
         """torch's switches as they were before the run."""
         return tuple(read.expected for read in self.switches)

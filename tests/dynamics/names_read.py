@@ -1,10 +1,13 @@
 """What names that a run reads stand for, changed before the next call: globals, closures, functions, modules, containers."""
+import contextlib
 import functools
 import math
 import operator
 import sys
+import tempfile
 import types
 from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
 
 import numpy
 import torch
@@ -367,6 +370,35 @@ def modules_looked_up(compile):
     sys.modules["looked_up"].scale = 100
     yield f(X), h(X)
     del sys.modules["looked_up"], sys.modules[__name__].looked_up_by_name, module
+
+
+@contextlib.contextmanager
+def module_on_disk(name, text):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, f"{name}.py").write_text(text)
+        sys.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            sys.path.remove(folder)
+            sys.modules.pop(name, None)
+
+
+@program
+def module_loaded_by_a_run(compile):
+    """What it makes is state, and no run's own."""
+    @compile
+    def f(x):
+        import loaded_by_a_run as module
+        module.seen.append(1)
+        return x * module.scale + module.weight
+    with module_on_disk("loaded_by_a_run", "import torch\nscale, weight, seen = 2, torch.ones(3), []\n"):
+        yield f(X[:3])
+        module = sys.modules["loaded_by_a_run"]
+        yield f(X[:3])
+        for module.scale in (2, 3, 3):
+            module.weight += 1
+            yield f(X[:3])
 
 
 @program
