@@ -140,7 +140,7 @@ def differentiating():
 
 def has_gradient(overload) -> bool:
     """Whether autograd knows the overload; of any other one it sees what its kernel calls."""
-    return any(_has_kernel(overload.name(), key) for key in ("Autograd", "AutogradCPU", "AutogradCUDA"))
+    return any(_has_kernel(overload.name(), key) for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "AutogradCUDA"))
 
 
 def caused_by_modes(error: Exception) -> bool:

@@ -12,7 +12,7 @@ _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket"
 _C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
     ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect"),
                                                                   ("numpy", "fromfile"), ("sys", "getrefcount")}
-_PURE = {("posix", "fspath"), ("nt", "fspath")}
+_PURE = {("posix", "fspath"), ("nt", "fspath"), ("torch._C", "_set_grad_enabled")}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",
                    "asyncio", "pdb", "torch.distributed"}
@@ -28,9 +28,9 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     receiver = getattr(function, "__self__", None)
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None) or _module_of(receiver)
-    listed = (module in _C_MODULES and (module, name) not in _PURE) or (module, name) in _C_FUNCTIONS
+    listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
-    if not (listed or switch) or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
+    if not (listed or switch) or (module, name) in _PURE or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
         return ""
     return f"calls {name}()" if module == "builtins" else f"calls {module.lstrip('_')}.{name}()"
 

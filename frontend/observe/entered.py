@@ -137,7 +137,8 @@ class Entered:
         if function in _ASKS_AUTOCAST:
             self._reached.reads.update((read.found_at, read) for read in self._autocast)
         what = c_effect(frame, function)
-        if what and not self._observer.telling.begins(frame, function):
+        telling = self._observer.telling
+        if what and not telling.begins(frame, function) and not telling.filters(frame, function):
             self._observer.refuse(what, user_line(frame))
 
     def _read_switch(self, switch: Callable) -> None:

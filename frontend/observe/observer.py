@@ -128,6 +128,8 @@ class Observer:
             raise self.unsupported
         if _random_states() != self._random:
             raise Unsupported("draws random numbers from Python's or NumPy's generator", self.entered.where)
+        if self.telling.catching:
+            raise Unsupported("leaves warnings filtered", self.entered.where)
         for name, tensor, before in self.reached.tagged:
             if {k: id(v) for k, v in dict_of(tensor).items()} != {k: id(v) for k, v in before.items()}:
                 raise Unsupported(f"sets attributes of {name or 'a tensor'}", self.entered.where)
@@ -147,7 +149,7 @@ class Observer:
             self.finish()
         except Unsupported:
             return False
-        return not self.writes
+        return len(self.writes) == len(self.telling.filtered)
 
     def _compare(self) -> None:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
@@ -192,7 +194,7 @@ class Observer:
                     self.reads[part.found_at] = part
         for item in self.logs.only_in(logs) & self.tensors.keys():
             del self.tensors[item]
-        self.writes = *self.telling.told, *found.values()
+        self.writes = *self.telling.told, *self.telling.filtered, *found.values()
 
     def _writes_of(self, read: Read) -> Iterator[Write]:
         if self.reached.owned(read) is read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import sys
 import types
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator
 
@@ -15,7 +16,7 @@ from ..guard.writes import Write
 from ..symbolic.symbols import is_symbolic
 from .asides import LOG, Aside, Said, asides_in
 from .places import checkpointed, on_behalf_of_user, user_frame, user_line
-from .warned import warned, warnings_raise
+from .warned import ASIDE, BACK, REFILTERED, filter_anew, ignores, warned, warnings_raise
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -26,10 +27,13 @@ _GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
 
 
 class Telling:
-    """The asides and warnings of one run. `told` has what was said, in order."""
+    """The asides and warnings of one run. `told` has what was said, in order; `filtered` what is left of other filters."""
 
     def __init__(self, observer: Observer):
         self.told: list[Write] = []
+        self.filtered: list[Write] = []
+        self.catching = 0  # how many times warnings.catch_warnings was entered
+        self._ignored = False  # whether the filters that the run came with begin with one that ignores
         self._observer = observer
         self._streams = sys.stdout, sys.stderr
         self._lines: dict[tuple[str, int], Aside] = {}
@@ -104,6 +108,10 @@ class Telling:
         """The run warns, in this frame: so do later calls."""
         if not on_behalf_of_user(frame, trust_torch=False):
             return
+        if self.catching:
+            if self._ignored or not ignores(_category(*args, **kwargs)):
+                self._observer.refuse("calls warnings.warn() under filters of its own", user_line(frame))
+            return
         apart = self._observer.recorder.apart or checkpointed(frame)
         found = None if apart or warnings_raise() else warned(frame, *args, **kwargs)
         if found is None:
@@ -111,6 +119,26 @@ class Telling:
             return
         self._observer.reached.read("call", warnings_raise, (), False, "whether warnings are raised", follow=False)
         self.told.append(Write("run", found, None, {}, "", user_line(frame)))
+
+    def filters(self, frame: types.FrameType, function: Any) -> bool:
+        """Whether warnings are filtered in another way for a while, but not kept: by warnings.catch_warnings."""
+        if function is not REFILTERED:
+            return False
+        if frame.f_code is ASIDE:
+            return self._set_aside(frame)
+        open = self.catching > 0
+        self.catching -= open and frame.f_code is BACK
+        return open
+
+    def _set_aside(self, frame: types.FrameType) -> bool:
+        """The same where this begins: warnings that are kept in a list are the run's to see."""
+        if frame.f_locals["self"]._record:
+            return False
+        if not self.filtered:
+            self.filtered.append(Write("run", filter_anew, None, {}, "", user_line(frame)))
+            self._ignored = any(action == "ignore" for action, *_ in warnings.filters[:1])
+        self.catching += 1
+        return True
 
     def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, torch.Tensor]) -> None:
         """Let later calls say what the run says here. Fills in the tensors that it is given."""
@@ -144,6 +172,10 @@ class Telling:
         if bare or not found or isinstance(value, CONTAINERS):
             raise Unsupported(f"prints or logs an object of type {type(value).__qualname__}")
         return value
+
+
+def _category(message: Any, category: Any = None, *_: Any, **__: Any) -> type[Warning]:
+    return type(message) if isinstance(message, Warning) else category or UserWarning
 
 
 def _by_value(value: Any) -> bool:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 WARN = warnings.warn
+#: What tells Python that other filters hold: a warning that was shown may be shown again then.
+REFILTERED = warnings._filters_mutated
+#: Where filters are put aside for a while, and put back.
+ASIDE, BACK = warnings.catch_warnings.__enter__.__code__, warnings.catch_warnings.__exit__.__code__
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,18 @@ def warning(observer: Observer) -> Callable:
                 observer.telling.warn(caller, message, category, stacklevel, *more, **kwargs)
             WARN(message, category, stacklevel + 1, *more, **kwargs)
     return warn
+
+
+def ignores(category: type[Warning]) -> bool:
+    """Whether the first filter is one that shows no warnings of a category, whatever they say and wherever they are."""
+    action, message, ignored, module, line = (*warnings.filters, (None,) * 5)[0]
+    return action == "ignore" and message is None and module is None and not line and issubclass(category, ignored)
+
+
+def filter_anew(variables: dict[str, Any]) -> None:
+    """What is left of a while under other filters."""
+    with warnings.catch_warnings():
+        pass
 
 
 def warnings_raise() -> bool:

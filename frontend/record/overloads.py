@@ -107,7 +107,7 @@ def overload(function) -> Overload:
         sized=torch.Tag.dynamic_output_shape in tags or schema.name in _SIZED,
         sizes=frozenset(a.name for a in schema.arguments if "int" in str(a.type)),
         foreign=namespace != "aten", composite=is_composite(function),
-        seen_through=not is_composite(function) and not has_gradient(function),
+        seen_through=namespace not in ("aten", "prim") and not has_gradient(function),
         numbers=frozenset(part for place, a in zip(places, schema.arguments) if str(a.type) in _NUMBER_TYPES for part in place),
         operands=tuple(p for p, a in zip(places, schema.arguments) if str(a.type) == "Tensor" and not a.is_out),
         each=one_by_one(function), label=namespace == "profiler", silent=not schema.returns and not writes,

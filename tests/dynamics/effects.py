@@ -8,6 +8,8 @@ import warnings
 import numpy
 from torch import nn
 
+from smelt.errors import SmeltWarning
+
 from .harness import calls, program, tensor
 
 X = tensor(4)
@@ -133,3 +135,40 @@ def features_gathered_by_a_hook(compile):
     f = compile(net)
     for k in range(4):
         yield f(X * k)
+
+
+@program
+def warnings_filtered_inside(compile):
+    """Also what is left of it: a warning that was shown once is shown again."""
+    @compile
+    def f(x):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.warn("never seen")
+            y = x * 2
+        return y.relu()
+
+    @compile
+    def g(x):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "another")
+            warnings.warn("seen")
+            return x * 3
+
+    @compile
+    def h(x):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.warn("kept")
+            return x * len(found)
+    for function in (f, g, h):
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("default")
+            results = []
+            for n in (4, 4, 4, 5, 6):
+                warnings.warn_explicit("again", UserWarning, "file", 1, registry=REGISTRY)
+                results.append(function(tensor(n)))
+        given = [str(w.message) for w in given if w.category is not SmeltWarning]
+        yield results, given
+
+
+REGISTRY = {}

@@ -504,3 +504,16 @@ def subclass_called_with_a_tensor(compile):
         f = compile(lambda x, n: kind(x + n) * 2)
         for n in (1, 2, 2.5, 3.5):
             yield f(tensor(3), n), type(f(tensor(3), n)) is kind
+
+
+@program
+def grad_mode_set_past_torch_s_interface(compile):
+    @compile
+    def f(x):
+        torch._C._set_grad_enabled(False)
+        y = x * 2
+        torch._C._set_grad_enabled(True)
+        return y * x
+    for _ in range(3):
+        x = leaf(3)
+        yield backward(f(x)), x.grad
