@@ -4,6 +4,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import torch
+
 from .places import is_checkpoint, on_behalf_of_user
 
 #: C functions, by module (and name, where not the whole module counts).
@@ -30,7 +32,8 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     module = getattr(function, "__module__", None) or _module_of(receiver)
     listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
-    if not (listed or switch) or (module, name) in _PURE or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
+    generator = isinstance(receiver, torch.Generator)
+    if not (listed or switch or generator) or (module, name) in _PURE or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
         return ""
     return f"calls {name}()" if module == "builtins" else f"calls {module.lstrip('_')}.{name}()"
 

@@ -275,3 +275,17 @@ def draws_with_gradients(compile):
             a = torch.linspace(0.5, 3, 6, requires_grad=True)
             f(a).backward()
             yield a
+
+
+@program
+def state_of_the_generator(compile):
+    @compile
+    def f(x):
+        state = torch.default_generator.get_state()
+        y = torch.rand(3)
+        torch.default_generator.set_state(state)
+        return x + y, torch.rand(3)
+    g = compile(lambda x: x + torch.default_generator.initial_seed() % 10)
+    for seed in (1, 1, 2, 3):
+        torch.manual_seed(seed)
+        yield f(tensor(3)), g(tensor(3))
