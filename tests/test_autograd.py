@@ -1,6 +1,8 @@
 """Compiled functions as part of autograd's graph: everything that a backward can meet, against an eager twin."""
 import copy
 import gc
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -718,3 +720,16 @@ def test_passes_inside_are_compiled(function):
             found[f] = [t.detach() for t in (y, kept, x.grad) if t is not None]
         torch.testing.assert_close(found[compiled], found[function])
     assert len(compiled.programs) == 1
+
+
+def test_gradients_by_torch_import_nothing_large():
+    """torch.autograd.grad with gradients given imports sympy, which takes longer than the compilation."""
+    code = """
+import sys, torch, smelt
+f = smelt.compile(lambda x: torch.sort(x)[0].cumsum(0).sum())
+x = torch.randn(5, 3, requires_grad=True)
+for _ in range(2):
+    f(x).backward()
+assert smelt.explain(f).compiled
+print("sympy" in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"

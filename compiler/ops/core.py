@@ -183,6 +183,26 @@ def called(v: Value) -> str:
 # `of` names the op and `attrs` holds its attributes; `wanted` are the inputs to differentiate; `which` are the results
 # that gradients are given for.
 
+class _Seed(torch.autograd.Function):
+    """A scalar whose gradient with respect to each output is the one given."""
+
+    @staticmethod
+    def forward(ctx, grads, *outputs):
+        ctx.grads = grads
+        return torch.zeros((), device="cpu")
+
+    @staticmethod
+    def backward(ctx, _):
+        return None, *ctx.grads
+
+
+def gradients_of(outputs, inputs, grads, create_graph=False, retain_graph=None):
+    """torch.autograd.grad, None where an input is not reached. Given gradients, that would import sympy: half a second."""
+    with torch.enable_grad():
+        seed = _Seed.apply(grads, *outputs)
+    return torch.autograd.grad(seed, inputs, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
+
+
 def _under_autograd(inputs, of, attrs, wanted):
     """(the wanted inputs as autograd sees them, the results as a tuple). Where an input is itself part of a tape that is
     being made, it stays connected to it."""
@@ -197,8 +217,8 @@ def _gradients(tape, grads, which, again=False):
     """Of every leaf, zeros where no result that `which` names depends on it. `again`: to be differentiated once more."""
     leaves, results = tape
     live = [(results[k], g) for k, g in zip(which, grads) if results[k].requires_grad]
-    found = torch.autograd.grad([r for r, _ in live], leaves, [g for _, g in live], retain_graph=True, create_graph=again,
-                                allow_unused=True) if live else [None] * len(leaves)
+    found = gradients_of([r for r, _ in live], leaves, [g for _, g in live], again, retain_graph=True) if live \
+        else [None] * len(leaves)
     return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found))
 
 

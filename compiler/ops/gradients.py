@@ -7,27 +7,7 @@ import torch
 
 from ..ir import TupleType
 from ..op import OPS, Op, register
-from .core import call_gradient, given_type
-
-
-class _Seed(torch.autograd.Function):
-    """A scalar whose gradient with respect to each output is the one given."""
-
-    @staticmethod
-    def forward(ctx, grads, *outputs):
-        ctx.grads = grads
-        return torch.zeros((), device="cpu")
-
-    @staticmethod
-    def backward(ctx, _):
-        return None, *ctx.grads
-
-
-def gradients_of(outputs, inputs, grads, create_graph=False, retain_graph=None):
-    """torch.autograd.grad, None where an input is not reached. Given gradients, that would import sympy: half a second."""
-    with torch.enable_grad():
-        seed = _Seed.apply(grads, *outputs)
-    return torch.autograd.grad(seed, inputs, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True)
+from .core import call_gradient, given_type, gradients_of
 
 
 def parts(operands, roots: int) -> tuple:

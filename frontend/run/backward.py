@@ -11,7 +11,8 @@ from ...compiler.compare import Mismatch, compare
 from ...compiler.dims import Dim
 from ...compiler.evaluate import evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
-from ...compiler.ops.gradients import gradients, gradients_of
+from ...compiler.ops.core import gradients_of
+from ...compiler.ops.gradients import gradients
 from ..generators import drawing_from, random_state
 from ..record.functional import address
 from ..recording import Recording
