@@ -284,10 +284,11 @@ def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
 
 def _is_row(data, dtype: torch.dtype | None = None, device=None) -> bool:
     """Whether data is a list of numbers, symbolic ones among them, of which torch makes a tensor of their own kind."""
-    row = isinstance(data, (list, tuple, deque)) and len(data) <= LONGEST_ROW
+    if not isinstance(data, (list, tuple, deque)) or len(data) > LONGEST_ROW:
+        return False
     whole = dtype is torch.int64 and not any(isinstance(n, float) for n in data)
     known = dtype is None or dtype.is_floating_point or whole
-    return row and known and any(map(is_symbolic, data)) and all(is_symbolic(n) or type(n) in (int, float) for n in data)
+    return known and any(map(is_symbolic, data)) and all(is_symbolic(n) or type(n) in (int, float) for n in data)
 
 
 def _row_of_numbers(data, dtype: torch.dtype | None = None, device=None) -> torch.Tensor:

@@ -40,6 +40,14 @@ def sums_of_an_epoch(compile):
 
 
 @program
+def numbers_made_tensors_of_whole_numbers(compile):
+    f = compile(lambda x, n: (x + torch.tensor(5, dtype=torch.int64), torch.as_tensor(n, dtype=torch.int64) * x,
+                              torch.tensor([n, 2], dtype=torch.int64)))
+    for n in (3, 4, 5, 6):
+        yield f(tensor(4), n)
+
+
+@program
 def totals(compile):
     total = [0.0, 0]
 
