@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Callable
 
 import torch
+from torch import library
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 #: The nets, by name: what their hidden states are, and how many results they give.
 _NETS = {"lstm": ("Tensor[]", 3), "gru": ("Tensor", 2), "rnn_tanh": ("Tensor", 2), "rnn_relu": ("Tensor", 2)}
-_LIBRARY = torch.library.Library("smelt", "FRAGMENT")
+_LIBRARY = library.Library("smelt", "FRAGMENT")
 
 
 def padded(net: str) -> Callable:

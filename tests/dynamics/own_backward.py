@@ -1,5 +1,6 @@
 """Functions with a backward of their own, and checkpoints."""
 import torch
+from torch import library
 from torch.utils.checkpoint import checkpoint
 
 from .harness import backward, calls, leaf, outcome, program, tensor
@@ -271,10 +272,10 @@ def own_backward_in_transforms(compile):
 @program
 def ops_whose_kernels_are_differentiated(compile):
     """Autograd knows nothing of them; the ops that they call may draw."""
-    library = torch.library.Library("smelt_kernels", "FRAGMENT")
+    made = library.Library("smelt_kernels", "FRAGMENT")
     for name, kernel in {"twice": lambda x: x + x.detach() * x, "noisy": lambda x: x * torch.rand(3)}.items():
-        library.define(f"{name}(Tensor x) -> Tensor")
-        library.impl(name, kernel, "CPU")
+        made.define(f"{name}(Tensor x) -> Tensor")
+        made.impl(name, kernel, "CPU")
     try:
         for op in (torch.ops.smelt_kernels.twice.default, torch.ops.smelt_kernels.noisy.default):
             f = compile(lambda x: op(x * 2) - 1)
@@ -283,4 +284,4 @@ def ops_whose_kernels_are_differentiated(compile):
                 x = leaf(2, 3)
                 yield backward(f(x)), x.grad
     finally:
-        library._destroy()
+        made._destroy()
