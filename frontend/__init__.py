@@ -7,6 +7,6 @@
     run        what later calls do
     api        the decorator, and the programs of a function; modules: compiled modules
 
-Each imports only those above it, and `recording` and `readings`, what a recorded run came to, and `torch_internals`, all
-that is not public of torch.
+Each imports only those above it, and `recording` and `readings`, what a recorded run came to, `casting` and `generators`,
+torch's autocast and random state, and `torch_internals`, all that is not public of torch.
 """

@@ -45,8 +45,9 @@ is_batched = _take("torch._C._functorch.is_batchedtensor", "to leave gradients u
 is_batched_by_autograd = _take("torch._C._functorch.is_legacy_batchedtensor", "to leave gradients under vmap to torch")
 
 _Excluded = _take("torch._C._SetExcludeDispatchKeyGuard", "to run ops that conjugate under a mode")
-_keys = [_take(f"torch._C.DispatchKey.{name}", "to run ops that conjugate under a mode") for name in ("Conjugate", "Negative")]
-_autograd_keys = [_take(f"torch._C.DispatchKey.{name}", "to run ops that autograd sees through under a mode")
+_CONJUGATE_KEYS = [_take(f"torch._C.DispatchKey.{name}", "to run ops that conjugate under a mode")
+                   for name in ("Conjugate", "Negative")]
+_AUTOGRAD_KEYS = [_take(f"torch._C.DispatchKey.{name}", "to run ops that autograd sees through under a mode")
                   for name in ("AutogradFunctionality", "ADInplaceOrView")]
 
 # Tensors
@@ -127,20 +128,21 @@ def without_modes():
 @contextmanager
 def conjugating():
     """Inside, ops that a mode runs heed conjugates and signs that are kept aside, also in what they are made of."""
-    with _Excluded(_keys[0], False), _Excluded(_keys[1], False):
+    with _Excluded(_CONJUGATE_KEYS[0], False), _Excluded(_CONJUGATE_KEYS[1], False):
         yield
 
 
 @contextmanager
 def differentiating():
     """Inside, autograd sees the ops that an op is made of which a mode runs."""
-    with _Excluded(_autograd_keys[0], False), _Excluded(_autograd_keys[1], False):
+    with _Excluded(_AUTOGRAD_KEYS[0], False), _Excluded(_AUTOGRAD_KEYS[1], False):
         yield
 
 
 def has_gradient(overload) -> bool:
     """Whether autograd knows the overload; of any other one it sees what its kernel calls."""
-    return any(_has_kernel(overload.name(), key) for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "AutogradCUDA"))
+    keys = "CompositeImplicitAutograd", "Autograd", "AutogradCPU", "AutogradCUDA"
+    return any(_has_kernel(overload.name(), key) for key in keys)
 
 
 def caused_by_modes(error: Exception) -> bool:
@@ -167,7 +169,8 @@ def in_forward_transform() -> bool:
 @contextmanager
 def composites_in_python():
     """Composite ops are made of others by decompositions in Python, which take symbols for sizes everywhere, where those in C++
-    don't. Ops that C++ does not make of others stay as they are, as does dropout: its decomposition draws other random numbers."""
+    don't. Ops that C++ does not make of others stay as they are, as does dropout, whose decomposition draws other random
+    numbers."""
     ops = [*(op for op in _decompositions() if _key_of_autograd in op.py_kernels and not is_composite(op)), *_UPSAMPLING,
            torch.ops.aten.dropout.default]
     kept = {op: dict(op.py_kernels) for op in ops}
@@ -212,12 +215,6 @@ def sequence_number(node) -> int:
 def schema_of(overload):
     """The overload's schema: its arguments and returns, and which of them it writes to or shares memory with."""
     return overload._schema
-
-
-def decompositions() -> list[torch._ops.OpOverload]:
-    """The ops that torch makes of others in Python. The import takes seconds."""
-    from torch._decomp import decomposition_table
-    return [op for op in decomposition_table if isinstance(op, torch._ops.OpOverload)]
 
 
 def is_composite(overload) -> bool:

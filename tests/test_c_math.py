@@ -49,7 +49,8 @@ def run(request, tmp_path_factory):
         return Kernel("apply_" + name, (axis,), buffers, (*loads, Apply("y", name, tuple(s.name for s in loads), dtype),
                                                           Store("out", index, "y")))
 
-    kernels = [(n, kernel(n, 1)) for n in (*FUNCTIONS, *DISTRIBUTIONS)] + [("pow", kernel("pow", 2)), ("exp_long", kernel("exp", 1, torch.float64))]
+    kernels = [(n, kernel(n, 1)) for n in (*FUNCTIONS, *DISTRIBUTIONS)]
+    kernels += [("pow", kernel("pow", 2)), ("exp_long", kernel("exp", 1, torch.float64))]
     source = print_source("math", [(n + "_", [(k, tuple(range(len(k.buffers))))]) for n, k in kernels], (), request.param)
     path = tmp_path_factory.mktemp("math") / "math.c"
     path.write_text(source)

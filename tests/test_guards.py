@@ -635,7 +635,6 @@ def test_effect(name):
     runs = []
     for wrap in (lambda f: f, lambda f: api.compile(f, build=build)):
         torch.set_rng_state(kept[0]), random.setstate(kept[1]), numpy.random.set_state(kept[2])
-        counts = HERE["counter"], len(log)
         for holder, key in ((Effects, "total"), (_function_attribute, "calls"), (settings, "calls")):
             if hasattr(holder, key):
                 delattr(holder, key)

@@ -33,7 +33,8 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
-    if not (listed or switch or generator) or (module, name) in _PURE or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
+    if not (listed or switch or generator) or (module, name) in _PURE \
+            or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
         return ""
     return f"calls {name}()" if module == "builtins" else f"calls {module.lstrip('_')}.{name}()"
 

@@ -8,7 +8,7 @@ import torch
 
 from ...compiler.ops.recurrent import padded
 from ..symbolic.symbols import is_symbolic, plain
-from ..torch_internals import schema_of
+from ..torch_internals import OpPacket, schema_of
 
 #: Calls that always are one op: memory that nobody sees is left unwritten inside.
 WHOLE = frozenset({torch.ctc_loss})
@@ -48,7 +48,7 @@ def op_of(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     """The overload that a call of torch's API or of an op makes, None if it is not to be told."""
     if function in STEPWISE and _is_padded(args) and not (args[5] and args[6]):
         function = padded(function.__name__)
-    packet = function if isinstance(function, type(torch.ops.aten.lstm)) else getattr(torch.ops.aten, function.__name__)
+    packet = function if isinstance(function, OpPacket) else getattr(torch.ops.aten, function.__name__)
     for name in packet.overloads():
         arguments = schema_of(getattr(packet, name)).arguments
         given = {**dict(zip((a.name for a in arguments), args)), **kwargs}

@@ -13,6 +13,7 @@ import torch
 from ...compiler.builder import Builder, same_type
 from ...compiler.ir import TensorType, TupleType, Value
 from ...errors import Unsupported
+from ..casting import autocasting
 from ..recording import Fresh, Grads, GradWrite, Result, ViewStep
 from ..torch_internals import TENSOR_HOOKS, version_of
 from .functional import Alias, Memory, Step, address
@@ -120,7 +121,7 @@ class Differentiating:
             raise Unsupported("differentiates from an edge of autograd's graph")
         if not all(t.requires_grad for t in roots):
             raise Unsupported("differentiates what does not require grad")
-        reached, casts = 0, any(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+        reached, casts = 0, autocasting()
         with torch.enable_grad():
             values = []
             for root in roots:

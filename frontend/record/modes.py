@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...compiler.ir import dense
 from ...errors import Unsupported
+from ..casting import autocasting
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
 from ..symbolic.symbols import fixed, is_symbolic
@@ -167,8 +168,7 @@ class Api(TorchFunctionMode):
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
         if reason and applies(recorder, *args, **kwargs):
             recorder.stop(Unsupported(reason, here().place))
-        cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")  # which goes by the ops that it is made of
-        if recorder.is_one(function, args) and not cast:
+        if recorder.is_one(function, args) and not autocasting():  # which goes by the ops that it is made of
             return recorder.make_as_one(function, args, kwargs)
         if function in COUNTED:
             return recorder.make_counted(function, args, kwargs)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...compiler.ops.recurrent import packed
+from ..casting import autocasting
 from ..symbolic.symbols import fixed
 from ..torch_internals import active_transform, pack, unpack
 from .as_one import STEPWISE
@@ -115,8 +116,7 @@ class Packed:
     def _runs(self, data, batch_sizes, hx, params, has_biases, layers, dropout, train, *_) -> bool:
         """Whether a recurrent net of these arguments is one op: its rounding is its own under autocast, and so are the places
         of what it drops."""
-        cast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-        return self._alike(data, batch_sizes) and not cast and not (dropout and train)
+        return self._alike(data, batch_sizes) and not autocasting() and not (dropout and train)
 
     def _run(self, net: Callable, data: torch.Tensor, _, *more) -> tuple[torch.Tensor, ...]:
         rows = self._data[id(data)]

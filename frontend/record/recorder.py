@@ -30,7 +30,7 @@ from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Memory, Step, address
+from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Base, Memory, Step, address
 from .gradients import Reach, Sources, custom_function, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
@@ -286,11 +286,7 @@ class Recorder:
             self._busy = before
 
     def _run_unseen(self, function, args, kwargs):
-        self._busy = True
-        try:
-            return self._execute(function, plain(args), plain(kwargs))
-        finally:
-            self._busy = False
+        return self.unseen(self._execute, function, plain(args), plain(kwargs))
 
     def add_stretch(self, calls: int, looks: int, results: Sequence[torch.Tensor]) -> None:
         """A call of torch's API gave these results, before which so many ops had been called, and so many looks taken."""
@@ -765,8 +761,8 @@ class Recorder:
         written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
         behind = [WriteBack(base.input, outputs.add(base.value), counted=0) for base in self._memory.left_behind]
         writebacks = *behind, *(WriteBack(
-            base.input, outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(self._left(base, tensor, tensors)),
-            _state(tensor)[2] - version, base.replaced, base.flows) for base, tensor, (_, _, version) in written)
+            base.input, self._left(base, tensor, tensors, outputs), _state(tensor)[2] - version, base.replaced, base.flows)
+            for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
@@ -875,15 +871,15 @@ class Recorder:
             outputs.loose[result.output] = bool(self._sources.saved(tensor))
         return result
 
-    def _left(self, base: Base, tensor: torch.Tensor, left: Sequence[torch.Tensor]) -> Value:
-        """What the run leaves in an input."""
+    def _left(self, base: Base, tensor: torch.Tensor, left: Sequence[torch.Tensor], outputs: Outputs) -> int:
+        """The output that the run leaves in an input."""
         if not base.flows:
-            return base.value
+            return outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value)
         with torch.enable_grad():
             value = self._memory.read(tensor, self._alias(tensor))
         if base.replaced or self._spent(tensor) or not self._reaches_inputs(tensor, value, left):
             raise Unsupported("writes in place to an input that requires grad what no gradient comes back from")
-        return value
+        return outputs.add(value)
 
     def _spent(self, result: torch.Tensor) -> str:
         """What a backward pass from a result raises."""

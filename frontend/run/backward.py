@@ -1,9 +1,8 @@
 """A program with its backward programs, as one node of autograd's graph."""
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
@@ -13,6 +12,7 @@ from ...compiler.evaluate import evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
 from ...compiler.ops.core import gradients_of
 from ...compiler.ops.gradients import gradients
+from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
 from ..record.functional import address
 from ..recording import Recording
@@ -268,24 +268,3 @@ def laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     if grad.stride() == strides:
         return grad
     return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
-
-
-_NOTHING = nullcontext()
-
-
-def autocasting() -> list[str]:
-    """The kinds of devices whose ops autocast casts for now."""
-    return list(filter(torch.is_autocast_enabled, ("cpu", "cuda")))
-
-
-def outside_autocast() -> AbstractContextManager:
-    """Recorded ops hold the casts that autocast made: run again, they are to make no others."""
-    return _without_autocast(kinds) if (kinds := autocasting()) else _NOTHING
-
-
-@contextmanager
-def _without_autocast(kinds: Sequence[str]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for kind in kinds:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield

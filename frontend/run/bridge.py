@@ -14,9 +14,10 @@ from ...compiler.evaluate import evaluate, symbol_values
 from ...compiler.instantiate import with_sizes
 from ...compiler.ir import TensorType, dense
 from ...errors import SmeltWarning, WrongResult
+from ..casting import autocasting, outside_autocast
 from ..generators import State, drawing_from, random_state, set_random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from .backward import Derivative, Differentiable, as_end, autocasting, laid_out, outside_autocast
+from .backward import Derivative, Differentiable, as_end, laid_out
 
 Tensors = Sequence[torch.Tensor]
 

@@ -6,7 +6,7 @@ from .harness import backward, leaf, outcome, program, tensor, whole
 
 
 def on_activations(f, *shapes, times=4):
-    """Calls on new tensors that were computed of leaves; then a pass back through the results and what is left in the arguments."""
+    """Calls on new tensors that were computed of leaves; then a pass back through the results and what the arguments hold."""
     for _ in range(times):
         leaves = [leaf(*shape) for shape in shapes]
         arguments = [x * 2 for x in leaves]
