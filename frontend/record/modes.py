@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from threading import get_ident
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 import numpy
 import torch
@@ -150,6 +150,12 @@ class Api(TorchFunctionMode):
             args, kwargs = fixed((args, kwargs))
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)
+        result = self._answered(function, args, kwargs)
+        return self._followed(function, args, kwargs) if result is NotImplemented else result
+
+    def _answered(self, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        """What the recorder gives in place of a call; NotImplemented where the call is to be made."""
+        recorder = self._recorder
         result = recorder.packed.call(self, function, args, kwargs)
         if result is not NotImplemented:
             return result
@@ -172,6 +178,11 @@ class Api(TorchFunctionMode):
             return recorder.make_as_one(function, args, kwargs)
         if function in COUNTED:
             return recorder.make_counted(function, args, kwargs)
+        return NotImplemented
+
+    def _followed(self, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        """Make a call, whose ops are recorded, and note what of it no op shows."""
+        recorder = self._recorder
         looked = args[1] if function in _LOOKS and len(args) > 1 else kwargs.get(_LOOKS.get(function))
         if getattr(looked, "dtype", None) is torch.int64:  # not hidden states
             recorder.guarded(recorder.add_list, looked, looked.tolist())
