@@ -12,8 +12,9 @@ from ..errors import BuildError
 from .program import Signature
 from .triton_module import NVIDIA_OPTIONS, OPTIONS, load_module
 
-#: Name -> Triton's target: backend, architecture, threads in a warp.
-TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
+#: Name -> Triton's target: backend, architecture, threads in a warp; and the bytes of shared memory that a program can have.
+TARGETS = {"sm_80": (("cuda", 80, 32), 163 << 10), "sm_90": (("cuda", 90, 32), 227 << 10),
+           "gfx942": (("hip", "gfx942", 64), 64 << 10)}
 TYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64",
          torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1"}
 
@@ -34,7 +35,8 @@ class Resources:
 def compile_for(target: str, source: str, kernel: Signature) -> Resources:
     """Compile a kernel of a source for a target of TARGETS.
 
-    Raises BuildError for another target, and where Triton is not installed or cannot compile the kernel.
+    Raises BuildError for another target, where Triton is not installed or cannot compile the kernel, and where the kernel needs
+    more shared memory than the target has.
     """
     if target not in TARGETS:
         raise BuildError(f"no target {target!r}: there is {', '.join(TARGETS)}")
@@ -42,7 +44,7 @@ def compile_for(target: str, source: str, kernel: Signature) -> Resources:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    backend, architecture, lanes = TARGETS[target]
+    (backend, architecture, lanes), available = TARGETS[target]
     signature = {**{p: f"*{TYPES[d]}" for p, d in kernel.pointers.items()}, **dict.fromkeys(kernel.sizes, "i64"),
                  **dict.fromkeys(kernel.constants, "constexpr")}
     aligned = {(n,): [["tt.divisibility", 16]] for n in range(len(kernel.pointers))}
@@ -52,6 +54,8 @@ def compile_for(target: str, source: str, kernel: Signature) -> Resources:
                                   target=GPUTarget(backend, architecture, lanes), options=options)
     except Exception as error:  # the compiler's own errors have no common base
         raise BuildError(f"Triton does not compile {kernel.name} for {target}: {error}") from error
+    if compiled.metadata.shared > available:
+        raise BuildError(f"{kernel.name} needs {compiled.metadata.shared} bytes of shared memory; {target} has {available}")
     found = _of_ptx(compiled.asm["ptx"], architecture) if backend == "cuda" else _of_amdgcn(compiled.asm["amdgcn"])
     return Resources(found[0], compiled.metadata.shared, found[1])
 

@@ -61,3 +61,10 @@ def test_what_takes_too_long_is_left():
     with limited(0.05):
         pass
     time.sleep(0.06)
+
+
+def test_a_kernel_that_needs_more_shared_memory_than_there_is_is_told():
+    source = ("import triton\nimport triton.language as tl\n\n\n@triton.jit\ndef go(x):\n    i = tl.arange(0, 256)\n"
+              "    tile = tl.load(x + i[:, None] * 256 + i[None, :])\n    tl.store(x + i[:, None] + i[None, :] * 256, tile)\n")
+    found = failures_of(source, Signature("go", {"x": torch.float32}, (), {}, {}))
+    assert any(f"go needs {256 * 256 * 4} bytes of shared memory; gfx942 has 65536" in line for line in found), found
