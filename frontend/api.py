@@ -190,8 +190,8 @@ class _Run:
         """Why the run can't be made again, with stand-ins, for a recording alone; "" if it can."""
         if any(w.replaces for w in recording.writebacks):
             return "replaces the memory of a tensor (.data = ...)"
-        if self.observer.telling.told:
-            return f"{self.observer.telling.told[0].where}: prints or logs"
+        if asides := self.observer.telling.asides:
+            return f"{asides[0].where}: prints or logs"
         return f"{self.observer.looks.where}: looks at a type" if self.observer.looks.where else ""
 
     def origins(self, recording: Recording) -> list[Hashable]:

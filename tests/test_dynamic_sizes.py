@@ -362,6 +362,26 @@ def test_a_rule_for_sizes_that_does_not_always_hold():
     assert report.compiled and "not foreseen" in str(report)
 
 
+def test_sizes_beside_warnings():
+    """Attention with masks of two kinds warns: of all lengths, as eager does, and the sizes are symbols nevertheless."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    def f(x, padding):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return layer(x, src_mask=mask, src_key_padding_mask=padding).sum()
+    compiled = smelt.compile(f)
+    for length in (5, 7, 4, 9, 12):
+        x, padding = torch.randn(3, length, 8), torch.arange(length).expand(3, -1) >= torch.tensor([[length], [3], [2]])
+        with pytest.warns(UserWarning, match="mismatched src_key_padding_mask"):
+            theirs = f(x, padding)
+        with pytest.warns(UserWarning, match="mismatched src_key_padding_mask") as said:
+            ours = compiled(x, padding)
+        torch.testing.assert_close(ours, theirs)
+        assert len([w for w in said if "mismatched src" in str(w.message)]) == 1
+    report = smelt.explain(compiled)
+    assert report.compiled and not report.fixed_sizes and len(report.recompilations) == 1
+
+
 def test_why_sizes_stay_fixed():
     f = smelt.compile(lambda x: sum(x[t] for t in range(len(x))))
     for n in (3, 5, 3):

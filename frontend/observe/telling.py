@@ -39,6 +39,11 @@ class Telling:
         self._lines: dict[tuple[str, int], Aside] = {}
         self._until: tuple[types.FrameType, tuple[str, ...], set[int]] | None = None  # the last, the ids of its tensors
 
+    @property
+    def asides(self) -> list[Write]:
+        """Of what was said, that which is heard whenever a run says it."""
+        return [w for w in self.told if isinstance(w.holder, Said)]
+
     def enter(self, code: types.CodeType) -> None:
         """The user's code is about to run."""
         self._lines.update(((code.co_filename, line), a) for a in asides_in(code) for line in range(a.first, a.last + 1))

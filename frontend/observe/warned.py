@@ -55,7 +55,8 @@ def warning(observer: Observer) -> Callable:
         with unprofiled():
             if observer.listening:
                 observer.telling.warn(caller, message, category, stacklevel, *more, **kwargs)
-            WARN(message, category, stacklevel + 1, *more, **kwargs)
+            if observer.recorder.for_caller or not observer.listening:
+                WARN(message, category, stacklevel + 1, *more, **kwargs)
     return warn
 
 

@@ -146,7 +146,7 @@ class Api(TorchFunctionMode):
             with self:
                 args = (args[0], bounds_read(args[1]), *args[2:])
         function, args, kwargs = _with_numbers(function, args, kwargs)
-        if recorder.differentiated_later and _keeps_lists(function, args, kwargs):
+        if recorder.for_caller and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
         if recorder.unsupported is not None or recorder._busy:
             return function(*args, **kwargs)

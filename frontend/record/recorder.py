@@ -72,8 +72,8 @@ class Recorder:
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
-    #: Whether the run's results may be given to a caller, who may differentiate them.
-    differentiated_later = True
+    #: Whether a caller gets what the run gives, and may differentiate it, and hears what it tells; else it repeats such a run.
+    for_caller = True
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,

@@ -208,7 +208,7 @@ _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.d
 class Second(Recorder):
     """Records a run again. Ops run on the real tensors behind the stand-ins; what they give stands in for itself where
     a size of it is symbolic."""
-    differentiated_later = False
+    for_caller = False
 
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
         first, self._sizes = arguments.first, arguments.sizes

@@ -574,6 +574,18 @@ def warnings_shown_once(compile):
 
 
 @program
+def warnings_beside_sizes_that_change(compile):
+    @compile
+    def f(x, k):
+        warnings.warn("slow")
+        if len(x) > 6:
+            warnings.warn(f"{k} of many, the first of {x.shape[1]}")
+        return (x * k).sum(0)
+    for n in (4, 5, 6, 9, 4, 7, 8):
+        yield _warned(f, tensor(n, 3), n)
+
+
+@program
 def warnings_that_are_raised(compile):
     seen = []
 
