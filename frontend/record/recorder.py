@@ -649,6 +649,8 @@ class Recorder:
         before = self.flags.get(k, self._before[k][0])
         self.flags[k] = flag
         if flag and not before:
+            if not self.required(k) and any(r.asks for r in self._readings.all):
+                raise Unsupported("lets an input require grad after it branched on data")
             self._memory.require(alias, self._sources.bit(tensor) or self._sources.add(tensor))
 
     def set_data(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
@@ -793,17 +795,13 @@ class Recorder:
         while readings and readings[-1].gives:
             readings = readings[:-1]
         graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
-        self._flags()
-        return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()),
+        return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()), flags=self._flags(),
                          elements=dict(self._elements.inputs), differentiated=self._differentiated(()), readings=tuple(readings))
 
     def _flags(self) -> tuple[Flag, ...]:
         """What the run did to `requires_grad` of its inputs."""
         found = (Flag(k, self.required(k), self._requires(k), flag) for k, flag in self.flags.items())
-        flags = tuple(f for f in found if f.before != f.within or f.before != f.after)
-        if self._readings.all and any(f.within and not f.before for f in flags):
-            raise Unsupported("lets an input require grad, and branches on data")
-        return flags
+        return tuple(f for f in found if f.before != f.within or f.before != f.after)
 
     def _requires(self, k: int) -> bool:
         """Whether an input requires grad at any time of the run."""

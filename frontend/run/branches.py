@@ -8,8 +8,9 @@ random state is put back, and the call starts over as one that is recorded.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Hashable, Mapping, Sequence
+from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -36,11 +37,40 @@ from .bridge import Executable, assemble
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
-#: Of generators of random numbers, what they were before a call.
-State = Sequence[tuple[Generator, Any]]
 TORCH = Generator(random_state, set_random_state)
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
+
+
+class Before:
+    """What was before a call: the states of generators of random numbers, and that inputs required no grad."""
+
+    def __init__(self, generators: Iterable[Generator]):
+        self._states = [(g, g.get()) for g in generators]
+        self._raised: list[torch.Tensor] = []
+
+    def let_require(self, inputs: Iterable[torch.Tensor]) -> None:
+        """Inputs come to require grad."""
+        for t in inputs:
+            if not t.requires_grad:
+                self._raised.append(t.requires_grad_())
+
+    def put_back(self) -> None:
+        for generator, was in self._states:
+            generator.put(was)
+        while self._raised:
+            self._raised.pop().requires_grad_(False)
+
+    @contextmanager
+    def flags(self) -> Iterator[None]:
+        """Inside, the inputs require grad as they did before."""
+        for t in self._raised:
+            t.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for t in self._raised:
+                t.requires_grad_()
 
 
 @dataclass(eq=False)
@@ -71,8 +101,9 @@ class Path:
         self.outcomes = tuple(r.outcome for r in self.readings)
 
 
-    def start(self, given: Sequence[Any]) -> tuple[dict[Slot, torch.Tensor], dict[str, Any]]:
+    def start(self, given: Sequence[Any], before: Before) -> tuple[dict[Slot, torch.Tensor], dict[str, Any]]:
         """What the guards gave: tensors by their slots, and numbers by their names."""
+        before.let_require(given[k] for k in self.recording.raised)
         return dict(zip(self.slots, given)), dict(zip(self.names, given[len(self.slots):]))
 
 
@@ -179,12 +210,12 @@ class Branches:
         if self._enables and not torch.is_grad_enabled():
             with torch.enable_grad():
                 return self(start)
-        state = [(g, g.get()) for g in self._generators]
+        before = Before(self._generators)
         try:
-            while (found := self._walk(*start, state)) is None:
-                _put_back(state)
+            while (found := self._walk(*start, before)) is None:
+                before.put_back()
         except BaseException:
-            _put_back(state)
+            before.put_back()
             raise
         return found
 
@@ -192,38 +223,40 @@ class Branches:
         finish, given = found
         return finish(given, args, kwargs)
 
-    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, state: State,
+    def _walk(self, path: Path, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict, before: Before,
               left: frozenset[Node] = frozenset()) -> tuple[Finish, Any] | None:
         """None where paths were added meanwhile, and segments may have to give more than they gave.
 
         left: nodes from which no path goes on under what they found"""
         version, depth = self._version, 0
-        known, numbers = path.start(tensors)
+        known, numbers = path.start(tensors, before)
         while depth < len(path.nodes):
             node = path.nodes[depth]
             if not _computed(node, numbers) or not _advance(node.step, known, numbers):
-                return self._run_eagerly, state
+                return self._run_eagerly, before
             if node.reading is not None:
                 answer = _answer(node, known, numbers, path)
                 found = node.reading.outcome_of(answer)
                 if found != path.outcomes[depth]:
-                    turn = _turn(node, found, args, kwargs)
+                    with before.flags():
+                        turn = _turn(node, found, args, kwargs)
                     if turn is None:
                         left |= {node}
-                        other = self._beside(path, depth, left, args, kwargs)
+                        with before.flags():
+                            other = self._beside(path, depth, left, args, kwargs)
                         if other is not None:
-                            _put_back(state)
-                            return self._walk(*other, args, kwargs, state, left)
-                        return self._record_anew, (state, replace(node.reading, answer=answer))
+                            before.put_back()
+                            return self._walk(*other, args, kwargs, before, left)
+                        return self._record_anew, (before, replace(node.reading, answer=answer))
                     if version != self._version:
                         return None
                     path, tensors = turn
-                    for old, new in zip((known, numbers), path.start(tensors)):
+                    for old, new in zip((known, numbers), path.start(tensors, before)):
                         old.update(new)
             depth += 1
         self._last = (path,)
         if path.reason:
-            return path.finish, state
+            return path.finish, before
         self.misses = 0
         results = assemble(path.recording, tensors, [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
@@ -238,13 +271,13 @@ class Branches:
                     return other, tensors
         return None
 
-    def _run_eagerly(self, state: State, args: tuple, kwargs: dict) -> Any:
-        _put_back(state)
+    def _run_eagerly(self, before: Before, args: tuple, kwargs: dict) -> Any:
+        before.put_back()
         return self._eagerly(args, kwargs)
 
-    def _record_anew(self, given: tuple[State, Reading], args: tuple, kwargs: dict) -> Any:
-        state, reading = given
-        _put_back(state)
+    def _record_anew(self, given: tuple[Before, Reading], args: tuple, kwargs: dict) -> Any:
+        before, reading = given
+        before.put_back()
         self.misses += 1
         return self._record(self, reading, args, kwargs)
 
@@ -394,11 +427,6 @@ def _turn(node: Node, found: Hashable, args: tuple, kwargs: dict) -> tuple[Path,
         if tensors is not None:
             return path, tensors
     return None
-
-
-def _put_back(state: State) -> None:
-    for generator, was in state:
-        generator.put(was)
 
 
 def _slots(recording: Recording, more: Sequence[Value] = ()) -> dict[Value, Slot]:

@@ -451,3 +451,67 @@ def passes_through_results_whose_gradients_end_inside(compile):
         yield [outcome(lambda: t.sum().backward()) for t in (kept, kept, free, free)]
         free.mul_(2)
         yield free
+
+
+@program(exact=False)
+def equations_are_learned_from_derivatives(compile):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(net.parameters(), 0.125)
+
+    @compile
+    def step(x, t):
+        x.requires_grad_(True)
+        t.requires_grad_(True)
+        u = net(torch.cat([x, t], 1))
+        ones = torch.ones_like(u)
+        u_x, = torch.autograd.grad(u, x, ones, create_graph=True)
+        u_t, = torch.autograd.grad(u, t, ones, create_graph=True)
+        u_xx, = torch.autograd.grad(u_x, x, ones, create_graph=True)
+        loss = (u_t + u * u_x - 0.25 * u_xx).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+    for k in range(5):
+        x, t = tensor(6, 1) + k, tensor(6, 1) - k
+        yield step(x, t), x.grad, t.grad, list(net.parameters())
+
+
+@program(exact=False)
+def arguments_require_grad_on_several_paths(compile):
+    net = network()
+
+    @compile
+    def f(x, y):
+        loss = net(x.requires_grad_()).sum() + torch.rand(())
+        if y.sum() > 0:
+            loss = loss * (y * 2).sum()
+            if y[0, 0] > 4:
+                y.requires_grad_()
+                loss = loss * y.sum()
+        elif y.sum() < -60:
+            raise ValueError("too small")
+        g, = torch.autograd.grad(loss, x, retain_graph=True)
+        return loss, g
+    for k in (1, -1, 1, -1, 8, 1, 8, -20, -1, -20, 1):
+        x, y = tensor(2, 3) + k, torch.ones(2, 3) * k
+        torch.manual_seed(k)
+        found = outcome(lambda: f(x, y))
+        yield found, x, y, torch.rand(())
+
+
+@program(exact=False)
+def an_argument_requires_grad_and_numbers_are_read(compile):
+    net = network()
+
+    @compile
+    def f(x, scale):
+        mean = x.mean().item()
+        x.requires_grad_()
+        loss = (net(x) * mean).sum()
+        loss.backward(retain_graph=True)
+        return loss * scale, x.grad.abs().max().item()
+    for k in range(5):
+        x = tensor(2, 3) + k
+        loss, largest = f(x, 1.0 + k % 3)
+        yield largest, x, x.grad, backward(loss), x.grad
