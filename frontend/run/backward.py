@@ -93,7 +93,7 @@ class Differentiable:
         if self.derivative.cut:
             tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
         if self.copied:  # the run writes to them after this, and autograd sees it
-            tensors = tuple(t.clone() if k in self.copied else t for k, t in enumerate(tensors))
+            tensors = tuple(copied(t) if k in self.copied else t for k, t in enumerate(tensors))
         return _Node.apply(self, *tensors)
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:
@@ -186,7 +186,7 @@ class _Node(PlainFunction):
         ctx.sizes = symbol_values(program.recording.graph, tensors) if program.recording.symbolic else {}
         results = program.forward(*tensors)
         if program.cloned:  # the run writes to them after this
-            tensors = [t.clone() if k in program.cloned else t for k, t in enumerate(tensors)]
+            tensors = [copied(t) if k in program.cloned else t for k, t in enumerate(tensors)]
         outputs, everything = results[:program.outputs], (*tensors, *results)
         saved = [everything[k] for k in program.saved]
         ctx.objects = [(n, s) for n, s in enumerate(saved) if not isinstance(s, torch.Tensor)]
@@ -261,6 +261,11 @@ def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: 
 def _is_batched(grad: torch.Tensor) -> bool:
     """Whether vmap runs this backward for many gradients at once (is_grads_batched, a vectorized jacobian)."""
     return is_batched(grad) or is_batched_by_autograd(grad)
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements in the same layout, also one with gaps, in other memory. Gradients flow back."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def laid_out(grad: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:

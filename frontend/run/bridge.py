@@ -17,7 +17,7 @@ from ...errors import SmeltWarning, WrongResult
 from ..casting import autocasting, outside_autocast
 from ..generators import State, drawing_from, random_state, set_random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from .backward import Derivative, Differentiable, as_end, laid_out
+from .backward import Derivative, Differentiable, as_end, copied, laid_out
 
 Tensors = Sequence[torch.Tensor]
 
@@ -76,7 +76,7 @@ class Executable:
         with torch.no_grad(), outside_autocast(), drawing_from(state):
             reference = evaluate(graph, plain)
         # What a run writes to in place is to stay as it was until this is over.
-        outputs = self._run(*(_copy(t) if k in self._written else t for k, t in enumerate(tensors)))
+        outputs = self._run(*(copied(t.detach()) if k in self._written else t for k, t in enumerate(tensors)))
 
         def again(how, *seed):
             with torch.no_grad(), outside_autocast(), drawing_from(state):
@@ -162,11 +162,6 @@ def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping
     if sizes:
         steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
     return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], steps)
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """The same elements in the same layout in other memory."""
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor.detach())
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:

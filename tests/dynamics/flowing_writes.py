@@ -44,6 +44,23 @@ def through_views(compile):
 
 
 @program
+def columns_of_something_larger(compile):
+    """What a backward pass keeps of them lies as they do, with gaps."""
+    def f(x, w):
+        x.relu_()
+        return x * w + (x @ x.t()).sum()
+    f = compile(f)
+    for k in range(4):
+        w = leaf(4, 3)
+        x = (tensor(4, 3, 2) - k)[..., k % 2]
+        yield backward(f(x, w)), x, w
+    for k in range(4):
+        w, base = leaf(4, 3), leaf(4, 3)
+        x = torch.empty_strided((4, 3), (6, 2)).copy_(base)
+        yield backward(f(x, w)), x, w, base
+
+
+@program
 def a_block_that_begins_in_place(compile):
     net = whole(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4), nn.ReLU(inplace=True)))
     f = compile(net)
