@@ -77,7 +77,8 @@ class Before:
 class Path:
     """One recorded path: its nodes, and how its results come about.
 
-    slots       of the tensors that the guards give, and `names` of the numbers behind these
+    inputs      the slots of the graph's inputs
+    slots       those of the tensors that the guards give, and `names` of the numbers behind these
     returned    the names of the numbers that are for the result
     recording   with a graph of no values, where `outputs` says which tensors were its outputs
     finish      makes the result from the results' tensors; runs the call eagerly, for `reason`, where the path has no end
@@ -85,6 +86,7 @@ class Path:
     """
     guards: Guards
     nodes: tuple[Node, ...]
+    inputs: tuple[Slot, ...]
     slots: tuple[Slot, ...]
     names: tuple[str, ...]
     returned: tuple[str, ...]
@@ -100,6 +102,9 @@ class Path:
         self.check = self.guards.check
         self.outcomes = tuple(r.outcome for r in self.readings)
 
+    def given(self, known: Mapping[Slot, torch.Tensor]) -> list[torch.Tensor | None]:
+        """The graph's inputs; None for numbers that are not known yet."""
+        return [known.get(slot) for slot in self.inputs]
 
     def start(self, given: Sequence[Any], before: Before) -> tuple[dict[Slot, torch.Tensor], dict[str, Any]]:
         """What the guards gave: tensors by their slots, and numbers by their names."""
@@ -258,7 +263,7 @@ class Branches:
         if path.reason:
             return path.finish, before
         self.misses = 0
-        results = assemble(path.recording, tensors, [known[s] for s in path.outputs])
+        results = assemble(path.recording, path.given(known), [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
 
     def _beside(self, path: Path, depth: int, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
@@ -306,10 +311,10 @@ class Branches:
         outputs = self._fit(recording, nodes)
         bare = replace(recording, graph=Graph("", recording.graph.inputs, (), ()), tensors=(), numbers=(), readings=())
         late = {("number", name) for name in numbers.data}
-        slots = tuple(s for i in recording.graph.inputs if (s := _slots(recording)[i]) not in late)
+        inputs = tuple(map(_slots(recording).__getitem__, recording.graph.inputs))
         names = tuple(reversed(early_names(numbers, path["returned"])))
-        new = Path(nodes=nodes, slots=slots, names=names, readings=recording.readings, recording=bare, outputs=outputs,
-                   finish=make or self._run_eagerly, **path)
+        new = Path(nodes=nodes, inputs=inputs, slots=tuple(s for s in inputs if s not in late), names=names,
+                   readings=recording.readings, recording=bare, outputs=outputs, finish=make or self._run_eagerly, **path)
         self._generators |= {r.draw.generator for r in recording.readings if r.draw and r.draw.generator}
         if recording.random:
             self._generators.add(TORCH)
@@ -411,7 +416,7 @@ def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: P
         slots, strides = zip(*node.gives)
         operands = [known[s] for s in node.slots]
         if path.recording.symbolic:
-            strides = with_sizes(strides, symbol_values(path.recording.graph, [known.get(s) for s in path.slots]))
+            strides = with_sizes(strides, symbol_values(path.recording.graph, path.given(known)))
         known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
         return reading.answer
     answer = reading.draw() if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))

@@ -126,6 +126,7 @@ def _in_layout(output: torch.Tensor, type: TensorType) -> torch.Tensor:
 
 def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[torch.Tensor]:
     """The run's results, in order, from its graph's outputs: after the write-backs into the input tensors."""
+    sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
     with torch.no_grad():
         for w in recording.writebacks:
             if w.flows:
@@ -144,7 +145,6 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     if recording.spent or recording.loose:
         ends = {**{k: (error,) for k, error in recording.spent.items()}, **{k: ("", once) for k, once in recording.loose.items()}}
         outputs = [as_end(o, *ends[k]) if k in ends else o for k, o in enumerate(outputs)]
-    sizes = symbol_values(recording.graph, tensors) if recording.symbolic else {}
     made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
     for w in recording.grads.writes:
         (tensors[w.input] if w.leaf is None else made[id(w.leaf)]).grad = made[id(w.result)]

@@ -389,3 +389,22 @@ def of_two_generators_before_a_new_path(compile):
         return x + b.randint(0, 3) + a.random()
     for sign in (1, 1, -1, -1, 1, -1, -1):
         yield f((X + 1) * sign), a.getstate(), b.getstate()
+
+
+@program(exact=False)
+def beside_numbers_that_are_sizes(compile):
+    class State:
+        total = torch.zeros(())
+    s = State()
+
+    @compile
+    def f(x, k):
+        y = x * random.random()
+        s.total += y[:k].sum()
+        return y[:k], y[k:].reshape(-1)
+    with torch.no_grad():
+        for k in (3, 5, 2, 6, 4):
+            random.seed(k)
+            yield f(tensor(9, 3), k), s.total, s.total._version
+            random.seed(k)
+            yield f(tensor(9, 3, 2)[..., 1], k), s.total, s.total._version
