@@ -118,7 +118,7 @@ CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s
               "s.scale < 0.4", "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table",
               "torch.is_grad_enabled()", "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k",
               "{a}.dim() > 1")
-LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in enumerate(s.items):",
+LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in zip(range(5), s.items):",
          "for i in range({a}.dim()):", "for row in {a}[:2]:")
 GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2))
 #: Shapes of the two arguments of a first call.
