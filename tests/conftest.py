@@ -31,6 +31,13 @@ def in_time(request):
         yield
 
 
+@pytest.fixture
+def of_c(request):
+    """The test looks at what is C's own."""
+    if request.config.option.backend == "triton":
+        pytest.skip("of C")
+
+
 @pytest.fixture(autouse=True)
 def reports_go_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(smelt.config, "report_dir", tmp_path / "smelt-reports")

@@ -123,7 +123,7 @@ def test_sgd(options):
     agree(lambda net: step_of(net, lambda p: torch.optim.SGD(p, lr=0.1, **options)))
 
 
-def test_one_call_of_c():
+def test_one_call_of_c(of_c):
     step = agree(lambda net: step_of(net, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)))
     text = str(smelt.explain(step))
     assert "0 calls of torch" in text and "_backward." not in text

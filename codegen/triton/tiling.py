@@ -120,7 +120,7 @@ class Tiling:
         elements = 1
         for s in self.spans:
             elements *= s.block
-        self.warps = min(max(power_of_two(elements // (32 * sizes.thread)), 1), MOST_WARPS)
+        self.warps = min(max(power_of_two(elements // (32 * self._share)), 1), MOST_WARPS)
 
     @property
     def persistent(self) -> bool:
@@ -136,6 +136,19 @@ class Tiling:
         """Whether indices need 64 bits."""
         elements = product([self.programs, *(s.block for s in self.spans)])
         return not all(known(LARGE - 1, n) for n in (elements, *(b.numel for b in self.kernel.buffers)))
+
+    @property
+    def _share(self) -> int:
+        """How many elements of a tile are one thread's: fewer where an element takes more registers, for what scans carry
+        along, or for a place that 64-bit arithmetic finds."""
+        found = self.wide and (len(self.spans) > 1 or any(len(s.axes) > 1 for s in self.spans))
+        return max(self.sizes.thread // max(self._scans, 2 if found else 1), 1)
+
+    @cached_property
+    def _scans(self) -> int:
+        """How many pairs of values scans carry along, as a power of two; 1 without scans."""
+        scans = [s for s in self.kernel.body if isinstance(s, Scan)]
+        return power_of_two((len(scans) + sum(s.op in ("argmax", "argmin") for s in scans) + 1) // 2)
 
     # Shapes
 
@@ -158,7 +171,7 @@ class Tiling:
             length = power_of_two(row)
             width = max(width, min(most, self.sizes.rows // length))
         else:
-            length = max(self.sizes.loop // width, 1) if columns else self.sizes.loop
+            length = max(self._loop // width, 1)
             length = min(length, max(power_of_two(typical(row)), SHORT_TILE))
         last = Span(reduced, row, length, reduce=True)
         if width == 1:
@@ -169,9 +182,14 @@ class Tiling:
     def _most(self, columns: bool) -> int:
         """The most elements of a tile that holds all reduced ones, so that they fit the registers with what a scan finds."""
         if any(isinstance(s, Scan) for s in self.kernel.body):
-            return self.sizes.loop
+            return self._loop
         doubles = any(b.dtype == torch.float64 for b in self.kernel.buffers)
         return self.sizes.loop * 2 if columns else LONGEST_ROW // 2 if doubles else LONGEST_ROW
+
+    @property
+    def _loop(self) -> int:
+        """The elements of a tile of a loop, so that those of a scan have threads enough."""
+        return max(self.sizes.loop // self._scans, 1)
 
     def _span(self, axes: Sequence[Axis], block: int) -> Span:
         size = _size(axes)

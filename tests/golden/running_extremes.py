@@ -49,6 +49,6 @@ def cummin_values(in_x, out_item_2, XBLOCK: tl.constexpr, RBLOCK: tl.constexpr):
 
 
 def running_extremes_0(slot_0, slot_1, slot_2, slot_3, **options):
-    cummax_values_cummax_places[(64,)](slot_0, slot_1, slot_2, RBLOCK=1024, num_warps=4, **options)
+    cummax_values_cummax_places[(64,)](slot_0, slot_1, slot_2, RBLOCK=1024, num_warps=8, **options)
     cummin_values[(16,)](slot_0, slot_3, XBLOCK=64, RBLOCK=32, num_warps=8, **options)
     return 0
