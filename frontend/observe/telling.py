@@ -100,7 +100,7 @@ class Telling:
         found = self._found(frame)
         if found is None or found[1] is not user_frame(frame):
             return False
-        tensors: dict[int, torch.Tensor] = {}
+        tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         with self._unwatched():
             try:
                 self._note(*found, tensors)
@@ -145,8 +145,8 @@ class Telling:
         self.catching += 1
         return True
 
-    def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, torch.Tensor]) -> None:
-        """Let later calls say what the run says here. Fills in the tensors that it is given."""
+    def _note(self, aside: Aside, frame: types.FrameType, tensors: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Let later calls say what the run says here. Fills in the tensors that it is given, each with what is kept of it."""
         observer, names, held = self._observer, frame.f_globals, frame.f_locals
         if apart := observer.recorder.apart or checkpointed(frame):
             raise Unsupported(f"prints or logs within {apart}")
@@ -162,11 +162,12 @@ class Telling:
         observer.recorder.beside.check(tensors)
         self.told.append(Write("run", Said(aside, names, fixed), None, kept, "", user_line(frame)))
 
-    def _kept(self, value: Any, bare: bool, tensors: dict[int, torch.Tensor]) -> Any:
-        """A variable of an aside as it is now. Notes its tensors."""
+    def _kept(self, value: Any, bare: bool, tensors: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> Any:
+        """A variable of an aside as it is now. Notes its tensors; the same one is kept once."""
         if isinstance(value, torch.Tensor):
-            tensors[id(value)] = value
-            return self._observer.recorder.keep(value)
+            if id(value) not in tensors:
+                tensors[id(value)] = value, self._observer.recorder.keep(value)
+            return tensors[id(value)][1]
         if constant(value) or is_symbolic(value):
             return value
         found = self._observer.found(value)

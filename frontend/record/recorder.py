@@ -855,7 +855,7 @@ class Recorder:
         spent = self._spent(tensor) if differentiable else ""
         loose = differentiable and not spent and not self._reaches_inputs(tensor, value, left)
         plain = not any(overload(s.function).packet in RESOLVED for s in steps)
-        if alone and plain and dense(alias.type.shape, alias.type.strides):
+        if alone and plain and self._fills(alias):
             result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
         elif leaf:
             raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
@@ -868,6 +868,10 @@ class Recorder:
         if loose:
             outputs.loose[result.output] = bool(self._sources.saved(tensor))
         return result
+
+    def _fills(self, alias: Alias) -> bool:
+        """Whether a tensor can have memory of its own, without gaps, and look the same."""
+        return dense(alias.type.shape, alias.type.strides)
 
     def _left(self, base: Base, tensor: torch.Tensor, left: Sequence[torch.Tensor], outputs: Outputs) -> int:
         """The output that the run leaves in an input."""

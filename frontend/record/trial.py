@@ -417,6 +417,10 @@ class Second(Recorder):
         made = self._outside[id(tensor)] = Sized(tensor, value.type, self._sizes)
         return made, value.type
 
+    def _fills(self, alias) -> bool:
+        """As there, but the stride of a dimension of size 1, which may be another one of the sizes, is then told by the view."""
+        return super()._fills(alias) and not (alias.steps and 1 in alias.type.shape)
+
     def _check_input_view(self, tensor, alias) -> None:
         """The first recording has passed it."""
 

@@ -438,6 +438,26 @@ def of_a_number_read_before(compile):
 
 
 @program
+def the_same_tensor_by_two_names(compile):
+    class State:
+        last = None
+    s = State()
+
+    @compile
+    def f(a, b):
+        c = a * 2
+        print(a is b, [a, b][1] is a, c is a, s.last is c, f"{b is s.last}")
+        s.last = c
+        print(s.last is c)
+        return c
+    with heard() as text:
+        for k in range(5):
+            x = X + k
+            yield f(x, x), text.getvalue()
+            yield f(x, X), text.getvalue()
+
+
+@program
 def sizes_that_change(compile):
     @compile
     def f(x):

@@ -394,3 +394,14 @@ def written_slices(compile):
     for n in (3, 4, 6, 2, 9):
         x, y = tensor(4, n + 1)[:, 1:], tensor(4, n + 2)[:, :-2]
         yield f(x, y), x, y
+
+
+@program
+def strides_of_single_elements(compile):
+    def f(x):
+        row, rows = x.unsqueeze(0) + 1, x.expand(2, -1) + 1
+        return (row.select(-1, 1), (x[None, None] + 1)[:, :, 0], rows.narrow(1, 0, 1).narrow(0, 0, 1), row.t()[:1] * 1,
+                (row * 2).t()[:1], (rows * 2)[:1, -1], (x.expand(1, 4, -1) + 1)[..., :1])
+    f = compile(f)
+    for n in (4, 5, 7, 3, 4, 9):
+        yield f(tensor(n))
