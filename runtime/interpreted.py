@@ -3,20 +3,36 @@ the CPU, and with assertions.
 """
 from __future__ import annotations
 
+import ctypes
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from itertools import accumulate
 from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
+
+@lru_cache
+def _fma_of(dtype: torch.dtype) -> Callable[[float, float, float], float]:
+    """That of the C library."""
+    name, number = {torch.float32: ("fmaf", ctypes.c_float), torch.float64: ("fma", ctypes.c_double)}[dtype]
+    function = getattr(ctypes.CDLL(None), name)
+    function.restype, function.argtypes = number, [number] * 3
+    return function
+
+
+def _fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """a*b + c, rounded once."""
+    fused = np.vectorize(_fma_of(a.dtype), otypes=[a.numpy().dtype])
+    return torch.from_numpy(fused(a.numpy(), b.numpy(), c.numpy()))
+
+
 #: Functions of libdevice that torch has under another name, not exactly, or not at all.
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
-    "rint": torch.round, "fmod": lambda a, b: torch.from_numpy(np.fmod(a.numpy(), b.numpy())),
-    "fma": lambda a, b, c: (a.double() * b.double() + c.double()).to(a.dtype)}
+    "rint": torch.round, "fmod": lambda a, b: torch.from_numpy(np.fmod(a.numpy(), b.numpy())), "fma": _fma}
 #: The interpreter keeps the place of the running program in one object of the process.
 _lock = threading.RLock()
 
