@@ -76,6 +76,12 @@ SIMPLIFY = {
          "%b = slice(%a, start=(1,), step=(2,), size=(2,)) : f32[2]",
          "return %b"],
         ["%b = slice(%x, start=(5,), step=(6,), size=(2,)) : f32[2]", "return %b"]),
+    "slice of nothing behind the end": (
+        "%x: f32[6]",
+        ["%a = slice(%x, start=(5,), step=(2,), size=(1,)) : f32[1]",
+         "%b = slice(%a, start=(1,), step=(1,), size=(0,)) : f32[0]",
+         "return %b"],
+        ["%b = slice(%x, start=(0,), step=(2,), size=(0,)) : f32[0]", "return %b"]),
     "no padding": (
         "%x: f32[3]",
         ["%a = pad(%x, low=(0,), high=(0,), interior=(0,), value=1) : f32[3]", "%b = exp(%a) : f32[3]", "return %b"],

@@ -99,7 +99,8 @@ def _slice_of_slice(b: Builder, v: Value) -> Value | None:
         return x
     if x.op is not v.op:
         return None
-    start = tuple(outer + by * inner for outer, by, inner in zip(x.attrs["start"], x.attrs["step"], a["start"]))
+    start = tuple(outer + by * inner if size != 0 else 0  # of nothing, the place may lie outside
+                  for outer, by, inner, size in zip(x.attrs["start"], x.attrs["step"], a["start"], a["size"]))
     step = tuple(outer * inner for outer, inner in zip(x.attrs["step"], a["step"]))
     return b.slice(x.inputs[0], start=start, step=step, size=a["size"])
 
