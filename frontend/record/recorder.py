@@ -13,31 +13,31 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 
 from ...compiler.dims import typical
-from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value, dense
+from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value
 from ...errors import Unsupported
 from ..generators import random_state, same_state
 from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
-from ..recording import Flag, Fresh, Given, InputView, OutputView, Recording, Result, WriteBack, replay
+from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
-                               is_view, is_zero, version_of)
+                               is_zero, version_of)
 from .as_one import STEPWISE, WHOLE, Stretch, counted, is_long, op_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
 from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
-from .functional import DETACHED, OWN_VIEW, RESOLVED, Alias, Base, Memory, Step, address
-from .gradients import Reach, Sources, custom_function, node_of
+from .functional import DETACHED, RESOLVED, Alias, Memory, Step, address
+from .gradients import Reach, Sources, node_of
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
 from .packed import Packed
 from .results import OVERWRITES, Call, Results, refuse_overlap
-from .windows import moves, settled
+from .windows import moves
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
 LARGEST_CONSTANT = 4096
@@ -74,6 +74,7 @@ class Recorder:
     """
     #: Whether a caller gets what the run gives, and may differentiate it, and hears what it tells; else it repeats such a run.
     for_caller = True
+    _make_outputs = Outputs
 
     def __init__(self, arguments: Sequence[tuple[str, torch.Tensor]], name_of: Callable[[torch.Tensor], str | None], name: str,
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
@@ -753,18 +754,18 @@ class Recorder:
         self._check_inputs()
         graded = any(t.requires_grad and a.base.input is None for t, a in zip(results, aliases))
         enabled = graded and not torch.is_grad_enabled()
-        outputs = Outputs(self._b)
+        outputs = self._make_outputs(self._b, self._memory, self._reach, self._sources, self._tensors,
+                                     list(zip(tensors, aliases)), self._spent)
         entries: dict[int, Result] = {}
         for tensor, alias in zip(tensors, aliases):
             if id(tensor) not in entries:
-                siblings = [t for t, a in zip(tensors, aliases) if a.base is alias.base]
-                entries[id(tensor)] = self._result(tensor, alias, siblings, outputs, tensors)
+                entries[id(tensor)] = outputs.add_result(tensor, alias)
         met = zip(self._memory.inputs, self._tensors, self._before)
         written = sorted((m for m in met if m[0].version), key=lambda m: m[0].replaced)  # last, with outputs of their own
         behind = [WriteBack(base.input, outputs.add(base.value), counted=0) for base in self._memory.left_behind]
         writebacks = *behind, *(WriteBack(
-            base.input, self._left(base, tensor, tensors, outputs), _state(tensor)[2] - version, base.replaced, base.flows)
-            for base, tensor, (_, _, version) in written)
+            base.input, outputs.add_written(base, tensor, self._alias), _state(tensor)[2] - version, base.replaced,
+            base.flows) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
@@ -831,81 +832,10 @@ class Recorder:
             if not base.version and version_now != version:
                 raise Unsupported("an input was written to by something that is not an op of this thread")
 
-    def _result(self, tensor: torch.Tensor, alias: Alias, siblings: Sequence[torch.Tensor], outputs: Outputs,
-                left: Sequence[torch.Tensor]) -> Result:
-        base, steps = alias.base, tuple(s.view for s in alias.steps)
-        self._b.origin = alias.value.origin
-        if any(s is OWN_VIEW for s in steps) and tensor.requires_grad:
-            raise Unsupported("gives a view that a custom autograd.Function made")
-        if isinstance(tensor, torch.nn.Parameter) and alias.made:
-            raise Unsupported("gives a parameter that it made")
-        if self._memory.shown_with(tensor, left):
-            raise Unsupported("gives a gradient that shares memory with another tensor")
-        if base.input is not None:
-            if base is not self._memory.inputs[base.input]:
-                raise Unsupported("returns a view of memory that it replaced (.data = ...)")
-            self._check_input_view(tensor, alias)
-            return InputView(base.input, settled(steps)) if steps else Given(base.input)
-        with torch.enable_grad():
-            value = self._memory.read(tensor, alias)
-        alone, leaf = all(t is tensor for t in siblings), tensor.requires_grad and tensor.is_leaf
-        if leaf and is_view(tensor):
-            raise Unsupported("gives a view of a tensor that requires grad, made under no_grad")
-        differentiable = tensor.requires_grad and not leaf
-        spent = self._spent(tensor) if differentiable else ""
-        loose = differentiable and not spent and not self._reaches_inputs(tensor, value, left)
-        plain = not any(overload(s.function).packet in RESOLVED for s in steps)
-        if alone and plain and self._fills(alias):
-            result = Fresh(outputs.add_owned(value, alias.type, spent), differentiable, leaf)
-        elif leaf:
-            raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
-        elif 0 not in base.type.shape and not dense(base.type.shape, base.type.strides):
-            raise Unsupported("gives memory in which elements leave gaps or lie in the same place (empty_strided)")
-        else:
-            if not any(t.requires_grad for t in siblings):
-                self._memory.detach(base)
-            result = OutputView(outputs.add_base(base, spent), settled(steps), tensor.requires_grad)
-        if loose:
-            outputs.loose[result.output] = bool(self._sources.saved(tensor))
-        return result
-
-    def _fills(self, alias: Alias) -> bool:
-        """Whether a tensor can have memory of its own, without gaps, and look the same."""
-        return dense(alias.type.shape, alias.type.strides)
-
-    def _left(self, base: Base, tensor: torch.Tensor, left: Sequence[torch.Tensor], outputs: Outputs) -> int:
-        """The output that the run leaves in an input."""
-        if not base.flows:
-            return outputs.add_owned(base.value, base.type) if base.replaced else outputs.add(base.value)
-        with torch.enable_grad():
-            value = self._memory.read(tensor, self._alias(tensor))
-        if base.replaced or self._spent(tensor) or not self._reaches_inputs(tensor, value, left):
-            raise Unsupported("writes in place to an input that requires grad what no gradient comes back from")
-        return outputs.add(value)
-
     def _spent(self, result: torch.Tensor) -> str:
         """What a backward pass from a result raises."""
         self.ends.append(self._grads.spent(result))
         return self.ends[-1]
-
-    def _check_input_view(self, tensor: torch.Tensor, alias: Alias) -> None:
-        """Refuse what replaying the views on another call's input would not give."""
-        if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
-            raise Unsupported("returns an as_strided view of an input")
-        again = replay(self._tensors[alias.base.input], [s.view for s in alias.steps])
-        if (again.requires_grad, again.is_leaf) != (tensor.requires_grad, tensor.is_leaf) or custom_function(tensor):
-            raise Unsupported("returns a view of an input with a gradient of its own")
-
-    def _reaches_inputs(self, tensor: torch.Tensor, value: Value, left: Sequence[torch.Tensor]) -> bool:
-        """Whether the gradient of a result flows to inputs; refuse one that a program's would differ from. `left`: all that
-        the run leaves; a leaf that it made and kept to itself gets a gradient that nobody sees."""
-        reached = self._reach.of(value)
-        made = self._sources.made_among(reached)
-        if any(leaf is t for leaf in made for t in left):
-            raise Unsupported("gives a result whose gradient flows to a tensor that the run made (requires_grad_)")
-        if self._sources.reached(tensor) != reached:
-            raise Unsupported("the gradient of a result flows to other inputs than its value was computed from")
-        return len(made) < reached.bit_count()
 
 
 def _sized(call: Call) -> bool:

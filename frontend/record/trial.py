@@ -35,6 +35,7 @@ from .differentiating import Pass
 from .gradients import node_of
 from .overloads import leaves, overload
 from .modes import Api
+from .outputs import Outputs
 from .recorder import Recorder
 from .windows import moves
 
@@ -205,10 +206,20 @@ _SIZE = torch.ops.aten.size.default
 _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
 
 
+class _SizedOutputs(Outputs):
+    def _fills(self, alias) -> bool:
+        """As there, but the stride of a dimension of size 1, which may be another one of the sizes, is then told by the view."""
+        return super()._fills(alias) and not (alias.steps and 1 in alias.type.shape)
+
+    def _check_view(self, tensor, alias) -> None:
+        """The first recording has passed it."""
+
+
 class Second(Recorder):
     """Records a run again. Ops run on the real tensors behind the stand-ins; what they give stands in for itself where
     a size of it is symbolic."""
     for_caller = False
+    _make_outputs = _SizedOutputs
 
     def __init__(self, arguments: SizedArguments, name_of: Callable[[torch.Tensor], str | None], **ways: Callable):
         first, self._sizes = arguments.first, arguments.sizes
@@ -416,13 +427,6 @@ class Second(Recorder):
             return tensor, type
         made = self._outside[id(tensor)] = Sized(tensor, value.type, self._sizes)
         return made, value.type
-
-    def _fills(self, alias) -> bool:
-        """As there, but the stride of a dimension of size 1, which may be another one of the sizes, is then told by the view."""
-        return super()._fills(alias) and not (alias.steps and 1 in alias.type.shape)
-
-    def _check_input_view(self, tensor, alias) -> None:
-        """The first recording has passed it."""
 
 
 def _values(part: Any) -> Iterator[Value]:
