@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import linecache
 import random
 import re
@@ -197,20 +198,20 @@ def random_program(seed: int) -> RandomProgram:
     """The program of a seed: the first text made of it whose plain run is tame."""
     dice = random.Random(seed)
     while True:
-        found = _from_source(f"random_{seed}", PREAMBLE + _Maker(dice).source())
+        found = from_source(f"random_{seed}", PREAMBLE + _Maker(dice).source())
         if found is not None:
             return found
 
 
-def _from_source(name: str, source: str) -> RandomProgram | None:
-    """The program with this text; None if it can't be judged: values too large, paths that hang on a rounding, a backward
-    pass that fails (and leaves some of the gradients)."""
+def from_source(name: str, source: str) -> RandomProgram | None:
+    """The program with this text; None if it can't be judged: it does not run, values too large, paths that hang on a rounding,
+    a backward pass that fails (and leaves some of the gradients)."""
     program = dynamics.Program("random", name, _executed(f"<{name}>", source)["program"], False)
     try:
         plain = observe(program, _plain)
         with Disturbance():
             noisy = observe(program, _plain)
-    except RuntimeError:
+    except (RuntimeError, ValueError, AttributeError, IndexError):
         return None
     tensors = [x for facts in plain for _, x in facts if isinstance(x, torch.Tensor) and x.is_floating_point()]
     if not all(bool((x.abs() <= TAME).logical_or(x.isnan()).all()) for x in tensors) or any(_differences(noisy, plain, _near)):
@@ -220,7 +221,7 @@ def _from_source(name: str, source: str) -> RandomProgram | None:
 
 def _executed(file: str, source: str) -> dict[str, Any]:
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "checkpoint": checkpoint, "random": random,
+    scope: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy, "F": F, "checkpoint": checkpoint, "random": random,
                              "numpy": numpy, "time": time, "__name__": "dynamics.random"}
     exec(compile(source, file, "exec"), scope)
     return scope
@@ -411,14 +412,15 @@ class _Maker:
 
 def smallest(made: RandomProgram) -> str:
     """The text of a program that comes out wrong, without the lines that it comes out wrong without."""
-    lines = made.source.removeprefix(PREAMBLE).splitlines()
+    preamble = made.source[:made.source.rindex("def program(")]
+    lines = made.source.removeprefix(preamble).splitlines()
     size = len(lines)
     while size > 1:
         size = max(1, size // 2)
         at = 0
         while at < len(lines):
             fewer = lines[:at] + lines[at + size:]
-            if _is_wrong(PREAMBLE + "\n".join(fewer) + "\n"):
+            if _is_wrong(preamble + "\n".join(fewer) + "\n"):
                 lines = fewer
             else:
                 at += size
@@ -427,26 +429,26 @@ def smallest(made: RandomProgram) -> str:
 
 def _is_wrong(source: str) -> bool:
     try:
-        made = _from_source("smallest", source)
+        made = from_source("smallest", source)
         return made is not None and bool(check(made).wrong)
     except Exception:  # any, of a text that lacks something
         return False
 
 
-def main(options: argparse.Namespace) -> int:
+def main(options: argparse.Namespace, make: Callable[[int], RandomProgram]) -> int:
     reasons: collections.Counter[str] = collections.Counter()
     compiled = failed = recordings = late = 0
     with under(options) as kernels:
         for seed in range(options.first, options.first + options.count):
             try:
                 with limited(options.seconds):
-                    made = random_program(seed)
+                    made = make(seed)
                     found = check(made)
             except OutOfTime:
                 late += 1
                 continue
             compiled, recordings = compiled + found.compiled, recordings + found.programs
-            reasons.update({re.sub(r"^.*?<random_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
+            reasons.update({re.sub(r"^.*?<\w+_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
             if found.wrong:
                 failed += 1
                 print(f"WRONG {seed}: {found.wrong[:600]}", flush=True)
@@ -459,7 +461,8 @@ def main(options: argparse.Namespace) -> int:
         return 1 if failed + kernels.tell() else 0
 
 
-if __name__ == "__main__":
+def command(make: Callable[[int], RandomProgram]) -> int:
+    """The command line: programs that are made of seeds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -467,4 +470,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     add_options(parser.add_argument)
     smelt.config.report_dir = Path(tempfile.mkdtemp())
-    sys.exit(main(parser.parse_args()))
+    return main(parser.parse_args(), make)
+
+
+if __name__ == "__main__":
+    sys.exit(command(random_program))

@@ -300,9 +300,9 @@ class Disturbance(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         returned = func._schema.returns
-        computes = all(r.alias_info is None for r in returned)
+        computes = not func._schema.is_mutable and all(r.alias_info is None for r in returned)
         result = func(*(disturbed(args, self.noise) if computes else args), **(kwargs or {}))
-        if len(returned) == 1 and not computes and returned[0].alias_info.is_write:
+        if len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
             result.copy_(disturbed(result, self.noise))
         return result
 

@@ -1,6 +1,6 @@
 """Random programs from end to end: compiled Python functions against eager, compiled graphs against the reference evaluator.
 
-`python tests/random_dynamics.py` says how many of the programs with state run compiled.
+`python tests/random_dynamics.py` says how many of the programs with state run compiled, random_training.py of trainings.
 SMELT_RANDOM_PROGRAMS=2000 goes through that many seeds instead of 100.
 """
 from __future__ import annotations
@@ -9,6 +9,7 @@ import pytest
 import torch
 from random_dynamics import check, random_program
 from random_programs import COUNT, Disturbance, random_function, random_graph
+from random_training import random_training
 
 import smelt
 from smelt.compiler.compare import compare, evaluate_noisily, evaluate_precisely
@@ -61,6 +62,13 @@ def noisily(function, arguments, seed: int) -> list:
 def test_program(seed):
     """State, branches on data, writes, changing sizes and numbers: every call leaves what eager's leaves."""
     program = random_program(seed)
+    found = check(program)
+    assert not found.wrong, f"{found.wrong}\n{program.source}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_training(seed):
+    program = random_training(seed)
     found = check(program)
     assert not found.wrong, f"{found.wrong}\n{program.source}"
 
