@@ -30,6 +30,7 @@ TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to 
 HigherOrderOperator = _take("torch._ops.HigherOrderOperator", "to record ops that take functions")
 OpPacket = _take("torch._ops.OpOverloadPacket", "to know the attributes that ops get when they are first called")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
+innermost_dispatch_mode = _take("torch.utils._python_dispatch._get_current_dispatch_mode", "to leave a mode early")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
 _function_mode = _take("torch._C._get_function_stack_at", "to know the default device")
 _Device = _take("torch.utils._device.DeviceContext", "to know the default device")

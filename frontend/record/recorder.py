@@ -23,7 +23,7 @@ from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
-                               is_zero, version_of)
+                               innermost_dispatch_mode, is_zero, version_of)
 from .as_one import STEPWISE, WHOLE, Stretch, counted, is_long, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -133,6 +133,13 @@ class Recorder:
         """Record nothing more."""
         if self.unsupported is None:
             self.unsupported = Unsupported(why.reason, why.where or self._b.origin.place)
+
+    def leave_ops(self, why: Unsupported) -> None:
+        """Record nothing more, and see no more ops, for what torch does under no mode that sees them."""
+        self.stop(why)
+        if innermost_dispatch_mode() is self._modes[0]:
+            self._modes[0].__exit__(None, None, None)
+            self._modes = self._modes[1:]
 
     def guarded(self, observe: Callable, *args) -> Any:
         """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""

@@ -506,6 +506,35 @@ def subclass_called_with_a_tensor(compile):
             yield f(tensor(3), n), type(f(tensor(3), n)) is kind
 
 
+class Marked(torch.Tensor):
+    pass
+
+
+@program
+def subclass_called_after_something_is_left(compile):
+    class State:
+        count = 0
+    s, total = State(), tensor(3)
+
+    def mark(x):
+        return Marked(x)
+
+    @compile
+    def f(x, n):
+        s.count += n
+        total.add_(x)
+        print(s.count)
+        return mark(x + n) * 2
+
+    @compile
+    def g(x):
+        y = x * 2
+        return Marked(y) if isinstance(x, Marked) else y + 1
+    for n in (1, 2, 3):
+        found = f(tensor(3), n)
+        yield found, type(found) is Marked, s.count, total, g(tensor(3)), type(g(Marked(tensor(3)))) is Marked
+
+
 @program
 def grad_mode_set_past_torch_s_interface(compile):
     @compile
