@@ -457,7 +457,8 @@ class CompiledFunction:
 
     def _keep_in_symbols(self, run: _Run, recording: Recording, args: tuple, kwargs: dict) -> bool:
         """Keep a program for all sizes like those of a run that was recorded, if some change and all goes well with them."""
-        first = First(run.recorder, recording, len(run.arguments.tensors), run.observer.changed, run.fetched)
+        first = First(run.recorder, recording, len(run.arguments.tensors), run.observer.changed,
+                      run.observer.reads.values(), run.fetched)
         tensors = [*((name, t) for _, name, t in run.arguments.tensors),
                    *((first.fetched.place(read), read.expected) for read in first.found)]
         lengths = run.recorder.numbers.lengths()

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 from ...errors import Unsupported
 from ..symbolic.symbols import Node, has_nodes, is_symbolic, unnoted
-from .guards import MISSING, Namespace, Read, constant, ordered, same, snapshot
+from .guards import MISSING, Namespace, Read, constant, ordered, same, same_contents, snapshot
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,11 @@ def held(read: Read) -> Any:
     if isinstance(read.holder, type):
         return vars(read.holder).get(read.key, MISSING)
     return read.now()
+
+
+def holds(read: Read, value: Any) -> bool:
+    """Whether the place that was read holds now what `held` gave."""
+    return same_contents(read.holder, value) if read.kind == "contents" else unchanged(held(read), value)
 
 
 def put_back(read: Read, value: Any) -> None:

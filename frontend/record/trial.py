@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Callable, ContextManager, Iterator, Mapping, Sequence
+from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -22,7 +22,7 @@ from ..guard.changing import settable
 from ..guard.fetched import Fetched, parts
 from ..guard.guards import Contents, Read
 from ..guard.structure import Arguments, tuple_like
-from ..guard.writes import held, put_back
+from ..guard.writes import held, holds, put_back
 from ..observe.draws import Draw
 from ..observe.profiling import unprofiled
 from ..recording import Recording
@@ -43,11 +43,12 @@ from .windows import moves
 @dataclass(frozen=True)
 class First:
     """The plain recording of a run: its recorder, what it came to, how many of its inputs are arguments, what was in the
-    places that it changed, and what it read."""
+    places that it changed, all that it read, and what of that is to be guarded."""
     recorder: Recorder
     recording: Recording
     arguments: int
     changed: Sequence[Read]
+    reads: Iterable[Read]
     fetched: Fetched
 
     @property
@@ -456,7 +457,8 @@ def undone(first: First) -> Iterator[None]:
     counted. (The writes to tensors themselves go to copies.) Other threads see that state meanwhile."""
     tensors = tuple(first.written_outside())
     state, versions = random_state(), tuple(map(version_of, tensors))
-    left, grads = [held(read) for read in first.changed], [(slot.leaf, slot.leaf.grad) for slot in first.recorder.slots]
+    left, grads = [(read, held(read)) for read in first.changed], [(slot.leaf, slot.leaf.grad) for slot in first.recorder.slots]
+    kept = [(read, held(read)) for read in first.reads if read.kind in ("item", "attr", "contents")]
     torch.clear_autocast_cache()
     try:
         for read in first.changed:
@@ -467,8 +469,11 @@ def undone(first: First) -> Iterator[None]:
     finally:
         for leaf, grad in grads:
             leaf.grad = grad
-        for read, value in zip(first.changed, left):
+        for read, value in left:
             put_back(read, value)
+        for read, value in kept:  # a run that did not come to its end may have changed more
+            if not holds(read, value):
+                put_back(read, value)
         torch.clear_autocast_cache()
         set_random_state(state)
         set_versions(tensors, versions)

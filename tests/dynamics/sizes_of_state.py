@@ -203,3 +203,23 @@ def state_of_a_class_and_a_global(compile):
 
 
 GLOBAL_STATE = torch.ones(2, 3)
+
+
+@program
+def what_is_taken_away_for_a_while(compile):
+    """Where the program for all sizes can't be made, nothing of the attempt stays."""
+    class State:
+        count, flag = 0, True
+        total = torch.zeros(())
+    s, table, items = State(), {"rate": 0.5, "seen": 1}, [1, 2, 3]
+
+    @compile
+    def f(x):
+        s.total = s.total + x.sum()
+        seen, last, s.flag = table.pop("seen"), items.pop(), False
+        y = x.diagonal() * float(hash(len(x)) % 3)
+        table["seen"], s.flag = seen, True
+        items.append(last)
+        return y
+    for n in (3, 5, 2, 4, 5):
+        yield f(tensor(n, 4)), s, s.flag, list(table.items()), list(items), s.total
