@@ -61,7 +61,7 @@ class Family:
 @dataclass(eq=False)
 class Base:
     """One piece of memory: its current value, the type of the tensor that owns it, and the graph input it came as.
-    `counted`: autograd's count of its owner's writes at the last one. `replaced`: it took the place of the input's own.
+    `replaced`: it took the place of the input's own.
     `shared`: others count as memory of their own and lie there, too: it is only read. `flows`: it was written to where autograd
     sees it."""
     value: Value
@@ -70,7 +70,6 @@ class Base:
     input: int | None
     owner: Callable[[], torch.Tensor | None]
     version: int = 0
-    counted: int = 0
     families: list[Family] = field(default_factory=list)
     replaced: bool = False
     shared: bool = False
@@ -117,7 +116,8 @@ class Memory:
         self._inputs_at: dict[int, list[Base]] = {}
         self.written = False
         self.left_behind: list[Base] = []  # memory of inputs that was written to, and then replaced
-        self.hidden: dict[int, int] = {}  # addresses that were written to uncounted, through .data, and the last moment of it
+        self._hidden: dict[int, int] = {}
+        self._noted: dict[Base, tuple[int, int]] = {}  # writes under way: the moment, and autograd's count of writes before
 
     def find(self, tensor: torch.Tensor) -> Alias | None:
         entry = self._known.get(id(tensor))
@@ -133,8 +133,7 @@ class Memory:
     def add(self, tensor: torch.Tensor, type: TensorType, value: Value, input: int | None = None) -> Alias:
         """A tensor with memory of its own. `input` is its place among the graph's inputs."""
         family = Family(torn=input is None and not torch.is_grad_enabled())
-        base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family],
-                    counted=0 if tensor.is_inference() else version_of(tensor))
+        base = Base(value, type, address(tensor), input, weakref.ref(tensor), families=[family])
         if input is not None:
             self.inputs.append(base)
             self._inputs_at.setdefault(base.address, []).append(base)
@@ -229,7 +228,8 @@ class Memory:
         alias.family, alias.chained, base = Family(torn=False), False, alias.base
         if base.input is None and base.address and all(map(_whole, alias.steps)) \
                 and all(t is tensor for t in self.holders(base.address)):  # all that is left of what it was cut from
-            alias.steps, base.owner, base.counted = (), weakref.ref(tensor), version_of(tensor)
+            self._see_count(base)
+            alias.steps, base.owner = (), weakref.ref(tensor)
         base.families.append(alias.family)
         if not alias.steps:
             base.value = leaf
@@ -332,9 +332,23 @@ class Memory:
         self.written, owner = True, base.owner()
         if owner is None or owner.is_inference():
             return
-        if version_of(owner) == base.counted and alias.family is not base.families[0]:
-            self.hidden[base.address] = moment()
-        base.counted = version_of(owner)
+        self._see_count(base)
+        if alias.family is not base.families[0]:
+            self._noted[base] = moment(), version_of(owner)
+
+    def _see_count(self, base: Base) -> None:
+        """See whether autograd counted the last write to some memory, which it does when the op is over."""
+        at, before = self._noted.pop(base, (0, -1))
+        owner = base.owner()
+        if owner is not None and before == version_of(owner):
+            self._hidden[base.address] = at
+
+    @property
+    def hidden(self) -> dict[int, int]:
+        """The addresses that were written to uncounted, through .data, and the last moment of it."""
+        for base in list(self._noted):
+            self._see_count(base)
+        return self._hidden
 
     def replace(self, tensor: torch.Tensor, alias: Alias, source: Alias) -> None:
         """A leaf got the memory of another tensor (`.data = ...`). Its gradient, where it has one, ends at it as before."""
@@ -353,13 +367,13 @@ class Memory:
         elif self._reach.of(value):
             value = self._detached(value)
         family = Family(torn=False)
-        new = Base(value, type, address(tensor), base.input, weakref.ref(tensor), 1, version_of(tensor), [family], True)
+        new = Base(value, type, address(tensor), base.input, weakref.ref(tensor), 1, [family], True)
         for known in [k for k, (_, other) in self._known.items() if other.base is source.base]:
             self._hand_over(known, source, new)
         if base.input is not None and base.version and not base.replaced:
             self.left_behind.append(base)
         self.written = True
-        self.hidden[new.address] = moment()
+        self._hidden[new.address] = moment()
         if base.input is not None:
             self.inputs[base.input] = new
             self._inputs_at.setdefault(new.address, []).append(new)

@@ -160,3 +160,23 @@ def version_counts(compile):
         before = x._version
         f(x, w)
         yield x._version - before, x.is_leaf, x.requires_grad
+
+
+@program
+def uncounted_after_counted_ones(compile):
+    """What autograd keeps of a tensor is written to through .data, after writes that autograd counts."""
+    def f(x, w):
+        x[0], x[1] = x[1].clone(), x[0].clone()
+        y = x * w
+        x.data.add_(0.5)
+        return y
+
+    def g(x, w):
+        x.detach().mul_(2)
+        y = x * w
+        return y + x
+    f, g = compile(f), compile(g)
+    for _ in range(3):
+        for h in (f, g):
+            x, w = tensor(4, 3), leaf(4, 3)
+            yield backward(h(x, w)), x, w
