@@ -55,7 +55,7 @@ def warning(observer: Observer) -> Callable:
         with unprofiled():
             if observer.listening:
                 observer.telling.warn(caller, message, category, stacklevel, *more, **kwargs)
-            if observer.recorder.for_caller or not observer.listening:
+            if not observer.listening or observer.recorder.for_caller:
                 WARN(message, category, stacklevel + 1, *more, **kwargs)
     return warn
 
