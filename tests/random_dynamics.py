@@ -211,7 +211,7 @@ def from_source(name: str, source: str) -> RandomProgram | None:
         plain = observe(program, _plain)
         with Disturbance():
             noisy = observe(program, _plain)
-    except (RuntimeError, ValueError, AttributeError, IndexError):
+    except (RuntimeError, ValueError, AttributeError, LookupError):
         return None
     tensors = [x for facts in plain for _, x in facts if isinstance(x, torch.Tensor) and x.is_floating_point()]
     if not all(bool((x.abs() <= TAME).logical_or(x.isnan()).all()) for x in tensors) or any(_differences(noisy, plain, _near)):
