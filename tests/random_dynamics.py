@@ -195,15 +195,20 @@ class RandomProgram:
 
 
 def random_program(seed: int) -> RandomProgram:
-    """The program of a seed: the first text made of it whose plain run is tame."""
+    """The program of a seed."""
     dice = random.Random(seed)
+    return first_tame(f"random_{seed}", lambda: PREAMBLE + _Maker(dice).source())
+
+
+def first_tame(name: str, write: Callable[[], str]) -> RandomProgram:
+    """The first program of those that `write` gives the texts of whose plain run is tame."""
     while True:
-        found = from_source(f"random_{seed}", PREAMBLE + _Maker(dice).source())
+        found = _from_source(name, write())
         if found is not None:
             return found
 
 
-def from_source(name: str, source: str) -> RandomProgram | None:
+def _from_source(name: str, source: str) -> RandomProgram | None:
     """The program with this text; None if it can't be judged: it does not run, values too large, paths that hang on a rounding,
     a backward pass that fails (and leaves some of the gradients)."""
     program = dynamics.Program("random", name, _executed(f"<{name}>", source)["program"], False)
@@ -429,7 +434,7 @@ def smallest(made: RandomProgram) -> str:
 
 def _is_wrong(source: str) -> bool:
     try:
-        made = from_source("smallest", source)
+        made = _from_source("smallest", source)
         return made is not None and bool(check(made).wrong)
     except Exception:  # any, of a text that lacks something
         return False

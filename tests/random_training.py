@@ -10,7 +10,7 @@ import random
 import sys
 import textwrap
 
-from random_dynamics import RandomProgram, command, from_source
+from random_dynamics import RandomProgram, command, first_tame
 
 #: What the programs are written with.
 PREAMBLE = '''
@@ -160,12 +160,9 @@ CHANGES = (
 
 
 def random_training(seed: int) -> RandomProgram:
-    """The training of a seed: the first text made of it whose plain run is tame."""
+    """The training of a seed."""
     dice = random.Random(seed)
-    while True:
-        found = from_source(f"training_{seed}", PREAMBLE + _Maker(dice).source())
-        if found is not None:
-            return found
+    return first_tame(f"training_{seed}", lambda: PREAMBLE + _Maker(dice).source())
 
 
 class _Maker:
