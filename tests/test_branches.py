@@ -520,3 +520,18 @@ def test_other_ops_that_take_functions_are_left_to_torch():
     with pytest.warns(SmeltWarning, match="takes functions"):
         for _ in range(3):
             close([compiled(x)], [x * 2 + 1])
+
+
+def test_arguments_that_come_to_require_grad_before_a_branch():
+    """Two paths, each recorded once; a call that takes none leaves the argument as eager does."""
+    @smelt.compile
+    def f(x, w):
+        loss = (x.requires_grad_() * w).sum()
+        if w.sum() > 0:
+            loss = loss * 2
+        return torch.autograd.grad(loss, x)[0]
+    for sign in (1, -1, 1, -1, 1):
+        x, w = torch.ones(3), torch.full((3,), 2.0 * sign)
+        assert torch.equal(f(x, w), w * 2 if sign > 0 else w) and x.requires_grad
+    report = smelt.explain(f)
+    assert report.compiled and not report.fallbacks and len(report.recompilations) == 1
