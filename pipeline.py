@@ -94,17 +94,20 @@ class Compilation:
     def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
         """Generate graphs, by stage, and load them into `programs`. C compilers run side by side, and beside the generation."""
         with ThreadPoolExecutor(len(graphs)) as pool:
-            loading = [pool.submit(_load, self.step("generate", generate, graph, self.backend, landing))
+            loading = [pool.submit(self.load_program, self.step("generate", generate, graph, self.backend, landing))
                        for graph in graphs.values()]
             loaded = self.step("build", lambda: [one.result() for one in loading])
-        for one in loaded:
-            if self.replayed:
-                from .runtime.replay import obstacle, replayed  # only with a GPU
-                if why := obstacle(one.program):
-                    self.launched.append(f"{one.program.name}: {why}")
-                else:
-                    one.run = replayed(one.program, one.run)
         self.programs.update(zip(graphs, loaded))
+
+    def load_program(self, program: Program) -> LoadedProgram:
+        """A program loaded, and replayed as a CUDA graph if it is to be and may be."""
+        if not self.replayed:
+            return _load(program)
+        from .runtime.replay import replayed  # only with a GPU
+        loaded, why = replayed(program, _likeness)
+        if why:
+            self.launched.append(f"{program.name}: {why}")
+        return loaded
 
     def run_graph(self, graph: Graph, inputs) -> tuple:
         """A lowered graph generated, built and run once."""

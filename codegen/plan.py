@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Mapping, Sequence
 
 from ..compiler.dims import Expr
-from ..compiler.ir import Graph, TensorType, Value
+from ..compiler.ir import Graph, TensorType, Value, tensor_types
 from ..runtime.program import Formula, Slot
 from .coordinates import layout
 
@@ -26,8 +26,9 @@ class Slots:
             raise AssertionError(f"%{v.name} has a slot")
         self.of[v] = len(self.slots)
         if isinstance(v.type, TensorType):
-            more |= {"shape": formulas(tuple(v.shape)), "strides": formulas(tuple(layout(v))), "dtype": v.dtype,
-                     "device": v.type.device}
+            more |= {"shape": formulas(tuple(v.shape)), "strides": formulas(tuple(layout(v))), "dtype": v.dtype}
+        if types := tensor_types(v.type):
+            more["device"] = types[0].device
         self.slots.append(Slot(v.name, place, **more))
         return self.of[v]
 

@@ -86,6 +86,11 @@ class ObjectType:
 Type = Union[TensorType, TupleType, ObjectType]
 
 
+def tensor_types(type: Type) -> tuple[TensorType, ...]:
+    """The types of the tensors in a value of this type."""
+    return tuple(t for t in getattr(type, "items", (type,)) if isinstance(t, TensorType))
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a value comes from: the user's line, and what a pass made of it ("grad of relu")."""
@@ -158,7 +163,7 @@ class Graph:
     def types(self) -> Iterator[TensorType]:
         """The types of all tensors."""
         for v in (*self.inputs, *self.values):
-            yield from (t for t in getattr(v.type, "items", (v.type,)) if isinstance(t, TensorType))
+            yield from tensor_types(v.type)
 
     @property
     def device(self) -> torch.device:

@@ -4,17 +4,23 @@ The first call runs the program as it is. The second captures it, and later ones
 memory for inputs that have stayed where they were (parameters), on a copy of the others. An input that turns out to move
 gets its copy by a new capture, so there are at most as many captures as inputs. Results are copied out of the capture's
 memory: they are the caller's, as ever.
+
+What the CPU computes by itself and gives to the GPU (a count of steps, a batch brought over, the seed of random numbers)
+comes first on every call, as a program of its own: `parted`.
 """
 from __future__ import annotations
 
 import threading
 import warnings
-from typing import Any, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Callable, Collection, Sequence
 
 import torch
 
 from ..errors import SmeltWarning
-from .program import Call, Program
+from .frames import refs_in
+from .load import Likeness, LoadedProgram, load
+from .program import Call, Program, Step
 
 Run = Callable[..., Sequence[Any]]
 
@@ -49,14 +55,82 @@ def obstacle(program: Program) -> str:
         return "nothing is launched"
     if program.symbols:
         return "its sizes change from call to call"
-    if any(s.device != program.device for s in program.slots if s.place != "constant"):
+    touched = {*program.inputs, *program.outputs, *(i for step in program.steps for i in _touched(step))}
+    if any(program.slots[i].device != program.device for i in touched if program.slots[i].place != "constant"):
         return "it has tensors on the CPU"
     return next((f"the CPU waits in {s.name}" for s in program.steps if isinstance(s, Call) and s.waits), "")
 
 
-def replayed(program: Program, run: Run) -> Run:
-    """`run` of a program that may be captured, as a replayed one."""
-    return Replayed(program, run, Device(program.device))
+def _touched(step: Step) -> list[int]:
+    """The slots that a step reads or writes."""
+    return [*_read(step), *_results(step)] if isinstance(step, Call) else list(step.uses)
+
+
+def _results(step: Step) -> set[int]:
+    return {r for r in step.results if r >= 0} if isinstance(step, Call) else set()
+
+
+def _read(step: Call) -> list[int]:
+    return [r.slot for r in refs_in((step.args, step.kwargs))]
+
+
+def parted(program: Program) -> tuple[Program, Program]:
+    """(what the CPU computes of its own tensors and gives to the GPU, the rest): the rest's inputs are those of the
+    program's that it reads, then what it needs of the first one's results."""
+    known = {i for i, slot in enumerate(program.slots) if slot.place in ("input", "constant") and slot.device.type == "cpu"}
+    first: list[Call] = []
+    rest: list[Step] = []
+    for step in program.steps:
+        results = _results(step)
+        on_cpu = {r for r in results if program.slots[r].device.type == "cpu"}
+        if isinstance(step, Call) and known.issuperset(_read(step)) and (step.waits or len(on_cpu) == len(results)):
+            first.append(step)
+            known |= on_cpu
+        else:
+            rest.append(step)
+    made = {r for step in first for r in _results(step)}
+    needed = {i for step in rest for i in _touched(step)}
+    passed = sorted(made & needed)
+    first = [replace(step, guessed=step.guessed.union(r for r in step.results if r in passed)) for step in first]
+    of_first = {i for step in first for i in _read(step)} - made
+    of_cpu = known.intersection(program.inputs) - needed
+    of_rest = needed.union(program.outputs) - made - of_cpu
+    return (_part(program, first, of_first, (*passed, *(o for o in program.outputs if o in made))),
+            _part(program, rest, of_rest, [o for o in program.outputs if o not in made | of_cpu], passed))
+
+
+def _part(program: Program, steps: Sequence[Step], touched: Collection[int], outputs: Sequence[int],
+          passed: Sequence[int] = ()) -> Program:
+    """A program of some steps, with the inputs that they touch, then what is passed on to it."""
+    slots = list(program.slots)
+    inputs = (*(i for i in program.inputs if i in touched), *passed)
+    for position, i in enumerate(inputs):
+        slots[i] = replace(slots[i], place="input", position=position)
+    return replace(program, slots=tuple(slots), inputs=inputs, outputs=tuple(dict.fromkeys(outputs)), steps=tuple(steps))
+
+
+def replayed(program: Program, likeness: Likeness | None = None) -> tuple[LoadedProgram, str]:
+    """(a program loaded, so that it is replayed if it may be; why it isn't, or ""). Raises what `load` does."""
+    first, rest = parted(program)
+    if why := obstacle(rest):
+        return load(program, likeness=likeness), why
+    before, loaded = load(first), load(rest)
+    run = _joined(program, first, before.run, rest, Replayed(rest, loaded.run, Device(program.device)))
+    return LoadedProgram(program, run, f"{before.host_source}\n{loaded.host_source}", loaded.source_path, likeness), ""
+
+
+def _joined(program: Program, first: Program, run_first: Run, rest: Program, run_rest: Run) -> Run:
+    """The two parts of a program, run as one."""
+    place = {slot: k for k, slot in enumerate((*program.inputs, *first.outputs))}
+    to_first, to_rest = (tuple(place[i] for i in part.inputs) for part in (first, rest))
+    place |= {slot: len(program.inputs) + len(first.outputs) + k for k, slot in enumerate(rest.outputs)}
+    out = tuple(place[i] for i in program.outputs)
+
+    def run(*inputs) -> Sequence[Any]:
+        known = (*inputs, *run_first(*(inputs[k] for k in to_first)))
+        known = (*known, *run_rest(*(known[k] for k in to_rest)))
+        return tuple(known[k] for k in out)
+    return run
 
 
 class Replayed:

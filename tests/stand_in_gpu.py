@@ -93,7 +93,8 @@ class Card(TorchDispatchMode):
         with asleep():
             given = [_marked(t) for t in tensors]
         self.refuse(function, tensors, given)
-        if wanted == CPU and "generator" not in kwargs and torch._C._current_graph_task_id() != -1:  # the engine knows no card
+        by_engine = torch._C._current_graph_task_id() != -1 and function.overloadpacket.__name__ in ("zeros", "_to_copy")
+        if wanted == CPU and by_engine:  # which knows no card
             wanted = CARD
         on_card = wanted.type == "cuda" if wanted is not None else any(given)
         if on_card and isinstance(kwargs.get("generator"), torch.Generator):

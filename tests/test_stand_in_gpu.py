@@ -185,8 +185,28 @@ def test_integers_are_divided_by_zero_silently(card):
 
 
 def test_explain_says_why_a_program_is_no_cuda_graph(card):
-    assert "no CUDA graph: <lambda>: it has tensors on the CPU" in str(check(card, *PROGRAMS["a number of the CPU's"],
-                                                                             "reduce-overhead"))
+    report = check(card, *PROGRAMS["a result brought to the CPU"], "reduce-overhead")
+    assert "no CUDA graph: <lambda>: it has tensors on the CPU" in str(report)
+
+
+@pytest.mark.parametrize("name", ["a number of the CPU's", "a batch brought from the CPU", "random numbers of both",
+                                  "places on the CPU", "put into memory of the GPU's"])
+def test_what_the_cpu_gives_comes_before_a_cuda_graph(card, name):
+    assert not any(p.launched for p in check(card, *PROGRAMS[name], "reduce-overhead").programs)
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_fast_random_numbers_are_others_on_each_call(card, mode):
+    f = smelt.compile(lambda x: F.dropout(x * 2, 0.5), rng="fast", fullgraph=True, verify="raise", mode=mode)
+    masks = []
+    for _ in range(5):
+        x = random(16, 20, grad=True)
+        y = f(x)
+        y.backward(torch.ones_like(y))
+        masks.append(x.grad != 0)
+        torch.testing.assert_close(x.grad * x, y)
+    assert all(90 < m.sum() < 230 for m in masks) and not any(map(torch.equal, masks, masks[1:]))
+    assert not any(p.launched for p in smelt.explain(f).programs)
 
 
 OPTIMISERS = {"Adam": lambda p: torch.optim.Adam(p, 1e-2),
@@ -216,7 +236,9 @@ def test_a_training_step(card, name, mode):
         for _ in range(6):
             losses.append(run(random(5, 8), torch.randint(0, 4, (5,), device="cuda")))
             scheduler.step()
-        assert not compiled or smelt.explain(run).compiled
+        if compiled:
+            report = smelt.explain(run)
+            assert report.compiled and not any(p.launched for p in report.programs)
         return [*losses, *(p.detach() for p in model.parameters())]
     with warnings.catch_warnings():
         warnings.simplefilter("error", smelt.SmeltWarning)
