@@ -3,7 +3,8 @@
 `random_program(seed)` gives a program of the kind that `dynamics` holds: its text (`source`) stands alone, makes an object
 with state and a function that uses it, and calls that several times. `check(program)` holds it against its plain run.
 
-    python tests/random_dynamics.py [--count 100] [--first 0] [--smallest] [--backend triton] [--ahead-of-time] [--seconds 10]
+    python tests/random_dynamics.py [--count 100] [--first 0] [--jobs 1] [--smallest]
+                                    [--backend triton] [--ahead-of-time] [--seconds 10]
 
 goes through that many seeds and prints what came out wrong (`--smallest`: with as few lines as show it), how many ran
 compiled, and why the others did not. The last three options are those of under_triton.py.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import functools
 import linecache
 import random
 import re
@@ -21,7 +23,9 @@ import tempfile
 import textwrap
 import time
 import warnings
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable, Iterator, Sequence
@@ -213,15 +217,18 @@ def _from_source(name: str, source: str) -> RandomProgram | None:
     a backward pass that fails (and leaves some of the gradients)."""
     program = dynamics.Program("random", name, _executed(f"<{name}>", source)["program"], False)
     try:
-        plain = observe(program, _plain)
-        with Disturbance():
-            noisy = observe(program, _plain)
+        plain, noisy = observe(program, _plain), _disturbed(program)
     except (RuntimeError, ValueError, AttributeError, LookupError):
         return None
     tensors = [x for facts in plain for _, x in facts if isinstance(x, torch.Tensor) and x.is_floating_point()]
     if not all(bool((x.abs() <= TAME).logical_or(x.isnan()).all()) for x in tensors) or any(_differences(noisy, plain, _near)):
         return None
     return RandomProgram(source, program, plain, noisy)
+
+
+def _disturbed(program: dynamics.Program, seed: int = 0) -> list[list[Fact]]:
+    with Disturbance(seed):
+        return observe(program, _plain)
 
 
 def _executed(file: str, source: str) -> dict[str, Any]:
@@ -285,9 +292,15 @@ def check(made: RandomProgram, **options) -> dynamics.Outcome:
 
 def _wrong(ours: list[list[Fact]], made: RandomProgram) -> Iterator[str]:
     """What is not as in the plain run, and no honest rounding."""
-    noisy = {id(b): x for some, others in zip(made.plain, made.noisy) for (_, b), (_, x) in zip(some, others)}
-    return _differences(ours, made.plain,
-                        lambda a, b: compare([_single(a)], [_single(b)], lambda: [_single(noisy[id(b)])]) is None)
+    @functools.cache
+    def noisy(seed: int) -> dict[int, torch.Tensor]:
+        run = _disturbed(made.program, seed) if seed else made.noisy
+        return {id(b): x for some, others in zip(made.plain, run) for (path, b), (other, x) in zip(some, others) if path == other}
+
+    def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return compare([_single(a)], [_single(b)], lambda: [_single(noisy(0)[id(b)])],
+                       lambda seed: [_single(noisy(seed + 1).get(id(b), b))]) is None
+    return _differences(ours, made.plain, alike)
 
 
 def _single(t: torch.Tensor) -> torch.Tensor:
@@ -440,30 +453,60 @@ def _is_wrong(source: str) -> bool:
         return False
 
 
-def main(options: argparse.Namespace, make: Callable[[int], RandomProgram]) -> int:
-    reasons: collections.Counter[str] = collections.Counter()
-    compiled = failed = recordings = late = 0
+@dataclass
+class Tally:
+    """What going through programs came to."""
+    programs: int = 0
+    compiled: int = 0
+    recordings: int = 0
+    wrong: int = 0
+    late: int = 0
+    failures: int = 0  # kernels that do not compile, or spill
+    reasons: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def judged(make: Callable[[int], RandomProgram], options: argparse.Namespace, seeds: range) -> Tally:
+    """Go through the programs of seeds."""
+    warnings.simplefilter("ignore")
+    smelt.config.report_dir = Path(tempfile.mkdtemp())
+    tally = Tally(len(seeds))
     with under(options) as kernels:
-        for seed in range(options.first, options.first + options.count):
+        for seed in seeds:
             try:
                 with limited(options.seconds):
                     made = make(seed)
                     found = check(made)
             except OutOfTime:
-                late += 1
+                tally.late += 1
                 continue
-            compiled, recordings = compiled + found.compiled, recordings + found.programs
-            reasons.update({re.sub(r"^.*?<\w+_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
+            tally.compiled += found.compiled
+            tally.recordings += found.programs
+            tally.reasons.update({re.sub(r"^.*?<\w+_\d+>:\d+: |^[^:]*: ", "", reason) for reason in found.eager})
             if found.wrong:
-                failed += 1
+                tally.wrong += 1
                 print(f"WRONG {seed}: {found.wrong[:600]}", flush=True)
                 if options.smallest:
                     print(smallest(made), flush=True)
-        print(f"{options.count} programs, {compiled} compiled in full ({100 * compiled // options.count}%), "
-              f"{recordings} recordings, {failed} wrong, {late} left out")
-        for reason, times in reasons.most_common():
-            print(f"  eager {times:5}: {reason}")
-        return 1 if failed + kernels.tell() else 0
+        tally.failures = kernels.tell()
+    return tally
+
+
+def main(options: argparse.Namespace, make: Callable[[int], RandomProgram]) -> int:
+    seeds = range(options.first, options.first + options.count)
+    shares = [seeds[k::options.jobs] for k in range(options.jobs)]
+    if options.jobs == 1:
+        tally = judged(make, options, seeds)
+    else:
+        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
+            tally = sum(pool.map(judged, [make] * options.jobs, [options] * options.jobs, shares), Tally())
+    print(f"{tally.programs} programs, {tally.compiled} compiled in full ({100 * tally.compiled // tally.programs}%), "
+          f"{tally.recordings} recordings, {tally.wrong} wrong, {tally.late} left out")
+    for reason, times in tally.reasons.most_common():
+        print(f"  eager {times:5}: {reason}")
+    return 1 if tally.wrong + tally.failures else 0
 
 
 def command(make: Callable[[int], RandomProgram]) -> int:
@@ -471,10 +514,9 @@ def command(make: Callable[[int], RandomProgram]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the programs")
     parser.add_argument("--smallest", action="store_true", help="reduce programs that come out wrong")
-    warnings.simplefilter("ignore")
     add_options(parser.add_argument)
-    smelt.config.report_dir = Path(tempfile.mkdtemp())
     return main(parser.parse_args(), make)
 
 
