@@ -138,7 +138,8 @@ class _Printer:
         for i in step.results:
             if i in self.launched or i in step.guessed:  # a kernel's indices hold for one layout only
                 name, slot = self.names[i], self.program.slots[i]
-                self.lines.append(f"{name} = in_layout({name}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r})")
+                device = "" if slot.device == self.program.device else f", torch.{slot.device!r}"
+                self.lines.append(f"{name} = in_layout({name}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r}{device})")
 
     def result(self, i: int) -> str:
         """What is returned for an output; what a Call returned may show a piece of the arena that it was given."""

@@ -157,15 +157,14 @@ def _define(name: str, source: str, space: dict[str, Any]) -> Callable[..., tupl
     return space["run"]
 
 
-def _in_layout_on(device: torch.device) -> Callable[..., torch.Tensor]:
+def _in_layout_on(usual: torch.device) -> Callable[..., torch.Tensor]:
     """Gives what a Call returned as the kernels that read it index it."""
-    empty = empty_on(device)
-
-    def in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    def in_layout(value, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype,
+                  device: torch.device = usual) -> torch.Tensor:
         if tuple(value.shape) != shape or value.dtype != dtype or value.device != device:
             found = f"{value.dtype}{list(value.shape)} on {value.device}"
             raise OtherForm(f"a call returned {found}, not {dtype}{list(shape)} on {device}")
-        return value if value.stride() == strides else empty(shape, strides, dtype).copy_(value)
+        return value if value.stride() == strides else empty_on(device)(shape, strides, dtype).copy_(value)
     return in_layout
 
 

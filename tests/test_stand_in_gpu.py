@@ -177,6 +177,14 @@ def test_the_default_device(card):
     assert len(smelt.explain(f).programs) == 2
 
 
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_sizes_that_change_on_the_cpu_before_a_gpu(card, mode):
+    lengths = iter(range(5, 20))
+    report = check(card, lambda x, c: x.sum() * F.interpolate(c, scale_factor=2.0, mode="linear").to("cuda"),
+                   lambda: [random(4, 5), torch.randn(1, 1, next(lengths))], mode)
+    assert len(report.programs) == 2 and not report.fixed_sizes
+
+
 def test_integers_are_divided_by_zero_silently(card):
     f = smelt.compile(lambda x, y: x // y, fullgraph=True)
     x, y = torch.arange(9, device="cuda"), torch.arange(1, 10, device="cuda")
