@@ -1,4 +1,7 @@
 """What several files of tests use."""
+from contextlib import contextmanager
+from typing import Iterator
+
 import pytest
 import torch
 
@@ -48,3 +51,14 @@ def build(recording):
 
 def type_of(t: torch.Tensor) -> TensorType:
     return TensorType(tuple(t.shape), t.dtype, t.device, tuple(t.stride()))
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """torch has this many threads, inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

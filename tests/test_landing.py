@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 import smelt
 
+from .common import with_threads
+
 
 def swapped(a, b):
     """Each ends in the other's memory."""
@@ -70,9 +72,7 @@ FUNCTIONS = [swapped, shifted, transposed, centred, multiplied, updated, returne
 @pytest.mark.parametrize("size", [4, 130])
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_values_and_versions(function, size, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with with_threads(threads):
         compiled = smelt.compile(function)
         for seed in range(4):
             torch.manual_seed(seed)
@@ -82,8 +82,6 @@ def test_values_and_versions(function, size, threads):
             torch.testing.assert_close((found, mine), (expected, given))
             assert [t._version for t in mine] == [t._version for t in given]
         assert smelt.explain(compiled).compiled and len(compiled.programs) == 1
-    finally:
-        torch.set_num_threads(before)
 
 
 def landed(function, *args):

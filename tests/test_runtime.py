@@ -13,6 +13,8 @@ from smelt.pipeline import _likeness
 from smelt.runtime import Call, Launch, Message, Program, Ref, Slot, build, cache, load, toolchain
 from smelt.runtime.cache import library
 
+from .common import with_threads
+
 ADD_ONE = """
 long go(void **s, long threads)
 {
@@ -222,14 +224,10 @@ needs_openmp = pytest.mark.skipif(not toolchain().openmp, reason="no OpenMP for 
 
 @needs_openmp
 def test_the_thread_count_is_torch_s():
-    before = torch.get_num_threads()
     free, one = load(program(TEAM)), load(program(TEAM, steps=(Launch("go", ("k",), (0, 1), threads=1),)))
-    try:
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
+    for n in (1, 2, 3):
+        with with_threads(n):
             assert free(torch.zeros(64))[0][0] == n and one(torch.zeros(64))[0][0] == 1
-    finally:
-        torch.set_num_threads(before)
 
 
 @needs_openmp

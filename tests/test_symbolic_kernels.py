@@ -17,6 +17,8 @@ from smelt.compiler.verify import verify
 from smelt.errors import SmeltError
 from smelt.pipeline import CLEAN, LOWER, compile_graph
 
+from .common import with_threads
+
 SIZES = (2, 3, 5, 7, 16, 17, 33, 64, 100, 1000)
 B, T = Sym("s0", 2), Sym("s1", 2)
 b0, t0 = expr_of(B), expr_of(T)
@@ -58,11 +60,8 @@ def check(graph: Graph, *pairs: tuple[int, ...], tolerance: float = 2e-5, backen
         inputs = inputs_for(graph, sizes)
         wanted = evaluate(instantiate(graph, sizes), inputs)
         for threads in (1, 2):
-            torch.set_num_threads(threads)
-            try:
+            with with_threads(threads):
                 found = run(*inputs)
-            finally:
-                torch.set_num_threads(1)
             for got, want, o in zip(found, wanted, instantiate(graph, sizes).outputs):
                 assert got.stride() == o.type.strides and got.dtype == want.dtype
                 scale = max(1.0, float(want.abs().max())) if want.is_floating_point() else 1.0
