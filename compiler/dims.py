@@ -121,6 +121,9 @@ class Expr:
         by = simplest(by)
         return _mod(self, by) if isinstance(by, Expr) or by > 0 else self - self // by * by
 
+    def __rmod__(self, other: int):
+        return expr(other) % self
+
     def __ge__(self, other):
         return at_least(self, other)
 
@@ -492,6 +495,14 @@ def _cancelled(e: Expr, by: Dim) -> tuple[Expr, Dim, Dim, Expr] | None:
     return None
 
 
+def _upward(e: Expr, by: Dim) -> Expr | None:
+    """x >= 0 with e // by == -(x // by), for an `e` that is below 0; None where it isn't known to be, or may not be."""
+    if any(c > 0 for m, c in e.terms if m) or _least(e) >= 0:
+        return None
+    upward = by - 1 - e
+    return upward if _least(upward) >= 0 else None
+
+
 def _divides(by: Dim, size: Dim) -> bool:
     """Whether a size is known to be a multiple of `by`."""
     return not _split(expr(size), by)[1].terms
@@ -517,6 +528,8 @@ def _floordiv(e: Expr, by: Dim) -> Expr:
     if cancelled := _cancelled(r, by):
         a, b, _, _ = cancelled
         return q + a // b
+    if (upward := _upward(r, by)) is not None:
+        return q - upward // by
     if len(r.terms) == 1 and r.terms[0][1] == 1 and len(r.terms[0][0]) == 1:
         a = r.terms[0][0][0]
         if isinstance(a, Div):
@@ -536,6 +549,8 @@ def _mod(e: Expr, by: Dim) -> Expr:
     if cancelled := _cancelled(r, by):
         a, b, k, rest = cancelled
         return (a % b) * k + rest
+    if (upward := _upward(r, by)) is not None:
+        return r + upward // by * by
     flat = expr(0)  # x % (by*n) reads as x here: (x % (a*by)) % by == x % by
     changed = False
     for m, c in r.terms:

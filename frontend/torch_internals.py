@@ -2,6 +2,7 @@
 
 Checked at import: what the installed torch lacks is named, with what it serves, in one IncompatibleTorch.
 """
+import math
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
@@ -204,7 +205,7 @@ _UPSAMPLING = {packet.vec: packet.default for packet in (getattr(torch.ops.aten,
 def _upsampled(op: torch._ops.OpOverload, image: torch.Tensor, size, *corners_and_scales) -> torch.Tensor:
     *corners, scales = corners_and_scales
     if size is None:
-        size = [n * int(s) if s == int(s) else int(n * s) for n, s in zip(image.shape[2:], scales)]
+        size = [math.trunc(n * s) for n, s in zip(image.shape[2:], scales)]
     return op(image, size, *corners, *(scales or [None] * len(size)))
 
 

@@ -82,3 +82,17 @@ def test_a_symbol_is_one_with_its_bounds_and_hint():
 
 def test_typical_values():
     assert typical(N * 2 + 1) == 13 and typical(sym("a", 2)) == 64 and typical(sym("a", 2, 20)) == 20 and typical(7) == 7
+
+
+@pytest.mark.parametrize("function, text", [
+    (lambda n: n + -n % 8, "((s + 7)//8)*8"), (lambda n: (n + -n % 8) // 8, "((s + 7)//8)"),
+    (lambda n: -(-n // 8), "((s + 7)//8)"),
+    (lambda n: (n + -n % 8) % 8, "0"), (lambda n: -n % 8, "-s + ((s + 7)//8)*8"), (lambda n: (3 - n) // 8, "-((s + 4)//8)"),
+    (lambda n: (-2 * n) // 8, "-((s + 3)//4)")])
+def test_below_zero_sizes_are_divided_upwards(function, text):
+    """So that no operand of // or % is below 0, where C and Triton round another way."""
+    found = function(sym("s", 2))
+    assert str(found) == text
+    for n in range(2, 40):
+        assert expr(found).evaluate({"s": n}) == function(n)
+    assert known(sym("s", 2) + -sym("s", 2) % 8, sym("s", 2)) and known(-sym("s", 2) % 8, 0)

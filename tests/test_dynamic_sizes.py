@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 
 import pytest
@@ -16,6 +17,8 @@ from smelt.frontend.api import compiled_function
 BATCHES = [(4, 8), (6, 8), (9, 8), (3, 8), (1, 8), (4, 8), (2, 8), (17, 8)]
 SEQUENCES = [(4, 5, 8), (6, 5, 8), (12, 7, 8), (3, 9, 8), (2, 2, 8), (11, 12, 8), (1, 5, 8), (4, 5, 8)]
 IMAGES = [(2, 3, 8, 8), (4, 3, 8, 8), (7, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8), (3, 3, 8, 8)]
+LENGTHS = [(3, n) for n in (40, 43, 46, 52, 61, 33, 48)]
+WINDOW = torch.hann_window(16)
 POSITIONS = torch.randn(32, 8, generator=torch.Generator().manual_seed(3))
 
 
@@ -75,6 +78,28 @@ FUNCTIONS = {
     "bags": (lambda x: F.embedding_bag(torch.arange(x.shape[0] * 3).view(-1, 3) % 2, x[:2], mode="mean"), BATCHES[:4], 2),
     "numbers in place of tensors": (lambda x: x.view(-1, int(torch.div(x.shape[1], 2, rounding_mode="trunc"))) * torch.add(3, 2),
                                     [(4, 8), (6, 8), (9, 8)], 2),
+    "parts of a length": (lambda x: (x[:, :int(x.shape[1] / 2)] * 2, x[:, :int(x.shape[1] * 0.75)] * 2,
+                                     x[:, :math.floor(x.shape[1] / 4 + 0.5)] * 2, x[:, math.ceil(x.shape[1] / 3):] * 2),
+                          LENGTHS, 2),
+    "numbers computed of a length": (lambda x: (x[:, :int(x.shape[1] * 0.3)] * 2, x[:, :round(x.shape[1] / 4)] + 1,
+                                                x[:, :math.isqrt(x.shape[1])] * 2, x[:, -int(math.log2(x.shape[1])):] * 2,
+                                                x.topk(max(1, int(0.1 * x.shape[1])), 1)[0]), LENGTHS, 2),
+    "quotient and remainder": (lambda x: x[:, :divmod(x.shape[1], 3)[0]] * (divmod(50, x.shape[1])[1] + 1), LENGTHS, 2),
+    "a number computed of two sizes": (lambda x: x.flatten(0, 1)[:int((x.shape[0] * x.shape[1]) ** 0.5)] * 2, SEQUENCES[1:4], 2),
+    "padded to a multiple": (lambda x: F.pad(x, (0, -x.shape[1] % 8)).view(3, -1, 8).sum(-1), LENGTHS, 2),
+    "padded to a multiple from above": (
+        lambda x: F.pad(x, (0, math.ceil(x.shape[1] / 8) * 8 - x.shape[1])).view(3, -1, 8).sum(-1), LENGTHS, 2),
+    "an image of other sizes": (
+        lambda x: (F.interpolate(x, scale_factor=0.5, mode="bilinear"), F.interpolate(x, scale_factor=1.5)),
+        [(1, 3, 8, n) for n in (8, 11, 9, 14, 6)], 2),
+    "spectra": (lambda x: (torch.fft.rfft(x).abs(), torch.fft.irfft(torch.fft.rfft(x)),
+                           torch.stft(x, 16, 4, window=WINDOW, return_complex=True).abs(),
+                           torch.stft(input=x, n_fft=16, hop_length=5, center=False, return_complex=True).abs()), LENGTHS, 2),
+    "pooling of sequences": (lambda x: (F.max_pool1d(x, 3, 2), F.max_pool1d(x, 3, 2, 1, 1, True), torch.max_pool1d(x, 2),
+                                        F.max_pool1d(x, (4,), return_indices=True)[1]), LENGTHS, 2),
+    "windows of an image": (lambda x: F.unfold(x[:, None, None], (1, 3), stride=(1, 2)) * 2, LENGTHS, 2),
+    "kronecker": (lambda x: torch.kron(x, torch.ones(2, 2)), LENGTHS, 2),
+    "a size as a tensor": (lambda x: x / torch.tensor(x.shape[1]).sqrt(), LENGTHS, 2),
     "a fixed partner": (lambda x: x + POSITIONS[:16], [(4, 16, 8), (5, 16, 8), (16, 16, 8), (7, 16, 8)], 2),
 }
 MODULES = {

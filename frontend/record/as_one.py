@@ -14,6 +14,8 @@ from ..torch_internals import OpPacket, schema_of
 WHOLE = frozenset({torch.ctc_loss})
 #: Calls that make the same ops for each place of a sequence: one op where its length is a symbol, or where it is long.
 STEPWISE = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+#: Calls that C++ makes of sizes as plain numbers: one op where these are symbols, this one.
+BY_SIZES = {torch.stft: torch.ops.aten.stft.center, torch.kron: torch.ops.aten.kron.default}
 #: Steps of the longest sequence whose ops are recorded one by one: each takes some half a second to compile.
 LONGEST_UNROLLED = 24
 #: Calls whose whole numbers C++ takes for plain ones.
@@ -46,6 +48,8 @@ def _is_padded(args: Sequence[Any]) -> bool:
 
 def op_of(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable | None:
     """The overload that a call of torch's API or of an op makes, None if it is not to be told."""
+    if function in BY_SIZES:
+        return BY_SIZES[function]
     if function in STEPWISE and _is_padded(args) and not (args[5] and args[6]):
         function = padded(function.__name__)
     packet = function if isinstance(function, OpPacket) else getattr(torch.ops.aten, function.__name__)

@@ -6,6 +6,7 @@ numbers read out, hooks, `.grad`. Autograd's engine, which no mode sees, is ente
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
@@ -19,10 +20,11 @@ from ...errors import Unsupported
 from ..casting import autocasting
 from ..observe.origins import here
 from ..observe.places import of_checkpoint
+from ..symbolic.sizes import Sized
 from ..symbolic.symbols import fixed, is_symbolic
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
                                is_of_transform, make_dual, pad_rows, put_engine, unpack)
-from .as_one import COUNTED, STEPWISE
+from .as_one import BY_SIZES, COUNTED, STEPWISE
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
 
@@ -71,7 +73,8 @@ _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda tensor, *data, **more: all(map(_is_data, data)) for f in (_T.new, _T.new_tensor)},
     torch.tensor: lambda data, *more: _is_data(data)}
 #: The names under which calls looked at here may be given the tensor or the data.
-_NAMED = {torch.detach_: "input", torch.tensor: "data", torch.as_tensor: "data", torch.asarray: "obj", _T.new_tensor: "data"}
+_NAMED = {**dict.fromkeys((torch.detach_, *BY_SIZES), "input"), torch.asarray: "obj",
+          **dict.fromkeys((torch.tensor, torch.as_tensor, _T.new_tensor), "data")}
 #: Calls that read one element as a number; torch's old constructors (torch.FloatTensor) call them for tensors among the data.
 _NUMBERS = (_T.__float__, _T.__int__, _T.__index__, _T.__complex__, _T.__bool__, _T.item)
 #: Calls whose gradient torch can't compute with a symbolic number: they get the number as it is.
@@ -198,7 +201,7 @@ class Api(TorchFunctionMode):
             recorder.enter_backward(False)
         if function in _NUMBERS and len(recorder.calls) == ops:
             recorder.stop(Unsupported(NO_NUMBERS, here().place))
-        if function in STEPWISE:
+        if function in STEPWISE or function in BY_SIZES:
             recorder.guarded(recorder.add_stretch, ops, looks, result)
         if function is _T.tolist:
             recorder.guarded(recorder.add_list, args[0], result)
@@ -241,7 +244,7 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     if (name := _NAMED.get(function)) in kwargs:
         args, kwargs = (*args, kwargs[name]), {k: v for k, v in kwargs.items() if k != name}
     plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
-    if function in (torch.tensor, torch.as_tensor) and plain_call and is_symbolic(args[0]):
+    if function in (torch.tensor, torch.as_tensor) and plain_call and (is_symbolic(args[0]) or _is_index(*args, **kwargs)):
         return torch.full, ((), *args), kwargs
     if function in (torch.tensor, torch.as_tensor) and plain_call and _is_row(*args, **kwargs):
         return _row_of_numbers, args, kwargs
@@ -252,6 +255,8 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
         return _pad_rows, args, kwargs
     if function is F.ctc_loss and (*args[5:6], kwargs.get("reduction", "mean"))[0] in _REDUCTIONS:
         return torch.ctc_loss, _ctc_arguments(*args, **kwargs), {}
+    if function in _POOLS and args and type(args[0]) is Sized:
+        return partial(_max_pool1d, _POOLS[function]), args, kwargs
     if function is F.one_hot and args and active_transform() is None:
         return _one_hot, args, kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
@@ -281,6 +286,19 @@ def _ctc_arguments(log_probs, targets, input_lengths, target_lengths, blank=0, r
     return log_probs, targets, *lengths, blank, _REDUCTIONS[reduction], zero_infinity
 
 
+#: Pooling that asks for the length as a number, and whether it gives indices anyway.
+_POOLS = {torch.max_pool1d: False, F.max_pool1d: False, torch.max_pool1d_with_indices: True, F.max_pool1d_with_indices: True}
+
+
+def _max_pool1d(gives_indices: bool, x: torch.Tensor, kernel_size, stride=None, padding=0, dilation=1, ceil_mode: bool = False,
+                return_indices: bool = False):
+    """What torch's C++ makes of it. The first recording has passed its checks."""
+    of_rows = [[k, *(n if isinstance(n, (list, tuple)) else (n,))]
+               for k, n in ((1, kernel_size), (1, stride or kernel_size), (0, padding), (1, dilation))]
+    found = [t.squeeze(-2) for t in torch.ops.aten.max_pool2d_with_indices(x.unsqueeze(-2), *of_rows, ceil_mode)]
+    return tuple(found) if gives_indices or return_indices else found[0]
+
+
 def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     """torch's one_hot, which reads the largest number even where that is of no matter but for what it raises."""
     known = isinstance(num_classes, int) and num_classes > 0 and tensor.dtype is torch.int64 and tensor.numel()
@@ -291,6 +309,11 @@ def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     except RuntimeError:  # for which torch has another text
         pass
     return F.one_hot(tensor, num_classes)
+
+
+def _is_index(data, dtype: torch.dtype | None = None, device=None) -> bool:
+    """Whether torch makes of a whole number what torch.full makes of it."""
+    return type(data) is int and dtype is None and -1 << 63 <= data < 1 << 63
 
 
 def _is_row(data, dtype: torch.dtype | None = None, device=None) -> bool:

@@ -296,9 +296,9 @@ class Recorder:
     def _run_unseen(self, function, args, kwargs):
         return self.unseen(self._execute, function, plain(args), plain(kwargs))
 
-    def add_stretch(self, calls: int, looks: int, results: Sequence[torch.Tensor]) -> None:
+    def add_stretch(self, calls: int, looks: int, results: torch.Tensor | Sequence[torch.Tensor]) -> None:
         """A call of torch's API gave these results, before which so many ops had been called, and so many looks taken."""
-        numbers = tuple(self._alias(r).number for r in results)
+        numbers = tuple(self._alias(r).number for r in leaves(results))
         self.stretches.append(Stretch(range(calls, len(self.calls)), range(looks, len(self.looks)), self._memory.met, numbers))
 
     def run(self, function, args, kwargs):

@@ -30,7 +30,7 @@ from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
-from .as_one import STEPWISE, WHOLE, AsOne, Stretch
+from .as_one import BY_SIZES, STEPWISE, WHOLE, AsOne, Stretch
 from .differentiating import Pass
 from .gradients import node_of
 from .overloads import leaves, overload
@@ -182,9 +182,9 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
 
     Raises Unsupported where none are left, or for another reason.
     """
-    composites, stepless = nullcontext, False
+    composites, stepless, derives = nullcontext, False, True
     while True:
-        sizes = Sizes(places)
+        sizes = Sizes(places, derives)
         try:
             attempt(places, sizes, composites(), stepless)
             return places
@@ -194,6 +194,9 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
                 continue
             if isinstance(why, ConcreteSizes) and composites is nullcontext:
                 composites = composites_in_python  # torch's own decompositions in Python; the first time, that imports sympy
+                continue
+            if sizes.derived:
+                derives = False
                 continue
             lost = {root for root, s in sizes.symbols.items() if s in sizes.fixed}
             lost = lost or {root for root in places.values() if min(root) < 0}
@@ -205,6 +208,7 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
 OTHER_OPS = "the run called other ops when it was repeated"
 _SIZE = torch.ops.aten.size.default
 _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
+_UNFOLD, _AS_STRIDED = torch.ops.aten.unfold.default, torch.ops.aten.as_strided.default
 
 
 class _SizedOutputs(Outputs):
@@ -309,6 +313,8 @@ class Second(Recorder):
             self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))
         elif self._stretch is not None:
             self.calls[-1:] = [self._calls[k] for k in self._stretch.calls]
+        elif function is _UNFOLD and [call[0] for call in self._expected(len(self.calls) - 1)] == [overload(_AS_STRIDED)]:
+            self.calls[-1:] = self._expected(len(self.calls) - 1)  # the same windows; in C++ made by numbers
         elif self.calls[-1:] != self._expected(len(self.calls) - 1):
             self._surplus(call, met)
         if self.unsupported is not None:
@@ -317,12 +323,14 @@ class Second(Recorder):
 
     def is_one(self, function: Callable, args: Sequence[Any]) -> bool:
         """As in the first run, or without steps."""
+        if function in BY_SIZES:
+            return any(type(t) is Sized for t in leaves(args))
         return function in WHOLE or function in STEPWISE and (self._stepless or self._stretch_here() is None)
 
     def make_as_one(self, function, args, kwargs):
         """As autograd sees it, all of the results are made of all of the tensors."""
         enabled, make = torch.is_grad_enabled(), super().make_as_one
-        stretch = self._stretch = self._skipped_stretch() if function in STEPWISE else None
+        stretch = self._stretch = None if function in WHOLE else self._skipped_stretch()
 
         def made():
             with torch.set_grad_enabled(enabled):
@@ -334,7 +342,7 @@ class Second(Recorder):
                 self._sources.allow(node_of(r))
         if stretch is not None:
             self._memory.met, self._stretch = stretch.met, None
-            for r, number in zip(results, stretch.results, strict=True):
+            for r, number in zip(results if isinstance(results, tuple) else (results,), stretch.results, strict=True):
                 self._alias(r).number = number
         return results
 

@@ -5,14 +5,16 @@ import functools
 import math
 from typing import Any, Callable
 
-from .symbols import as_operand, is_symbolic
+from .symbols import Node, as_operand, is_symbolic
 
 #: Those of one or two numbers that give a number; those that give a truth value.
 _NUMBERS = frozenset(getattr(math, name) for name in (
     "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh degrees erf erfc exp exp2 expm1 fabs floor fmod gamma "
-    "hypot lgamma log log10 log1p log2 pow radians remainder sin sinh sqrt tan tanh trunc").split())
+    "hypot isqrt lgamma log log10 log1p log2 pow radians remainder sin sinh sqrt tan tanh trunc").split())
 _TRUTHS = frozenset((math.isfinite, math.isinf, math.isnan))
 FUNCTIONS = _NUMBERS | _TRUTHS
+#: What is known of those that give a whole number near by.
+_WHOLE = {math.floor: Node.floored, math.ceil: Node.raised, math.trunc: Node.truncated}
 
 
 def of_symbols(function: Callable) -> Callable:
@@ -29,5 +31,6 @@ def of_symbols(function: Callable) -> Callable:
         text = f"math.{function.__name__}({', '.join(['{}'] * len(args))})"
         if function in _TRUTHS and len(args) == 1:
             return numbers.holds(text, function(operands[0].value), *operands)
-        return numbers.compute(text, function, *operands).wrapped()
+        size = _WHOLE[function](*operands) if function in _WHOLE else None
+        return numbers.compute(text, function, *operands, size=size).wrapped()
     return stand_in

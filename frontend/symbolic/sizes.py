@@ -6,6 +6,9 @@ the real tensor, `inner`, which ops run on.
 from __future__ import annotations
 
 import builtins
+import functools
+import itertools
+import operator
 from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
@@ -15,7 +18,7 @@ from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, fixed, is_symbolic, plain
+from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic, plain
 from .varying import NUMBER, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
@@ -31,13 +34,15 @@ class Sizes(Numbers):
 
     symbols  the place of a size, or of a number that is one -> the symbol for it
     fixed    symbols whose value the run asked for, or that had to equal another size: they can't stay symbols of their own
+    derived  symbols for what the run computed of sizes, and the IR can't
     """
 
-    def __init__(self, lengths: Collection[Place] = ()):
-        """lengths: the places of numbers that are sizes."""
+    def __init__(self, lengths: Collection[Place] = (), derives: bool = True):
+        """lengths: the places of numbers that are sizes; derives: whether there may be derived symbols."""
         super().__init__()
         self.symbols: dict[Place, Sym] = {}
-        self._lengths = lengths
+        self.derived: set[Sym] = set()
+        self._lengths, self._derives = lengths, derives
         self._bound: list[Node] = []
         self.fixed: set[Sym] = set()
 
@@ -92,7 +97,8 @@ class Sizes(Numbers):
             if _DECIDED[text](known(a, b), known(b, a)) is not None:
                 return truth
             if text in ("{} == {}", "{} != {}") and operands[0].value == operands[1].value:
-                self.fixed |= _determined(expr(a) - b)
+                determined = _determined(expr(a) - b)
+                self.fixed |= determined if self.derived.isdisjoint(determined) else frozenset()
         return super().holds(text, truth, *operands)
 
     def equal(self, a: Dim, b: Dim) -> bool:
@@ -109,20 +115,34 @@ class Sizes(Numbers):
         self.fixed |= {s for s in self.symbols.values() if s.name in names}
 
     def length(self, number: Int | int) -> Dim:
-        """As a rule it is one of the symbols that it is computed of."""
-        if not is_symbolic(number):
-            return number
+        """As a rule it is one of the symbols that it is computed of, if the IR can't compute it."""
+        if not is_symbolic(number) or number.node.size is not None:
+            return number.node.size if is_symbolic(number) else number
         node, names = number.node, self.sources(number.node.name)
         equal = next((s for s in self.symbols.values() if s.name in names and s.hint == node.value), None)
-        if equal is None or node.size is not None:
-            return fixed(number) if node.size is None else node.size
+        if equal is None:
+            return self._derive(node)
         self.holds("{} == {}", True, node, self._of(expr_of(equal)))
         return expr_of(equal)
 
+    def _derive(self, node: Node) -> Dim:
+        """A symbol for a number, whose line the guards compute it by."""
+        if node.is_int() and node.value < 0:
+            return simplest(-self.length(self.compute("-{}", operator.neg, node).wrapped()))
+        sized = node.is_int() and 2 <= node.value < LONGEST and node.name not in self.data
+        if not sized or not self._derives or not self.listening:
+            return node.fixed()
+        super().holds(f"2 <= {{}} < {LONGEST}", True, node)
+        node.size = sym(node.name, lo=2, hint=node.value)
+        self.derived.add(node.size.symbol)
+        self._known[node.name] = node
+        self._bound.append(node)
+        return node.size
+
     def dims(self, value: Any) -> Any:
-        """A value with its symbolic numbers (also in lists, tuples and dicts) as sizes of the IR; fixes those that are none."""
+        """A value with its symbolic numbers (also in lists, tuples and dicts) as sizes of the IR."""
         if is_symbolic(value):
-            return value.node.fixed() if value.node.size is None else value.node.size
+            return self.length(value)
         if isinstance(value, (list, tuple)):
             return type(value)(map(self.dims, value)) if type(value) in (list, tuple) else tuple(map(self.dims, value))
         if isinstance(value, dict):
@@ -283,33 +303,40 @@ def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
     if not symbols:
         return real
     trials = _trials(symbols)
+
+    @functools.cache
+    def given_sizes(*sizes: int) -> Any:
+        values = dict(zip(symbols, sizes))
+        return function(*_on_meta(args, values), **_on_meta(kwargs, values))
+
     try:
-        found = [function(*_on_meta(args, sizes), **_on_meta(kwargs, sizes)) for sizes in trials]
-    except (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError) as error:
+        found = [given_sizes(*t.values()) for t in trials]
+    except _FAILURES as error:
         if isinstance(real, TensorType) and not real.rank:
             return real
         raise Unsupported(f"{function} of tensors of symbolic sizes") from error
 
-    def typed(real: Type, found: Sequence[Any]) -> Type:
-        if any(t.dim() != real.rank for t in found):
+    def typed(real: Type, of: Callable[[Any], torch.Tensor]) -> Type:
+        """The type of one of the tensors that the call gives, `of` what it gives."""
+        if any(of(f).dim() != real.rank for f in found):
             raise Unsupported(f"the rank of what {function} gives depends on the sizes")
-        return laid_out(tuple(size(n, [t.shape[d] for t in found]) for d, n in enumerate(real.shape)), real)
+        return laid_out(tuple(size(n, lambda f, d=d: of(f).shape[d]) for d, n in enumerate(real.shape)), real)
 
-    def size(real: int, found: Sequence[int]) -> Dim:
-        fitting = (e for e in (real, *given, _fit(symbols, trials, found)) if typical(e) == real)
-        for e in fitting:
-            if all(with_sizes(e, sizes) == n for sizes, n in zip(trials, found)):
+    def size(real: int, of: Callable[[Any], int]) -> Dim:
+        steps = (_stepped(symbols, k, trials[0], lambda *sizes: of(given_sizes(*sizes))) for k in range(len(symbols)))
+        for e in itertools.chain((real, *given, _fit(symbols, trials, list(map(of, found)))), steps):
+            if e is not None and typical(e) == real and all(with_sizes(e, t) == of(f) for t, f in zip(trials, found)):
                 return e
         raise Unsupported(f"a size of what {function} gives follows from no sizes of its operands")
 
-    def typed_item(real: Type, found: Sequence[Any]) -> Type:
+    def typed_item(k: int, real: Type) -> Type:
         try:
-            return typed(real, found) if isinstance(real, TensorType) else real
+            return typed(real, operator.itemgetter(k)) if isinstance(real, TensorType) else real
         except Unsupported:
             return ObjectType("tensor of another size")
     if isinstance(real, TupleType):
-        return TupleType(tuple(map(typed_item, real.items, zip(*found, strict=True))))
-    return typed(real, found) if isinstance(real, TensorType) else real
+        return TupleType(tuple(map(typed_item, itertools.count(), real.items)))
+    return typed(real, lambda f: f) if isinstance(real, TensorType) else real
 
 
 def _trials(symbols: Sequence[Sym]) -> list[dict[Sym, int]]:
@@ -317,6 +344,42 @@ def _trials(symbols: Sequence[Sym]) -> list[dict[Sym, int]]:
     first = {s: s.hint + 3 + 7 * k for k, s in enumerate(symbols)}
     steps = [{**first, s: first[s] + step} for s in symbols for step in (1, 2)]
     return [first, *steps, {s: n + 5 * (k + 1) for k, (s, n) in enumerate(first.items())}]
+
+
+def _stepped(symbols: Sequence[Sym], k: int, first: Mapping[Sym, int], size: Callable[..., int]) -> Dim | None:
+    """m * ((s + q) // d) + c of the k-th symbol s, where that is what `size` gives for the sizes from the first trial up to
+    the second larger result; None where there are no such two."""
+    start, base = list(first.values()), first[symbols[k]]
+
+    def at(n: int) -> int:
+        return size(*start[:k], base + n, *start[k + 1:])
+
+    def next_step(n: int) -> int | None:
+        """The least number above n that gives another size."""
+        try:
+            far = next((n + 2 ** e for e in range(_LONGEST_STEP) if at(n + 2 ** e) != at(n)), None)
+        except _FAILURES:  # for so large a size
+            return None
+        return far and next_below(n, far)
+
+    def next_below(low: int, high: int) -> int:
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if at(middle) == at(low) else (low, middle)
+        return high
+    one = next_step(0)
+    two = next_step(one) if one else None
+    if not one or not two:
+        return None
+    d, m = two - one, at(one) - at(0)
+    e = (expr_of(symbols[k]) + -(base + one) % d) // d * m
+    return simplest(e + (at(0) - with_sizes(e, first)))
+
+
+#: What torch raises for sizes that do not fit.
+_FAILURES = (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError)
+#: Sizes of one result are tried up to so many bits larger.
+_LONGEST_STEP = 14
 
 
 def _fit(symbols: Sequence[Sym], trials: Sequence[Mapping[Sym, int]], found: Sequence[int]) -> Dim:

@@ -23,6 +23,10 @@ from ...compiler.dims import Dim, Expr, known, simplest
 from ..torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
+#: (n, d) of the float nearest to n / d, where d is positive, and small enough that rounding passes no whole number.
+Ratio = tuple[Dim, int]
+#: The largest number that is divided or multiplied by in one.
+_LARGEST_PART = 1 << 16
 #: A number that stands for a size is smaller.
 LONGEST = 1 << 31
 #: Characters of an expression shown to people; a longer one is shown by its name.
@@ -135,7 +139,8 @@ class Numbers:
                 wanted |= self.lines[name][1]
         return {name: line for name, line in self.lines.items() if name in wanted}
 
-    def compute(self, text: str, function: Callable, *operands: "Node", size: Dim | None = None) -> "Node":
+    def compute(self, text: str, function: Callable, *operands: "Node", size: Dim | None = None,
+                ratio: Ratio | None = None) -> "Node":
         """The node of `function(*operands)`; `text` has a {} for each operand. Where Python raises, the operands are fixed."""
         try:
             value = function(*(o.value for o in operands))
@@ -152,7 +157,9 @@ class Numbers:
             return Node(self, "", value)
         names = frozenset(o.name for o in operands if o.name)
         shown = text.format(*(o.shown for o in operands))
-        return self._node(text.format(*(o.text for o in operands)), names, value, f"({shown})", size)
+        node = self._node(text.format(*(o.text for o in operands)), names, value, f"({shown})", size)
+        node.ratio = ratio if isinstance(value, float) else None
+        return node
 
     def _name(self) -> str:
         self._count += 1
@@ -237,12 +244,14 @@ class Node:
     value   what it is in this run
     shown   its expression for people
     size    the same as a size of the IR, for an int that may stand as one; None if it is not known as such
+    ratio   the same as a quotient of sizes, for a float; None if it is not known as one
     """
-    __slots__ = ("numbers", "name", "value", "shown", "size")
+    __slots__ = ("numbers", "name", "value", "shown", "size", "ratio")
 
     def __init__(self, numbers: Numbers, name: str, value: Plain, shown: str = "", size: Dim | None = None):
         self.numbers, self.name, self.value, self.shown = numbers, name, value, shown or literal(value)
         self.size = value if not name and type(value) is int else size
+        self.ratio: Ratio | None = None
 
     @property
     def text(self) -> str:
@@ -315,12 +324,28 @@ class Node:
     _graph_repr = str
 
     def sym_float(self) -> "Node":
-        return self.numbers.compute("float({})", float, self)
+        return self.numbers.compute("float({})", float, self, ratio=_as_ratio(self))
 
     def sym_int(self) -> "Node":
-        return self.numbers.compute("int({})", int, self)
+        return self.numbers.compute("int({})", int, self, size=self.truncated())
 
     trunc = sym_int
+
+    def floored(self) -> Dim | None:
+        """The largest whole number that is not above this, as a size of the IR; None if it is not known as one."""
+        return self.size if self.ratio is None else simplest(self.ratio[0] // self.ratio[1])
+
+    def raised(self) -> Dim | None:
+        """The same, of the smallest that is not below."""
+        return self.size if self.ratio is None else simplest(-(-self.ratio[0] // self.ratio[1]))
+
+    def truncated(self) -> Dim | None:
+        """The same, of the nearest towards 0."""
+        size = self.floored()
+        return None if size is None or not known(size, 0) else size
+
+    def round(self, digits: int | None = None) -> "Node":
+        return self.numbers.compute(f"round({{}}, {digits})", lambda value: round(value, digits), self)
 
     def sym_min(self, other: "Node") -> "Node":
         return self.numbers.compute("min({}, {})", min, self, other)
@@ -429,6 +454,30 @@ def _size(symbol: str, a: Node, b: Node) -> Dim | None:
     return simplest(_SIZES[symbol](x, y)) if symbol in _SIZES else None
 
 
+def _as_ratio(node: Node) -> Ratio | None:
+    """A number as a quotient, if it is a size, a quotient of such, or a constant that is a short one."""
+    if node.ratio is None and not node.name and isinstance(node.value, (int, float)) and math.isfinite(node.value):
+        n, d = node.value.as_integer_ratio()
+        return (n, d) if abs(n) <= _LARGEST_PART and d <= _LARGEST_PART else None
+    return node.ratio if node.ratio is not None or node.size is None else (node.size, 1)
+
+
+def _ratio(symbol: str, a: Node, b: Node) -> Ratio | None:
+    """What an operator gives, as a quotient: where nothing is rounded, or the last division alone."""
+    x, y = _as_ratio(a), _as_ratio(b)
+    if x is None or y is None or not (isinstance(x[0], Expr) or isinstance(y[0], Expr)):
+        return None
+    (n, d), (m, e) = (y, x) if symbol == "*" and isinstance(y[0], Expr) else (x, y)
+    exact = d & d - 1 == 0 and e & e - 1 == 0
+    if symbol in ("+", "-") and exact:
+        n, d = _SIZES[symbol](n * e, m * d), d * e
+    elif symbol in ("*", "/") and isinstance(m, int) and m > 0 and (exact or m & m - 1 == 0):
+        n, d = (n * m, d * e) if symbol == "*" else (n * e, d * m)
+    else:
+        return None
+    return (n, d) if d <= _LARGEST_PART else None
+
+
 _SIZES = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod}
 #: Python's name of the operator, the text, SymNode's names, and the types that have it.
 _BINARY = (
@@ -458,7 +507,8 @@ def _on_nodes(name: str, symbol: str) -> Callable:
     function, text = _function(name), f"{{}} {symbol} {{}}"
 
     def method(self: Node, other: Node) -> Node:
-        found = self.numbers.compute(text, function, self, other, size=_size(symbol, self, other))
+        found = self.numbers.compute(text, function, self, other, size=_size(symbol, self, other),
+                                     ratio=_ratio(symbol, self, other))
         if name == "pow":  # of an int it may be an int or a float, of a float also complex
             found.numbers.holds(f"type({{}}) is {type(found.value).__name__}", True, found)
         return found
@@ -536,6 +586,15 @@ class _Number:
 
     def __bool__(self) -> bool:
         return self.node.guard_bool()
+
+    def __divmod__(self, other):
+        return self // other, self % other
+
+    def __rdivmod__(self, other):
+        return other // self, other % self
+
+    def __round__(self, digits: int | None = None):
+        return self if digits is None and self.node.is_int() else self.node.round(digits).wrapped()
 
     def __array__(self, dtype=None, copy=None):
         return numpy.array(self.node.fixed(), dtype)
