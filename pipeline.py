@@ -178,6 +178,7 @@ def _build(recording: Recording, backend: str, check: str | None, rng: str, mode
         strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
         derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                                 partial(_backward_program, c, joint, len(split.saved)),
+                                joint.shared, partial(_backward_reads, c, joint, len(split.saved)),
                                 partial(_backward_again, c, graph, wrt, of,
                                         partial(build, backend=backend, check=check, mode=mode)),
                                 tuple(k for k in wrt if k not in joint.wrt))
@@ -221,10 +222,23 @@ def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[
     """The backward program for the case in which gradients arrive for these of the outputs `joint.of`."""
     if len(arriving) == len(joint.of):
         return c.programs["backward"]
-    wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
     stage = f"backward_from_{'_'.join(str(joint.of[i]) for i in arriving)}"
-    graph = c.verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
+    graph = c.verify(c.step("restrict", _backward_from, c, joint, saved, arriving), "restrict")
     return c.program(stage, c.apply(stage, graph, CLEAN))
+
+
+def _backward_from(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> Graph:
+    """The backward graph for these gradients alone."""
+    wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
+    return restrict(c.graphs["backward"], saved, arriving, wanted)
+
+
+def _backward_reads(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> frozenset[int]:
+    """The saved values that the backward program for these gradients reads, or reads sizes off."""
+    graph = _backward_from(c, joint, saved, arriving)
+    used = {i for v in graph.values for i in v.operands}.union(graph.outputs)
+    sizes = {k for k, _ in graph.bindings().values()}
+    return frozenset(k for k, i in enumerate(graph.inputs[:saved]) if i in used or k in sizes)
 
 
 def _backward_again(c: Compilation, graph: Graph, wrt: Sequence[int], of: Sequence[int],

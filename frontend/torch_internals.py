@@ -62,6 +62,7 @@ _key_of_composites = _take("torch._C.DispatchKey.CompositeImplicitAutograd", "to
 _key_of_autograd = _take("torch._C.DispatchKey.Autograd", "to record composite ops of symbolic sizes")
 _python_dispatcher = _take("torch._dispatch.python.enable_python_dispatcher", "to record composite ops of symbolic sizes")
 unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors of symbolic sizes")
+keeps_graph = _take("torch._C._autograd._get_current_graph_task_keep_graph", "to know whether a backward pass frees what it used")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
 pad_rows = _take("torch._C._nn.pad_sequence", "to record it with sequences of symbolic sizes")
 pack = _take("torch._VF._pack_padded_sequence", "to record it without the sizes of what it gives")

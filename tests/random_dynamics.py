@@ -16,6 +16,7 @@ import collections
 import copy
 import functools
 import linecache
+import math
 import random
 import re
 import sys
@@ -69,6 +70,11 @@ SIZES = (
     "{new} = {a}.new_full({a}.shape, p)", "{new} = torch.cat([{a}, {a}.new_ones(2, *{a}.shape[1:])])",
     "{new} = {a}.reshape(2, -1)", "{new} = {a}[::2] * {a}.size(0)", "{new} = F.pad({a}, (1, 0))",
     "{new} = sum(row.sum() for row in {a})", "{new} = {a}.repeat(2, 1)", "{new} = torch.eye({a}.shape[0])",
+    "{new} = {a}[:max(1, int({a}.shape[0] * p))]", "{new} = F.pad({a}, (0, -{a}.shape[-1] % 4))",
+    "{new} = {a}[math.ceil({a}.shape[0] / 3):]", "{new} = {a}[..., round({a}.shape[-1] / 3):]", "{new} = {a}.shape[0] / 3 * {a}",
+    "{new} = F.pad({a}, (0, math.ceil({a}.shape[-1] / 4) * 4 - {a}.shape[-1])).unflatten(-1, (-1, 4)).mean(-1)",
+    "{new} = torch.fft.rfft({a}).abs()", "{new} = {a}.topk(max(1, int(0.3 * {a}.shape[-1])), -1)[0]",
+    "{new} = {a}[:divmod({a}.shape[0], 2)[0]]", "{new} = {a} / torch.tensor({a}.shape[0])",
 )
 NUMBERS = (
     "{new} = {a} * p", "{new} = {a} + k", "{new} = {a}.clamp(max=p)", "{new} = {a} * s.scale", "{new} = {a} - s.table['rate']",
@@ -233,8 +239,8 @@ def _disturbed(program: dynamics.Program, seed: int = 0) -> list[list[Fact]]:
 
 def _executed(file: str, source: str) -> dict[str, Any]:
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    scope: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy, "F": F, "checkpoint": checkpoint, "random": random,
-                             "numpy": numpy, "time": time, "__name__": "dynamics.random"}
+    scope: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy, "F": F, "checkpoint": checkpoint,
+                             "numpy": numpy, "random": random, "math": math, "time": time, "__name__": "dynamics.random"}
     exec(compile(source, file, "exec"), scope)
     return scope
 

@@ -97,6 +97,15 @@ def test_the_gradients_of_some_results_come_from_a_program_of_their_own():
     assert any(k.part == "backward_from_2" for p in smelt.explain(f).programs for k in p.kernels)
 
 
+def test_a_pass_keeps_nothing_that_no_other_pass_can_use():
+    """What the second result is computed by has been gone through for the first: torch frees it, too."""
+    f = smelt.compile(lambda x: ((y := x.exp()).square().sum(), y))
+    for _ in range(3):
+        loss, y = f(leaf(4))
+        loss.backward()
+    assert smelt.explain(f).compiled and loss.grad_fn.left is None
+
+
 def test_unused_inputs_have_no_gradient():
     def case(f):
         x, w, z = leaf(4), leaf(4), leaf(4)

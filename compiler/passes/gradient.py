@@ -26,11 +26,14 @@ class Joint:
     wrt     primal inputs that are differentiated
     of      primal outputs that tangents arrive for
     reach   reach[i][k]: whether output of[i] depends on input wrt[k] by a differentiable path
+    shared  for each output of[i], those whose backward pass goes through a step that its own goes through, and that needs
+            values of the primal graph: torch frees these in the first of the passes
     """
     graph: Graph
     wrt: tuple[int, ...]
     of: tuple[int, ...]
     reach: tuple[tuple[bool, ...], ...]
+    shared: tuple[frozenset[int], ...] = ()
 
     @property
     def primal_inputs(self) -> int:
@@ -64,7 +67,7 @@ class Joint:
         names = tuple(self.graph.output_names[k] for k in kept) if self.graph.output_names else ()
         graph = replace(self.graph, outputs=tuple(self.graph.outputs[k] for k in kept), output_names=names)
         return Joint(graph, tuple(self.wrt[k] for k in columns), self.of,
-                     tuple(tuple(row[k] for k in columns) for row in self.reach))
+                     tuple(tuple(row[k] for k in columns) for row in self.reach), self.shared)
 
 
 def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
@@ -85,7 +88,8 @@ def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
     gradients = [_laid_out(sweep.b, sweep.gradient_of(graph.inputs[k]), graph.inputs[k]) for k in wrt]
     names = (*graph.output_names, *(f"grad_{graph.inputs[k].name}" for k in wrt)) if graph.output_names else ()
     joint = dce(sweep.b.graph(f"{graph.name}_joint", [*graph.outputs, *gradients], names))
-    return Joint(joint, wrt, of, sweep.reach([graph.outputs[k] for k in of], [graph.inputs[k] for k in wrt]))
+    outputs = [graph.outputs[k] for k in of]
+    return Joint(joint, wrt, of, sweep.reach(outputs, [graph.inputs[k] for k in wrt]), sweep.shared(outputs))
 
 
 def _laid_out(b: Builder, g: Value, x: Value) -> Value:
@@ -188,6 +192,8 @@ class Sweep:
         self.adjoint: dict[Value, Value] = {}
         self.of_results: dict[Value, _ResultGradients] = {}
         self.flows: dict[Value, list[Value]] = {}  # value -> the operands that its gradient reaches
+        self.primal = {*graph.inputs, *graph.values}
+        self.keeping: set[Value] = set()  # values whose gradient rule reads some of the primal graph
 
     def seed(self, output: Value, name: str) -> None:
         tangent = self.b.input(f"grad_{name}", output.type, output.origin)
@@ -211,7 +217,10 @@ class Sweep:
         self.flows[v] = [whole]
 
     def pass_on(self, v: Value, g: "Value | _ResultGradients") -> None:
+        start = len(self.b.values)
         grads = v.op.gradient(self.b, v, g)
+        if not self.primal.isdisjoint(i for new in self.b.values[start:] for i in new.operands):
+            self.keeping.add(v)
         if len(grads) != len(v.inputs):
             raise InvalidGraph(f"the gradient rule of {v.op.name} gives {len(grads)} gradients for {len(v.inputs)} inputs")
         flows = self.flows[v] = []
@@ -243,6 +252,19 @@ class Sweep:
                 bits |= reached.get(i, 0)
             reached[v] = bits
         return tuple(tuple(bool(reached.get(o, 0) >> k & 1) for k in range(len(inputs))) for o in outputs)
+
+
+    def shared(self, outputs: Sequence[Value]) -> tuple[frozenset[int], ...]:
+        """See Joint: sets of outputs as bits, carried backward."""
+        passes: dict[Value, int] = {}
+        for k, o in enumerate(outputs):
+            passes[o] = passes.get(o, 0) | 1 << k
+        for v in reversed(self.graph.values):
+            for i in self.flows.get(v, ()):
+                passes[i] = passes.get(i, 0) | passes.get(v, 0)
+        together = {passes.get(v, 0) for v in self.keeping}
+        return tuple(frozenset(j for bits in together if bits >> k & 1 for j in range(len(outputs)) if bits >> j & 1)
+                     for k in range(len(outputs)))
 
 
 class _ResultGradients:

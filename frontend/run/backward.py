@@ -16,7 +16,7 @@ from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
 from ..record.functional import address
 from ..recording import Recording
-from ..torch_internals import PlainFunction, is_batched, is_batched_by_autograd, version_of
+from ..torch_internals import PlainFunction, is_batched, is_batched_by_autograd, keeps_graph, version_of
 
 Tensors = Sequence[torch.Tensor]
 
@@ -34,6 +34,8 @@ class Derivative:
     strides     those that the gradients of `of` have in a backward program, where autograd may give them in others
     program     for the positions in `of` that gradients arrive for: (*saved, *these gradients) -> gradients of the
                 inputs that they reach. It takes some time.
+    shared      for each position in `of`, those whose backward pass frees what its own needs
+    reads       for positions in `of`, which of `saved` that program reads
     again       the same where the gradients are to be differentiated in turn: for these positions and one call's
                 (*inputs, *these gradients), a callable of such, or None where there is no program for it
     """
@@ -44,6 +46,8 @@ class Derivative:
     relevant: tuple[int, ...]
     strides: tuple[tuple[Dim, ...], ...]
     program: Callable[[tuple[int, ...]], Callable[..., Sequence[torch.Tensor]]]
+    shared: tuple[frozenset[int], ...]
+    reads: Callable[[tuple[int, ...]], frozenset[int]]
     again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
     cut: tuple[int, ...] = ()
 
@@ -60,6 +64,22 @@ class _Backward:
     reached: tuple[int, ...]
     unchecked: bool
     undefined: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What a backward pass from some outputs leaves to later ones: `outputs`, of those that gradients may arrive for, and what
+    was saved for them, with versions."""
+    outputs: frozenset[int]
+    saved: tuple[tuple[Any, int], ...]
+
+    def unpacked(self) -> list:
+        if any(isinstance(t, torch.Tensor) and version_of(t) != version for t, version in self.saved):
+            raise RuntimeError(MODIFIED)
+        return [t for t, _ in self.saved]
+
+
+MODIFIED = "smelt: what a gradient of a compiled function depends on was modified by an inplace operation before the backward ran"
 
 
 class Differentiable:
@@ -86,6 +106,7 @@ class Differentiable:
         self.cloned, self.copied = tuple(sorted(read - flowing)), tuple(sorted(read & flowing))
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
+        self._leaves: dict[tuple[int, ...], tuple[frozenset[int], frozenset[int]]] = {}
         everything = tuple(range(len(derivative.of)))
         self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
 
@@ -114,9 +135,7 @@ class Differentiable:
 
     def gradients(self, ctx, arriving: tuple[int, ...], grads: Tensors) -> tuple[Sequence[int], Sequence]:
         """The inputs that gradients reach, and these. `ctx` holds what `_Node.forward` kept."""
-        saved = list(ctx.saved_tensors)  # raises where one was modified in place, or was freed by an earlier backward
-        for n, s in ctx.objects:
-            saved[n] = s
+        saved = self._unpacked(ctx, arriving)
         again = torch.is_grad_enabled()
         operands = self._inputs(ctx, saved) if again else saved
         strides = with_sizes(self.derivative.strides, ctx.sizes) if self.recording.symbolic else self.derivative.strides
@@ -132,6 +151,34 @@ class Differentiable:
         reached = self.derivative.reached(arriving)
         return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
 
+    def _unpacked(self, ctx, arriving: tuple[int, ...]) -> list:
+        """What was saved; raises where it was modified in place, or freed by an earlier backward pass. A pass from some outputs
+        frees what they are computed by, and leaves the rest to passes from the others."""
+        if ctx.left is not None and ctx.left.outputs.issuperset(arriving):
+            pending, saved = ctx.left.outputs, ctx.left.unpacked()
+        else:
+            pending, saved = frozenset(range(len(self.derivative.of))), list(ctx.saved_tensors)
+            for n, s in ctx.objects:
+                saved[n] = s
+        if not keeps_graph():
+            ctx.left = self._left(arriving, pending, saved) if len(arriving) < len(pending) else None
+        return saved
+
+    def _left(self, arriving: tuple[int, ...], pending: frozenset[int], saved: Sequence) -> _Left | None:
+        left, needed = self._left_by(arriving)
+        kept = (s if n in needed else None for n, s in enumerate(saved))
+        kept = tuple((s, version_of(s) if isinstance(s, torch.Tensor) else 0) for s in kept)
+        return _Left(left & pending, kept) if left & pending else None
+
+    def _left_by(self, arriving: tuple[int, ...]) -> tuple[frozenset[int], frozenset[int]]:
+        """The outputs that a pass from these leaves to later ones, and what of `saved` these need."""
+        if arriving not in self._leaves:
+            others = (i for i in range(len(self.derivative.of)) if i not in arriving)
+            left = tuple(i for i in others if self.derivative.shared[i].isdisjoint(arriving))
+            inputs = (n for n, (kind, _) in enumerate(self.derivative.saved) if kind == "input")
+            self._leaves[arriving] = frozenset(left), self.derivative.reads(left).union(inputs) if left else frozenset()
+        return self._leaves[arriving]
+
     # By the recording itself
 
     def _modified(self, ctx) -> bool:
@@ -140,8 +187,7 @@ class Differentiable:
     def _inputs(self, ctx, saved: Sequence) -> list[torch.Tensor]:
         """The forward's inputs. One that no gradient depends on may have other values by now."""
         if self._modified(ctx):
-            raise RuntimeError("smelt: an input of a compiled function, which its gradient depends on, was modified by an "
-                               "inplace operation before the backward ran")
+            raise RuntimeError(MODIFIED)
         inputs = dict(ctx.primals)
         inputs.update((k, s) for (kind, k), s in zip(self.derivative.saved, saved) if kind == "input")
         return [inputs[k] for k in range(len(inputs))]
@@ -195,7 +241,7 @@ class _Node(PlainFunction):
         ctx.save_for_backward(*saved)
         ctx.primals = {k: tensors[k] for k in program.held}
         ctx.versions = [(k, version_of(tensors[k])) for k in program.versioned]
-        ctx.inputs = len(tensors)
+        ctx.inputs, ctx.left = len(tensors), None
         ctx.set_materialize_grads(False)
         if program.passive:
             ctx.mark_non_differentiable(*(outputs[k] for k in program.passive))
