@@ -35,8 +35,8 @@ from .run.bridge import misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import Place, Varying
-from .torch_internals import (active_dispatch_modes, active_transform, caused_by_modes, default_devices, forward_ad,
-                              saved_tensors_hooks, tracing)
+from .torch_internals import (active_dispatch_modes, active_transform, default_devices, forward_ad, saved_tensors_hooks,
+                              tracing)
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
@@ -135,12 +135,7 @@ class _Run:
         """Whether the run may have been given symbolic numbers, and changed nothing."""
         numbers = self.recorder.numbers
         given = numbers.lines or numbers.data or self.arguments.given is not None
-        return bool(given) and self.untouched
-
-    @property
-    def untouched(self) -> bool:
-        """Whether the run changed nothing that can't be put back."""
-        return self.observer.untouched and self.recorder.untouched
+        return bool(given) and self.observer.untouched and self.recorder.untouched
 
     @property
     def fetched(self) -> Fetched:
@@ -367,18 +362,16 @@ class CompiledFunction:
                 result = _called(self._function, arguments)
         except Exception as error:
             error.args = without_symbols(error.args, run.recorder.numbers, arguments)
-            again = self._with_plain_numbers if symbolic and run.redoable else None
-            if again is None and caused_by_modes(error) and run.untouched:
-                again = self._unobserved
-            if again is None:
+            again = symbolic and run.redoable
+            if not again:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
                 raise
         else:  # what looks at types takes a stand-in for no number
             self._changing.barred |= run.observer.looks.numbers
-            again = self._with_plain_numbers if symbolic and run.observer.looks.numbers and run.redoable else None
-        if again is not None:
+            again = symbolic and run.observer.looks.numbers and run.redoable
+        if again:
             run.observer.undraw()
-            return again(run, args, kwargs)
+            return self._with_plain_numbers(args, kwargs)
         if run.observer.loaded:
             self._vain += 1
             return without_symbols(result, run.recorder.numbers, arguments)
@@ -398,18 +391,11 @@ class CompiledFunction:
                 self._keep_eager(run, str(e), args, kwargs)
         return result
 
-    def _with_plain_numbers(self, _: _Run, args: tuple, kwargs: dict) -> Any:
+    def _with_plain_numbers(self, args: tuple, kwargs: dict) -> Any:
         """A call made again, and recorded, without symbolic numbers."""
         result = self._record(args, kwargs, symbolic=False)
         self._changing.barred = True
         return result
-
-    def _unobserved(self, run: _Run, args: tuple, kwargs: dict) -> Any:
-        """A call made again without being recorded, under which it is not possible."""
-        why = Unsupported("calls a class of tensors with a tensor", run.observer.entered.where)
-        self._say(why)
-        self._keep_eager(run, str(why), args, kwargs)
-        return self._function(*args, **kwargs)
 
     def _check(self, run: _Run, recording: Recording, results: Sequence[torch.Tensor]) -> None:
         verify = self._verify or config.verify

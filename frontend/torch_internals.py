@@ -31,7 +31,8 @@ TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to 
 HigherOrderOperator = _take("torch._ops.HigherOrderOperator", "to record ops that take functions")
 OpPacket = _take("torch._ops.OpOverloadPacket", "to know the attributes that ops get when they are first called")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
-innermost_dispatch_mode = _take("torch.utils._python_dispatch._get_current_dispatch_mode", "to leave a mode early")
+innermost_dispatch_mode = _take("torch.utils._python_dispatch._get_current_dispatch_mode", "to leave a mode for a while")
+without_innermost_mode = _take("torch.utils._python_dispatch._pop_mode_temporarily", "to leave a mode for a while")
 active_function_modes = _take("torch._C._len_torch_function_stack", "to leave calls under other modes alone")
 _function_mode = _take("torch._C._get_function_stack_at", "to know the default device")
 _Device = _take("torch.utils._device.DeviceContext", "to know the default device")
@@ -146,11 +147,6 @@ def has_gradient(overload) -> bool:
     """Whether autograd knows the overload; of any other one it sees what its kernel calls."""
     keys = "CompositeImplicitAutograd", "Autograd", "AutogradCPU", "AutogradCUDA"
     return any(_has_kernel(overload.name(), key) for key in keys)
-
-
-def caused_by_modes(error: Exception) -> bool:
-    """Whether torch raised this because a mode is active: then it makes no tensor of a subclass by calling the class with one."""
-    return isinstance(error, RuntimeError) and "already associated to a python object" in str(error)
 
 
 def default_devices() -> tuple[torch.device, ...] | None:

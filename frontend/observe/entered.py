@@ -6,11 +6,10 @@ import importlib
 import os
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
-from ...errors import Unsupported
 from ..guard.changing import referrers
 from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
 from ..guard.structure import Arguments
@@ -18,7 +17,7 @@ from ..symbolic.varying import MARK
 from ..torch_internals import active_transform
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    globals_named, globals_written, imports_named, modules_named, names_called)
+                    globals_named, globals_written, imports_named, modules_named)
 from .objects import OURS, content
 from .places import SMELT, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
@@ -97,8 +96,7 @@ class Entered:
             self._observer.refuse(f"calls {code.co_qualname}() in order to print or log", user_line(frame.f_back))
         self._observer.looks.enter(frame)
         key = id(code), id(frame.f_globals)
-        new = key not in self._entered and on_behalf_of_user(frame, trust_torch=False)
-        if new:
+        if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
         if key in self._entered and "__getattribute__" in code.co_names:
@@ -106,8 +104,6 @@ class Entered:
                 self._observer.accesses.follow_unseen(value)
         if key in self._entered and any(name != "__class__" for name in code.co_freevars):
             self._enter_closure(frame, code)  # every time: another function may have the same code
-        for cls in filter(_takes_no_modes, _called(frame, code) if new or key in self._entered and code.co_freevars else ()):
-            self._observer.recorder.leave_ops(Unsupported(f"calls {cls.__qualname__}, a class of tensors", user_line(frame)))
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
         switch = _PYTHON_SWITCHES.get(code)
@@ -206,24 +202,6 @@ class Entered:
         if code in self._inner:
             return []
         return [f for f in referrers([code]) if isinstance(f, types.FunctionType)]
-
-
-def _called(frame: types.FrameType, code: types.CodeType) -> Iterator[Any]:
-    """What a frame's code may call, of what it names."""
-    names = names_called(code)
-    for name in names:
-        yield frame.f_locals[name] if name in code.co_freevars and name in frame.f_locals else frame.f_globals.get(name)
-    for name in globals_named(code):
-        module = frame.f_globals.get(name)
-        if isinstance(module, types.ModuleType):
-            yield from (vars(module).get(n) for n in names)
-
-
-def _takes_no_modes(value: Any) -> bool:
-    """Whether something is a class of tensors that is called with a tensor as torch.Tensor is: under a mode that sees ops, torch
-    raises then."""
-    return isinstance(value, type) and issubclass(value, torch.Tensor) and value.__new__ is torch.Tensor.__new__ \
-        and value is not torch.Tensor
 
 
 def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:

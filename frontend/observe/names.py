@@ -13,9 +13,6 @@ _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "Ba
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
-_CALLABLES = {"LOAD_NAME", "LOAD_DEREF", "LOAD_ATTR"}
-#: Those whose lowest bit says that a call follows.
-_FLAGGED = {"LOAD_GLOBAL"} if sys.version_info < (3, 12) else {"LOAD_GLOBAL", "LOAD_ATTR"}
 _SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
 #: See `uses`.
 STORED, OTHER = "[...] =", "..."
@@ -55,15 +52,6 @@ def called_alone(code: types.CodeType, name: str) -> bool:
     """Whether this code, and that of functions that it defines, does nothing with a global but call it."""
     loads = [i for c in (code, *code_in(code)) for i in dis.get_instructions(c) if i.argval == name]
     return all(i.opname == "LOAD_GLOBAL" and i.arg & 1 for i in loads)  # with the NULL that a call takes
-
-
-@lru_cache(maxsize=4096)
-def names_called(code: types.CodeType) -> frozenset[str]:
-    """The variables of outer functions, globals and attributes that this code loads in order to call them."""
-    instructions = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
-    around = zip((None, *instructions), instructions, (*instructions[1:], None))
-    return frozenset(i.argval for before, i, after in around if i.opname == "LOAD_METHOD" or i.opname in _FLAGGED and i.arg & 1
-                     or i.opname in _CALLABLES and any(n is not None and n.opname == "PUSH_NULL" for n in (before, after)))
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,7 @@
 """The modes of torch that watch a run, and what they know of torch's interface.
 
 Below autograd a dispatch mode sees each op. Above, a function mode sees the calls of torch's API that leave no op behind:
-numbers read out, hooks, `.grad`. Autograd's engine, which no mode sees, is entered through a stand-in.
+numbers read out, hooks, `.grad`. Autograd's engine and the making of tensors by their class, which no mode sees, have stand-ins.
 """
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from ...compiler.ir import dense
 from ...errors import Unsupported
 from ..casting import autocasting
 from ..observe.origins import here
-from ..observe.places import of_checkpoint
+from ..observe.places import of_checkpoint, passing
 from ..symbolic.sizes import Sized
-from ..symbolic.symbols import fixed, is_symbolic
+from ..symbolic.symbols import fixed, is_symbolic, plain
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
-                               is_of_transform, make_dual, pad_rows, put_engine, unpack)
+                               innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
+                               without_innermost_mode)
 from .as_one import BY_SIZES, COUNTED, STEPWISE
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
@@ -230,6 +231,28 @@ class Engine:
         if any(map(is_of_transform, args[0])):
             return recorder.run_transformed(self._engine, *args, **kwargs)
         return recorder.differentiate(self._engine, *args, **kwargs)
+
+
+class Classes:
+    """Stands in for what makes a tensor when a class of tensors is called, which torch does under no mode that sees ops."""
+
+    def __init__(self, recorder: Recorder, ops: Ops):
+        self._recorder, self._ops, self._thread = recorder, ops, get_ident()
+
+    def __enter__(self) -> None:
+        new, recorder, ops, thread = _T.__new__, self._recorder, self._ops, self._thread
+
+        @passing
+        def __new__(cls, *args, **kwargs):
+            if cls is _T or get_ident() != thread or innermost_dispatch_mode() is not ops:
+                return new(cls, *args, **kwargs)
+            recorder.stop(Unsupported(f"calls {cls.__qualname__}, a class of tensors", here().place))
+            with without_innermost_mode():
+                return new(cls, *plain(args), **plain(kwargs))
+        _T.__new__ = __new__
+
+    def __exit__(self, *_) -> None:
+        del _T.__new__
 
 
 def alone(tensor: torch.Tensor) -> bool:

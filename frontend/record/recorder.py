@@ -23,7 +23,7 @@ from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
-                               innermost_dispatch_mode, is_zero, version_of)
+                               is_zero, version_of)
 from .as_one import STEPWISE, WHOLE, Stretch, counted, is_long, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -32,7 +32,7 @@ from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
 from .functional import DETACHED, RESOLVED, Alias, Memory, Step, address
 from .gradients import Reach, Sources, node_of
-from .modes import NO_NUMBERS, READS, TRUTHS, Api, Engine, Ops, count_writes
+from .modes import NO_NUMBERS, READS, TRUTHS, Api, Classes, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
 from .packed import Packed
@@ -112,7 +112,8 @@ class Recorder:
                                       self._note_gradients)
         self._results = Results(self._b, self._memory, self._alias, self._met)
         self.packed = Packed(self)
-        self._modes = (Ops(self), Api(self), Engine(self), compiled_by_torch_as_given())
+        ops = Ops(self)
+        self._modes = (ops, Api(self), Engine(self), Classes(self, ops), compiled_by_torch_as_given())
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
@@ -133,13 +134,6 @@ class Recorder:
         """Record nothing more."""
         if self.unsupported is None:
             self.unsupported = Unsupported(why.reason, why.where or self._b.origin.place)
-
-    def leave_ops(self, why: Unsupported) -> None:
-        """Record nothing more, and see no more ops, for what torch does under no mode that sees them."""
-        self.stop(why)
-        if innermost_dispatch_mode() is self._modes[0]:
-            self._modes[0].__exit__(None, None, None)
-            self._modes = self._modes[1:]
 
     def guarded(self, observe: Callable, *args) -> Any:
         """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""

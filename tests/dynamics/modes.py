@@ -536,6 +536,53 @@ def subclass_called_after_something_is_left(compile):
 
 
 @program
+def subclass_reached_otherwise_called_after_something_is_left(compile):
+    class Own(Marked):
+        def __new__(cls, *args):
+            return super().__new__(cls, *args)
+
+        def __init__(self, *args):
+            self.made_of = len(args)
+
+    class Holder:
+        kind, count = Marked, 0
+
+        @compile
+        def attribute(self, x, n):
+            self.count += n
+            print(self.count)
+            return self.kind(x + n) * 2
+
+        @compile
+        def argument(self, x, n, kind):
+            print(n)
+            return kind(x * n) + n
+
+        @compile
+        def local(self, x, n):
+            print(n)
+            kinds = {"marked": Marked, "own": Own}
+            found = kinds["own"](x) + n
+            return found, [kind(x) for kind in kinds.values()][n % 2]
+
+        @compile
+        def of_numbers(self, n):
+            print(n)
+            return Marked([n, 2.0]), Marked(n, 2).shape, torch.Tensor(n, 2).shape, torch.zeros(n), torch.Tensor([n]) + n
+
+        @compile
+        def perhaps(self, x, n):
+            print(n)
+            return self.kind(x) if n < 0 else x * n
+    holder = Holder()
+    for n in (1, 2, 3, 4):
+        found = (holder.attribute(tensor(3), n), holder.argument(tensor(3), n, Marked), holder.argument(tensor(3), n, Own),
+                 *holder.local(tensor(3), n), *holder.of_numbers(n), holder.perhaps(tensor(3), n))
+        yield found, [type(value).__name__ for value in found], holder.count
+    yield holder.perhaps(tensor(3), -1)
+
+
+@program
 def grad_mode_set_past_torch_s_interface(compile):
     @compile
     def f(x):
