@@ -141,3 +141,19 @@ def test_a_weak_reference_to_what_is_found_later():
     f = smelt.compile(Net(), fullgraph=True)
     for _ in range(3):
         assert torch.equal(f(torch.ones(3)), torch.full((3,), 2.0))
+
+
+def test_a_module_loaded_in_a_run_finds_torch_as_it_is(tmp_path, monkeypatch):
+    class Marked(torch.Tensor):
+        pass
+    (tmp_path / "loaded_in_a_run.py").write_text("import torch\nnew = torch.Tensor.__new__\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @smelt.compile
+    def f(x, total):
+        total.add_(x)
+        import loaded_in_a_run
+        return loaded_in_a_run.new, Marked(x)
+    for n in range(1, 4):
+        new, marked = f(torch.ones(2), total := torch.zeros(2))
+        assert new is torch.Tensor.__new__ and type(marked) is Marked and total.sum() == 2

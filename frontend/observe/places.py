@@ -6,7 +6,7 @@ import sys
 import sysconfig
 import types
 from functools import lru_cache
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy
 import torch
@@ -94,11 +94,19 @@ def user_line(frame: types.FrameType | None = None) -> str:
 
 def checkpointed(frame: types.FrameType | None) -> str:
     """What a frame is called by that may call it again in a backward pass: a checkpoint; "" if nothing of the kind."""
+    return "a checkpoint" if any(_checkpoints(frame)) else ""
+
+
+def draws_again(frame: types.FrameType | None) -> bool:
+    """Whether a frame is called by a checkpoint that lets it draw other random numbers when it is called again."""
+    return not all(checkpoint.f_locals.get("preserve", True) for checkpoint in _checkpoints(frame))
+
+
+def _checkpoints(frame: types.FrameType | None) -> Iterator[types.FrameType]:
     while frame is not None:
         if is_checkpoint(frame):
-            return "a checkpoint"
+            yield frame
         frame = frame.f_back
-    return ""
 
 
 def of_checkpoint() -> bool:

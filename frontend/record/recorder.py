@@ -6,6 +6,7 @@ never the run.
 """
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from ...errors import Unsupported
 from ..generators import random_state, same_state
 from ..observe.draws import Draw
 from ..observe.origins import here
+from ..observe.places import draws_again
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
@@ -113,7 +115,8 @@ class Recorder:
         self._results = Results(self._b, self._memory, self._alias, self._met)
         self.packed = Packed(self)
         ops = Ops(self)
-        self._modes = (ops, Api(self), Engine(self), Classes(self, ops), compiled_by_torch_as_given())
+        self.classes = Classes(self, ops)
+        self._modes = (ops, Api(self), Engine(self), self.classes, compiled_by_torch_as_given())
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
@@ -400,6 +403,8 @@ class Recorder:
         if call.generator is not None and not same_state(call.generator, random_state()):
             if not op.seeded:
                 raise Unsupported(f"draws random numbers in an op that is not said to ({op.key})")
+            if draws_again(sys._getframe()):
+                raise Unsupported("draws random numbers in a checkpoint that draws others in the backward pass")
             self._random = call.random = True
         if op.reads:
             self.looks.append(result)

@@ -1,6 +1,6 @@
 """Functions with a backward of their own, and checkpoints."""
 import torch
-from torch import library
+from torch import library, nn
 from torch.utils.checkpoint import checkpoint
 
 from .harness import backward, calls, leaf, outcome, program, tensor
@@ -240,6 +240,18 @@ def checkpointed(compile):
     for _ in range(4):
         x, w = leaf(4), leaf(4)
         yield backward(f(x, w)), x, w
+
+
+@program
+def checkpointed_with_random_numbers(compile):
+    drop = nn.Dropout(0.5)
+
+    @compile
+    def f(x, keep):
+        return checkpoint(lambda h: drop(h * 2) * drop(h), x, use_reentrant=False, preserve_rng_state=keep)
+    for keep in (True, False, False, True, True):
+        x = leaf(4, 4)
+        yield backward(f(x, keep)), x
 
 
 @program(exact=False)
