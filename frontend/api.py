@@ -389,6 +389,9 @@ class CompiledFunction:
             self._say(e)
             if not self._keep_beginning(run, str(e), args, kwargs):
                 self._keep_eager(run, str(e), args, kwargs)
+            if run.recorder.numbers.surviving() and run.redoable:  # in what takes no others in their place, as iterators do
+                run.observer.undraw()
+                return self._function(*args, **kwargs)
         return result
 
     def _with_plain_numbers(self, args: tuple, kwargs: dict) -> Any:

@@ -187,27 +187,37 @@ def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
     return result
 
 
-#: How many tuples deep a number is looked for.
+#: How many tuples, or the like, deep a number is looked for.
 DEPTH = 4
+#: What never changes, and may hold numbers.
+_FROZEN = (tuple, slice, frozenset)
 
 
 def _plain_result(value: Any, done: dict[int, Any]) -> Any:
-    """What stands for a value: itself, unless it is a number or a tuple with one in it."""
+    """What stands for a value: itself, unless it is a number, or a tuple or the like with one in it."""
     if is_symbolic(value):
         return plain(value)
     if id(value) in done:
         return done[id(value)]
     done[id(value)] = value
-    if isinstance(value, tuple):
-        items = [_plain_result(v, done) for v in value]
-        if any(new is not v for new, v in zip(items, value)):
-            done[id(value)] = tuple_like(value, items)
+    if isinstance(value, _FROZEN):
+        done[id(value)] = _plain_frozen(value, done)
         return done[id(value)]
-    holder = value if isinstance(value, (dict, list)) else vars(value) if is_dataclass_instance(value) else None
-    for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder or ())):
+    holder = value if isinstance(value, (dict, list)) else getattr(value, "__dict__", {}) if is_dataclass_instance(value) else ()
+    for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
         if (new := _plain_result(item, done)) is not item:
             _put(holder, key, new)
     return value
+
+
+def _plain_frozen(value: Any, done: dict[int, Any]) -> Any:
+    before = (value.start, value.stop, value.step) if isinstance(value, slice) else tuple(value)
+    items = [_plain_result(v, done) for v in before]
+    if all(new is v for new, v in zip(items, before)):
+        return value
+    if isinstance(value, tuple):
+        return tuple_like(value, items)
+    return slice(*items) if isinstance(value, slice) else frozenset(items)
 
 
 def _replace_keys(holder: dict, new: dict[int, Any]) -> None:
@@ -244,9 +254,9 @@ def referrers(objects: list) -> list:
 
 
 def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: int) -> None:
-    """Put plain values in the place of numbers, or of tuples with such, in all objects that hold them."""
+    """Put plain values in the place of numbers, or of tuples and the like with such, in all objects that hold them."""
     new = {id(v): _plain_result(v, dict(remade)) for v in found}
-    tuples = []
+    frozen = []
     for holder in referrers(found):
         if id(holder) in ours:
             continue
@@ -267,9 +277,13 @@ def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: in
         elif isinstance(holder, functools._lru_cache_wrapper):  # which takes no other result in the place of one
             if any(id(result) in new for result in remembered(holder)[1]):
                 holder.cache_clear()
-        elif isinstance(holder, tuple):
-            tuples.append(holder)
+        elif isinstance(holder, _FROZEN):
+            frozen.append(holder)
+        elif isinstance(holder, types.FunctionType):
+            holder.__defaults__ = new.get(id(holder.__defaults__), holder.__defaults__)
+        elif isinstance(holder, functools.partial):
+            holder.__setstate__((holder.func, new.get(id(holder.args), holder.args), holder.keywords, vars(holder)))
         else:
             _replace_attributes(holder, new)
-    if tuples and depth:
-        _replace(tuples, remade, {*ours, id(tuples), id(found)}, depth - 1)
+    if frozen and depth:
+        _replace(frozen, remade, {*ours, id(frozen), id(found)}, depth - 1)

@@ -1,5 +1,8 @@
 """Python numbers that change between the calls, wherever they stand."""
+import asyncio
+import functools
 import gc
+import itertools
 import math
 from collections import deque, namedtuple
 from dataclasses import dataclass
@@ -501,3 +504,51 @@ def data_given_by_name(compile):
                 x.new_tensor(data=[k]), torch.detach_(input=x * k))
     for k in range(6):
         yield f(X, k + 0.5)
+
+
+@dataclass(slots=True)
+class Slotted:
+    scaled: torch.Tensor
+    by: float
+    more: tuple = ()
+
+
+@program
+def numbers_in_what_a_call_gives(compile):
+    """Of which not all takes another number in the place of one."""
+    def generator(x, n):
+        yield x * n
+
+    async def coroutine(x, n):
+        return x * n
+
+    def default(x, n):
+        return lambda k=n: x * k
+
+    def nested(x, n):
+        return KeyError((n, [n])), frozenset({n}), slice(0, n), Slotted(x * n, n, (n,))
+    made = (
+        (generator, next), (coroutine, asyncio.run), (default, lambda f: f()), (nested, lambda found: found),
+        (lambda x, n: functools.partial(torch.mul, x, n), lambda f: f()), (lambda x, n: slice(0, n), lambda s: X * s.stop),
+        (lambda x, n: frozenset({n}), lambda s: X * next(iter(s))), (lambda x, n: iter((n,)), lambda i: X * next(i)),
+        (lambda x, n: itertools.repeat(n), lambda i: X * next(i)), (lambda x, n: ValueError((n,)), lambda e: X * e.args[0][0]),
+        (lambda x, n: Slotted(x * n, n, (n,)), lambda s: (s.scaled, X * s.by, X * s.more[0])))
+    for function, taken in made:
+        f = compile(function)
+        for n in (1.5, 2.5, 3.5, 3.5):
+            yield taken(f(X, n))
+
+
+@program
+def numbers_left_in_what_takes_no_others(compile):
+    class State:
+        scale = whole = part = frozen = None
+    s = State()
+
+    @compile
+    def f(x, n):
+        s.scale, s.whole = functools.partial(torch.mul, x, n), lambda k=n: x * k
+        s.part, s.frozen = slice(0, n), frozenset({n})
+        return x * n
+    for n in (1, 2, 3, 3):
+        yield f(X, n), s.scale(), s.whole(), X[s.part], X * next(iter(s.frozen))
