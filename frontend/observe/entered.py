@@ -13,6 +13,7 @@ import torch
 from ..guard.changing import referrers
 from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
 from ..guard.structure import Arguments
+from ..symbolic.symbols import fixed
 from ..symbolic.varying import MARK
 from ..torch_internals import active_transform
 from .effects import c_effect, python_effect
@@ -35,6 +36,8 @@ _C_SWITCHES = frozenset(f for f in SWITCHES if not isinstance(f, types.FunctionT
 _READS_ENVIRONMENT = {function.__code__ for function in (
     os.getenv, os.environ.__getitem__, os.environ.__iter__, os.environ.__len__, os.environ.encodekey, os.environ.encodevalue,
     os.environ.decodekey, os.environ.decodevalue)}
+#: Modules whose functions change nothing that they are given, and take no numbers but Python's own.
+_TAKES_PLAIN_NUMBERS = {"json", "json.encoder", "statistics", "fractions"}
 #: Where every module is loaded.
 _IMPORTS = importlib._bootstrap._find_and_load.__code__
 #: What tells whether a class is registered with an abstract one.
@@ -82,6 +85,8 @@ class Entered:
             if kind == USER:
                 self._observer.watch(self._enter_user, frame, frame.f_code)
             elif kind != SMELT:
+                if frame.f_globals.get("__name__") in _TAKES_PLAIN_NUMBERS:
+                    _fix_numbers(frame)
                 self._observer.watch(self._enter_library, frame, frame.f_code)
 
     def _import(self, frame: types.FrameType, event: str) -> None:
@@ -204,6 +209,14 @@ class Entered:
         if code in self._inner:
             return []
         return [f for f in referrers([code]) if isinstance(f, types.FunctionType)]
+
+
+def _fix_numbers(frame: types.FrameType) -> None:
+    """A function that is being entered gets plain numbers for symbolic ones; the program depends on them."""
+    given = frame.f_locals
+    for name, value in list(given.items()):
+        if (plainly := fixed(value)) is not value:
+            given[name] = plainly
 
 
 def _runs(function: types.FunctionType, values: dict[str, Any]) -> bool:

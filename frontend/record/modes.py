@@ -152,7 +152,9 @@ class Api(TorchFunctionMode):
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.for_caller and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
-        if recorder.unsupported is not None or recorder._busy:
+        if recorder.unsupported is not None:
+            return function(*plain(args), **plain(kwargs))
+        if recorder._busy:
             return function(*args, **kwargs)
         result = self._answered(function, args, kwargs)
         return self._followed(function, args, kwargs) if result is NotImplemented else result
@@ -195,7 +197,7 @@ class Api(TorchFunctionMode):
         recorder.enter_backward(function in _BACKWARD)
         ops, looks = len(recorder.calls), len(recorder.looks)
         try:
-            result = function(*args, **kwargs)
+            result = self._made(function, args, kwargs)
         finally:
             recorder._from_numbers = None
             recorder._as_truth = recorder._as_item = False
@@ -209,6 +211,17 @@ class Api(TorchFunctionMode):
         if function is unpack:
             recorder.guarded(recorder.add_numbers, result[1])
         return recorder._answered(function, result)
+
+    def _made(self, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Any:
+        """Make a call; with plain numbers where it takes no symbolic ones, and has made no op."""
+        ops, given = len(self._recorder.calls), (args, kwargs)
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            args, kwargs = plainly = fixed(given)
+            if plainly is given or len(self._recorder.calls) > ops or not self._recorder.for_caller:
+                raise
+        return function(*args, **kwargs)
 
 
 class Engine:

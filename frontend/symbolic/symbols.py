@@ -410,7 +410,9 @@ def _with_numbers(value: Any, number: Callable[[Node], Plain]) -> Any:
     if type(value) is slice:
         return slice(*(_with_numbers(v, number) for v in (value.start, value.stop, value.step)))
     if type(value) is dict:
-        return {k: _with_numbers(v, number) for k, v in value.items()}
+        entries = {_with_numbers(k, number): _with_numbers(v, number) for k, v in value.items()}
+        pairs = zip((*entries, *entries.values()), (*value, *value.values()))
+        return entries if any(new is not v for new, v in pairs) else value
     return value
 
 

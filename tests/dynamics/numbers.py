@@ -1,9 +1,12 @@
 """Python numbers that change between the calls, wherever they stand."""
 import asyncio
+import fractions
 import functools
 import gc
 import itertools
+import json
 import math
+import statistics
 from collections import deque, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -552,3 +555,32 @@ def numbers_left_in_what_takes_no_others(compile):
         return x * n
     for n in (1, 2, 3, 3):
         yield f(X, n), s.scale(), s.whole(), X[s.part], X * next(iter(s.frozen))
+
+
+@program
+def numbers_for_libraries_after_something_is_left(compile):
+    """Which take none but Python's own."""
+    class State:
+        step, lines, seen = 0, [], []
+    s, image = State(), tensor(1, 1, 4, 4)
+
+    @compile
+    def log(x):
+        s.step += 1
+        loss = (x * s.step).sum()
+        s.lines.append(json.dumps({"step": s.step, "loss": loss.item(), s.step: [s.step]}))
+        print(json.dumps([s.step]), json.JSONEncoder().encode(s.step))
+        return loss
+
+    @compile
+    def average(x, n):
+        s.seen.append(n)
+        return x * statistics.mean(s.seen), statistics.mean([n, 1]), fractions.Fraction(n) + 1
+
+    @compile
+    def resize(x, n):
+        s.step += n
+        return F.interpolate(x, size=n), F.interpolate(x, scale_factor=n), x * n
+    for n in (1, 2, 3, 4, 2):
+        yield log(X), average(X, n), outcome(resize, image, n), s.step, s.lines, s.seen
+    yield outcome(resize, image, -1), s.step
