@@ -218,10 +218,9 @@ class Api(TorchFunctionMode):
         try:
             return function(*args, **kwargs)
         except Exception:
-            args, kwargs = plainly = fixed(given)
-            if plainly is given or len(self._recorder.calls) > ops or not self._recorder.for_caller:
+            if len(self._recorder.calls) > ops or not self._recorder.for_caller or plain(given) is given:
                 raise
-        return function(*args, **kwargs)
+        return function(*fixed(args), **fixed(kwargs))
 
 
 class Engine:
