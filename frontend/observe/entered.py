@@ -60,8 +60,7 @@ class Entered:
         self._inner: set[types.CodeType] = set()
         self._applying: list[types.FrameType] = []
         self.modules_loaded: list[str] = []  # modules of the user that were not loaded before the run
-        #: the import under way, the modules loaded before, and what is to be done after it
-        self._importing: tuple[types.FrameType, set[str], Callable[[], None]] | None = None
+        self._importing: tuple[types.FrameType, set[str]] | None = None  # the import under way, the modules loaded before
         self._autocast = [call_read(function, args) for function, args in AUTOCAST_DETAILS]  # as before the run
 
     def profile(self, frame: types.FrameType, event: str, arg: Any) -> None:
@@ -90,12 +89,11 @@ class Entered:
                 self._observer.watch(self._enter_library, frame, frame.f_code)
 
     def _import(self, frame: types.FrameType, event: str) -> None:
-        """A module is loaded, perhaps with others: what that does is not the run's, and it finds torch's classes as they are."""
+        """A module is loaded, perhaps with others: what that does is not the run's."""
         if self._importing is None:
-            self._importing = frame, set(sys.modules), self._observer.recorder.classes.leave()
+            self._importing = frame, set(sys.modules)
         elif frame is self._importing[0] and event == "return":
             self.modules_loaded += (m for m in sys.modules.keys() - self._importing[1] if kind_of_module(m) == USER)
-            self._importing[2]()
             self._importing = None
 
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:

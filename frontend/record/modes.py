@@ -246,32 +246,29 @@ class Engine:
 
 
 class Classes:
-    """Stands in for what makes a tensor when a class of tensors is called, which torch does under no mode that sees ops."""
+    """Stands in for what makes a tensor when a class of tensors is called, which torch does under no mode that sees ops: found
+    in its place by all classes but torch.Tensor itself."""
 
     def __init__(self, recorder: Recorder, ops: Ops):
         self._recorder, self._ops, self._thread = recorder, ops, get_ident()
 
     def __enter__(self) -> None:
-        new, recorder, ops, thread = _T.__new__, self._recorder, self._ops, self._thread
-
-        @passing
-        def __new__(cls, *args, **kwargs):
-            if cls is _T or get_ident() != thread or innermost_dispatch_mode() is not ops:
-                return new(cls, *args, **kwargs)
-            recorder.stop(Unsupported(f"calls {cls.__qualname__}, a class of tensors", here().place))
-            with without_innermost_mode():
-                return new(cls, *plain(args), **plain(kwargs))
-        _T.__new__ = __new__
+        self._new = _T.__new__
+        _T.__new__ = self
 
     def __exit__(self, *_) -> None:
         del _T.__new__
 
-    def leave(self) -> Callable[[], None]:
-        """Let what it stands for be found in its place; gives what ends that."""
-        if "__new__" not in vars(_T):
-            return lambda: None
-        self.__exit__()
-        return self.__enter__
+    def __get__(self, _: None, cls: type) -> Callable:
+        return self._new if cls is _T else self._make
+
+    @passing
+    def _make(self, cls: type, *args, **kwargs) -> torch.Tensor:
+        if get_ident() != self._thread or innermost_dispatch_mode() is not self._ops:
+            return self._new(cls, *args, **kwargs)
+        self._recorder.stop(Unsupported(f"calls {cls.__qualname__}, a class of tensors", here().place))
+        with without_innermost_mode():
+            return self._new(cls, *plain(args), **plain(kwargs))
 
 
 def alone(tensor: torch.Tensor) -> bool:

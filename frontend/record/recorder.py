@@ -115,8 +115,7 @@ class Recorder:
         self._results = Results(self._b, self._memory, self._alias, self._met)
         self.packed = Packed(self)
         ops = Ops(self)
-        self.classes = Classes(self, ops)
-        self._modes = (ops, Api(self), Engine(self), self.classes, compiled_by_torch_as_given())
+        self._modes = (ops, Api(self), Engine(self), Classes(self, ops), compiled_by_torch_as_given())
         self.guarded(self._take_arguments, arguments)
 
     def __enter__(self) -> "Recorder":
