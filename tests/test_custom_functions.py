@@ -225,6 +225,17 @@ class Borrowing(torch.autograd.Function):
         return g, None
 
 
+class Remembering(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, seen):
+        seen["x"] = 1 - seen.get("x", 0)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2, None
+
+
 class Loud(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -251,6 +262,7 @@ class Part(torch.autograd.Function):
         return torch.cat([g, g, g])[:5]
 
 
+SEEN = {}
 EAGER = {
     "gives a part": (lambda x, w: Part.apply(x * 2) * w, "gives a view of a part of an argument"),
     "its view is returned": (lambda x, w: Reversed.apply(x * w, 0.5), "gives a view that a custom autograd.Function made"),
@@ -258,6 +270,7 @@ EAGER = {
     "differentiated under autocast": (differentiated_under_autocast, "(Product) that is differentiated under autocast"),
     "changes its argument": (lambda x, w: InPlace.apply(x * w) * 2, "changes its arguments"),
     "a tensor by another way": (borrowing, "uses a tensor that is not its argument"),
+    "changes a dict": (lambda x, w: Remembering.apply(x, SEEN) * w, "custom autograd.Function that changes"),
     "prints": (lambda x, w: Loud.apply(x) * w, "prints or logs within an autograd.Function"),
 }
 

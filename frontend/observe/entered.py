@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__
+_APPLY_BACKWARD = torch.autograd.function.BackwardCFunction.apply.__code__
 _MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
 _ASKS_AUTOCAST = frozenset((torch.is_autocast_cache_enabled, torch.get_autocast_dtype, torch.get_autocast_cpu_dtype,
@@ -58,7 +59,6 @@ class Entered:
         self.cells: set[int] = set()  # cells that it may read
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._inner: set[types.CodeType] = set()
-        self._applying: list[types.FrameType] = []
         self.modules_loaded: list[str] = []  # modules of the user that were not loaded before the run
         self._importing: tuple[types.FrameType, set[str]] | None = None  # the import under way, the modules loaded before
         self._autocast = [call_read(function, args) for function, args in AUTOCAST_DETAILS]  # as before the run
@@ -74,9 +74,8 @@ class Entered:
                 self._observer.watch(self._enter_c, frame, arg)
         elif event == "return":
             recorder = self._observer.recorder
-            if frame.f_code is _APPLY and frame in self._applying:
-                self._applying.remove(frame)
-                self._observer.watch(recorder.leave_function, arg)
+            if frame in self._observer.applied.frames:
+                self._observer.watch(self._leave_function, frame, arg)
             elif frame.f_code is _MAKES_PARAMETER and isinstance(arg, torch.nn.Parameter) and recorder is not None:
                 self._observer.watch(recorder.add_parameter, arg, frame.f_locals["data"])
         elif event == "call":
@@ -124,6 +123,8 @@ class Entered:
             return
         if code is _APPLY and self._observer.recorder is not None and active_transform() is None:  # which calls it again
             self._enter_apply(frame, frame.f_locals)
+        if code is _APPLY_BACKWARD:
+            self._observer.applied.enter(frame, ())
         what = python_effect(frame)
         if what and not self._observer.telling.begins(frame):
             self._observer.refuse(what, user_line(frame))
@@ -133,8 +134,14 @@ class Entered:
         cls = called["cls"]
         if kind_of_module(cls.__module__) == USER:
             self._reached.follow(cls, cls.__qualname__)
-            self._applying.append(frame)
+            self._observer.applied.enter(frame, called["args"])
             self._observer.recorder.enter_function(cls, called["args"], called["kwargs"])
+
+    def _leave_function(self, frame: types.FrameType, result: Any) -> None:
+        """The forward or backward of one ends."""
+        self._observer.applied.leave(frame)
+        if frame.f_code is _APPLY:
+            self._observer.recorder.leave_function(result)
 
     def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
         if function in _C_SWITCHES:
@@ -188,6 +195,8 @@ class Entered:
     def _enter_closure(self, frame: types.FrameType, code: types.CodeType) -> None:
         """Guard the cells of the function that runs this code. Which one it is shows by what is in them: it may be several."""
         values, known = frame.f_locals, self._reached.functions.setdefault(code, [])
+        for name in code.co_freevars:
+            self._observer.applied.found(values.get(name), f"closure {name}")
         found = [f for f in known if _runs(f, values)]
         if not found:
             found = [f for f in self._search(code) if _runs(f, values)]

@@ -25,6 +25,7 @@ from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, unchanged, writes_of
 from ..torch_internals import GLOBAL_MODULE_HOOKS
 from .accesses import Accesses
+from .applied import Applied
 from .conversions import Conversions
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .entered import Entered
@@ -60,7 +61,7 @@ class Observer:
         self._arguments = arguments
         self.reached = Reached(self, arguments)
         self.reads, self.tensors = self.reached.reads, self.reached.tensors
-        self.accesses = Accesses(self, self.reached)
+        self.accesses, self.applied = Accesses(self, self.reached), Applied(self, self.reached)
         self.entered = Entered(self, self.reached, arguments)
         self.logs, self.looks = Logs(), Looks()
         self.draws, self.functions = Draws(self), Functions(self)

@@ -83,10 +83,13 @@ class Reached:
         read = Read(kind, holder, key, noted(before), subject, where or user_line())
         known, sure = self.touched.get(read.found_at, (read, False))
         self.touched[read.found_at] = known, sure or surely
+        if surely:
+            self._observer.applied.touched(subject)
 
     def read(self, kind: str, holder: Any, key: Any, expected: Any, subject: str, follow: bool = True) -> None:
         """Guard one piece of state, and follow the value found there."""
         where = (kind, id(holder), key)
+        self._observer.applied.found(expected, subject)
         if where in self.reads or self._changed(where, holder):
             return  # known, or the run's own
         self.reads[where] = Read(kind, holder, key, noted(expected), subject, user_line())

@@ -12,6 +12,7 @@ from ...compiler.ir import TupleType
 from ...compiler.ops.core import Operand
 from ...errors import Unsupported
 from ..generators import random_state
+from ..observe.applied import tensors_in
 from ..symbolic.symbols import Float
 from ..torch_internals import version_of
 from .building import NumberBuilder
@@ -47,14 +48,14 @@ class CustomCalls:
             raise Unsupported(f"custom autograd.Function ({function.__name__}) called with keyword arguments")
         if torch.is_autocast_enabled("cuda"):
             raise Unsupported(f"custom autograd.Function ({function.__name__}) under autocast of a GPU")
-        for t in _tensors(args):
+        for t in tensors_in(args):
             self._alias(t)
         self._function, self._args, self._before, self._origin = function, args, _state(args), self._b.origin
 
     def check(self, operands: Sequence[Any]) -> None:
         """Inside: refuse a tensor of this run that the function came by in another way than by its arguments."""
-        given = {address(t) for t in _tensors(self._args)}
-        for t in _tensors(operands):
+        given = {address(t) for t in tensors_in(self._args)}
+        for t in tensors_in(operands):
             if self._memory.find(t) is not None and address(t) not in given:
                 raise Unsupported(f"custom autograd.Function ({self._function.__name__}) uses a tensor that is not its argument")
 
@@ -76,7 +77,7 @@ class CustomCalls:
 
     def _viewed(self, result: torch.Tensor) -> torch.Tensor | None:
         """The argument that a result is a view of, None if it has memory of its own."""
-        sharing = [t for t in _tensors(self._args) if address(t) and address(t) == address(result)]
+        sharing = [t for t in tensors_in(self._args) if address(t) and address(t) == address(result)]
         same = next((t for t in sharing if _place(t) == _place(result)), None)
         if sharing and same is None:
             raise Unsupported(f"custom autograd.Function ({self._function.__name__}) that gives a view of a part of an argument, "
@@ -107,14 +108,6 @@ class CustomCalls:
                 self._memory.add_own_view(self._alias(given), r, one)
 
 
-def _tensors(given: Any) -> list[torch.Tensor]:
-    """The tensors among arguments, also those in lists and tuples, each once."""
-    if isinstance(given, torch.Tensor):
-        return [given]
-    found = [t for g in given for t in _tensors(g)] if isinstance(given, (list, tuple)) else []
-    return list({id(t): t for t in found}.values())
-
-
 def _place(t: torch.Tensor) -> tuple:
     """Which elements a tensor has of its memory, and how it takes them."""
     return t.dtype, t.shape, t.stride(), t.storage_offset()
@@ -122,4 +115,4 @@ def _place(t: torch.Tensor) -> tuple:
 
 def _state(args: tuple) -> tuple:
     """What tells whether a call wrote to its arguments or drew random numbers."""
-    return *(s.numpy().tobytes() for s in random_state()), *(version_of(t) for t in _tensors(args) if not t.is_inference())
+    return *(s.numpy().tobytes() for s in random_state()), *(version_of(t) for t in tensors_in(args) if not t.is_inference())

@@ -3,7 +3,7 @@ import torch
 from torch import library, nn
 from torch.utils.checkpoint import checkpoint
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 X = tensor(4)
 
@@ -184,6 +184,104 @@ def it_is_cut_off(h, r, x):
 @reversed_and
 def a_reversed_one_is_reversed(h, r, x):
     return Reversed.apply(r, 3.0) * r + Reversed.apply(x, 2.0, False) * h
+
+
+class Again(torch.autograd.Function):
+    """Keeps no activations: computes a function once more in the backward pass, and gives the gradients of its parameters too."""
+
+    @staticmethod
+    def forward(ctx, function, x, *parameters):
+        ctx.function, ctx.parameters = function, parameters
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return function(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.function(x)
+        return None, *torch.autograd.grad(y, (x, *ctx.parameters), grad, allow_unused=True)
+
+
+@program
+def parameters_given_beside_the_function_that_has_them(compile):
+    net = whole(torch.nn.Linear(4, 4))
+    f = compile(lambda x: Again.apply(net.forward, x * 2, *net.parameters()) * x)
+
+    @compile
+    def step(x):
+        f(x).sum().backward()
+    for _ in range(3):
+        net.zero_grad()
+        yield backward(f(leaf(2, 4)))
+        yield step(leaf(2, 4))
+
+
+@program
+def parameter_given_beside_a_closure_that_has_it(compile):
+    w = leaf(4)
+    f = compile(lambda x: Again.apply(lambda x: x * w, x * 2, w) * x)
+    for _ in range(3):
+        w.grad = None
+        yield backward(f(leaf(4)))
+
+
+class Counting(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, counter):
+        ctx.counter = counter
+        counter.count()
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.counter.count()
+        return grad * 2, None
+
+
+class Counter:
+    def __init__(self):
+        self.calls, self.log, self.seen = 0, [], torch.zeros(1)
+
+    def count(self):
+        self.calls += 1
+
+
+class Logging(Counter):
+    def count(self):
+        self.log.append(len(self.log))
+
+
+class Adding(Counter):
+    def count(self):
+        self.seen.add_(1)
+
+
+_counted = 0
+
+
+class Global(Counter):
+    def count(self):
+        global _counted
+        _counted += 1
+
+
+@program
+def evaluations_counted_by_a_function_with_its_own_backward(compile):
+    """As the solvers of neural differential equations count theirs."""
+    global _counted
+    _counted = 0
+    for kind in (Counter, Logging, Adding, Global):
+        counter = kind()
+        f = compile(lambda x: Counting.apply(x * 3, counter) * x)
+
+        @compile
+        def step(x):
+            f(x).sum().backward()
+        for _ in range(3):
+            yield backward(f(leaf(4))), _counted
+            yield step(leaf(4)), _counted
 
 
 @program
