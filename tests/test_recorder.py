@@ -751,3 +751,11 @@ def test_modes_of_the_program_see_what_they_always_see():
             return x * 2 + 1
     check(program, randn(3))
     assert [f.overloadpacket for f in seen] == [torch.ops.aten.mul, torch.ops.aten.add] * 2
+
+
+def test_a_range_is_an_index():
+    def one_of_each_row(x, column):
+        y = torch.zeros_like(x)
+        y[range(len(column)), column] = 1.0
+        return x[range(x.shape[0]), column], y * x
+    check(one_of_each_row, randn(4, 3), torch.tensor([2, 0, 1, 1]))

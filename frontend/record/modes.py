@@ -387,7 +387,7 @@ def _lists_fixed(part):
 
 def _is_numbers(data) -> bool:
     """Whether data is a plain number of Python's or NumPy's, or lists of them."""
-    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple, deque)) else (
+    return all(map(_is_numbers, data)) if isinstance(data, (list, tuple, deque, range)) else (
         type(data) in (bool, int, float, complex) or isinstance(data, (numpy.number, numpy.bool_)) or is_symbolic(data))
 
 
