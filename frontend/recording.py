@@ -53,10 +53,12 @@ class InputView:
 
 @dataclass(frozen=True)
 class Fresh:
-    """A result that is graph output `output`, alone in its memory. `leaf`: it is one that the run let require grad."""
+    """A result that is graph output `output`, alone in its memory. `leaf`: it is one that the run let require grad; `parameter`:
+    it is a torch.nn.Parameter."""
     output: int
     requires_grad: bool
     leaf: bool = False
+    parameter: bool = False
 
 
 @dataclass(frozen=True)

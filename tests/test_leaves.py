@@ -243,3 +243,14 @@ def test_flags_are_as_they_were_where_a_program_raises():
         with pytest.raises(IndexError):
             compiled(torch.ones(4), torch.tensor([1, 7]))
     assert not any(seen)
+
+
+def test_a_parameter_made_anew_takes_the_place_of_the_old_one():
+    def follow(net, x):
+        y = net(x)
+        if net.training:
+            net[0].weight = nn.Parameter(net[0].weight * 0.9 + 0.1 * y.mean())
+            net[2].bias = nn.Parameter(net[2].bias + y.mean(), requires_grad=False)
+        return y
+    compiled = check(follow)
+    assert len(compiled.programs) == 2  # the bias, once frozen, is another one

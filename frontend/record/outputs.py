@@ -47,11 +47,10 @@ class Outputs:
         self._b.origin = alias.value.origin
         if any(s is OWN_VIEW for s in steps) and tensor.requires_grad:
             raise Unsupported("gives a view that a custom autograd.Function made")
-        if isinstance(tensor, torch.nn.Parameter) and alias.made:
-            raise Unsupported("gives a parameter that it made")
         if self._memory.shown_with(tensor, [t for t, _ in self._left]):
             raise Unsupported("gives a gradient that shares memory with another tensor")
-        if base.input is not None:
+        parameter = isinstance(tensor, torch.nn.Parameter) and alias.made
+        if base.input is not None and not parameter:
             return self._of_input(tensor, alias)
         with torch.enable_grad():
             value = self._memory.read(tensor, alias)
@@ -63,8 +62,10 @@ class Outputs:
         spent = self._ends(tensor) if differentiable else ""
         loose = differentiable and not spent and not self._reaches_inputs(tensor, value)
         plain = not any(overload(s.function).packet in RESOLVED for s in steps)
-        if alone and plain and self._fills(alias):
-            result = Fresh(self._add_owned(value, alias.type, spent), differentiable, leaf)
+        if alone and plain and base.input is None and self._fills(alias):
+            result = Fresh(self._add_owned(value, alias.type, spent), differentiable, leaf, parameter)
+        elif parameter:
+            raise Unsupported("gives a parameter that it made of memory that is an argument's or another result's")
         elif leaf:
             raise Unsupported("gives a tensor that it let require grad, and that shares memory with another result")
         elif 0 not in base.type.shape and not dense(base.type.shape, base.type.strides):

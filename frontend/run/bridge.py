@@ -53,7 +53,7 @@ class Executable:
         if recording.raised and derivative is not None:
             self._run = _requiring(self._run, recording.raised)
         more = recording.writebacks or recording.grads.writes or recording.spent or recording.loose or recording.flags
-        self._plain = not more and all(isinstance(r, Fresh) and not r.leaf for r in recording.results)
+        self._plain = not more and all(isinstance(r, Fresh) and not (r.leaf or r.parameter) for r in recording.results)
         self._written = frozenset(recording.landing.values()) if derivative is None else ()
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
@@ -156,6 +156,8 @@ def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping
         return None
     if isinstance(r, Given):
         return tensors[r.input]
+    if isinstance(r, Fresh) and r.parameter:
+        return torch.nn.Parameter(outputs[r.output], r.leaf)
     if isinstance(r, Fresh):
         return outputs[r.output].requires_grad_() if r.leaf else outputs[r.output]
     steps = r.steps

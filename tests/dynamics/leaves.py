@@ -515,3 +515,91 @@ def an_argument_requires_grad_and_numbers_are_read(compile):
         x = tensor(2, 3) + k
         loss, largest = f(x, 1.0 + k % 3)
         yield largest, x, x.grad, backward(loss), x.grad
+
+
+@program(exact=False)
+def parameters_made_anew_on_every_call(compile):
+    """As codebooks that follow averages of what they are given."""
+    class Codebook(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = whole(nn.Embedding(5, 4))
+            self.register_buffer("size", torch.ones(5))
+            self.average = nn.Parameter(tensor(5, 4) * 0.5)
+
+        def forward(self, x):
+            index = (x @ self.embedding.weight.t()).argmax(1)
+            chosen = self.embedding(index)
+            if self.training:
+                hits = nn.functional.one_hot(index, 5).to(x.dtype)
+                self.size = self.size * 0.5 + hits.sum(0) * 0.5
+                self.average = nn.Parameter(self.average * 0.5 + hits.t() @ x * 0.5)
+                self.embedding.weight = nn.Parameter(self.average / (self.size.unsqueeze(1) + 1))
+            return x + (chosen - x).detach(), (chosen.detach() - x).square().mean()
+    net = Codebook()
+    f = compile(net)
+    for n in (3, 3, 4, 3, 5):
+        x = leaf(n, 4)
+        chosen, loss = f(x * n)
+        loss.backward()
+        yield chosen, loss, x.grad
+    net.eval()
+    yield from calls(f, tensor(3, 4))
+    net.train()
+    yield from calls(f, tensor(3, 4))
+
+
+@program
+def parameters_made_in_other_ways(compile):
+    """Frozen ones, ones that are returned, used at once, and such as share memory."""
+    net = nn.Module()
+    net.register_parameter("w", nn.Parameter(tensor(4)))
+
+    def frozen(x):
+        net.w = nn.Parameter(net.w * 0.5 + x, requires_grad=False)
+        return net.w * 2
+
+    def returned(x):
+        return nn.Parameter(x * 2), nn.Parameter(x[1:] + 1, requires_grad=False)
+
+    def used(x):
+        w = nn.Parameter(x * 2)
+        net.w = w
+        return (w * x).detach()
+
+    def differentiated(x):
+        w = nn.Parameter(x * 2)
+        return w, w * x
+
+    def shared(x):
+        y = x * 2
+        net.w = nn.Parameter(y)
+        return y
+
+    def twice(x):
+        y = x * 2
+        return nn.Parameter(y), nn.Parameter(y)
+
+    def of_an_argument(x):
+        return nn.Parameter(x)
+
+    def of_what_is_written_to(x):
+        y = x * 2
+        w = nn.Parameter(y)
+        y.add_(1)
+        return w
+
+    def stepped(x):
+        w = nn.Parameter(x * 2)
+        with torch.enable_grad():
+            (w * x).sum().backward()
+        with torch.no_grad():
+            w -= w.grad
+        return w, w.grad
+    for function in (frozen, returned, used, differentiated, shared, twice, of_an_argument, of_what_is_written_to,
+                     stepped):
+        f = compile(function)
+        yield from calls(f, tensor(4))
+        yield from calls(f, leaf(4))
+        with torch.no_grad():
+            yield from calls(f, leaf(4))
