@@ -172,6 +172,41 @@ class Mapping(OrderedDict):
     pass
 
 
+class Named(dict):
+    """Its items are its attributes, too."""
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Fields(OrderedDict):
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        self.count = len(fields)
+
+    def to_tuple(self):
+        return tuple(self.values())
+
+
+def test_dicts_of_classes_in_python_are_results():
+    f = compiled(lambda x: (Named(a=x * 2, b=Named(k=1)), Fields(a=x + 1, b=x)), fullgraph=True)
+    for k in range(3):
+        named, fields = f(X + k)
+        assert type(named) is type(named.b) is Named and named.b.k == 1 and type(fields) is Fields and fields.count == 2
+        equal(named.a, (X + k) * 2)
+        equal(fields.to_tuple()[0], X + k + 1)
+    assert len(f.programs) == 1
+
+
+def test_dicts_of_classes_in_python_are_given_anew_on_every_call():
+    f = compiled(lambda batch: batch.x * batch["y"], fullgraph=True)
+    for k in range(5):
+        equal(f(Named(x=X + k, y=X)), (X + k) * X)
+    assert len(f.programs) == 2  # the first one is of that object
+    equal(f(Named(x=X, y=X, more=1)), X * X)
+    with pytest.raises(KeyError):
+        f(Named(x=X))
+
+
 def test_structure_of_results():
     Pair = namedtuple("Pair", "a b")
 

@@ -7,7 +7,7 @@ metadata; a tuple, list, dict or object by its type, and in turn by all that the
 from __future__ import annotations
 
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import defaultdict, deque
 from typing import Any, Container, Iterable, Iterator, Mapping
 
 import torch
@@ -157,4 +157,4 @@ def _fetchable(value: Any) -> bool:
         return not constant(value)
     if value is MISSING or isinstance(value, Node):
         return False
-    return type(value) in (list, dict, OrderedDict, Counter, defaultdict, deque) or is_plain_instance(value)
+    return type(value) in (list, dict, defaultdict, deque) or is_plain_instance(value)

@@ -40,10 +40,17 @@ def is_dataclass_instance(value: Any) -> bool:
 
 
 def is_plain_instance(value: Any) -> bool:
-    """Whether a value is all in its `__dict__`: an instance of classes written in Python over nothing but `object`."""
-    classes = type(value).__mro__[:-1]
-    return not isinstance(value, (nn.Module, type)) and hasattr(value, "__dict__") and all(
-        c.__new__ is object.__new__ and c.__flags__ & _HEAP_TYPE and not vars(c).get("__slots__") for c in classes)
+    """Whether a value is all in its `__dict__`, and in its items: an instance of classes written in Python over nothing but
+    `object`, or but dicts."""
+    if isinstance(value, (nn.Module, type)) or type(getattr(value, "__dict__", None)) is not dict:
+        return False
+    return _in_python(type(value), dict if isinstance(value, dict) else object)
+
+
+def _in_python(cls: type, base: type) -> bool:
+    """Whether instances of a class are made as those of `base` are, and have no more than its classes in Python give them."""
+    ours = (c for c in cls.__mro__ if c not in (object, dict, OrderedDict))
+    return cls.__new__ is base.__new__ and all(c.__flags__ & _HEAP_TYPE and not vars(c).get("__slots__") for c in ours)
 
 
 def argument_names(function: Callable, args: tuple, kwargs: dict) -> tuple[list[str], list[str]]:
@@ -342,7 +349,7 @@ class Rebuild:
             return f"{self._names.bind(kind)}({self._expression(value.default_factory)}, {{{self._items(value.items())}}})"
         if kind is deque:
             return f"{self._names.bind(kind)}([{', '.join(map(self._expression, value))}], {value.maxlen})"
-        if kind in (OrderedDict, Counter) or is_dataclass_instance(value) or is_plain_instance(value):
+        if is_dataclass_instance(value) or is_plain_instance(value):
             return self._instance(value)
         raise Unsupported(f"{self._what} an object of type {kind.__qualname__} made by the run", self._where)
 

@@ -9,6 +9,7 @@ import types
 import weakref
 from enum import Enum
 
+import torch
 from torch import nn
 
 from .harness import calls, program, tensor
@@ -478,3 +479,30 @@ def weak_reference_to_what_is_known(compile):
     yield from calls(f, tensor(3))
     net.scale = 3
     yield from calls(f, tensor(3))
+
+
+@program
+def batches_of_a_class_of_dicts(compile):
+    """Read, written to and given back."""
+    class Batch(dict):
+        def __getattr__(self, name):
+            if name not in self:
+                raise AttributeError(name)
+            return self[name]
+
+        def to(self, dtype):
+            return Batch({k: v.to(dtype) if isinstance(v, torch.Tensor) else v for k, v in self.items()})
+
+    @compile
+    def f(batch, k):
+        batch["seen"] = batch.get("seen", 0) + 1
+        other = batch.to(torch.float64)
+        if hasattr(batch, "mask"):
+            other["x"] = other.x * batch.mask
+        return other, batch.x * batch.scale + k
+    for k in range(6):
+        batch = Batch(x=tensor(4) + k, scale=2, note="text")
+        if k > 3:
+            batch["mask"] = tensor(4) > 0
+        yield f(batch, k // 4), batch
+        yield f(batch, k // 4), batch
