@@ -759,3 +759,12 @@ def test_a_range_is_an_index():
         y[range(len(column)), column] = 1.0
         return x[range(x.shape[0]), column], y * x
     check(one_of_each_row, randn(4, 3), torch.tensor([2, 0, 1, 1]))
+
+
+def test_complex_numbers_are_written_to_by_their_parts():
+    def parts_written(x):
+        y = torch.complex(x, x + 1)
+        torch.view_as_real(y)[..., 0].mul_(2)
+        y.imag += 1
+        return y
+    check(parts_written, randn(2, 3))

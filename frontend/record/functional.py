@@ -445,6 +445,10 @@ class Memory:
         if target in _SCATTERS:
             args = source, new, *view.attrs["args"][1:]
             return opaque_call(b, overload(_SCATTERS[target]), args, view.attrs["kwargs"], source.type)
+        if target == "aten.view_as_real.default" and dense(view.shape, view.type.strides):
+            parts = b.copy(new)
+            parts.type = view.type
+            return opaque_call(b, overload(torch.ops.aten.view_as_complex.default), (parts,), {}, source.type)
         raise Unsupported(f"writes in place through a view ({target})")
 
 

@@ -894,3 +894,49 @@ def complex_rows_and_diagonals_written(compile):
         return y.abs().sum(), y
     for k in (1, 2, 3, 4):
         yield f(tensor(4, 4, dtype=torch.float64), k), kept
+
+
+@program(exact=False)
+def parts_of_complex_tensors_written(compile):
+    kept = torch.zeros(4, 3, dtype=torch.cfloat)
+    turned = torch.zeros(3, 4, dtype=torch.cfloat).t()
+
+    @compile
+    def f(x, k):
+        y = torch.complex(x, x + 1)
+        torch.view_as_real(kept).add_(k)
+        kept.real[1:] = x[1:]
+        turned.imag.copy_(x * k)
+        torch.view_as_real(y)[..., 0].sub_(1)
+        return y, y.abs().sum()
+
+    @compile
+    def g(x, k):
+        y = torch.complex(x, x + 1)
+        y.real *= k
+        return y.abs().sum(), torch.view_as_real(y).as_strided((4,), (2,), 1) + 1
+    for k in (1, 2, 3, 4):
+        yield f(tensor(4, 3) * k, k), kept, turned
+        yield g(tensor(4, 3), k)
+        yield g(leaf(4, 3), k)[0].backward()
+
+
+@program(exact=False)
+def complex_parameters_trained(compile):
+    """As the weights of layers that work on Fourier transforms."""
+    weight = nn.Parameter(torch.complex(tensor(3, 3), tensor(3, 3).t()) * 0.1)
+    for kind in (torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW):
+        optimizer = kind([weight], lr=0.01)
+
+        @compile
+        def step(x):
+            found = torch.fft.rfft(x)
+            out = torch.zeros_like(found)
+            out[:, :3] = torch.einsum("bi,io->bo", found[:, :3], weight)
+            loss = torch.fft.irfft(out, n=x.shape[-1]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+        for _ in range(4):
+            yield step(tensor(2, 8))
