@@ -1,4 +1,5 @@
 """README.md shows real output and true claims. `python tests/test_readme.py` writes those parts anew."""
+import functools
 import os
 import random
 import re
@@ -123,6 +124,8 @@ DOES_NOT = {
     "Elements taken out of torch: `.numpy()`, a tensor as text, `.tolist()` of many.":
         [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
+    "State that a custom `autograd.Function` or a checkpoint changes: batch norm in a checkpoint.":
+        [(lambda: functools.partial(checkpoint, nn.BatchNorm1d(3), use_reentrant=False), (X.clone().requires_grad_(),))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 

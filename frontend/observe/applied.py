@@ -1,6 +1,8 @@
-"""Custom autograd.Functions that a run is in: a graph holds one as an op, which runs it again, with stand-ins for its arguments.
+"""What a run is in that is run again as it is: custom autograd.Functions and checkpoints.
 
-So what one leaves in the state around it can't be replayed, nor can it find an argument there as well: as another tensor.
+A graph holds a custom function as an op, which runs it, with stand-ins for its arguments. So what it leaves in the state around
+it can't be replayed, nor can it find an argument there as well: as another tensor. A checkpoint runs its function once more in
+the backward pass, and a program does not: what that leaves would be left once too little.
 """
 from __future__ import annotations
 
@@ -19,22 +21,25 @@ from .reached import Reached
 if TYPE_CHECKING:
     from .observer import Observer
 
+#: What a custom function is called in reasons.
+FUNCTION = "custom autograd.Function"
+
 
 class Applied:
-    """Sees what they do in their forwards, and in their backwards where a backward pass is part of the run. `frames`: those that
-    run now."""
+    """Sees what they do: in forwards, and in backwards where a backward pass is part of the run. `frames`: those that run now,
+    with what each is of."""
 
     def __init__(self, observer: Observer, reached: Reached):
         self._observer, self._reached = observer, reached
-        self.frames: list[types.FrameType] = []
+        self.frames: dict[types.FrameType, str] = {}
         self._given: dict[int, torch.Tensor] = {}  # all arguments so far that gradients flow to
         self._containers: dict[tuple, tuple] = {}
         self._places: list[tuple[Read, Any]] = []
         self._versions: dict[int, tuple[str, torch.Tensor, int]] = {}
 
     @without_modes()
-    def enter(self, frame: types.FrameType, given: tuple) -> None:
-        """A forward or backward of the user's is entered."""
+    def enter(self, frame: types.FrameType, what: str, given: tuple = ()) -> None:
+        """A frame of one is entered; `given`: a custom function's arguments."""
         self._given.update((id(t), t) for t in tensors_in(given) if t.requires_grad)
         if not self.frames:
             self._containers = {place: snapshot(read.holder) for place, read in self._reached.reads.items()
@@ -43,14 +48,14 @@ class Applied:
             self._versions = {}
             for name, t in self._reached.tensors.values():
                 self._note(name, t)
-        self.frames.append(frame)
+        self.frames[frame] = what
 
     @without_modes()
     def leave(self, frame: types.FrameType) -> None:
         """It ends."""
-        self.frames.remove(frame)
-        for subject in () if self.frames else self._changed():
+        for subject in () if len(self.frames) > 1 else self._changed():
             self._refuse(f"changes {subject}", user_line(frame))
+        del self.frames[frame]
 
     def _changed(self) -> Iterator[str]:
         for place, read in self._reached.reads.items():
@@ -81,7 +86,7 @@ class Applied:
             self._versions.setdefault(id(t), (name, t, version_of(t)))
 
     def _refuse(self, what: str, where: str) -> None:
-        self._observer.refuse(f"custom autograd.Function that {what}", where)
+        self._observer.refuse(f"{next(iter(self.frames.values()))} that {what}", where)
 
 
 def tensors_in(given: Any) -> list[torch.Tensor]:

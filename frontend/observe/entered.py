@@ -16,11 +16,12 @@ from ..guard.structure import Arguments
 from ..symbolic.symbols import fixed
 from ..symbolic.varying import MARK
 from ..torch_internals import active_transform
+from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
                     globals_named, globals_written, imports_named, modules_named)
 from .objects import OURS, content
-from .places import SMELT, USER, kind_of_file, kind_of_module, on_behalf_of_user, user_line
+from .places import SMELT, USER, is_checkpoint, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ class Entered:
         if code is _APPLY and self._observer.recorder is not None and active_transform() is None:  # which calls it again
             self._enter_apply(frame, frame.f_locals)
         if code is _APPLY_BACKWARD:
-            self._observer.applied.enter(frame, ())
+            self._observer.applied.enter(frame, FUNCTION)
+        if code.co_name == "checkpoint" and is_checkpoint(frame) and torch.is_grad_enabled():
+            self._observer.applied.enter(frame, "checkpoint")
         what = python_effect(frame)
         if what and not self._observer.telling.begins(frame):
             self._observer.refuse(what, user_line(frame))
@@ -134,11 +137,11 @@ class Entered:
         cls = called["cls"]
         if kind_of_module(cls.__module__) == USER:
             self._reached.follow(cls, cls.__qualname__)
-            self._observer.applied.enter(frame, called["args"])
+            self._observer.applied.enter(frame, FUNCTION, called["args"])
             self._observer.recorder.enter_function(cls, called["args"], called["kwargs"])
 
     def _leave_function(self, frame: types.FrameType, result: Any) -> None:
-        """The forward or backward of one ends."""
+        """A frame of one, or of a checkpoint, ends."""
         self._observer.applied.leave(frame)
         if frame.f_code is _APPLY:
             self._observer.recorder.leave_function(result)

@@ -284,6 +284,34 @@ def evaluations_counted_by_a_function_with_its_own_backward(compile):
             yield step(leaf(4)), _counted
 
 
+@program(exact=False)
+def checkpoints_of_what_changes_state(compile):
+    """The backward pass changes it once more."""
+    class Block(torch.nn.Module):
+        def __init__(self, norm):
+            super().__init__()
+            self.net = torch.nn.Sequential(whole(torch.nn.Linear(4, 4)), norm)
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += isinstance(self.net[1], torch.nn.Identity)
+            return self.net(x)
+    for norm in (torch.nn.BatchNorm1d(4), torch.nn.Identity()):
+        block = Block(norm)
+        f = compile(lambda x: checkpoint(block, x, use_reentrant=False).square())
+
+        @compile
+        def step(x):
+            checkpoint(block, x, use_reentrant=False).square().sum().backward()
+        for n in (3, 3, 4, 5, 3):
+            block.zero_grad()
+            yield backward(f(leaf(n, 4)))
+            yield step(leaf(n, 4))
+        block.eval()
+        with torch.no_grad():
+            yield from calls(f, tensor(3, 4))
+
+
 @program
 def reversed_argument_is_viewed_and_returned(compile):
     f = compile(lambda x: Reversed.apply(x, 2.0).view(2, 2))
