@@ -22,6 +22,7 @@ _PYTHON_PACKAGES = ("multiprocessing.", "torch.distributed.", "asyncio.")
 #: The same, also where torch itself calls them for the user.
 _ALWAYS = {"warnings", "_warnings", "torch.random", "torch.cuda.random", "torch.serialization", "torch.hub"}
 _PYTHON_FUNCTIONS = {("logging", "_log"), ("logging", "handle"), ("warnings", "warn"), ("warnings", "warn_explicit")}
+_SAVES = torch.autograd.graph.saved_tensors_hooks.__enter__.__code__
 _SETTERS = ("set_", "use_deterministic", "_set_")
 
 
@@ -44,6 +45,8 @@ def python_effect(frame: types.FrameType) -> str:
     module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
     if is_checkpoint(frame.f_back):
         return ""  # it notes the random numbers' state, to compute once more what the program's gradient has of its own
+    if frame.f_code is _SAVES and not isinstance(frame.f_locals["self"], torch.autograd.graph.save_on_cpu):
+        return "lets autograd save tensors by hooks (saved_tensors_hooks)"
     listed = module in _PYTHON_MODULES or module.startswith(_PYTHON_PACKAGES) or module in _ALWAYS - {"warnings"}
     switch = module == "torch" and name.startswith(_SETTERS)
     if not (listed or switch or (module, name) in _PYTHON_FUNCTIONS):

@@ -538,3 +538,36 @@ def passes_that_keep_the_graph(compile):
         second.sum().backward(retain_graph=True)
         first.sum().backward()
         yield outcome(lambda: first.sum().backward()), outcome(lambda: second.sum().backward()), x.grad
+
+
+@program(exact=False)
+def tensors_saved_by_hooks(compile):
+    """Which give the backward pass other numbers, and count; or put them aside for a while."""
+    counts = [0, 0]
+
+    def pack(t):
+        counts[0] += 1
+        return t.to(torch.bfloat16)
+
+    def unpack(t):
+        counts[1] += 1
+        return t.float()
+
+    @compile
+    def f(x):
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return x.exp() * x.sin()
+
+    @compile
+    def step(x):
+        f(x).sum().backward()
+
+    @compile
+    def aside(x):
+        with torch.autograd.graph.save_on_cpu():
+            return x.exp() * x.sin()
+    for k in range(4):
+        yield backward(f((leaf(4) * 0.3 + k / 7).detach().requires_grad_())), counts
+        x = (tensor(4) * 0.3).requires_grad_()
+        yield step(x), x.grad, counts
+        yield backward(aside(x)), x.grad
