@@ -571,3 +571,76 @@ def tensors_saved_by_hooks(compile):
         x = (tensor(4) * 0.3).requires_grad_()
         yield step(x), x.grad, counts
         yield backward(aside(x)), x.grad
+
+
+def _passes(f, order, make):
+    """The results' gradients one by one, in this order."""
+    for _ in range(4):
+        inputs = make()
+        results = f(*inputs)
+        said = [outcome(lambda k=k: results[k].square().sum().backward()) for k in order]
+        yield said, [t.grad for t in inputs if t.requires_grad]
+
+
+@program(exact=False)
+def a_pass_for_each_result(compile):
+    """They share nothing but an input."""
+    f = compile(lambda x, w: (torch.exp(x * 2), x.cos() * w, (x @ w).tanh()))
+    for order in ((0, 1, 2), (2, 0, 1), (1, 1, 0), (0, 2, 0)):
+        yield from _passes(f, order, lambda: (leaf(4, 4), leaf(4, 4)))
+
+
+@program(exact=False)
+def passes_for_results_that_share_a_step(compile):
+    """The first pass frees what the second needs."""
+    @compile
+    def f(x):
+        y = x.exp()
+        return y * 2, y.sin(), x * x
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 2)):
+        yield from _passes(f, order, lambda: (leaf(4),))
+
+
+@program(exact=False)
+def losses_of_two_networks(compile):
+    """As an actor and its critic have them: each is differentiated on its own."""
+    actor = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))
+    critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimisers = [torch.optim.SGD(net.parameters(), 0.1) for net in (actor, critic)]
+
+    @compile
+    def losses(x, returns):
+        values = critic(x).squeeze(-1)
+        advantage = (returns - values).detach()
+        return -(actor(x).log_softmax(-1)[:, 0] * advantage).mean(), (returns - values).square().mean()
+    for n in (5, 5, 7, 6):
+        for loss, optimiser in zip(losses(tensor(n, 4), tensor(n)), optimisers):
+            optimiser.zero_grad()
+            loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        yield loss, list(actor.parameters()), list(critic.parameters())
+
+
+@program(exact=False)
+def a_write_between_passes(compile):
+    f = compile(lambda x, w: (x.exp(), (x * w).sum(0)))
+    for _ in range(4):
+        x, w = leaf(4, 4), leaf(4, 4)
+        first, second = f(x, w)
+        first.sum().backward()
+        with torch.no_grad():
+            w.add_(1)
+        yield outcome(lambda: second.sum().backward()), x.grad, w.grad
+
+
+@program(exact=False)
+def passes_that_keep_the_graph(compile):
+    f = compile(lambda x: (x.exp(), x.sin() * x))
+    for _ in range(4):
+        x = leaf(4)
+        first, second = f(x)
+        first.sum().backward(retain_graph=True)
+        second.sum().backward(retain_graph=True)
+        first.sum().backward()
+        yield outcome(lambda: first.sum().backward()), outcome(lambda: second.sum().backward()), x.grad
