@@ -337,7 +337,7 @@ def test_program_limit():
             equal(f(X, float(k)), X * k)
     assert len(f.programs) == config.program_limit
     told, = [str(w.message) for w in caught if w.category is SmeltWarning]
-    assert "k 15.0 -> 16.0" in told
+    assert "(int(k)) 15 -> 16" in told
     assert f.recompilations[0] == "<lambda>: k 0.0 -> 1.0"
 
 
