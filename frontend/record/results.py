@@ -105,8 +105,8 @@ class Results:
         owner = source.base.owner()
         if isinstance(owner, Sized):
             raise Unsupported("as_strided on a tensor of symbolic sizes")
-        if owner is None or owner.dtype != args[0].dtype or not owner.is_contiguous() or owner.storage_offset() or address(owner) == 0 \
-                or owner.untyped_storage().nbytes() != owner.numel() * owner.element_size():
+        if owner is None or owner.dtype != args[0].dtype or not owner.is_contiguous() or owner.storage_offset() \
+                or address(owner) == 0 or owner.untyped_storage().nbytes() != owner.numel() * owner.element_size():
             raise Unsupported("as_strided on memory that is not one contiguous tensor of its dtype")
         size, strides, offset = (*args[1:], *([None] * (4 - len(args))))
         offset = call.kwargs.get("storage_offset", offset)
