@@ -1,5 +1,6 @@
 """README.md shows real output and true claims. `python tests/test_readme.py` writes those parts anew."""
 import functools
+import math
 import os
 import random
 import re
@@ -79,6 +80,8 @@ WORKS = {
          (lambda: nn.BatchNorm1d(3), (X,))],
     "Autograd through a compiled function, with a derived backward program, which can be differentiated again.":
         [(lambda: lambda x: (x * x).sum(), (X.clone().requires_grad_(),))],
+    "A backward pass for each result, where they share no step: `actor_loss.backward(); critic_loss.backward()`.":
+        [(lambda: lambda x: (x.sin().sum(), x.exp().sum()), (X.clone().requires_grad_(),))],
     "Transforms inside a function: `torch.func.grad`, `vjp`, `jvp`, `jacrev`, `hessian`, and `vmap` of a gradient.":
         [(lambda: lambda x: torch.func.grad(lambda y: y.sin().sum())(x), (X,)),
          (lambda: lambda x: torch.func.vjp(torch.sin, x)[1](x)[0], (X,)),
@@ -98,6 +101,8 @@ WORKS = {
         [(remembering, (X,))],
     "Sizes that change, of arguments or of caches in state: symbols from the second one on; one program serves all from 2 on.":
         [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
+    "What Python computes of such sizes (`int(n * 0.3)`, `math.ceil(n / 8)`, `F.pad(x, (0, -n % 8))`): the same.":
+        [(lambda: lambda x: F.pad(x, (0, 0, 0, -len(x) % 8))[:int(len(x) * 0.6)] * math.ceil(len(x) / 3), (X,))],
     "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same.":
         [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2))],
     "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
