@@ -402,8 +402,20 @@ def _import_clamp(b, x, min=None, max=None):
     return b.emit(f"clamp{'' if len(limits) == 2 else next(iter(limits))}{suffix}", x, *limits.values())
 
 
+#: Before torch 2.12 a single number that is NaN is no limit to `clamp`.
+_NAN_IS_NO_LIMIT = not torch.zeros(()).clamp(max=nan).isnan()
+
+
+def _import_clamp_to_numbers(b, x, min=None, max=None):
+    clamped, limit = _import_clamp(b, x, min, max), max if min is None else min
+    plain = type(limit) in (int, float)
+    if not _NAN_IS_NO_LIMIT or None not in (min, max) or plain and not isnan(limit):
+        return clamped
+    return b.cast(b.copy(x), dtype=clamped.dtype) if plain else b.where(b.isnan(limit), x, clamped)
+
+
 #: By record, the import rules of its overloads.
-_LIMITED = {"clamp": dict.fromkeys(("clamp", "clamp.Tensor"), _import_clamp),
+_LIMITED = {"clamp": {"clamp": _import_clamp_to_numbers, "clamp.Tensor": _import_clamp},
             "clamp_min": dict.fromkeys(("clamp_min", "clamp_min.Tensor"), _import_clamp),
             "clamp_max": dict.fromkeys(("clamp_max", "clamp_max.Tensor"), lambda b, x, max: _import_clamp(b, x, None, max))}
 
