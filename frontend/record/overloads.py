@@ -13,8 +13,9 @@ from ...compiler.ir import ObjectType, TensorType, TupleType, Type, Value, dense
 from ...compiler.op import ATEN, WRITES, is_number
 from ...compiler.ops.core import Operand
 from ...errors import Unsupported
-from ..symbolic.sizes import Sized, in_symbols, inferred, symbolic
+from ..symbolic.sizes import Sized, in_symbols, symbolic
 from ..symbolic.symbols import is_symbolic
+from ..symbolic.trying import inferred
 from ..torch_internals import has_gradient, is_composite, schema_of
 from .foreach import one_by_one
 

@@ -6,19 +6,16 @@ the real tensor, `inner`, which ops run on.
 from __future__ import annotations
 
 import builtins
-import functools
-import itertools
 import operator
-from typing import Any, Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Callable, Collection, Sequence
 
 import torch
 
 from ...compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
-from ...compiler.instantiate import with_sizes
-from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, contiguous_strides, expressions
+from ...compiler.ir import TensorType, Value, contiguous_strides
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic, plain
+from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic
 from .varying import NUMBER, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
@@ -290,130 +287,6 @@ def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
 
     Raises Unsupported where the real strides don't follow from the sizes."""
     return _in_strides(shape, _dense_strides(shape, real), real)
-
-
-def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
-    """The type of what a call gives, in terms of the symbols that its operands' sizes are made of.
-
-    torch tells the sizes for operands of other sizes: the least formula that fits those is taken for the rule, and a program
-    looks at what its calls give. Of several results, one whose sizes follow no such formula is an object.
-    Raises Unsupported where a single one's don't."""
-    given = list(expressions([_type_of(v) for v in _leaves((args, kwargs))]))
-    symbols = sorted({s for e in given for s in e.symbols()}, key=lambda s: s.name)
-    if not symbols:
-        return real
-    trials = _trials(symbols)
-
-    @functools.cache
-    def given_sizes(*sizes: int) -> Any:
-        values = dict(zip(symbols, sizes))
-        return function(*_on_meta(args, values), **_on_meta(kwargs, values))
-
-    try:
-        found = [given_sizes(*t.values()) for t in trials]
-    except _FAILURES as error:
-        if isinstance(real, TensorType) and not real.rank:
-            return real
-        raise Unsupported(f"{function} of tensors of symbolic sizes") from error
-
-    def typed(real: Type, of: Callable[[Any], torch.Tensor]) -> Type:
-        """The type of one of the tensors that the call gives, `of` what it gives."""
-        if any(of(f).dim() != real.rank for f in found):
-            raise Unsupported(f"the rank of what {function} gives depends on the sizes")
-        return laid_out(tuple(size(n, lambda f, d=d: of(f).shape[d]) for d, n in enumerate(real.shape)), real)
-
-    def size(real: int, of: Callable[[Any], int]) -> Dim:
-        steps = (_stepped(symbols, k, trials[0], lambda *sizes: of(given_sizes(*sizes))) for k in range(len(symbols)))
-        for e in itertools.chain((real, *given, _fit(symbols, trials, list(map(of, found)))), steps):
-            if e is not None and typical(e) == real and all(with_sizes(e, t) == of(f) for t, f in zip(trials, found)):
-                return e
-        raise Unsupported(f"a size of what {function} gives follows from no sizes of its operands")
-
-    def typed_item(k: int, real: Type) -> Type:
-        try:
-            return typed(real, operator.itemgetter(k)) if isinstance(real, TensorType) else real
-        except Unsupported:
-            return ObjectType("tensor of another size")
-    if isinstance(real, TupleType):
-        return TupleType(tuple(map(typed_item, itertools.count(), real.items)))
-    return typed(real, lambda f: f) if isinstance(real, TensorType) else real
-
-
-def _trials(symbols: Sequence[Sym]) -> list[dict[Sym, int]]:
-    """Sizes that differ from the present ones: first in all symbols, then in each of them once and twice more, then in all."""
-    first = {s: s.hint + 3 + 7 * k for k, s in enumerate(symbols)}
-    steps = [{**first, s: first[s] + step} for s in symbols for step in (1, 2)]
-    return [first, *steps, {s: n + 5 * (k + 1) for k, (s, n) in enumerate(first.items())}]
-
-
-def _stepped(symbols: Sequence[Sym], k: int, first: Mapping[Sym, int], size: Callable[..., int]) -> Dim | None:
-    """m * ((s + q) // d) + c of the k-th symbol s, where that is what `size` gives for the sizes from the first trial up to
-    the second larger result; None where there are no such two."""
-    start, base = list(first.values()), first[symbols[k]]
-
-    def at(n: int) -> int:
-        return size(*start[:k], base + n, *start[k + 1:])
-
-    def next_step(n: int) -> int | None:
-        """The least number above n that gives another size."""
-        try:
-            far = next((n + 2 ** e for e in range(_LONGEST_STEP) if at(n + 2 ** e) != at(n)), None)
-        except _FAILURES:  # for so large a size
-            return None
-        return far and next_below(n, far)
-
-    def next_below(low: int, high: int) -> int:
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if at(middle) == at(low) else (low, middle)
-        return high
-    one = next_step(0)
-    two = next_step(one) if one else None
-    if not one or not two:
-        return None
-    d, m = two - one, at(one) - at(0)
-    e = (expr_of(symbols[k]) + -(base + one) % d) // d * m
-    return simplest(e + (at(0) - with_sizes(e, first)))
-
-
-#: What torch raises for sizes that do not fit.
-_FAILURES = (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError)
-#: Sizes of one result are tried up to so many bits larger.
-_LONGEST_STEP = 14
-
-
-def _fit(symbols: Sequence[Sym], trials: Sequence[Mapping[Sym, int]], found: Sequence[int]) -> Dim:
-    """The sum of polynomials of the symbols, of second degree at most, that gives what was found in all trials but the last."""
-    total: Dim = found[0]
-    for k, s in enumerate(symbols):
-        once, twice = (found[1 + 2 * k + step] - found[0] for step in (0, 1))
-        away = expr_of(s) - trials[0][s]
-        total = total + away * once + away * (away - 1) // 2 * (twice - 2 * once)
-    return simplest(total)
-
-
-def _leaves(part: Any) -> Iterator[Any]:
-    if isinstance(part, (list, tuple, dict)):
-        for p in part.values() if isinstance(part, dict) else part:
-            yield from _leaves(p)
-    else:
-        yield part
-
-
-def _type_of(operand: Any) -> Any:
-    return operand.type if isinstance(operand, Value) else operand
-
-
-def _on_meta(part: Any, sizes: Mapping[Sym, int]) -> Any:
-    """An argument of a call, its tensors on the meta device and of these sizes."""
-    if isinstance(part, (list, tuple)):
-        return type(part)(_on_meta(p, sizes) for p in part)
-    if isinstance(part, dict):
-        return {k: _on_meta(p, sizes) for k, p in part.items()}
-    if not isinstance(part, Value) or isinstance(part.type, NumberType):
-        return plain(with_sizes(part, sizes))
-    t = with_sizes(part.type, sizes)
-    return torch.empty_strided(t.shape, t.strides, dtype=t.dtype, device="meta")
 
 
 def input_strides(tensor: torch.Tensor, shape: Sequence[Dim], gap: Callable[[int, Dim], Dim]) -> tuple[Dim, ...]:
