@@ -13,7 +13,7 @@ from . import config
 from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
 from .compiler.evaluate import evaluate
-from .compiler.ir import Graph
+from .compiler.ir import Graph, Type, Value
 from .compiler.ops.core import takes_random_numbers
 from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient,
                               join, partition, restrict, simplify)
@@ -60,6 +60,7 @@ class Compilation:
     eager: list[str] = field(default_factory=list)  # what of it runs by torch after all, and why
     launched: list[str] = field(default_factory=list)  # what of it is no CUDA graph, and why
     verified: Graph | None = None  # the last one
+    typed: dict[Value, Type] = field(default_factory=dict)  # values whose types were verified, with these
 
     def step(self, name: str, work: Callable, *args):
         """Run one step and note its time."""
@@ -83,7 +84,7 @@ class Compilation:
     def verify(self, graph: Graph, after: str) -> Graph:
         """Verify a graph, unless it is the last one that was."""
         if graph is not self.verified:
-            self.verified = self.step("verify", verify, graph, after)
+            self.verified = self.step("verify", verify, graph, after, self.typed)
         return graph
 
     def program(self, stage: str, graph: Graph, landing: Mapping[int, int] = {}) -> Callable:

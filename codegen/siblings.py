@@ -1,6 +1,8 @@
 """Joining groups that do not read each other but load the same tensors: column sums of one gradient, for instance."""
 from __future__ import annotations
 
+from typing import Mapping, Set
+
 from ..compiler.dims import Dim, expr_of, known, product
 from ..compiler.ir import Graph, Value
 from .coordinates import size
@@ -11,15 +13,17 @@ from .schedule import dependencies
 
 def join_siblings(graph: Graph, fusion: Fusion, placement: Placement) -> None:
     """Join, in place, pairs of groups over axes of the same sizes that load a tensor as large as those axes."""
+    before = dependencies(graph, fusion, placement, [g for g in fusion.groups if g in placement.loads])
     groups = [g for g in fusion.groups if g.fixed is None and g.product is None and any(v in placement.stored for v in g.members)]
     by_sizes: dict[tuple[Dim, ...], list[Group]] = {}
     for g in groups:
         hosts = by_sizes.setdefault(tuple(map(size, g.axes)), [])
-        host = next((h for h in hosts if _share(h, g, placement) and _independent(h, g, graph, fusion, placement)), None)
+        host = next((h for h in hosts if _share(h, g, placement) and _independent(h, g, before)), None)
         if host is None:
             hosts.append(g)
         else:
             _join(g, host, fusion, placement)
+            _unite(g, host, before)
 
 
 def _share(a: Group, b: Group, placement: Placement) -> bool:
@@ -37,9 +41,8 @@ def _large(v: Value, points: Dim) -> bool:
     return bool(known(points, 2) and known(v.type.numel, points))
 
 
-def _independent(a: Group, b: Group, graph: Graph, fusion: Fusion, placement: Placement) -> bool:
+def _independent(a: Group, b: Group, before: Mapping[Group, Set[Group]]) -> bool:
     """Whether neither has to run before the other."""
-    before = dependencies(graph, fusion, placement, [g for g in fusion.groups if g in placement.loads])
     for start, end in ((a, b), (b, a)):
         seen, waiting = {start}, [start]
         while waiting:
@@ -49,6 +52,16 @@ def _independent(a: Group, b: Group, graph: Graph, fusion: Fusion, placement: Pl
         if end in seen:
             return False
     return True
+
+
+def _unite(guest: Group, host: Group, before: dict[Group, set[Group]]) -> None:
+    """Let a group be another one in what runs before what."""
+    before[host] |= before.pop(guest)
+    for needed in before.values():
+        if guest in needed:
+            needed.remove(guest)
+            needed.add(host)
+    before[host].discard(host)
 
 
 def _join(guest: Group, host: Group, fusion: Fusion, placement: Placement) -> None:

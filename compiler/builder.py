@@ -167,9 +167,10 @@ class _Rewriting:
 
     def renewed(self, v: Value) -> Value:
         """`v` on its rewritten inputs."""
+        if all([self.new[i] is i for i in v.operands]):
+            return v
         inputs = tuple(self.new[i] if isinstance(i, Value) else i for i in v.inputs)
-        same = all(a is c for a, c in zip(inputs, v.inputs))
-        return v if same else Value(v.name, v.op, inputs, v.attrs, v.type, v.origin)
+        return Value(v.name, v.op, inputs, v.attrs, v.type, v.origin)
 
     def take_place(self, found: Value, v: Value) -> None:
         """Give a value that nothing outside has seen yet the name and the type of the one it stands for."""

@@ -39,6 +39,7 @@ class Div:
     value: "Expr"
     by: "Dim"
 
+    @lru_cache(maxsize=16384)
     def __str__(self):
         return f"(({self.value})//{_factor(self.by)})"
 
@@ -49,6 +50,7 @@ class Mod:
     value: "Expr"
     by: "Dim"
 
+    @lru_cache(maxsize=16384)
     def __str__(self):
         return f"(({self.value})%{_factor(self.by)})"
 

@@ -109,17 +109,14 @@ class Origin:
 
 
 class Value:
-    """One value of a graph, equal only to itself. `inputs` are Values, or Python numbers as immediate operands."""
-    __slots__ = ("name", "op", "inputs", "attrs", "type", "origin")
+    """One value of a graph, equal only to itself. `inputs` are Values, or Python numbers as immediate operands; `operands` those
+    that are values."""
+    __slots__ = ("name", "op", "inputs", "operands", "attrs", "type", "origin")
 
     def __init__(self, name: str, op: "Op", inputs: Sequence["Value | Number"], attrs: Mapping[str, Any], type: Type,
                  origin: Origin):
         self.name, self.op, self.inputs, self.attrs, self.type, self.origin = name, op, tuple(inputs), dict(attrs), type, origin
-
-    @property
-    def operands(self) -> tuple["Value", ...]:
-        """The inputs that are values."""
-        return tuple(i for i in self.inputs if isinstance(i, Value))
+        self.operands: tuple[Value, ...] = tuple([i for i in self.inputs if isinstance(i, Value)])
 
     # What every rule asks for; only on tensors.
     @property

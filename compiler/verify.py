@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from ..errors import InvalidGraph
 from .builder import describe, same_type, type_text
-from .ir import Graph, TupleType, Value
+from .ir import Graph, TupleType, Type, Value
 from .ops.core import given_type
 
 
-def verify(graph: Graph, after: str = "") -> Graph:
-    """Check the graph and return it; InvalidGraph names the value, the rule and the pass before.
+def verify(graph: Graph, after: str = "", typed: dict[Value, Type] | None = None) -> Graph:
+    """Check the graph and return it; InvalidGraph names the value, the rule and the pass before. `typed`: values whose types were
+    checked, with these; what a pass left as it was is not typed again.
 
     Names are unique; every value is defined before it is read; operands are values or numbers, and several results are
     read through `item` alone; every op's type rule gives the recorded type (strides aside); every size symbol is bound by an
@@ -38,7 +39,7 @@ def verify(graph: Graph, after: str = "") -> Graph:
     for v in graph.values:
         if v.op.kind == "pointwise" and not v.operands:
             fail(v, "has no tensor among its operands")
-        if v.op.type is given_type:
+        if v.op.type is given_type or typed is not None and typed.get(v) is v.type:
             continue
         try:
             expected = v.op.type(v.inputs, v.attrs)
@@ -46,6 +47,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
             fail(v, f"is not well typed: {e}")
         if not same_type(expected, v.type):
             fail(v, f"has type {type_text(v.type)}, its op gives {type_text(expected)}")
+        if typed is not None:
+            typed[v] = v.type
     for s in graph.symbols() - graph.bindings().keys():
         raise InvalidGraph(f"{place}: no input gives the size {s}")
     for o in graph.outputs:

@@ -215,6 +215,16 @@ def test_verify_finds(change, message):
     assert "after a pass" in str(found.value)
 
 
+def test_what_was_typed_is_typed_again_where_it_changed():
+    b, (x,) = builder((2, 3))
+    y = b.exp(x)
+    graph, typed = b.graph("f", [y]), {}
+    assert verify(verify(graph, typed=typed), typed=typed) is graph and typed == {y: y.type}
+    y.type = TensorType((2, 4), F32)
+    with pytest.raises(InvalidGraph, match="has type"):
+        verify(graph, typed=typed)
+
+
 def test_strides_are_not_the_type_rules_business():
     verify(broken(lambda x, y, z: _graph([x], [_with(y, type=TensorType((2, 3), F32, strides=(1, 2)))], [])))
 
