@@ -123,6 +123,29 @@ def test_modes(name, mode):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_a_training_step_is_replayed():
+    """With what the CPU computes first on every call: Adam counts its steps there, and batches come from there."""
+    def trained(compile):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(20, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4)).cuda()
+        optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+
+        @compile
+        def step(x, y):
+            optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(net(x.cuda()), y.cuda())
+            loss.backward()
+            optimiser.step()
+            return loss.detach()
+        losses = [step(torch.randn(64, 20), torch.randint(0, 4, (64,))) for _ in range(8)]
+        return step, losses, list(net.parameters())
+    step, *ours = trained(lambda f: smelt.compile(f, fullgraph=True, verify="raise", mode="reduce-overhead"))
+    _, *theirs = trained(lambda f: f)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    report = smelt.explain(step)
+    assert report.compiled and not any(p.launched for p in report.programs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_as_kernels(dtype):
     """The template at ragged sizes, whatever a measurement would choose."""
