@@ -342,7 +342,7 @@ class Node:
     def truncated(self) -> Dim | None:
         """The same, of the nearest towards 0."""
         size = self.floored()
-        return None if size is None or not known(size, 0) else size
+        return size if self.ratio is None or known(size, 0) else None
 
     def round(self, digits: int | None = None) -> "Node":
         return self.numbers.compute(f"round({{}}, {digits})", lambda value: round(value, digits), self)
