@@ -33,4 +33,5 @@ def graph_key(graph: Graph) -> Hashable:
     """Equal for graphs that give equal outputs for equal inputs, op by op."""
     places = {v: k for k, v in enumerate((*graph.inputs, *graph.values))}
     keys = tuple(value_key(v, places.__getitem__) for v in graph.values)
-    return tuple(i.type for i in graph.inputs), keys, tuple(places[o] for o in graph.outputs)
+    inputs = tuple((i.type, i.attrs.get("symbol")) for i in graph.inputs)
+    return inputs, keys, tuple(places[o] for o in graph.outputs)

@@ -26,6 +26,7 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -500,14 +501,18 @@ def judged(make: Callable[[int], RandomProgram], options: argparse.Namespace, se
     return tally
 
 
+#: Programs of one process: each leaves libraries loaded, and a process may have 65,530 pieces of memory mapped.
+SHARE = 250
+
+
 def main(options: argparse.Namespace, make: Callable[[int], RandomProgram]) -> int:
     seeds = range(options.first, options.first + options.count)
-    shares = [seeds[k::options.jobs] for k in range(options.jobs)]
     if options.jobs == 1:
         tally = judged(make, options, seeds)
     else:
-        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-            tally = sum(pool.map(judged, [make] * options.jobs, [options] * options.jobs, shares), Tally())
+        shares = [seeds[k:k + SHARE] for k in range(0, len(seeds), SHARE)]
+        with ProcessPoolExecutor(options.jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+            tally = sum(pool.map(partial(judged, make, options), shares), Tally())
     print(f"{tally.programs} programs, {tally.compiled} compiled in full ({100 * tally.compiled // tally.programs}%), "
           f"{tally.recordings} recordings, {tally.wrong} wrong, {tally.late} left out")
     for reason, times in tally.reasons.most_common():

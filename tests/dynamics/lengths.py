@@ -197,3 +197,18 @@ def of_numbers_alone_into_a_tensor(compile):
     for k in (1, 1, 2, 3):
         x = torch.zeros(())
         yield f(x, k), x
+
+
+@program(exact=False)
+def a_length_that_nothing_needs_after_a_branch(compile):
+    """And a call where it can be none: its path computes the same, of a number that may be 1."""
+    w = leaf(6, 6)
+
+    @compile
+    def f(x, k):
+        if x.max() > 1:
+            x = x * 0.5
+        x.roll(k, 0)
+        return (x.var(0) + k) * (x.var(0) @ w), x.var(0) + k
+    for k in (3, 2, 1, 1, 4, 1):
+        yield backward(f(tensor(4, 6), k)[0]), w.grad
