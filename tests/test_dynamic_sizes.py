@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import operator
+import random
 import sys
 
 import pytest
@@ -12,7 +15,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 import smelt
+from smelt.compiler.dims import expr
 from smelt.frontend.api import compiled_function
+from smelt.frontend.symbolic.sizes import Sizes
+from smelt.frontend.symbolic.symbols import is_symbolic
 
 BATCHES = [(4, 8), (6, 8), (9, 8), (3, 8), (1, 8), (4, 8), (2, 8), (17, 8)]
 SEQUENCES = [(4, 5, 8), (6, 5, 8), (12, 7, 8), (3, 9, 8), (2, 2, 8), (11, 12, 8), (1, 5, 8), (4, 5, 8)]
@@ -115,6 +121,26 @@ MODULES = {
     "rnn": (lambda: nn.RNN(8, 4), SEQUENCES[1:], 3),
     "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True), SEQUENCES[1:4], 2),
 }
+
+
+def test_quotients_of_sizes_are_those_of_floats():
+    """What is known of a float that is computed of a size, for sizes up to the largest."""
+    dice, known = random.Random(0), 0
+    for _ in range(3000):
+        steps = [(dice.choice((operator.add, operator.sub, operator.mul, operator.truediv)),
+                  dice.choice((2, 3, 7, 50000, 0.5, 0.75, 1.5, 0.1, 8, 1 / 3))) for _ in range(dice.randint(1, 4))]
+
+        def computed(n):
+            return functools.reduce(lambda value, step: step[0](value, step[1]), steps, n)
+        sizes = Sizes()
+        sizes.symbol((0, 0), 37, "x.shape[0]")
+        found = computed(sizes.numbers(torch.SymInt(sizes._known["s0"])))
+        if is_symbolic(found) and found.node.ratio is not None:
+            known += 1
+            for n in (2, 3, 37, 1000, 12345677, (1 << 31) - 1, (1 << 31) - 2):
+                for form, rounded in ((found.node.floored(), math.floor), (found.node.raised(), math.ceil)):
+                    assert expr(form).evaluate({"s0": n}) == rounded(computed(n)), steps
+    assert known > 500
 
 
 def _results(value) -> list:

@@ -477,7 +477,7 @@ def _ratio(symbol: str, a: Node, b: Node) -> Ratio | None:
         n, d = (n * m, d * e) if symbol == "*" else (n * e, d * m)
     else:
         return None
-    return (n, d) if d <= _LARGEST_PART else None
+    return (n, d) if max([d, *(abs(c) for _, c in n.terms)]) <= _LARGEST_PART else None
 
 
 _SIZES = {"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod}
