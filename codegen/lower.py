@@ -86,6 +86,7 @@ class _Emitter(Scalars):
         self.value: Value | None = None  # whose meaning is being emitted
         self.guard: Operand | None = None  # the condition under which loads may happen
         self.loose: dict[Sym, Expr] = {}  # an axis with the range that a guard leaves it -> the axis
+        self.pinned: dict[Sym, Expr] = {}  # an axis that the guard leaves one value -> that
         self.last: tuple = ()  # the key of the last statement
         self.unnamed = ""  # its name, while it may still take a value's
 
@@ -175,7 +176,8 @@ class _Emitter(Scalars):
     def unguarded(self, v: Value, coordinates: Coordinates) -> Operand:
         """What the loop computes for all of its points, whatever the condition."""
         guard, self.guard = self.guard, None
-        found = self.emit(v, substitute(coordinates, self.loose))
+        own, wanted = self.group.coordinates.get(v, ()), substitute(coordinates, self.loose)
+        found = self.emit(v, own if substitute(own, self.pinned) == wanted else wanted)
         self.guard = guard
         return found
 
@@ -238,14 +240,16 @@ class _Emitter(Scalars):
         rules = conditions(v, coordinates)
         if not rules:
             return self.emit(x, at)
-        inside, fill, at = self.inside(rules), v.attrs["value"], substitute(at, self.tightened(rules))
+        values = self.tightened(rules)
+        inside, fill, at = self.inside(rules), v.attrs["value"], substitute(at, values)
         outer, self.guard = self.guard, inside if self.guard is None else self.and_(self.guard, inside)
+        free, self.pinned = self.pinned, self.pinned | {s: e for s, e in values.items() if e.constant is not None}
         try:
             if self.in_memory(x) and outer is None:
                 return self.load(x, at, fill)
             found = self.emit(x, at)
         finally:
-            self.guard = outer
+            self.guard, self.pinned = outer, free
         return self.where(inside, self.cast(found, v.dtype), fill)
 
     def tightened(self, rules: list[tuple[Expr, Dim]]) -> dict[Sym, Expr]:

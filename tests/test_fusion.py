@@ -244,6 +244,19 @@ def test_a_training_step():
     assert any(any(v.startswith("threshold_backward") for v in values) for values in products)
 
 
+def test_a_row_of_what_a_kernel_reduces_put_in_its_place():
+    """Where the condition leaves a row alone, its sum is the one at hand."""
+    def write(b, x):
+        y = b.sub(x, b.sum(x, dim=(1,), keepdim=True, dtype=None))
+        columns = b.permute(y, dims=(1, 0))
+        first = b.slice(columns, start=(0, 0), step=(1, 1), size=(6, 1))
+        inside = b.full(shape=(6, 1), value=True, dtype=torch.bool, device=torch.device("cpu"))
+        inside, first = (b.pad(v, low=(0, 0), high=(0, 3), interior=(0, 0), value=value)
+                         for v, value in ((inside, False), (first, 0)))
+        return b.where(inside, first, columns)
+    assert len(fused(graph_of(write, x=(4, 6)))) == 1
+
+
 def test_the_backward_of_layer_norm():
     def write(b, x, w, c):
         return ATEN["native_layer_norm"](b, x, (8,), w, c, 1e-5)[0]
