@@ -33,7 +33,7 @@ class Joint:
     wrt: tuple[int, ...]
     of: tuple[int, ...]
     reach: tuple[tuple[bool, ...], ...]
-    shared: tuple[frozenset[int], ...] = ()
+    shared: tuple[frozenset[int], ...]
 
     @property
     def primal_inputs(self) -> int:

@@ -75,10 +75,8 @@ class Conversions:
 
         @passing
         def convert(value: Any) -> Any:
-            found, method = value, getattr(type(value), of_tensor.__name__, None)
-            if is_symbolic(value):
-                pass
-            elif isinstance(method, types.FunctionType):
+            found, method = value, None if is_symbolic(value) else getattr(type(value), of_tensor.__name__, None)
+            if isinstance(method, types.FunctionType):
                 found = method(value)
             elif method is of_tensor and observer.listening:
                 with unprofiled():

@@ -283,7 +283,7 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     if (name := _NAMED.get(function)) in kwargs:
         args, kwargs = (*args, kwargs[name]), {k: v for k, v in kwargs.items() if k != name}
     plain_call = len(args) == 1 and kwargs.keys() <= {"dtype", "device"}
-    if function in (torch.tensor, torch.as_tensor) and plain_call and (is_symbolic(args[0]) or _is_index(*args, **kwargs)):
+    if function in (torch.tensor, torch.as_tensor) and plain_call and (is_symbolic(args[0]) or _is_whole(*args, **kwargs)):
         return torch.full, ((), *args), kwargs
     if function in (torch.tensor, torch.as_tensor) and plain_call and _is_row(*args, **kwargs):
         return _row_of_numbers, args, kwargs
@@ -350,7 +350,7 @@ def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     return F.one_hot(tensor, num_classes)
 
 
-def _is_index(data, dtype: torch.dtype | None = None, device=None) -> bool:
+def _is_whole(data, dtype: torch.dtype | None = None, device=None) -> bool:
     """Whether torch makes of a whole number what torch.full makes of it."""
     return type(data) is int and dtype is None and -1 << 63 <= data < 1 << 63
 
