@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Callable, Sequence
 
 from . import config, errors
+from .collector import at_rest
 from .errors import (BuildError, IncompatibleTorch, InvalidGraph, InvalidText, SmeltError, SmeltWarning, Unsupported,
                      WrongResult)
 
@@ -44,7 +45,8 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, dynami
 
     Raises ValueError for an option that has no such value, TypeError for something that cannot be called.
     """
-    from .pipeline import compile as wired
+    with at_rest():
+        from .pipeline import compile as wired
     return wired(function, fullgraph=fullgraph, disable=disable, dynamic=dynamic, backend=backend, verify=verify, rng=rng,
                  mode=mode)
 

@@ -12,6 +12,7 @@ import torch
 from . import config
 from .codegen.c.backend import CBackend
 from .codegen.generate import Backend, generate
+from .collector import at_rest
 from .compiler.evaluate import evaluate
 from .compiler.ir import Graph, Type, Value
 from .compiler.ops.core import takes_random_numbers
@@ -151,7 +152,7 @@ def build(recording: Recording, backend: str = "auto", check: str | None = None,
     graphs, "max-autotune-no-cudagraphs" does not.
     Raises Unsupported or BuildError where it can't be compiled.
     """
-    with torch.device("cpu"):  # whatever the default device is
+    with torch.device("cpu"), at_rest():  # whatever the default device is
         return _build(recording, backend, check, rng, mode)
 
 

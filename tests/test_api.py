@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import io
+import os
 import pickle
 import sys
 import threading
@@ -19,6 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from smelt import config
+from smelt.collector import at_rest
 from smelt.errors import BuildError, SmeltWarning, Unsupported
 from smelt.frontend import api
 from smelt.frontend.api import CompiledFunction, compiled_function
@@ -569,3 +571,42 @@ def test_recordings_hold_no_tensors_afterwards(function):
         assert [r() for r in alive] == [None] * len(alive)
     finally:
         gc.enable()
+
+
+def test_pythons_collector_rests_until_the_last_block_that_needs_it_ends():
+    assert gc.isenabled()
+    with at_rest():
+        with at_rest():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with at_rest():
+            pass
+        assert not gc.isenabled()  # as its user has it
+    finally:
+        gc.enable()
+
+
+def test_pythons_collector_runs_in_a_process_forked_while_another_thread_compiles():
+    opened, done = threading.Event(), threading.Event()
+
+    def block():
+        with at_rest():
+            opened.set()
+            done.wait()
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    opened.wait()
+    child = os.fork()
+    if not child:
+        enabled = gc.isenabled()
+        with at_rest():
+            enabled = enabled and not gc.isenabled()
+        os._exit(not (enabled and gc.isenabled()))
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert gc.isenabled()
