@@ -268,9 +268,7 @@ def _by_group(graph: Graph, placement: Placement) -> dict[Group, list[Value]]:
 
 
 def _slots_of(step: Call | KernelCall) -> tuple[int, ...]:
-    if not isinstance(step, Call):
-        return step[1]
-    return (*(a.slot for a in step.args if isinstance(a, Ref)), *(r for r in step.results if r >= 0))
+    return step.touched if isinstance(step, Call) else step[1]
 
 
 def _identifier(name: str) -> str:

@@ -9,11 +9,11 @@ and grows when a call needs more.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Mapping, NamedTuple
+from typing import Mapping, NamedTuple
 
 import torch
 
-from .program import ALIGNMENT, Call, Program, Ref, Slot, arena_layout
+from .program import ALIGNMENT, Call, Program, Slot, arena_layout
 
 
 class Kept(NamedTuple):
@@ -50,21 +50,10 @@ def arena_slots_as_tensors(program: Program) -> tuple[int, ...]:
     used: list[int] = []
     for step in program.steps:
         if isinstance(step, Call):
-            used += (r.slot for r in refs_in((step.args, step.kwargs)))
+            used += step.reads
         elif program.language == "triton":
             used += step.uses
     return tuple(dict.fromkeys(s for s in used if program.slots[s].place == "arena"))
-
-
-def refs_in(value: Any) -> list[Ref]:
-    """The Refs in a Call's arguments, in order."""
-    if isinstance(value, Ref):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return []
-    return [r for item in value for r in refs_in(item)]
 
 
 def _view(memory: torch.Tensor, slot: Slot, sizes: Mapping[str, int]) -> torch.Tensor:

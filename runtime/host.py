@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .frames import arena_slots_as_tensors, refs_in
+from .frames import arena_slots_as_tensors
 from .program import Call, Formula, Launch, Program, Ref, nbytes
 from .recycling import LARGE
 
@@ -126,7 +126,7 @@ class _Printer:
         return f"{name}({', '.join([*(self.names[i] for i in step.uses), *self.symbols])})"
 
     def print_call(self, step: Call):
-        self.allocate(r.slot for r in refs_in((step.args, step.kwargs)))
+        self.allocate(step.reads)
         arguments = [self.argument(a) for a in step.args] + [f"{k}={self.argument(v)}" for k, v in step.kwargs.items()]
         call = f"{self.bind(step.name or getattr(step.function, '__name__', 'call'), step.function)}({', '.join(arguments)})"
         results = ["_" if r < 0 else self.names[r] for r in step.results]

@@ -75,6 +75,17 @@ class Ref:
     slot: int
 
 
+def refs_in(value: Any) -> list[Ref]:
+    """The Refs in a Call's arguments, in order."""
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return []
+    return [r for item in value for r in refs_in(item)]
+
+
 @dataclass(frozen=True)
 class Launch:
     """Run function `symbol` of the source, which runs `kernels` (their names) one after another.
@@ -88,6 +99,11 @@ class Launch:
     kernels: tuple[str, ...]
     uses: tuple[int, ...]
     threads: int = 0  # as many threads as are useful; 0: as many as torch has
+
+    @property
+    def touched(self) -> tuple[int, ...]:
+        """The slots that are read or written."""
+        return self.uses
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,21 @@ class Call:
     origin: str = ""
     waits: bool = False
     guessed: frozenset[int] = frozenset()
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The slots whose content is given."""
+        return tuple(r.slot for r in refs_in((self.args, self.kwargs)))
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """The slots that receive a result."""
+        return tuple(r for r in self.results if r >= 0)
+
+    @property
+    def touched(self) -> tuple[int, ...]:
+        """The slots that are read or written."""
+        return self.reads + self.writes
 
 
 Step = Union[Launch, Call]

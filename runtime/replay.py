@@ -18,7 +18,6 @@ from typing import Any, Callable, Collection, Sequence
 import torch
 
 from ..errors import SmeltWarning
-from .frames import refs_in
 from .load import Likeness, LoadedProgram, load
 from .program import Call, Program, Step
 
@@ -55,44 +54,30 @@ def obstacle(program: Program) -> str:
         return "nothing is launched"
     if program.symbols:
         return "its sizes change from call to call"
-    touched = {*program.inputs, *program.outputs, *(i for step in program.steps for i in _touched(step))}
+    touched = {*program.inputs, *program.outputs, *(i for step in program.steps for i in step.touched)}
     if any(program.slots[i].device != program.device for i in touched if program.slots[i].place != "constant"):
         return "it has tensors on the CPU"
     return next((f"the CPU waits in {s.name}" for s in program.steps if isinstance(s, Call) and s.waits), "")
-
-
-def _touched(step: Step) -> list[int]:
-    """The slots that a step reads or writes."""
-    return [*_read(step), *_results(step)] if isinstance(step, Call) else list(step.uses)
-
-
-def _results(step: Step) -> set[int]:
-    return {r for r in step.results if r >= 0} if isinstance(step, Call) else set()
-
-
-def _read(step: Call) -> list[int]:
-    return [r.slot for r in refs_in((step.args, step.kwargs))]
 
 
 def parted(program: Program) -> tuple[Program, Program]:
     """(what the CPU computes of its own tensors and gives to the GPU, the rest): the rest's inputs are those of the
     program's that it reads, then what it needs of the first one's results."""
     known = {i for i, slot in enumerate(program.slots) if slot.place in ("input", "constant") and slot.device.type == "cpu"}
+    on_gpu = {i for i, slot in enumerate(program.slots) if slot.device.type != "cpu"}
     first: list[Call] = []
     rest: list[Step] = []
     for step in program.steps:
-        results = _results(step)
-        on_cpu = {r for r in results if program.slots[r].device.type == "cpu"}
-        if isinstance(step, Call) and known.issuperset(_read(step)) and (step.waits or len(on_cpu) == len(results)):
+        if isinstance(step, Call) and known.issuperset(step.reads) and (step.waits or not on_gpu.intersection(step.writes)):
             first.append(step)
-            known |= on_cpu
+            known |= {*step.writes} - on_gpu
         else:
             rest.append(step)
-    made = {r for step in first for r in _results(step)}
-    needed = {i for step in rest for i in _touched(step)}
+    made = {r for step in first for r in step.writes}
+    needed = {i for step in rest for i in step.touched}
     passed = sorted(made & needed)
     first = [replace(step, guessed=step.guessed.union(r for r in step.results if r in passed)) for step in first]
-    of_first = {i for step in first for i in _read(step)} - made
+    of_first = {i for step in first for i in step.reads} - made
     of_cpu = known.intersection(program.inputs) - needed
     of_rest = needed.union(program.outputs) - made - of_cpu
     return (_part(program, first, of_first, (*passed, *(o for o in program.outputs if o in made))),

@@ -8,8 +8,8 @@ import torch
 
 from smelt.errors import SmeltWarning
 from smelt.runtime import Call, Launch, Program, Slot
-from smelt.runtime.program import Symbol
-from smelt.runtime.replay import Replayed, obstacle
+from smelt.runtime.program import Ref, Symbol
+from smelt.runtime.replay import Replayed, obstacle, parted
 
 SLOT = Slot("x", "input", (3,), (1,), position=0)
 PROGRAM = Program("f", (SLOT,), (0,), (), (Launch("go", ("k",), (0,)),), "", language="triton")
@@ -133,3 +133,26 @@ def test_an_error_of_the_first_call_is_the_callers():
     ({"steps": (Call(torch.nonzero, (), {}, (), "nonzero", waits=True),)}, "nonzero")])
 def test_what_cannot_be_captured(change, why):
     assert not obstacle(PROGRAM) and why in obstacle(replace(PROGRAM, **change))
+
+
+def on(device, place, position=-1):
+    return Slot("", place, (3,), (1,), device=torch.device(device), position=position)
+
+
+def test_what_the_cpu_computes_of_its_own_tensors_comes_before_the_rest():
+    """A number on the CPU is doubled and uploaded; a kernel reads it there; the result is brought to the CPU and doubled."""
+    step, grad, doubled, uploaded, made, brought, last = range(7)
+    slots = (on("cpu", "input", 0), on("meta", "input", 1), on("cpu", "call"), on("meta", "call"), on("meta", "output"),
+             on("cpu", "call"), on("cpu", "call"))
+    double = Call(torch.mul, (Ref(step), 2), {}, (doubled,))
+    upload = Call(torch.clone, (Ref(doubled),), {}, (uploaded,), waits=True)
+    kernel = Launch("go", ("k",), (grad, uploaded, made))
+    bring = Call(torch.clone, (Ref(made),), {}, (brought,), waits=True)
+    again = Call(torch.mul, (Ref(brought), 2), {}, (last,))
+    program = Program("f", slots, (step, grad), (doubled, made, last), (double, upload, kernel, bring, again), "")
+    first, rest = parted(program)
+    assert [s.function for s in first.steps] == [torch.mul, torch.clone] and rest.steps == (kernel, bring, again)
+    assert first.inputs == (step,) and first.outputs == (uploaded, doubled)
+    assert rest.inputs == (grad, uploaded) and rest.outputs == (made, last)
+    assert [(rest.slots[i].place, rest.slots[i].position) for i in rest.inputs] == [("input", 0), ("input", 1)]
+    assert first.steps[1].guessed == {uploaded} and not first.steps[0].guessed

@@ -8,9 +8,8 @@ random state is put back, and the call starts over as one that is recorded.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Hashable, Mapping, Sequence
 
 import torch
 
@@ -21,7 +20,6 @@ from ...compiler.ir import Graph, Value
 from ...compiler.ops.core import takes_random_numbers
 from ...compiler.ops.gradients import parts
 from ...compiler.passes import Segment, cut
-from ..generators import random_state, set_random_state
 from ..guard.changing import Spot
 from ..guard.guards import Guards, float32, same
 from ..guard.host import early_names, late_lines, maker
@@ -31,46 +29,15 @@ from ..record.gradients import flows
 from ..recording import Fresh, Recording
 from ..symbolic.symbols import Numbers
 from .backward import gradients_between
+from .before import TORCH, Before
 from .bridge import Executable, assemble
 
 #: A tensor of a call: ("input", k); ("value", k), the k-th of the recorded graph's values; ("number", name), a number as one.
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
-TORCH = Generator(random_state, set_random_state)
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
-
-
-class Before:
-    """What was before a call: the states of generators of random numbers, and that inputs required no grad."""
-
-    def __init__(self, generators: Iterable[Generator]):
-        self._states = [(g, g.get()) for g in generators]
-        self._raised: list[torch.Tensor] = []
-
-    def let_require(self, inputs: Iterable[torch.Tensor]) -> None:
-        """Inputs come to require grad."""
-        for t in inputs:
-            if not t.requires_grad:
-                self._raised.append(t.requires_grad_())
-
-    def put_back(self) -> None:
-        for generator, was in self._states:
-            generator.put(was)
-        while self._raised:
-            self._raised.pop().requires_grad_(False)
-
-    @contextmanager
-    def flags(self) -> Iterator[None]:
-        """Inside, the inputs require grad as they did before."""
-        for t in self._raised:
-            t.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for t in self._raised:
-                t.requires_grad_()
 
 
 @dataclass(eq=False)

@@ -15,9 +15,10 @@ from ...compiler.instantiate import with_sizes
 from ...compiler.ir import TensorType, dense
 from ...errors import SmeltWarning, WrongResult
 from ..casting import autocasting, outside_autocast
-from ..generators import State, drawing_from, random_state, set_random_state
+from ..generators import State, drawing_from, random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
 from .backward import Derivative, Differentiable, as_end, copied, laid_out
+from .before import TORCH, Before
 
 Tensors = Sequence[torch.Tensor]
 
@@ -48,10 +49,9 @@ class Executable:
             lambda found, *given: self._report(found, "backward", *given))
         if recording.enabled:
             self._run = torch.enable_grad()(self._run)
-        if recording.random:
-            self._run = _restoring(self._run)
-        if recording.raised and derivative is not None:
-            self._run = _requiring(self._run, recording.raised)
+        requiring = recording.raised if derivative is not None else ()
+        if recording.random or requiring:
+            self._run = _undone(self._run, recording.random, requiring)
         more = recording.writebacks or recording.grads.writes or recording.spent or recording.loose or recording.flags
         self._plain = not more and all(isinstance(r, Fresh) and not (r.leaf or r.parameter) for r in recording.results)
         self._written = frozenset(recording.landing.values()) if derivative is None else ()
@@ -181,28 +181,18 @@ def _replace(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
         torch.autograd.graph.increment_version(tensor)
 
 
-def _restoring(function: Callable) -> Callable:
-    """One that draws no random numbers where it raises: then the user's function runs instead, which draws its own."""
-    def run(*inputs):
-        state = random_state()
-        try:
-            return function(*inputs)
-        except Exception:
-            set_random_state(state)
-            raise
-    return run
+def _undone(function: Callable, random: bool, requiring: Sequence[int]) -> Callable:
+    """One for which these inputs require grad, from then on. Where it raises, they do not and no random number is drawn: then
+    the user's function runs instead."""
+    generators = (TORCH,) if random else ()
 
-
-def _requiring(function: Callable, inputs: Sequence[int]) -> Callable:
-    """One for which these inputs require grad: from then on, unless it raises."""
     def run(*tensors):
-        for k in inputs:
-            tensors[k].requires_grad_()
+        before = Before(generators)
+        before.let_require(tensors[k] for k in requiring)
         try:
             return function(*tensors)
         except Exception:
-            for k in inputs:
-                tensors[k].requires_grad_(False)
+            before.put_back()
             raise
     return run
 
