@@ -158,7 +158,7 @@ class _Run:
         """The numbers that the run depends on, in places where another one can be put: a program's `leaves` and `reads`."""
         if self.observer.looks.numbers:
             return {}
-        return {"leaves": self.arguments.leaves, "reads": number_reads(self.observer.reads.values())}
+        return {"leaves": self.arguments.leaves, "reads": number_reads(self.observer.reads.values(), self.arguments.places)}
 
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""

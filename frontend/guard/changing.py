@@ -17,26 +17,36 @@ from ..symbolic.symbols import Numbers, is_symbolic, plain
 from .fetched import parts
 from .guards import MISSING, Read, attribute, same
 from .memo import remembered
-from .structure import Arguments, is_dataclass_instance, tuple_like
+from .structure import Arguments, is_dataclass_instance, is_plain_instance, slots_of, tuple_like
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spot:
-    """A number that a run read, or a tuple with such. `within`: the read of the list or dict that it is an item of, if another
-    one may take the place of that."""
-    read: Read
-    within: Read | None
+    """A number that a run read, or a tuple with such, and the way to it: others may take the place of what is on it.
+
+    start       the object of state that the way starts at, or the place among the arguments
+    way         the reads, as (kind, type of what is read, key)
+    expected    what was read; `subject` is its name for people
+    """
+    start: Any
+    way: tuple[tuple[str, type, Any], ...]
+    expected: Any
+    subject: str
 
     @property
     def place(self) -> tuple:
         """What tells it from others."""
-        return self.read.found_at if self.within is None else (self.within.found_at, self.read.key)
+        return self.start if isinstance(self.start, str) else id(self.start), self.way
 
-    @property
-    def read_now(self) -> Read:
-        """The read of it in the list or dict that is there now."""
-        container = self.within and _now(self.within)
-        return replace(self.read, holder=container) if type(container) is type(self.read.holder) else self.read
+    def find(self, args: tuple, kwargs: dict) -> Read | None:
+        """The read of what is there now, in a call with these arguments; None where the way is none any more."""
+        now = _argument(self.start, args, kwargs) if isinstance(self.start, str) else self.start
+        for kind, holder, key in self.way:
+            if type(now) is not holder:
+                return None
+            read = Read(kind, now, key, self.expected, self.subject)
+            now = _now(read)
+        return read
 
 
 class Changing:
@@ -61,7 +71,8 @@ class Changing:
         """Add what differs between a program, by the numbers among its arguments and its reads, and now."""
         self.arguments.update(p for p, value in arguments.leaves.items() if p in leaves and changed(leaves[p], value))
         for spot in reads:
-            if spot.place not in self.reads and changed(spot.read.expected, _now(spot.read_now)):
+            read = spot.find(*arguments.call)
+            if read is not None and spot.place not in self.reads and changed(spot.expected, _now(read)):
                 self.reads[spot.place] = spot
 
 
@@ -85,19 +96,47 @@ def _with_stand_ins(value: Any, numbers: Numbers, subject: str) -> Any:
     return numbers.given(value, subject)
 
 
-def number_reads(reads: Iterable[Read]) -> tuple[Spot, ...]:
-    """The numbers, and the tuples with such, that were read in places where others can be put."""
-    places = [part for read in reads for part in parts(read)]
-    within = {id(p.expected): p for p in places if type(p.expected) in (list, dict, deque) and _settable(p)}
-    return tuple(Spot(p, within.get(id(p.holder))) for p in places
-                 if (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected))) and _settable(p))
+def number_reads(reads: Iterable[Read], places: Mapping[int, str]) -> tuple[Spot, ...]:
+    """The numbers, and the tuples with such, that were read where others can be put. `places`: among the arguments, by id of what
+    is there."""
+    found = [part for read in reads for part in parts(read)]
+    links = {id(p.expected): p for p in found if _leads_on(p)}
+    return tuple(_spot(p, links, places) for p in found if
+                 (_number(p.expected) or type(p.expected) is tuple and any(map(_number, p.expected))) and _settable(p))
+
+
+def _spot(number: Read, links: Mapping[int, Read], places: Mapping[int, str]) -> Spot:
+    reads = [number]
+    while id(reads[0].holder) not in places and (link := links.get(id(reads[0].holder))) is not None \
+            and all(link is not r for r in reads):
+        reads.insert(0, link)
+    start = places.get(id(reads[0].holder))
+    if start is None and reads[0].key == "__dict__" and len(reads) > 1:
+        reads = reads[1:]  # so as not to keep the object alive
+    return Spot(reads[0].holder if start is None else start, tuple((r.kind, type(r.holder), r.key) for r in reads),
+                number.expected, number.subject)
+
+
+def _leads_on(read: Read) -> bool:
+    """Whether a place may have another object in it, and numbers in that."""
+    if not (_settable(read) or read.kind == "attr" and read.key == "__dict__"):
+        return False
+    return type(read.expected) in (list, dict, deque) or is_plain_instance(read.expected)
 
 
 def _settable(read: Read) -> bool:
     if read.kind == "attr":
-        return isinstance(read.holder, types.CellType)
+        return isinstance(read.holder, types.CellType) or read.key in slots_of(type(read.holder))
     holders = {"item": dict, "element": (list, deque)}
     return isinstance(read.holder, holders.get(read.kind, ()))
+
+
+def _argument(place: str, args: tuple, kwargs: dict) -> Any:
+    """What is at a place among the arguments, MISSING if there is no such place."""
+    try:
+        return eval(place, {"args": args, "kwargs": kwargs})
+    except (LookupError, AttributeError, TypeError):
+        return MISSING
 
 
 def _now(read: Read) -> Any:
@@ -139,11 +178,11 @@ class StandIns:
 
     def __init__(self, changing: Changing, arguments: Arguments):
         self._numbers = numbers = arguments.given
-        self._places, self._remade = list(arguments.standins), arguments.remade
+        self._call, self._places, self._remade = arguments.call, list(arguments.standins), arguments.remade
         self._reads = changing.reads.values() if numbers is not None else ()
 
     def __enter__(self) -> None:
-        for read in (spot.read_now for spot in self._reads):
+        for read in filter(None, (spot.find(*self._call) for spot in self._reads)):
             value = _now(read)
             if type(value) is type(plain(read.expected)):
                 made = _with_stand_ins(value, self._numbers, read.subject)
@@ -160,6 +199,7 @@ class StandIns:
             if _held(holder, key) is number:
                 _put(holder, key, before)
         self._places.clear()
+        self._call = (), {}
         if self._numbers is not None:
             self._numbers.alive = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict, deque
-from typing import Any, Container, Iterable, Iterator, Mapping
+from typing import Any, Callable, Container, Iterable, Iterator, Mapping
 
 import torch
 
@@ -104,15 +104,16 @@ class Found:
     def __init__(self):
         self.changing: set[tuple] = set()
         self._tensors: dict[tuple, weakref.ref] = {}
-        self._given: dict[str, weakref.ref] = {}
+        self._given: dict[str, tuple[int, Callable[[], Any] | None]] = {}
         self._anew: set[str] = set()
 
     def another(self, place: str, value: Any) -> bool:
         """A run is given this object at a place among its arguments: whether it, or an earlier one, was given another there."""
-        before = self._given.get(place)
-        if before is not None and before() is not value:
-            self._anew.add(place)
-        self._given[place] = weakref.ref(value)
+        if place in self._given:
+            address, before = self._given[place]
+            if address != id(value) or before is not None and before() is not value:
+                self._anew.add(place)
+        self._given[place] = id(value), _reference(value)
         return place in self._anew
 
     def note(self, reads: Iterable[Read]) -> None:
@@ -124,6 +125,15 @@ class Found:
                     if before is not None and before() is not part.expected:
                         self.changing.add(part.found_at)
                     self._tensors[part.found_at] = weakref.ref(part.expected)
+
+
+def _reference(value: Any) -> Callable[[], Any] | None:
+    """A weak reference; None for what takes none. There another object at its address is taken for it until a program's guards
+    tell them apart."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return None
 
 
 def parts(read: Read) -> Iterator[Read]:

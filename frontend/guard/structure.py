@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
 from collections import Counter, OrderedDict, defaultdict, deque
+from types import SimpleNamespace
 from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
@@ -40,17 +42,24 @@ def is_dataclass_instance(value: Any) -> bool:
 
 
 def is_plain_instance(value: Any) -> bool:
-    """Whether a value is all in its `__dict__`, and in its items: an instance of classes written in Python over nothing but
-    `object`, or but dicts."""
-    if isinstance(value, (nn.Module, type)) or type(getattr(value, "__dict__", None)) is not dict:
+    """Whether a value is all in its `__dict__` and slots, and in its items: a SimpleNamespace, or an instance of classes written
+    in Python over nothing but `object`, or but dicts or a SimpleNamespace."""
+    cls, attributes = type(value), getattr(value, "__dict__", None)
+    if issubclass(cls, (nn.Module, type)) or type(attributes) is not dict and not (attributes is None and slots_of(cls)):
         return False
-    return _in_python(type(value), dict if isinstance(value, dict) else object)
+    return _in_python(cls, next(base for base in (dict, SimpleNamespace, object) if issubclass(cls, base)))
 
 
 def _in_python(cls: type, base: type) -> bool:
     """Whether instances of a class are made as those of `base` are, and have no more than its classes in Python give them."""
-    ours = (c for c in cls.__mro__ if c not in (object, dict, OrderedDict))
-    return cls.__new__ is base.__new__ and all(c.__flags__ & _HEAP_TYPE and not vars(c).get("__slots__") for c in ours)
+    ours = (c for c in cls.__mro__ if c not in (object, dict, OrderedDict, SimpleNamespace))
+    return cls.__new__ is base.__new__ and all(c.__flags__ & _HEAP_TYPE for c in ours)
+
+
+def slots_of(cls: type) -> list[str]:
+    """The names of the attributes that instances have outside their `__dict__`, by `__slots__`."""
+    return [name for c in cls.__mro__ if "__slots__" in vars(c) for name, member in vars(c).items()
+            if isinstance(member, types.MemberDescriptorType)]
 
 
 def argument_names(function: Callable, args: tuple, kwargs: dict) -> tuple[list[str], list[str]]:
@@ -151,8 +160,10 @@ class Arguments:
                 return self._number(value, access, name)
         if not constant(value):
             self.objects.append((name, value))
-        if is_plain_instance(value) and self._another(place, value):
-            return self._fetched(value, access, place, name)
+        if is_plain_instance(value):
+            self.places.setdefault(id(value), place)
+            if self._another(place, value):
+                return self._fetched(value, access, place, name)
         self.steps.append(Condition(equality(self._names, access, value), access, name, value))
         return value
 
@@ -356,7 +367,8 @@ class Rebuild:
     def _instance(self, value: Any) -> str:
         named = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
         fields = {f.name: getattr(value, f.name) for f in named if hasattr(value, f.name)}
-        attributes = {**fields, **getattr(value, "__dict__", {})}
+        slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
+        attributes = {**fields, **slots, **getattr(value, "__dict__", {})}
         items = self._items(value.items()) if isinstance(value, dict) else ""
         restore, kind = self._names.bind(restored), self._names.bind(type(value))
         return f"{restore}({kind}, {{{items}}}, {{{self._items(attributes.items())}}})"

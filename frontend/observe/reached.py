@@ -282,8 +282,11 @@ class Reached:
         if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not is_open(cls):
             return
         if cls is types.SimpleNamespace or isinstance(value, threading.local):  # whose attribute access can't be watched
-            attributes = functools.partial(vars, value)  # of each thread its own
-            self.read("call", attributes, (), vars(value), join(name, "__dict__"), follow=False)
+            if cls is types.SimpleNamespace:
+                self.read("attr", value, "__dict__", vars(value), join(name, "__dict__"), follow=False)
+            else:  # each thread has its own
+                attributes = functools.partial(vars, value)
+                self.read("call", attributes, (), vars(value), join(name, "__dict__"), follow=False)
             self.follow_contents(vars(value), name, name)
             for place in cls.__mro__:
                 self.follow(place, place.__qualname__)

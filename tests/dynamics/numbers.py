@@ -584,3 +584,113 @@ def numbers_for_libraries_after_something_is_left(compile):
     for n in (1, 2, 3, 4, 2):
         yield log(X), average(X, n), outcome(resize, image, n), s.step, s.lines, s.seen
     yield outcome(resize, image, -1), s.step
+
+
+class Batch:
+    def __init__(self, x, count, **more):
+        self.x, self.count = x, count
+        vars(self).update(more)
+
+
+class Narrow:
+    __slots__ = ("x", "__count", "more")
+
+    def __init__(self, x, count):
+        self.x, self.count = x, count
+
+    @property
+    def count(self):
+        return self.__count
+
+    @count.setter
+    def count(self, value):
+        self.__count = value
+
+
+@program
+def numbers_of_objects_given_anew(compile):
+    def f(batch):
+        sums = torch.zeros(batch.count, 3).index_add(0, torch.arange(batch.x.shape[0]) % batch.count, batch.x)
+        return sums / batch.count, batch.count + 1
+    for kind in (Batch, Narrow, lambda x, count: SimpleNamespace(x=x, count=count)):
+        run = compile(f)
+        for n in (2, 3, 4, 5, 5, 7, 1, 2):
+            yield run(kind(tensor(2 * n, 3), n))
+
+
+@program
+def numbers_deep_in_what_is_given(compile):
+    @compile
+    def f(call):
+        inner = call["batches"][0].inner
+        return inner.x * inner.count + call["batches"][1].parts[0].scale
+    for k in range(6):
+        one = Batch(None, 0, inner=Narrow(tensor(4), k))
+        yield f({"batches": [one, Batch(None, 1, parts=[SimpleNamespace(scale=k + 0.5)])]})
+
+
+@program
+def numbers_of_objects_that_take_another_s_place(compile):
+    """Of the state, in an object or a list in it that is replaced."""
+    net = nn.Linear(4, 4)
+    net.options = Batch(None, 1.5, parts=[Batch(None, 2)])
+    f = compile(lambda x: x * net.options.count + net.options.parts[0].count)
+    for k in range(6):
+        yield f(tensor(4))
+        net.options = Batch(None, k + 0.5, parts=[Batch(None, k)]) if k % 2 else SimpleNamespace(count=k, parts=[Narrow(0, k)])
+        yield f(tensor(4))
+
+
+@program
+def numbers_written_in_objects_given_anew(compile):
+    @compile
+    def f(batch):
+        batch.count += 1
+        batch.more = batch.count * 2
+        return batch.x * batch.count
+    for k in range(6):
+        for kind in (Batch, Narrow, lambda x, count: SimpleNamespace(x=x, count=count)):
+            batch = kind(tensor(4), k)
+            for _ in range(2):
+                yield f(batch), batch.count, batch.more
+
+
+@program
+def an_object_with_numbers_given_at_two_places(compile):
+    f = compile(lambda a, b: a.x * a.count + b.x * b.count)
+    for k in range(6):
+        a, b = Narrow(tensor(4), k), Narrow(tensor(4), k + 3)
+        for pair in ((a, b), (a, a), (b, a)):
+            yield f(*pair)
+        b.count = 7
+        yield f(a, b)
+
+
+@program
+def other_objects_in_the_place_of_one_with_numbers(compile):
+    class Computed:
+        x = tensor(4)
+
+        @property
+        def count(self):
+            return 3
+    f = compile(lambda batch: batch.x * batch.count if hasattr(batch, "count") else batch * 2)
+    for k in range(4):
+        yield f(Batch(tensor(4), k))
+        yield f(Narrow(tensor(4), k))
+        yield f(Computed())
+        yield f(tensor(4) + k)
+        yield f(SimpleNamespace(x=tensor(4), count=k))
+        yield f(SimpleNamespace(x=tensor(4), count="ab"[:k] * 0 or float(k)))
+
+
+@program
+def objects_of_slots_and_namespaces_made_in_a_run(compile):
+    @compile
+    def f(x, n):
+        made = Narrow(x * n, n)
+        made.more = SimpleNamespace(half=x / 2, n=n)
+        return made, [made.more]
+    for n in (1, 2, 3, 3):
+        made, (more,) = f(tensor(4), n)
+        yield made.x, made.count, more.half, more.n, made.more is more
