@@ -10,7 +10,7 @@ import functools
 import gc
 import types
 from collections import OrderedDict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
 from ..symbolic.symbols import Numbers, is_symbolic, plain
