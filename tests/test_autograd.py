@@ -106,6 +106,26 @@ def test_a_pass_keeps_nothing_that_no_other_pass_can_use():
     assert smelt.explain(f).compiled and loss.grad_fn.left is None
 
 
+@pytest.mark.parametrize("function", [
+    lambda x, w: torch.linalg.qr(x @ x.t() + 5 * torch.eye(4)), lambda x, w: torch.linalg.slogdet(x @ x.t() + torch.eye(4)),
+    lambda x, w: torch.lerp(x.float(), w[:1].float(), 0.5), lambda x, w: torch.cdist(x, w),
+    lambda x, w: torch.fft.rfft(x).abs().log().sum() + torch.trapezoid(w), lambda x, w: x.float().cummax(1),
+    lambda x, w: nn.functional.grid_sample(x[None, None], torch.stack([w, w.sin()], -1)[None]),
+    lambda x, w: torch.ldexp(x, w[:1]), lambda x, w: x.renorm(2, 0, 0.5) * torch.polygamma(1, w.abs() + 1),
+    lambda x, w: nn.functional.embedding_bag(torch.tensor([[0, 1], [2, 2]]), x, mode="max")])
+def test_gradients_of_calls_of_torch(function):
+    """Of one node of autograd's graph or several, of all results or some, of operands that are expanded or converted."""
+    def case(f):
+        x, w = leaf(4, 3), leaf(4, 3)
+        results = f(x, w)
+        results = [r for r in (results if isinstance(results, tuple) else (results,)) if r.requires_grad]
+        for k, r in enumerate(results):
+            yield from torch.autograd.grad(r.sum() * (k + 1), [x, w], retain_graph=True, allow_unused=True)
+        sum((r * r).sum() for r in results).backward()
+        yield from (x.grad, w.grad)
+    agree(lambda f: list(case(f)), function)
+
+
 def test_unused_inputs_have_no_gradient():
     def case(f):
         x, w, z = leaf(4), leaf(4), leaf(4)
