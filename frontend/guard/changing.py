@@ -182,7 +182,8 @@ class StandIns:
         self._reads = changing.reads.values() if numbers is not None else ()
 
     def __enter__(self) -> None:
-        for read in filter(None, (spot.find(*self._call) for spot in self._reads)):
+        call, self._call = self._call, ((), {})  # which the run may let go of
+        for read in filter(None, (spot.find(*call) for spot in self._reads)):
             value = _now(read)
             if type(value) is type(plain(read.expected)):
                 made = _with_stand_ins(value, self._numbers, read.subject)
@@ -199,7 +200,6 @@ class StandIns:
             if _held(holder, key) is number:
                 _put(holder, key, before)
         self._places.clear()
-        self._call = (), {}
         if self._numbers is not None:
             self._numbers.alive = False
 

@@ -9,7 +9,6 @@ import dataclasses
 import inspect
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from types import SimpleNamespace
 from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
@@ -47,12 +46,12 @@ def is_plain_instance(value: Any) -> bool:
     cls, attributes = type(value), getattr(value, "__dict__", None)
     if issubclass(cls, (nn.Module, type)) or type(attributes) is not dict and not (attributes is None and slots_of(cls)):
         return False
-    return _in_python(cls, next(base for base in (dict, SimpleNamespace, object) if issubclass(cls, base)))
+    return _in_python(cls, next(base for base in (dict, types.SimpleNamespace, object) if issubclass(cls, base)))
 
 
 def _in_python(cls: type, base: type) -> bool:
     """Whether instances of a class are made as those of `base` are, and have no more than its classes in Python give them."""
-    ours = (c for c in cls.__mro__ if c not in (object, dict, OrderedDict, SimpleNamespace))
+    ours = (c for c in cls.__mro__ if c not in (object, dict, OrderedDict, types.SimpleNamespace))
     return cls.__new__ is base.__new__ and all(c.__flags__ & _HEAP_TYPE for c in ours)
 
 
