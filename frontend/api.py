@@ -145,7 +145,7 @@ class _Run:
     def _fetched(self, reads: Iterable[Read]) -> Fetched:
         changing, arguments = self.observer.changing | self._found.changing, self.arguments
         given = {id(value): arguments.places[id(value)] for value in (*(t for _, _, t in arguments.tensors),
-                                                                      *arguments.fetched.values())}
+                                                                      *arguments.instances.values())}
         return Fetched(reads, changing, given, arguments.fetched)
 
     @property
@@ -585,7 +585,7 @@ class CompiledFunction:
         read_flags = observer.entered.read_flags or bool(run.recorder.flags)
         with run.recorder.flags_before():
             return Guards(names, steps, fetched.reads, observer.switches, arguments.tensors, captured, watched, written,
-                          read_flags, self._watch, fetched.at, host, grads, forms, arguments.fetched.values())
+                          read_flags, self._watch, fetched.at, host, grads, forms, arguments.distinct)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

@@ -35,8 +35,14 @@ class Fetched:
         self.at: dict[int, Read] = {}
         self.objects: dict[int, Any] = dict(objects)
         self._given, self.fixed = given, set()
+        self._within: dict[int, Read] = {}  # by id of what is in objects that are given, the read that leads to it
         tuples = [p.expected for read in self.reads for p in parts(read) if has_nodes(p.expected)]
         self.objects.update((id(t), t) for t in tuples)
+        for read in self.reads if given else ():
+            for part in parts(read):
+                inside = id(part.holder) in given or id(part.holder) in self._within
+                if inside and id(part.expected) not in given and _fetchable(part.expected):
+                    self._within.setdefault(id(part.expected), part)
         if changing or self.objects:
             self._find(changing)
         if self.objects or any(map(_has_numbers, self.reads)):
@@ -45,8 +51,9 @@ class Fetched:
                 self._take(read)
 
     def place(self, read: Read) -> tuple:
-        """Where a read finds something, told in the same way on every call: in what is fetched, by the way that leads to it."""
-        holder = self.at.get(id(read.holder))
+        """Where a read finds something, told in the same way on every call: in what is given or fetched, by the way that leads
+        to it."""
+        holder = self.at.get(id(read.holder)) or self._within.get(id(read.holder))
         known = self._given.get(id(read.holder), id(read.holder)) if holder is None else self.place(holder)
         return read.kind, known, read.key
 

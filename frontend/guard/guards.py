@@ -483,9 +483,10 @@ def _distinct_step(names: Namespace, reads: Sequence[Read], fetched: Mapping[int
     objects = [*given, *(r.expected for r in fetched.values() if not isinstance(r.expected, (torch.Tensor, tuple)))]
     if not objects:
         return []
-    others = frozenset(id(r.holder) for r in reads if not names.reached(r.holder))
-    local = "".join(f"{names.bind(v)}, " for v in objects)
-    return [Condition(f"{names.bind(distinct)}(({local}), {names.bind(others)})", "False", "objects being different ones", True)]
+    others = names.bind(frozenset(id(r.holder) for r in reads if not names.reached(r.holder)))
+    locals = [names.bind(v) for v in objects]
+    test = f"id({locals[0]}) not in {others}" if len(locals) == 1 else f"{names.bind(distinct)}(({', '.join(locals)}), {others})"
+    return [Condition(test, "False", "objects being different ones", True)]
 
 
 def distinct(found: tuple, others: frozenset) -> bool:
@@ -572,8 +573,8 @@ class Guards:
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
         of the numbers read; forms: see TensorCheck; objects: those among the arguments that are other ones on every
-        call. Where `watch` tells that no place read has another object in it, the conditions on what is there are not
-        looked at."""
+        call, and the containers. Where `watch` tells that no place read has another object in it, the conditions on what is
+        there are not looked at."""
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched, objects)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched), forms)

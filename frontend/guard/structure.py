@@ -90,6 +90,8 @@ class Arguments:
     standins    those that stand in lists, dicts and dataclasses as (container, key, what is there, what is there in the run)
     remade      tuples with others in them, also of state, which are remade for the run, as (new, what was there)
     fetched     by id, the objects that are other ones on every call: not guarded by identity, see fetched.py
+    instances   by id, the objects that are such, or may become such
+    distinct    what is another object in every call, and nothing else that a run reads: containers and fetched objects
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
 
@@ -108,6 +110,8 @@ class Arguments:
         self.remade: list[tuple[tuple, tuple]] = []
         self.numbers: set[str] = set()
         self.fetched: dict[int, Any] = {}
+        self.instances: dict[int, Any] = {}
+        self.distinct: list[Any] = []
         self._another = another
         self.given, self._symbolic, self._taken = numbers, symbolic, {}
         self._names, self._count, self._locals = names, 0, {}
@@ -160,8 +164,10 @@ class Arguments:
         if not constant(value):
             self.objects.append((name, value))
         if is_plain_instance(value):
+            fixed = id(value) in self.instances and id(value) not in self.fetched  # it stands at an earlier place, too
+            self.instances[id(value)] = value
             self.places.setdefault(id(value), place)
-            if self._another(place, value):
+            if self._another(place, value) and not fixed:
                 return self._fetched(value, access, place, name)
         self.steps.append(Condition(equality(self._names, access, value), access, name, value))
         return value
@@ -176,6 +182,7 @@ class Arguments:
         found, kind = f"type({variable})", type(value)
         self.steps.append(Condition(f"{found} is {self._names.bind(kind)}", found, f"type of {name}", kind))
         self._names.place(value, variable)
+        self.distinct.append(value)
         self.places[id(value)], self.fetched[id(value)] = place, value
         return value
 
@@ -220,6 +227,9 @@ class Arguments:
         kind = type(value)
         found = f"type({variable})"
         self.steps.append(Condition(f"{found} is {self._names.bind(kind)}", found, f"type of {name}", kind))
+        if not isinstance(value, tuple):
+            self._names.place(value, variable)
+            self.distinct.append(value)
         if kind not in (list, tuple, dict, OrderedDict):
             self.objects.append((kind.__qualname__, kind))
         if is_dataclass_instance(value):

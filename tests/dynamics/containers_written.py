@@ -344,3 +344,73 @@ def a_set_given_is_emptied(compile):
     for k in (3, 3, None, 4, None, 3):
         yield outcome(f, given, X)
         given |= {k} if k else set()
+
+
+@program
+def given_objects_of_which_some_are_one(compile):
+    f = compile(lambda a, b, c: (a.value + b.value * 2, a is b, b is c, a is c))
+    kept = Given(tensor(4))
+    for k in range(4):
+        a, b = Given(tensor(4)), Given(tensor(4) + k)
+        for given in ((kept, a, b), (kept, kept, a), (kept, a, kept), (a, kept, kept), (a, b, a), (b, b, b), (kept, b, a)):
+            yield f(*given)
+        b.value = a.value
+        yield f(kept, a, b)
+        yield f(a, b, kept)
+
+
+@program
+def given_containers_of_which_some_are_one(compile):
+    f = compile(lambda x, a, b: (x * len(a), a is b, len(b)))
+    for _ in range(2):
+        one, other = [1, 2], [1, 2]
+        for given in ((one, other), (one, one), (one, other), (other, other)):
+            yield f(tensor(4), *given)
+
+
+@program
+def given_containers_written_of_which_some_are_one(compile):
+    @compile
+    def appends(x, a, b):
+        a.append(x)
+        return x * len(b)
+
+    @compile
+    def sets(x, a, b):
+        a["k"] = x
+        return x * b.get("k", 2)
+    for _ in range(3):
+        one, other, single = [1, 2], [1, 2], [1, 2]
+        yield appends(tensor(4), one, other), appends(tensor(4), single, single), one, other, single
+        single = {"k": 1}
+        yield sets(tensor(4), {"k": 1}, {"k": 1}), sets(tensor(4), single, single), single
+
+
+@program
+def a_given_container_that_is_known_elsewhere(compile):
+    kept, state = [1], Given(1)
+    f = compile(lambda x, a=kept: (x * len(a), a is kept))
+
+    @compile
+    def grows(x, a):
+        state.parts.append(3)
+        return x * len(a), a is state.parts
+    for _ in range(3):
+        yield f(tensor(4)), f(tensor(4), [1]), f(tensor(4), kept)
+        state.parts = [1, 2]
+        yield grows(tensor(4), [1, 2]), state.parts
+        state.parts = [1, 2]
+        yield grows(tensor(4), state.parts), state.parts
+
+
+@program
+def given_containers_of_the_same_tensors(compile):
+    @compile
+    def f(a, b):
+        a[0].add_(1)
+        return a[0] + b[0], a[0] is b[0], a is b
+    for _ in range(3):
+        x, y = tensor(4), tensor(4)
+        several = [x]
+        yield f([x], [y]), f([x], [x]), f(several, several), x, y
+        yield f((x,), (y,)), f((x,), (x,)), x, y
