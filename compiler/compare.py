@@ -21,7 +21,7 @@ CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 4e-3, torch.b
 #: How many times the reference's own error a result may be away from float64.
 ERROR_FACTOR = 8.0
 #: How many times roundings are disturbed at most: the few elements of a small tensor may all be near by chance.
-DISTURBANCES = 4
+DISTURBANCES = 16
 
 
 @dataclass(frozen=True)

@@ -126,13 +126,23 @@ WORLD = (
     "s.scale = random.uniform(0.1, 0.9)", "s.count += random.randint(0, 1)", "{new} = {a} if time.time() > 0 else {b}",
     "{new} = {a} * random.choice([0.5, p])",
 )
+#: `q` and `r` are boxes that are given: objects with a tensor `x`, a number `n`, a list `items` and a dict `table`.
+GIVEN = (
+    "{new} = {a} * q.n", "{new} = q.x + r.x", "{new} = q.x * {a}.mean()", "q.n += 1", "q.x = {a}", "r.x = r.x * 2",
+    "q.items.append(k)", "r.items.append({a}.detach().mean())", "{new} = {a} * len(r.items)", "{new} = {a} + r.items[-1]",
+    "{new} = {a} * (2 if q is r else 3)", "{new} = {a} * (2 if q.items is r.items else 3)", "{new} = {a} + (r is s.box)",
+    "s.box = q", "s.box.n += 1", "{new} = {a} * s.box.n", "{new} = {a} + r.table.get('n', 1)", "q.table['n'] = k",
+    "s.items = q.items", "q.items = r.items", "q.more = p", "{new} = {a} * getattr(r, 'more', 1.5)", "q.x.add_(0.5)",
+    "{new} = {a} * (r.n if r.n > 2 else 0.5)", "s.box = made(q.x * 2, k)", "{new} = r.x[q.n % 3] * {a}", "del q.table['n']",
+)
 CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s.count % 2 == 0", "{a}.shape[0] > 4",
               "s.scale < 0.4", "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table",
               "torch.is_grad_enabled()", "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k",
               "{a}.dim() > 1")
 LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in zip(range(5), s.items):",
          "for i in range({a}.dim()):", "for row in {a}[:2]:")
-GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2))
+GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2),
+          (GIVEN, 5))
 #: Shapes of the two arguments of a first call.
 SHAPES = (((4, 6), (4, 6)), ((4, 6), (4, 6)), ((4, 6), (6,)), ((4, 6), (1, 6)), ((6, 6), (6, 6)), ((4, 3, 6), (4, 3, 6)),
           ((5,), (5,)))
@@ -166,6 +176,20 @@ class Rounded(torch.autograd.Function):
         return g
 
 
+class Box:
+    def __init__(self, x, n):
+        self.x, self.n, self.items, self.table = x, n, [1.0, n], {"n": 1}
+
+
+class Narrow:
+    __slots__ = ("x", "n", "items", "table", "more")
+    __init__ = Box.__init__
+
+
+def namespace(x, n):
+    return SimpleNamespace(**vars(Box(x, n)))
+
+
 def outcome(f, *args):
     try:
         return f(*args)
@@ -183,15 +207,16 @@ def fill(s):
     s.scale, s.count, s.items, s.table, s.last, s.best = 0.5, 0, [1.0], {"rate": 0.1}, None, 0.0
     s.total, s.buffer = torch.zeros(()), torch.ones(3)
     s.weight = torch.nn.Parameter(torch.linspace(-1, 1, 36).reshape(6, 6))
+    s.box = Box(torch.ones(3), 1)
 
 
 '''
 #: How the function comes by its object and is called: the text around its lines, and the beginning of a call.
 FORMS = {
-    "closure": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(a, b, k, p):\n{lines}", "f", ""),
-    "argument": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(s, a, b, k, p):\n{lines}", "f", "s, "),
-    "method": ("class State:\n    @compile\n    def f(s, a, b, k, p):\n{indented}\ns = State()\nfill(s)\n", "s.f", ""),
-    "module": ("class State(nn.Module):\n    def forward(s, a, b, k, p):\n{indented}\n"
+    "closure": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(a, b, k, p, q, r):\n{lines}", "f", ""),
+    "argument": ("class State: pass\ns = State()\nfill(s)\n@compile\ndef f(s, a, b, k, p, q, r):\n{lines}", "f", "s, "),
+    "method": ("class State:\n    @compile\n    def f(s, a, b, k, p, q, r):\n{indented}\ns = State()\nfill(s)\n", "s.f", ""),
+    "module": ("class State(nn.Module):\n    def forward(s, a, b, k, p, q, r):\n{indented}\n"
                "s = State()\nfill(s)\nf = compile(s)\n", "f", ""),
 }
 
@@ -246,7 +271,8 @@ def _disturbed(program: dynamics.Program, seed: int = 0) -> list[list[Fact]]:
 def _executed(file: str, source: str) -> dict[str, Any]:
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     scope: dict[str, Any] = {"torch": torch, "nn": nn, "copy": copy, "F": F, "checkpoint": checkpoint,
-                             "numpy": numpy, "random": random, "math": math, "time": time, "__name__": "dynamics.random"}
+                             "numpy": numpy, "random": random, "math": math, "time": time, "SimpleNamespace": SimpleNamespace,
+                             "__name__": "dynamics.random"}
     exec(compile(source, file, "exec"), scope)
     return scope
 
@@ -328,6 +354,7 @@ class _Maker:
         self.groups = [(lines, weight) for lines, weight in GROUPS if lines in (TENSORS, VIEWS) or dice.random() < 0.45]
         self.shape, self.other = dice.choice(SHAPES)
         self.leaf = dice.random() < 0.3
+        self.kind = dice.choice(("Box", "Narrow", "namespace"))
         self.made = 0
         self.tensors: list[str] = ["a", "b"]
         self.lines: list[str] = []
@@ -340,7 +367,7 @@ class _Maker:
         lines = "\n".join([*self.lines, f"return {self.returned()}"])
         text, call, first = FORMS[self.dice.choice(list(FORMS))]
         body = text.format(lines=textwrap.indent(lines, "    "), indented=textwrap.indent(lines, "        "))
-        return "def program(compile):\n" + textwrap.indent(body + "\n" + self.calls(call, first), "    ")
+        return "def program(compile):\n" + textwrap.indent(f"made = {self.kind}\n{body}\n{self.calls(call, first)}", "    ")
 
     # The function
 
@@ -352,6 +379,8 @@ class _Maker:
         if self.leaf:
             scope.update(a=scope["a"].requires_grad_().add(0))
         scope["fill"](scope["s"])
+        made = scope["made"] = scope[self.kind]
+        scope.update(q=made(torch.ones(3), 2), r=made(torch.ones(3), 3))
         for line in self.lines:
             exec(line, scope)
         return scope
@@ -419,10 +448,24 @@ class _Maker:
             k, p = (dice.choice((0, 1, 2, 3, 5)), dice.choice((0.3, 0.5, -1.5, 2.0))) if numbers and n else (3, 0.3)
             if state and n:
                 lines.append(dice.choice(CHANGES))
-            lines.append(f"result = outcome({call}, {first}a, b, {k}, {p})" if mode != "no_grad" else
-                         f"with torch.no_grad():\n    result = outcome({call}, {first}a, b, {k}, {p})")
+            lines += self.boxes(new=not n or not kept)
+            given = f"{call}, {first}a, b, {k}, {p}, q, r"
+            lines.append(f"result = outcome({given})" if mode != "no_grad" else
+                         f"with torch.no_grad():\n    result = outcome({given})")
             lines += ["yield result", "backward(result)", "yield 'backward'"]
         return "\n".join(lines)
+
+    def boxes(self, new: bool) -> list[str]:
+        dice = self.dice
+        if not any(lines is GIVEN for lines, _ in self.groups):
+            return ["q = r = None"]
+        lines = [f"{name} = made(torch.full((3,), {dice.choice((1.0, 2.0))}), {dice.choice((1, 2, 2, 3))})" for name in "qr"
+                 if new or dice.random() < 0.5]
+        if dice.random() < 0.4:
+            lines.append(dice.choice(("r = q", "r = s.box", "q = s.box", "q.items = r.items", "s.items = r.items", "r.x = q.x",
+                                      "s.box = r", "q.table = s.table", "r.items = s.items", "q, r = r, q", "q.n += 1",
+                                      "r.items.append(2.0)", "s.box = made(q.x, 2)", "q.x = torch.ones(3)[:, None]")))
+        return lines
 
     def arguments(self, size: int) -> list[str]:
         dice, leaf = self.dice, ".requires_grad_()" if self.leaf else ""

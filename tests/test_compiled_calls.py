@@ -80,7 +80,7 @@ def test_a_reference_that_is_near_by_chance_is_disturbed_more_than_once():
 
     def noisy(seed):
         seeds.append(seed)
-        return [torch.tensor([seed * 1e-9])]
+        return [torch.tensor([min(seed, 3) * 1e-9])]
 
     def judge(ours):
         return compare([torch.tensor([ours])], [torch.tensor([1e-11])], lambda: [torch.zeros(1, dtype=torch.float64)], noisy)
