@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..guard.guards import MISSING
+from ..guard.structure import slots_of
 from .objects import dict_of, is_open, join, slot
 from .places import TORCH, USER, kind_of_file, kind_of_module, passing, user_line
 from .profiling import unprofiled
@@ -26,6 +27,8 @@ from .reached import Reached
 if TYPE_CHECKING:
     from .observer import Observer
 
+#: Methods that every object has, and that read all of it.
+_WHOLE = {"__reduce__", "__reduce_ex__", "__getstate__"}
 _TABLES = ("_parameters", "_buffers", "_modules")  # where a module keeps what its __getattr__ finds
 
 
@@ -104,6 +107,8 @@ class Accesses:
             return
         own = dict_of(obj)
         found = self._reached.class_attribute(type(obj), name)
+        if name in _WHOLE:
+            self.follow_unseen(obj)
         if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
             if isinstance(found, types.MemberDescriptorType):
                 self._reached.read("attr", obj, name, slot(found, obj), subject)
@@ -126,11 +131,16 @@ class Accesses:
                         return
 
     def follow_unseen(self, obj: Any) -> None:
-        """Guard all attributes of an object that code may read by object.__getattribute__, which can't be watched."""
+        """Guard all attributes of an object that code may read by object.__getattribute__, or in C, which can't be watched."""
         known, own = self._reached.known.get(id(obj)), dict_of(obj)
-        if known is None or own is None or isinstance(obj, (type, types.ModuleType, types.FunctionType)):
+        if known is None or isinstance(obj, (type, types.ModuleType, types.FunctionType)):
             return
-        self._reached.follow_contents(own, join(known[1], "__dict__"))
+        for name in slots_of(type(obj)):
+            member = self._reached.class_attribute(type(obj), name)
+            if isinstance(member, types.MemberDescriptorType):
+                self._reached.read("attr", obj, name, slot(member, obj), join(known[1], name))
+        if own is not None:
+            self._reached.follow_contents(own, join(known[1], "__dict__"))
         for place in type(obj).__mro__:
             for name in vars(place) if kind_of_module(place.__module__) == USER else ():
                 self._reached.class_attribute(type(obj), name)

@@ -10,11 +10,15 @@ from .places import is_checkpoint, on_behalf_of_user
 
 #: C functions, by module (and name, where not the whole module counts).
 _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal",
-              "_warnings", "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand"}
+              "_warnings", "_multiprocessing", "_ctypes", "fcntl", "mmap", "numpy.random.mtrand", "gc", "atexit", "resource",
+              "_tracemalloc", "syslog"}
 _C_FUNCTIONS = {("builtins", name) for name in ("print", "input", "breakpoint", "globals")} | {
-    ("datetime", name) for name in ("now", "today", "utcnow")} | {("_thread", "start_new_thread"), ("gc", "collect"),
-                                                                  ("numpy", "fromfile"), ("sys", "getrefcount")}
+    ("datetime", name) for name in ("now", "today", "utcnow")} | {
+    ("_thread", name) for name in ("start_new_thread", "get_ident", "get_native_id", "locked")} | {("numpy", "fromfile")}
 _PURE = {("posix", "fspath"), ("nt", "fspath"), ("torch._C", "_set_grad_enabled")}
+#: Those of sys that set nothing, and tell nothing that changes by itself.
+_PURE_OF_SYS = {"intern", "exc_info", "exception", "audit", "getrecursionlimit", "getdefaultencoding", "getfilesystemencoding",
+                "getfilesystemencodeerrors", "is_finalizing", "_getframe", "_getframemodulename"}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",
                    "asyncio", "pdb", "torch.distributed"}
@@ -31,7 +35,7 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     receiver = getattr(function, "__self__", None)
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None) or _module_of(receiver)
-    listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS
+    listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
     if not (listed or switch or generator) or (module, name) in _PURE \

@@ -109,12 +109,16 @@ def _checkpoints(frame: types.FrameType | None) -> Iterator[types.FrameType]:
         frame = frame.f_back
 
 
-def of_checkpoint() -> bool:
-    """Whether the innermost code that is not smelt's is a checkpoint's own."""
-    frame = sys._getframe(1)
+def innermost_of_others(frame: types.FrameType | None) -> types.FrameType | None:
+    """The innermost frame that is not smelt's, from this one outwards."""
     while frame is not None and kind_of_file(frame.f_code.co_filename) == SMELT:
         frame = frame.f_back
-    return is_checkpoint(frame)
+    return frame
+
+
+def of_checkpoint() -> bool:
+    """Whether the innermost code that is not smelt's is a checkpoint's own."""
+    return is_checkpoint(innermost_of_others(sys._getframe(1)))
 
 
 def is_checkpoint(frame: types.FrameType | None) -> bool:

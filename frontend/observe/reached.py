@@ -8,14 +8,16 @@ from __future__ import annotations
 import abc
 import decimal
 import functools
+import random
+import sys
 import threading
 import types
 import weakref
-from collections import defaultdict, deque, namedtuple
+from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Generic
 
 import numpy
 import torch
@@ -29,7 +31,7 @@ from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpPacket
 from .objects import OURS, dict_of, is_open, join
-from .places import SMELT, TORCH, USER, kind_of_file, kind_of_module, user_line
+from .places import SMELT, TORCH, USER, innermost_of_others, kind_of_file, kind_of_module, user_line
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -46,6 +48,10 @@ _UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.Wrap
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
+#: Classes made in C whose instances hold nothing but attributes, or what is observed otherwise, or what never changes.
+_PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set, frozenset, deque, defaultdict, OrderedDict,
+                types.SimpleNamespace, threading.local, Generic, *random.Random.__mro__}
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DISPATCHES = functools.singledispatch(len).__code__
 
 
@@ -224,7 +230,7 @@ class Reached:
     def read_of_library(self, holder: Any, name: str, attribute: str) -> None:
         """Guard a function of a library's module, or a method of tensors, which a program may replace."""
         found = self._observer.functions.original(vars(holder)[attribute])
-        follow = isinstance(found, (types.ModuleType, types.FunctionType))
+        follow = isinstance(found, (types.ModuleType, types.FunctionType)) or holder is sys and isinstance(found, list)
         self.read("item", self.vars_of(holder), attribute, found, f"{name}.{attribute}", follow=follow)
 
     def read_named(self, holder: Any, name: str, attribute: str, missed: bool = False) -> None:
@@ -279,7 +285,15 @@ class Reached:
         if isinstance(value, Iterator) and not is_open(cls):
             self._observer.refuse(f"reads {name}, an iterator from outside the function", user_line())
             return
-        if isinstance(value, BaseException) or kind_of_module(cls.__module__) == TORCH and not is_open(cls):
+        if kind_of_module(cls.__module__) == TORCH and not is_open(cls):
+            return
+        if isinstance(value, BaseException):
+            self.read("attr", value, "args", value.args, join(name, "args"))
+            self.follow_contents(vars(value), join(name, "__dict__"), name)
+            return
+        if isinstance(value, _LOCKS):
+            if kind_of_file(innermost_of_others(sys._getframe()).f_code.co_filename) == USER:
+                self._observer.refuse(f"reads {name}, a lock", user_line())
             return
         if cls is types.SimpleNamespace or isinstance(value, threading.local):  # whose attribute access can't be watched
             if cls is types.SimpleNamespace:
@@ -293,7 +307,7 @@ class Reached:
             return
         if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
             return
-        if isinstance(value, numpy.ndarray) or not self._observer.accesses.watch(cls):
+        if any(map(_is_opaque, cls.__mro__)) or not self._observer.accesses.watch(cls):
             if not container:
                 kind = f"{cls.__module__}.{cls.__qualname__}"
                 self._observer.refuse(f"reads {name}, an object of type {kind}, whose state can't be observed", user_line())
@@ -353,6 +367,11 @@ def _specials(cls: type) -> list[str]:
     """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
     return [name for name, value in vars(cls).items()
             if name.startswith("__") and isinstance(value, types.FunctionType) and name not in OURS]
+
+
+def _is_opaque(cls: type) -> bool:
+    """Whether a class is made in C, and its instances hold what no attribute tells of."""
+    return not is_open(cls) and cls not in _PLAIN_BASES and cls.__module__ not in _UNCHANGING_MODULES
 
 
 def _is_decimal(value: Any) -> bool:

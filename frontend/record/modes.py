@@ -45,10 +45,16 @@ _REFUSED: dict[Callable, str] = {
     **{f: "calls back into Python for each element" for f in (_T.apply_, _T.map_, _T.map2_)},
     **{f: f"registers a hook on a tensor (.{f.__name__}())" for f in (_T.register_hook, _T.register_post_accumulate_grad_hook)},
     _T._version.__get__: "reads the version of a tensor",
+    _T.__dir__: "lists the attributes of a tensor",
+    **{f: f"asks where a tensor lies in memory (.{f.__name__}())" for f in (_T._is_view, _T.is_set_to, _T.is_shared)},
+    _T._base.__get__: "asks where a tensor lies in memory (._base)",
+    **{getattr(_T, name).__get__: f"asks for a tensor's place in autograd (.{name})" for name in (
+        "output_nr", "retains_grad", "_backward_hooks")},
 }
 #: The same, where the recorder and the arguments are such that they do what the reason says.
 _REFUSED_IF: dict[Callable, tuple[Callable[..., bool], str]] = {
     _T.__deepcopy__: (lambda r, t, *_: not alone(t), READS.format(".__deepcopy__()")),
+    _T.storage_offset: (lambda r, t: not r.fresh(t), "asks where a tensor lies in memory (.storage_offset())"),
     _T.__format__: (lambda r, t, *_: t.dim() > 0, READS.format("printing it")),
     **{f: (lambda r, t: not r.made(t) or t.requires_grad and r.used(t), "cuts a tensor from its gradient in place (.detach_())")
        for f in (_T.detach_, torch.detach_)},

@@ -605,6 +605,11 @@ class Recorder:
         alias = self._memory.find(tensor)
         return alias is not None and alias.made
 
+    def fresh(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor lies in memory that the run made."""
+        alias = self._memory.find(tensor)
+        return alias is not None and alias.base.input is None
+
     def used(self, tensor: torch.Tensor) -> bool:
         """Whether the run computed with a tensor that it made."""
         value = self._memory.find(tensor).value
