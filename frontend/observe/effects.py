@@ -35,7 +35,8 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     receiver = getattr(function, "__self__", None)
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None) or _module_of(receiver)
-    listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS
+    listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS \
+        or name == "__subclasses__" and isinstance(receiver, type)
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
     if not (listed or switch or generator) or (module, name) in _PURE \

@@ -122,6 +122,9 @@ class Entered:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
                 self._reached.follow(os.environ._data, "os.environ")
             return
+        if code.co_qualname == "Distribution.__init__" and frame.f_globals.get("__name__") == "torch.distributions.distribution":
+            checks = frame.f_globals["Distribution"]
+            self._reached.read("attr", checks, "_validate_args", checks._validate_args, "whether distributions check arguments")
         if code is _APPLY and self._observer.recorder is not None and active_transform() is None:  # which calls it again
             self._enter_apply(frame, frame.f_locals)
         if code is _APPLY_BACKWARD:

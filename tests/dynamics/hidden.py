@@ -127,6 +127,20 @@ def the_interpreter(compile):
 
 
 @program
+def classes_and_checks(compile):
+    class Base:
+        pass
+    classes = [type("One", (Base,), {})]
+    yield from after(compile, lambda x: x * len(Base.__subclasses__()), lambda: classes.append(type("Two", (Base,), {})))
+    checks = torch.distributions.Distribution
+    f = compile(lambda x, scale: torch.distributions.Normal(x, scale).log_prob(x + 1))
+    for on in (False, True, False):
+        checks.set_default_validate_args(on)
+        yield outcome(f, X, torch.ones(())), outcome(f, X, -torch.ones(()))
+    checks.set_default_validate_args(True)
+
+
+@program
 def collector_switched(compile):
     @compile
     def f(x):
