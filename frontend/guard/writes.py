@@ -53,8 +53,16 @@ def _method(names: Namespace, holder: Any, name: str) -> str:
     return names.bind(getattr(base, name))
 
 
-def _setter(names: Namespace, holder: Any, name: str) -> str:
-    return names.bind(getattr(type if isinstance(holder, type) else object, name))
+def _setter(names: Namespace, holder: Any) -> str:
+    return names.bind((type if isinstance(holder, type) else object).__setattr__)
+
+
+def _delete(holder: Any, name: str) -> None:
+    """An attribute is no more, if it was there: a run may have set and deleted it."""
+    try:
+        (type if isinstance(holder, type) else object).__delattr__(holder, name)
+    except AttributeError:
+        pass
 
 
 def _item(names: Namespace, w: Write, holder: str, key: str, value: str) -> str:
@@ -66,8 +74,8 @@ def _item(names: Namespace, w: Write, holder: str, key: str, value: str) -> str:
 STATEMENTS: dict[str, Callable[[Namespace, Write, str, str, str], str]] = {
     "item": _item,
     "no item": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'pop')}({holder}, {key}, None)",
-    "attr": lambda names, w, holder, key, value: f"{_setter(names, w.holder, '__setattr__')}({holder}, {key}, {value})",
-    "no attr": lambda names, w, holder, key, value: f"{_setter(names, w.holder, '__delattr__')}({holder}, {key})",
+    "attr": lambda names, w, holder, key, value: f"{_setter(names, w.holder)}({holder}, {key}, {value})",
+    "no attr": lambda names, w, holder, key, value: f"{names.bind(_delete)}({holder}, {key})",
     "slice": lambda names, w, holder, key, value:
         f"{_method(names, w.holder, '__setitem__')}({holder}, slice(*{key}), {value})",
     "extend": lambda names, w, holder, key, value: f"{_method(names, w.holder, 'extend')}({holder}, {value})",

@@ -456,3 +456,21 @@ def the_best_state_of_a_network(compile):
             net[0].weight += 0.25
     net.load_state_dict(best["state"])
     yield list(net.parameters())
+
+
+@program
+def slots_set_and_deleted(compile):
+    class Slotted:
+        __slots__ = ("k", "last")
+    s = Slotted()
+    s.k = 0
+
+    @compile
+    def f(x):
+        s.k += 1
+        s.last = x * s.k
+        if s.k > 2:
+            del s.last
+        return x * s.k
+    for _ in range(5):
+        yield f(tensor(4)), s.k, hasattr(s, "last")
