@@ -205,20 +205,21 @@ def gradients_of(outputs, inputs, grads, create_graph=False, retain_graph=None):
 
 
 def _under_autograd(inputs, of, attrs, wanted):
-    """(the wanted inputs as autograd sees them, the results as a tuple). Where an input is itself part of a tape that is
-    being made, it stays connected to it."""
+    """(the wanted inputs as autograd sees them, the results as a tuple, whether these are all that torch's op gives). Where an
+    input is itself part of a tape that is being made, it stays connected to it."""
     leaves = {k: inputs[k].view_as(inputs[k]) if torch.is_grad_enabled() and inputs[k].requires_grad else
               inputs[k].detach().requires_grad_() for k in wanted}
     with torch.enable_grad():
         results = OPS[of].meaning(*(leaves.get(k, i) for k, i in enumerate(inputs)), **attrs)
-    return tuple(leaves.values()), tuple(results) if isinstance(results, (list, tuple)) else (results,)
+    results = tuple(results) if isinstance(results, (list, tuple)) else (results,)
+    return tuple(leaves.values()), results, of == "call" and not attrs.get("writes")
 
 
 def _gradients(tape, grads, which, again=False):
     """Of every leaf, zeros where no result that `which` names depends on it. `again`: to be differentiated once more."""
-    leaves, results = tape
+    leaves, results, complete = tape
     live = [(results[k], g) for k, g in zip(which, grads) if results[k].requires_grad]
-    found = None if again or not live else _by_one_node(leaves, results, live)
+    found = _by_one_node(leaves, results, live) if live and complete and not again else None
     if found is None:
         found = gradients_of([r for r, _ in live], leaves, [g for _, g in live], again, retain_graph=True) if live \
             else [None] * len(leaves)
