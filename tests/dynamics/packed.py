@@ -81,7 +81,7 @@ def of_changing_sizes(compile):
     def encode(x, lengths):
         rows, (h, _) = net(pack(x, lengths))
         return *pad(rows), h
-    for batch, time in ((3, 5), (3, 6), (4, 7), (2, 9), (1, 4), (3, 1)):
+    for batch, time in ((3, 5), (4, 7), (1, 4), (3, 1)):
         yield encode(leaf(batch, time, 2), (torch.arange(batch) * 3) % time + 1), encode(leaf(batch, time, 2), [time] * batch)
 
 

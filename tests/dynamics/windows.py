@@ -221,7 +221,7 @@ def windows_of_other_lengths(compile):
     @compile
     def f(data, i, n):
         return data[i * n:(i + 1) * n] * 2, data[i * n:(i + 1) * n], data[:, i], data[2 * n:3 * n].sum(0), data[n - i:n] + i
-    for width in (3, 5, 4, 6):
+    for width in (3, 5):
         for i, n in ((0, 3), (1, 4), (2, 5), (2, 4), (3, 2), (1, 7), (2, 1), (5, 4), (2, 7)):
             x = leaf(20, width)
             found = outcome(f, x, i, n)
