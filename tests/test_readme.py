@@ -7,6 +7,7 @@ import re
 import time
 import warnings
 from pathlib import Path
+from threading import Lock
 
 import numpy
 import pytest
@@ -131,6 +132,9 @@ DOES_NOT = {
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "State that a custom `autograd.Function` or a checkpoint changes: batch norm in a checkpoint.":
         [(lambda: functools.partial(checkpoint, nn.BatchNorm1d(3), use_reentrant=False), (X.clone().requires_grad_(),))],
+    "Locks, objects that C code fills (`bytearray`, ctypes, NumPy's arrays), and where a tensor lies (`x.storage_offset()`).":
+        [(lambda: lambda x, b=bytearray(b"ab"): x * b[0], (X,)), (lambda: lambda x: x * x.storage_offset(), (X,)),
+         (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
