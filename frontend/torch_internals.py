@@ -284,3 +284,8 @@ def without_own_mode(check: Callable, listening: Callable[[], bool]) -> Callable
             return check(*args)
         return active_function_modes() > 1 or any(map(_overrides, values_of(*args)))
     return told
+
+
+def distributions_check() -> bool:
+    """Whether torch's distributions check what they are given, where they are not told."""
+    return torch.distributions.Distribution._validate_args

@@ -91,7 +91,7 @@ class Arguments:
     remade      tuples with others in them, also of state, which are remade for the run, as (new, what was there)
     fetched     by id, the objects that are other ones on every call: not guarded by identity, see fetched.py
     instances   by id, the objects that are such, or may become such
-    distinct    what is another object in every call, and nothing else that a run reads: containers and fetched objects
+    distinct    the containers and fetched objects: none is another of them, or an object that other guards name
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
     """
 

@@ -15,7 +15,7 @@ from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
 from ..guard.structure import Arguments
 from ..symbolic.symbols import fixed
 from ..symbolic.varying import MARK
-from ..torch_internals import active_transform
+from ..torch_internals import active_transform, distributions_check
 from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 _APPLY_BACKWARD = torch.autograd.function.BackwardCFunction.apply.__code__
 _MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
-_PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)}
+_PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)} | {
+    torch.distributions.Distribution.__init__.__code__: distributions_check}
 _ASKS_AUTOCAST = frozenset((torch.is_autocast_cache_enabled, torch.get_autocast_dtype, torch.get_autocast_cpu_dtype,
                             torch.get_autocast_gpu_dtype))
 _C_SWITCHES = frozenset(f for f in SWITCHES if not isinstance(f, types.FunctionType))
@@ -122,9 +123,6 @@ class Entered:
             if on_behalf_of_user(frame.f_back, trust_torch=True):
                 self._reached.follow(os.environ._data, "os.environ")
             return
-        if code.co_qualname == "Distribution.__init__" and frame.f_globals.get("__name__") == "torch.distributions.distribution":
-            checks = frame.f_globals["Distribution"]
-            self._reached.read("attr", checks, "_validate_args", checks._validate_args, "whether distributions check arguments")
         if code is _APPLY and self._observer.recorder is not None and active_transform() is None:  # which calls it again
             self._enter_apply(frame, frame.f_locals)
         if code is _APPLY_BACKWARD:
