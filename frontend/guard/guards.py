@@ -31,6 +31,7 @@ MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 #: Types whose instances never change and that are equal when type and value are.
 VALUE_TYPES = (int, float, complex, str, bytes, tuple, range, slice, torch.Size, torch.device, types.MethodType)
 SINGLETONS = (bool, type(None), type(Ellipsis), type(NotImplemented), Enum, torch.dtype, torch.layout, torch.memory_format)
+_EXACTLY = frozenset(VALUE_TYPES)
 
 #: A place in Python's objects, (kind, holder, key, value): the kinds are those of runtime/watch.py.
 Place = tuple[str, Any, Any, Any]
@@ -57,8 +58,14 @@ def same(a: Any, b: Any) -> bool:
     if kind is types.MethodType:
         return a.__self__ is b.__self__ and a.__func__ is b.__func__
     if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return not takes_attributes(a) and len(a) == len(b) and all(map(same, a, b))
     return False
+
+
+def takes_attributes(value: Any) -> bool:
+    """Whether attributes can be set on a value of VALUE_TYPES: its class derives from one of them and has room for such."""
+    kind = type(value)
+    return kind not in _EXACTLY and (kind.__dictoffset__ != 0 or any(vars(c).get("__slots__") for c in kind.__mro__))
 
 
 def float32(number: float) -> float:
@@ -68,11 +75,13 @@ def float32(number: float) -> float:
 
 def constant(value: Any) -> bool:
     """Whether a value never changes, whatever a program does: numbers, text, dtypes, and tuples of such."""
+    if isinstance(value, SINGLETONS):
+        return True
+    if is_symbolic(value) or not isinstance(value, VALUE_TYPES) or isinstance(value, types.MethodType) or takes_attributes(value):
+        return False
     if isinstance(value, tuple):
         return all(map(constant, value))
-    if isinstance(value, slice):
-        return all(map(constant, (value.start, value.stop, value.step)))
-    return not is_symbolic(value) and isinstance(value, (*SINGLETONS, *VALUE_TYPES)) and not isinstance(value, types.MethodType)
+    return not isinstance(value, slice) or all(map(constant, (value.start, value.stop, value.step)))
 
 
 def attribute(holder: Any, name: str) -> Any:

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
+from enum import Enum
 from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
@@ -22,6 +23,8 @@ from .writes import STATEMENTS, Write
 
 #: Nested deeper than this, a structure counts as cyclic.
 DEPTH = 50
+#: Types of values that classes may derive from, and what gives the value itself of an instance of such a class.
+_PLAINLY = {int: int.__int__, float: float.__float__, complex: complex.__complex__, str: str.__str__, bytes: bytes.__bytes__}
 _HEAP_TYPE = 1 << 9  # of type.__flags__: not one of those made in C
 
 
@@ -155,13 +158,14 @@ class Arguments:
             raise Unsupported(f"argument {name} is nested too deeply")
         if isinstance(value, torch.Tensor):
             return self._tensor(value, access, place, name)
-        if type(value) in (list, tuple, dict, OrderedDict) or is_namedtuple(value) or self._flat_dataclass(value):
+        named = is_namedtuple(value) and not getattr(value, "__dict__", None)
+        if type(value) in (list, tuple, dict, OrderedDict) or named or self._flat_dataclass(value):
             return self._container(value, access, place, name, depth)
         if type(value) in (int, float):
             self.leaves[place] = value
             if place in self._symbolic:
                 return self._number(value, access, name)
-        if not constant(value):
+        if not constant(value) or isinstance(value, Enum):
             self.objects.append((name, value))
         if is_plain_instance(value):
             fixed = id(value) in self.instances and id(value) not in self.fetched  # it stands at an earlier place, too
@@ -232,6 +236,8 @@ class Arguments:
             self.distinct.append(value)
         if kind not in (list, tuple, dict, OrderedDict):
             self.objects.append((kind.__qualname__, kind))
+        if isinstance(value, tuple) and hasattr(value, "__dict__"):
+            self.steps.append(Condition(f"not {variable}.__dict__", f"{variable}.__dict__", f"attributes of {name}", {}))
         if is_dataclass_instance(value):
             self.containers.append((name, vars(value)))
             self.places[id(vars(value))] = f"vars({place})"
@@ -352,11 +358,16 @@ class Rebuild:
         kind = type(value)
         if kind is list:
             return f"[{', '.join(map(self._expression, value))}]"
+        if isinstance(value, (int, float, complex, str, bytes)):
+            base = next(b for b in _PLAINLY if isinstance(value, b))
+            made = f"{base.__name__}.__new__({self._names.bind(kind)}, {self._names.literal(_PLAINLY[base](value))})"
+            return self._with_attributes(made, value)
         if isinstance(value, tuple):
             items = "".join(f"{self._expression(v)}, " for v in value)
             if kind is torch.Size or hasattr(kind, "n_sequence_fields"):  # a struct sequence, as torch.return_types.max
                 return f"{self._names.bind(kind)}(({items}))"
-            return f"({items})" if kind is tuple else f"tuple.__new__({self._names.bind(kind)}, ({items}))"
+            return f"({items})" if kind is tuple else self._with_attributes(
+                f"tuple.__new__({self._names.bind(kind)}, ({items}))", value)
         if kind is slice:
             return f"slice({', '.join(map(self._expression, (value.start, value.stop, value.step)))})"
         if kind in (set, frozenset) and all(map(constant, value)):
@@ -370,25 +381,27 @@ class Rebuild:
         if kind is deque:
             return f"{self._names.bind(kind)}([{', '.join(map(self._expression, value))}], {value.maxlen})"
         if is_dataclass_instance(value) or is_plain_instance(value):
-            return self._instance(value)
+            kind = self._names.bind(kind)
+            return self._with_attributes(f"{kind}.__new__({kind})", value)
         raise Unsupported(f"{self._what} an object of type {kind.__qualname__} made by the run", self._where)
 
-    def _instance(self, value: Any) -> str:
+    def _with_attributes(self, made: str, value: Any) -> str:
+        """The text that gives a new instance, made by the text `made`, what another one has: its attributes and its items."""
         named = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
         fields = {f.name: getattr(value, f.name) for f in named if hasattr(value, f.name)}
         slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
         attributes = {**fields, **slots, **getattr(value, "__dict__", {})}
         items = self._items(value.items()) if isinstance(value, dict) else ""
-        restore, kind = self._names.bind(restored), self._names.bind(type(value))
-        return f"{restore}({kind}, {{{items}}}, {{{self._items(attributes.items())}}})"
+        if not items and not attributes:
+            return made
+        return f"{self._names.bind(furnished)}({made}, {{{items}}}, {{{self._items(attributes.items())}}})"
 
     def _items(self, items: Any) -> str:
         return ", ".join(f"{self._expression(k)}: {self._expression(v)}" for k, v in items)
 
 
-def restored(kind: type, items: dict, attributes: dict) -> Any:
-    """An instance with these attributes (and these items, for a subclass of dict), made without running its class's code."""
-    made = kind.__new__(kind)
+def furnished(made: Any, items: dict, attributes: dict) -> Any:
+    """A new instance with these attributes (and these items, for a subclass of dict), set without running its class's code."""
     put = OrderedDict.__setitem__ if isinstance(made, OrderedDict) else dict.__setitem__
     for key, value in items.items():
         put(made, key, value)

@@ -1,6 +1,7 @@
 """Functions whose call can't be replayed: what they do shows outside the program, or what they give changes by itself."""
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -36,7 +37,8 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", None) or _module_of(receiver)
     listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS \
-        or name == "__subclasses__" and isinstance(receiver, type)
+        or name == "__subclasses__" and isinstance(receiver, type) \
+        or name in ("cache_info", "cache_clear") and isinstance(receiver, functools._lru_cache_wrapper)
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
     if not (listed or switch or generator) or (module, name) in _PURE \

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import abc
-import importlib
+import importlib.util
 import os
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import torch
 
@@ -19,7 +19,7 @@ from ..torch_internals import active_transform, distributions_check
 from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    globals_named, globals_written, imports_named, modules_named)
+                    globals_named, globals_written, imports_named, looks_for_any_module, modules_named)
 from .objects import OURS, content
 from .places import SMELT, USER, is_checkpoint, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
@@ -43,6 +43,8 @@ _READS_ENVIRONMENT = {function.__code__ for function in (
 _TAKES_PLAIN_NUMBERS = {"json", "json.encoder", "statistics", "fractions"}
 #: Where every module is loaded.
 _IMPORTS = importlib._bootstrap._find_and_load.__code__
+#: What importlib.import_module finds modules by.
+_FINDS = importlib._bootstrap._gcd_import.__code__
 #: What tells whether a class is registered with an abstract one.
 _ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
 
@@ -94,8 +96,19 @@ class Entered:
         if self._importing is None:
             self._importing = frame, set(sys.modules)
         elif frame is self._importing[0] and event == "return":
-            self.modules_loaded += (m for m in sys.modules.keys() - self._importing[1] if kind_of_module(m) == USER)
+            new = sys.modules.keys() - self._importing[1]
+            self.modules_loaded += (m for m in new if kind_of_module(m) == USER)
             self._importing = None
+            self._observer.watch(self._found_loaded, new)
+
+    def _found_loaded(self, modules: Iterable[str]) -> None:
+        """What the run looked for it has loaded itself: every later run finds it."""
+        for module in modules:
+            if self._reached.reads.pop(("item", id(sys.modules), module), None):
+                self._read_module(module)
+
+    def _read_module(self, name: str) -> None:
+        self._reached.read("item", sys.modules, name, sys.modules.get(name, MISSING), f"module {name}")
 
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
         if self._observer.telling.calls(frame):
@@ -115,6 +128,10 @@ class Entered:
         switch = _PYTHON_SWITCHES.get(code)
         if switch is not None:
             self._read_switch(switch)
+            return
+        if code is _FINDS and on_behalf_of_user(frame.f_back, trust_torch=True):
+            names = frame.f_locals
+            self._read_module(importlib.util.resolve_name("." * names["level"] + names["name"], names["package"]))
             return
         if code in _ASKS_ABSTRACT_CLASSES and on_behalf_of_user(frame.f_back, trust_torch=True):
             self._reached.read_registrations()
@@ -174,7 +191,9 @@ class Entered:
         self.read_flags |= "requires_grad" in named
         self.loaded |= attributes_loaded(code)
         for module in (*imports_named(code, names), *modules_named(code, names)):
-            self._reached.read("item", sys.modules, module, sys.modules[module], module)
+            self._read_module(module)
+        if looks_for_any_module(code):
+            self._observer.refuse("looks for modules by names that it computes", f"{code.co_filename}:{code.co_firstlineno}")
         new = named - self._reached.attributes
         self._reached.attributes |= named
         self._reached.perhaps_missing |= attributes_missed(code)

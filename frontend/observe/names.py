@@ -109,22 +109,39 @@ def _texts(constants: Iterable) -> Iterator[str]:
 
 
 def imports_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
-    """The modules, loaded already, that this code may import; `names` are its globals."""
-    for name in _imports(code):
-        for candidate in (name, f"{names.get('__package__')}.{name}"):
-            if candidate in sys.modules:
-                yield candidate
+    """The modules that this code may import; `names` are its globals."""
+    for name, level in _imports(code):
+        if level:
+            package = str(names.get("__package__")).rsplit(".", level - 1)[0]
+            name = f"{package}.{name}" if name else package
+        yield from dict.fromkeys((name.split(".")[0], name))
 
 
 def modules_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
-    """The modules, loaded already, that this code may look for in sys.modules, its own among them."""
-    if "modules" in code.co_names or "import_module" in code.co_names:
-        yield from (text for text in {*_texts(code.co_consts), names.get("__name__")} if text in sys.modules)
+    """The modules that this code may look for in sys.modules, its own among them."""
+    if {"sys", "modules"}.issubset(code.co_names):
+        yield from {*_texts(code.co_consts), names.get("__name__")}
 
 
 @lru_cache(maxsize=4096)
-def _imports(code: types.CodeType) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"))
+def looks_for_any_module(code: types.CodeType) -> bool:
+    """Whether this code uses sys.modules by other names than constant ones and its own module's."""
+    found = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+    for n, i in enumerate(found[:-2]):
+        if i.opname in ("LOAD_ATTR", "LOAD_METHOD") and i.argval == "modules" and n and found[n - 1].argval == "sys":
+            before, (after, last) = found[n - 2] if n > 1 else i, found[n + 1:n + 3]
+            key = before if after.opname == "CONTAINS_OP" else after if last.opname == "BINARY_SUBSCR" else \
+                last if after.argval == "get" else i
+            if key.opname != "LOAD_CONST" and key.argval != "__name__":
+                return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _imports(code: types.CodeType) -> tuple[tuple[str, int], ...]:
+    """The modules that this code imports, each with how many packages up from its own."""
+    found = list(dis.get_instructions(code))
+    return tuple(dict.fromkeys((i.argval, found[n - 2].argval) for n, i in enumerate(found) if i.opname == "IMPORT_NAME"))
 
 
 @lru_cache(maxsize=4096)

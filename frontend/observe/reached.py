@@ -17,12 +17,13 @@ from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Generic
 
 import numpy
 import torch
 
-from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, ordered, snapshot
+from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, ordered, snapshot, takes_attributes
 from ..guard.memo import Memo
 from ..guard.structure import Arguments
 from ..guard.writes import unchanged
@@ -51,6 +52,9 @@ _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime
 #: Classes made in C whose instances hold nothing but attributes, or what is observed otherwise, or what never changes.
 _PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set, frozenset, deque, defaultdict, OrderedDict,
                 types.SimpleNamespace, threading.local, Generic, *random.Random.__mro__}
+#: Attributes that can be set and stand in no dict.
+_OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"},
+                  type: {"__name__", "__qualname__"}}
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DISPATCHES = functools.singledispatch(len).__code__
 
@@ -122,6 +126,9 @@ class Reached:
             if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
                 self.tensors[id(value)] = name, value
             return
+        if isinstance(value, Enum) and kind_of_module(type(value).__module__) == USER:
+            self.follow_contents(vars(value), name)
+            self.follow(type(value), type(value).__qualname__)
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
@@ -151,11 +158,14 @@ class Reached:
         elif _is_small_array(value) and all(value is not given for _, given in self._arguments.objects):
             elements = functools.partial(_elements, value)
             self.read("call", elements, (), elements(), f"what {name} holds")
-        elif isinstance(value, tuple):
-            for i, item in enumerate(value):
-                self.follow(item, f"{name}[{i}]")
+        elif isinstance(value, tuple) and not takes_attributes(value):
+            self._follow_items(value, name)
         elif type(value) is not object and not isinstance(value, (SINGLETONS, *_UNCHANGING)):
             self._follow_object(value, name)
+
+    def _follow_items(self, value: tuple, name: str) -> None:
+        for i, item in enumerate(value):
+            self.follow(item, f"{name}[{i}]")
 
     def name_attributes_set(self) -> None:
         """Of functions that had no attributes and were given some: let the reads be of names."""
@@ -216,6 +226,7 @@ class Reached:
         if kind_of_module(self.module_of(holder)) == USER:
             if isinstance(holder, type):
                 self.follow(type(holder), type(holder).__qualname__)
+                self.read("attr", holder, "__mro__", holder.__mro__, f"{name}.__mro__", follow=False)
             before = self._observer.conversions.without(vars(holder))
             self.holders.append((holder, name, {k: self._observer.functions.original(v) for k, v in before.items()}))
             for attribute in self.attributes:
@@ -236,6 +247,9 @@ class Reached:
     def read_named(self, holder: Any, name: str, attribute: str, missed: bool = False) -> None:
         """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that.
         `missed`: also where it is missing."""
+        if attribute in next((own for kind, own in _OUTSIDE_DICTS.items() if isinstance(holder, kind)), ()):
+            self.read("attr", holder, attribute, getattr(holder, attribute), f"{name}.{attribute}")
+            return
         missing = []
         for place in (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,):
             entries = self.vars_of(place)
@@ -276,6 +290,8 @@ class Reached:
                     self.read("attr", value, setting, getattr(value, setting), join(name, setting))
             if cls.__module__ in ("builtins", "collections"):
                 return
+        if isinstance(value, tuple):
+            self._follow_items(value, name)
         original = original_of(value)
         if original is not None:
             self.follow(original, name)

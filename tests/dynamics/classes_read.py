@@ -1,0 +1,212 @@
+"""What classes, functions, modules, members of enumerations, and values of classes derived from numbers and text tell of
+themselves, and what is changed there before the next call."""
+import enum
+import functools
+import importlib
+import sys
+import types
+from collections import namedtuple
+
+from .harness import outcome, program, tensor
+
+X = tensor(4)
+NAME = "smelt_made_up"  # of a module that there is not
+SCALE = 2
+
+
+class Tag(str):
+    pass
+
+
+class Count(int):
+    pass
+
+
+class Factor(float):
+    pass
+
+
+class Pair(tuple):
+    pass
+
+
+class Named(namedtuple("Named", "first second")):
+    pass
+
+
+VALUES = Tag("a"), Count(3), Factor(2.5), Pair((1, 2)), Named(1, 2)
+
+
+def after(compile, function, *changes):
+    """Results of the function before the changes and after each."""
+    f = compile(function)
+    for change in (lambda: None, *changes):
+        change()
+        for _ in range(2):
+            yield outcome(f, X)
+
+
+@program
+def values_with_attributes(compile):
+    for value in VALUES:
+        value.scale = 2
+        yield from after(compile, lambda x: x * value.scale + (len(value) if isinstance(value, (str, tuple)) else 0),
+                         lambda: setattr(value, "scale", 3), lambda: setattr(value, "scale", 4.5),
+                         lambda: delattr(value, "scale"))
+
+
+@program
+def values_with_attributes_given(compile):
+    f = compile(lambda x, value: x * getattr(value, "scale", 1))
+    for value in VALUES:
+        for scale in (2, 3, 4.5):
+            another = type(value)(*value) if isinstance(value, Named) else type(value)(value)
+            yield f(X, another)
+            another.scale = scale
+            yield f(X, another)
+
+
+@program
+def values_with_attributes_set(compile):
+    for value in VALUES:
+        value.count = 1
+
+        @compile
+        def f(x):
+            value.count += 1
+            return x * value.count
+        for _ in range(4):
+            yield f(X), value.count
+
+
+@program
+def values_with_attributes_made(compile):
+    for kind, made_of in ((Tag, "a"), (Count, 3), (Factor, 2.5), (Pair, (1, 2))):
+        @compile
+        def f(x, k):
+            value, bare = kind(made_of), kind(made_of)
+            value.scale, value.scaled = k, x * k
+            return value, bare
+        for k in (1, 2, 2, 3):
+            value, bare = f(X, k)
+            yield type(value).__name__, value == made_of, value.scale, value.scaled, type(bare).__name__, vars(bare)
+
+
+@program
+def operators_of_derived_numbers(compile):
+    class Odd(int):
+        scale = 3
+
+        def __add__(self, other):
+            return int(self) * 10 + other
+    f = compile(lambda x, n: x * (n + 1) + n.scale)
+    for n in (2, 3, 4):
+        yield f(X, Odd(n))
+    Odd.scale = 9
+    yield f(X, Odd(2))
+    Odd.__add__ = lambda self, other: 77
+    yield f(X, Odd(2))
+
+
+@program
+def members_of_enumerations(compile):
+    class Planet(enum.Enum):
+        EARTH, MARS = 1, 2
+
+        def __init__(self, mass):
+            self.mass = mass
+
+        @property
+        def weight(self):
+            return self.value * gravity[0]
+    gravity, earth, mars = [3], Planet.EARTH, Planet.MARS
+    yield from after(compile, lambda x: x * Planet.EARTH.mass, lambda: setattr(earth, "mass", 5))
+    yield from after(compile, lambda x: x * Planet.EARTH.weight, lambda: gravity.append(1), lambda: gravity.insert(0, 5))
+    f = compile(lambda x, planet: x * planet.mass if planet is earth else x + planet.mass)
+    for mass in (2, 2, 3):
+        mars.mass = mass
+        yield f(X, earth), f(X, mars)
+
+
+@program
+def bases_of_classes(compile):
+    class One:
+        scale = 2
+
+        def applied(self, x):
+            return x * 2
+
+    class Other:
+        scale = 3
+
+        def applied(self, x):
+            return x * 5
+
+    for use in (lambda cls: lambda x: x * cls.scale, lambda cls: lambda x: cls().applied(x),
+                lambda cls: lambda x: x * 2 if isinstance(cls(), One) else x * 3):
+        middle = type("Middle", (One,), {})
+        inner = type("Inner", (middle,), {"more": lambda self, x: super(inner, self).applied(x) + 1})
+        yield from after(compile, use(middle), lambda: setattr(middle, "__bases__", (Other,)))
+        yield from after(compile, use(inner), lambda: setattr(middle, "__bases__", (One,)))
+        yield from after(compile, lambda x: inner().more(x), lambda: setattr(middle, "__bases__", (Other,)))
+
+
+@program
+def names_and_annotations(compile):
+    def function(a: int):
+        return a
+
+    class Fields:
+        a: int = 3
+    yield from after(compile, lambda x: x * len(function.__name__) + len(function.__doc__ or ""),
+                     lambda: setattr(function, "__name__", "f"), lambda: setattr(function, "__doc__", "Text."))
+    yield from after(compile, lambda x: x * len(Fields.__name__), lambda: setattr(Fields, "__name__", "F"))
+    for annotated in (function, Fields):
+        yield from after(compile, lambda x: x * len(annotated.__annotations__),
+                         lambda: annotated.__annotations__.update(b=1), lambda: setattr(annotated, "__annotations__", {}))
+
+
+@program
+def modules_that_are_loaded(compile):
+    def imports(x):
+        try:
+            import smelt_made_up
+            return x * smelt_made_up.scale
+        except ImportError:
+            return x * 3
+
+    def imports_by_name(x):
+        try:
+            return x * importlib.import_module(NAME).scale
+        except ImportError:
+            return x * 3
+    module, chosen = types.ModuleType(NAME), [NAME]
+    module.scale = 5
+    for function in (imports, imports_by_name, lambda x: x * 2 if "smelt_made_up" in sys.modules else x * 3,
+                     lambda x: x * sys.modules["smelt_made_up"].scale, lambda x: x * 2 if sys.modules.get("smelt_made_up") else x,
+                     lambda x: x * 2 if chosen[0] in sys.modules else x * 3):
+        yield from after(compile, function, lambda: sys.modules.update({NAME: module}), lambda: setattr(module, "scale", 7),
+                         lambda: sys.modules.pop(NAME))
+    own = sys.modules[__name__]
+    yield from after(compile, lambda x: x * sys.modules[__name__].SCALE, lambda: setattr(own, "SCALE", 3),
+                     lambda: setattr(own, "SCALE", 2))
+
+
+@program
+def modules_that_the_run_loads(compile):
+    for name in ("colorsys", "xml.dom.minidom"):
+        sys.modules.pop(name, None)
+
+    def f(x):
+        import colorsys
+        import xml.dom.minidom
+        return x * colorsys.ONE_THIRD + len(xml.dom.minidom.__name__)
+    yield from after(compile, f)
+
+
+@program
+def memories_asked_for(compile):
+    @functools.lru_cache
+    def doubled(k):
+        return k * 2
+    yield from after(compile, lambda x: x * doubled(3) + doubled.cache_info().hits, lambda: doubled(4), lambda: doubled(3))
