@@ -93,6 +93,25 @@ def values_with_attributes_made(compile):
 
 
 @program
+def values_with_attributes_another_on_every_call(compile):
+    class State:
+        pass
+    for make in (lambda x: Pair((x, x + 1)), lambda x: Named(x, x + 1)):
+        state = State()
+        state.last = make(X)
+
+        @compile
+        def f(x):
+            y = x * state.last[0] + getattr(state.last, "scale", 1)
+            state.last = make(y)
+            return y
+        for k in range(6):
+            if k > 3:
+                state.last.scale = k
+            yield f(X), *state.last, vars(state.last)
+
+
+@program
 def operators_of_derived_numbers(compile):
     class Odd(int):
         scale = 3
