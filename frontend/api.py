@@ -132,10 +132,10 @@ class _Run:
 
     @property
     def redoable(self) -> bool:
-        """Whether the run may have been given symbolic numbers, and changed nothing."""
+        """Whether the run may have been given symbolic numbers, and all that it changed can be put back."""
         numbers = self.recorder.numbers
         given = numbers.lines or numbers.data or self.arguments.given is not None
-        return bool(given) and self.observer.untouched and self.recorder.untouched
+        return bool(given) and self.observer.revocable and self.recorder.untouched
 
     @property
     def fetched(self) -> Fetched:
@@ -340,8 +340,8 @@ class CompiledFunction:
     def _record(self, args: tuple, kwargs: dict, symbolic: bool = True) -> Any:
         """Run the function for real, give its result, and keep a program for the calls that are like this one.
 
-        symbolic: with symbolic numbers in place of those that change. Where such a run raises before it has changed anything,
-        the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones. So it is where
+        symbolic: with symbolic numbers in place of those that change. Where such a run raises, and has changed nothing that can't
+        be put back, the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones. So it is where
         it came to code that looks at types."""
         config.check()
         names = Namespace()
@@ -370,7 +370,7 @@ class CompiledFunction:
             self._changing.barred |= run.observer.looks.numbers
             again = symbolic and run.observer.looks.numbers and run.redoable
         if again:
-            run.observer.undraw()
+            run.observer.take_back()
             return self._with_plain_numbers(args, kwargs)
         if run.observer.loaded:
             self._vain += 1
@@ -390,7 +390,7 @@ class CompiledFunction:
             if not self._keep_beginning(run, str(e), args, kwargs):
                 self._keep_eager(run, str(e), args, kwargs)
             if run.recorder.numbers.surviving() and run.redoable:  # in what takes no others in their place, as iterators do
-                run.observer.undraw()
+                run.observer.take_back()
                 return self._function(*args, **kwargs)
         return result
 

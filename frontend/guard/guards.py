@@ -112,18 +112,16 @@ class Contents(tuple):
     def difference(self, now: "Contents") -> str:
         """The first item that is another one now, for people."""
         old, new = self[-1], now[-1]
-        if len(old) != len(new) or isinstance(old, frozenset) or len(self) == 2 and not _same_items(self[0], now[0]):
+        if len(old) != len(new) or len(self) == 2 and not _same_items(self[0], now[0]):
             return f"{len(old)} items -> {len(new)}{' other' * (len(old) == len(new))} items"
         keys = self[0] if len(self) == 2 else range(len(old))
         return next((f"[{brief(k)}]: {dimension(a, b)}" for k, a, b in zip(keys, old, new) if not same(b, a)), "as before")
 
 
 def snapshot(container: Any) -> Contents:
-    """The contents of a list, dict, set or deque, one level deep, to compare with later."""
+    """The contents of a list, dict, set or deque, in order and one level deep, to compare with later."""
     if isinstance(container, dict):
         return Contents((tuple(ordered(container).keys(container)), tuple(map(noted, ordered(container).values(container)))))
-    if isinstance(container, (set, frozenset)):
-        return Contents((frozenset((type(v), v) for v in container),))
     return Contents((tuple(map(noted, container)),))
 
 
@@ -132,8 +130,8 @@ def same_contents(container: Any, before: tuple) -> bool:
     return all(map(_same_items, snapshot(container), before))
 
 
-def _same_items(a: tuple | frozenset, b: tuple | frozenset) -> bool:
-    return a == b if isinstance(a, frozenset) else len(a) == len(b) and all(map(same, a, b))
+def _same_items(a: tuple, b: tuple) -> bool:
+    return len(a) == len(b) and all(map(same, a, b))
 
 
 @dataclass(frozen=True)

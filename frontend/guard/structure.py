@@ -9,7 +9,6 @@ import dataclasses
 import inspect
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from enum import Enum
 from typing import Any, Callable, Container, Mapping, Sequence
 
 import torch
@@ -165,7 +164,7 @@ class Arguments:
             self.leaves[place] = value
             if place in self._symbolic:
                 return self._number(value, access, name)
-        if not constant(value) or isinstance(value, Enum):
+        if not constant(value) or type(value).__flags__ & _HEAP_TYPE:  # whose class may be the user's
             self.objects.append((name, value))
         if is_plain_instance(value):
             fixed = id(value) in self.instances and id(value) not in self.fetched  # it stands at an earlier place, too

@@ -159,7 +159,7 @@ def _refill(container: Any, contents: tuple) -> None:
         for key, value in zip(*contents):
             base.__setitem__(container, key, unnoted(value))
     elif isinstance(container, set):
-        base.update(container, [v for _, v in contents[0]])
+        base.update(container, map(unnoted, contents[0]))
     else:
         base.extend(container, map(unnoted, contents[0]))
 
@@ -211,7 +211,10 @@ def _deque_steps(now: list, before: tuple) -> Iterator[tuple]:
 def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
     """Keys that stay in order stay; those behind the first that does not are put in again."""
     keys, values = before
-    old, now = dict(zip(keys, values)), list(ordered(container).items(container))
+    now = list(ordered(container).items(container))
+    if len(now) == len(keys) and all(k is key and unchanged(v, value) for (k, v), key, value in zip(now, keys, values)):
+        return  # whatever its keys are equal to by now
+    old = dict(zip(keys, values))
     kept = [k for k in keys if k in container]
     stay = _common(kept, [k for k, _ in now])
     moved = dict.fromkeys(kept[stay:])
@@ -224,9 +227,15 @@ def _dict_steps(container: dict, before: tuple) -> Iterator[tuple]:
 
 
 def _set_steps(container: Any, before: tuple) -> Iterator[tuple]:
-    now, = snapshot(container)
-    gone, new = before[0] - now, now - before[0]
+    now, before = list(container), list(before[0])
+    gone, new = _without(before, now), _without(now, before)
     if gone:
-        yield "discard", None, [v for _, v in gone]
+        yield "discard", None, gone
     if new:
-        yield "add", None, [v for _, v in new]
+        yield "add", None, new
+
+
+def _without(items: list, others: list) -> list:
+    """The items that are none of the others."""
+    ids, values = set(map(id, others)), {(type(v), v) for v in others if constant(v)}
+    return [v for v in items if id(v) not in ids and not (constant(v) and (type(v), v) in values)]

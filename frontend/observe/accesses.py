@@ -20,7 +20,7 @@ from torch import nn
 from ..guard.guards import MISSING
 from ..guard.structure import slots_of
 from .objects import dict_of, is_open, join, slot
-from .places import TORCH, USER, kind_of_file, kind_of_module, passing, user_line
+from .places import TORCH, USER, kind_of, kind_of_file, passing, user_line
 from .profiling import unprofiled
 from .reached import Reached
 
@@ -58,8 +58,8 @@ class Accesses:
                 self._reached.read("item", vars(holder), attribute, found, f"{self._observer.name_of(holder)}.{attribute}")
             return
         _, name = self._reached.known.get(id(holder), (None, ""))
-        if kind_of_module(self._reached.module_of(holder)) == USER:
-            self._reached.read_named(holder, name or self._reached.module_of(holder), attribute, missed=True)
+        if kind_of(holder) == USER:
+            self._reached.read_named(holder, name or holder.__name__, attribute, missed=True)
         elif isinstance(holder, types.ModuleType) and attribute in vars(holder):
             self._reached.read_of_library(holder, name or holder.__name__, attribute)
 
@@ -68,7 +68,7 @@ class Accesses:
         if isinstance(holder, torch.Tensor):
             return
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
-            if kind_of_module(self._reached.module_of(place)) == USER:
+            if kind_of(place) == USER:
                 self._reached.read("keys", self._reached.vars_of(place), None, tuple(vars(place)), f"{place.__name__}.__dict__")
                 for attribute in vars(place):
                     self.looked_up(holder, attribute)
@@ -83,6 +83,8 @@ class Accesses:
         self._patched.add(cls)
         for name, make in (("__getattribute__", _getattribute), ("__setattr__", _setattr), ("__delattr__", _delattr)):
             before = vars(cls).get(name, MISSING)
+            if before is not MISSING and kind_of(cls) == USER:
+                self._reached.read("item", self._reached.vars_of(cls), name, before, f"{cls.__qualname__}.{name}")
             try:
                 draws = cls is random.Random and name == "__getattribute__"
                 original = self._observer.draws.of_own if draws else getattr(cls, name)
@@ -142,7 +144,7 @@ class Accesses:
         if own is not None:
             self._reached.follow_contents(own, join(known[1], "__dict__"))
         for place in type(obj).__mro__:
-            for name in vars(place) if kind_of_module(place.__module__) == USER else ():
+            for name in vars(place) if kind_of(place) == USER else ():
                 self._reached.class_attribute(type(obj), name)
 
     def written(self, obj: Any, name: str, deletes: bool) -> None:

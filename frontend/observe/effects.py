@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import functools
 import types
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 
-from .places import is_checkpoint, on_behalf_of_user
+from .places import USER, is_checkpoint, kind_of_file, on_behalf_of_user
 
 #: C functions, by module (and name, where not the whole module counts).
 _C_MODULES = {"time", "posix", "nt", "_io", "io", "random", "_random", "_socket", "select", "_posixsubprocess", "_signal",
@@ -38,7 +39,9 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     module = getattr(function, "__module__", None) or _module_of(receiver)
     listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS \
         or name == "__subclasses__" and isinstance(receiver, type) \
-        or name in ("cache_info", "cache_clear") and isinstance(receiver, functools._lru_cache_wrapper)
+        or name in ("cache_info", "cache_clear") and isinstance(receiver, functools._lru_cache_wrapper) \
+        or name in ("set", "reset") and isinstance(receiver, ContextVar) \
+        or name == "_getframe" and kind_of_file(frame.f_code.co_filename) == USER
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
     if not (listed or switch or generator) or (module, name) in _PURE \

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import abc
+import builtins
 import importlib.util
+import logging
 import os
 import sys
 import types
@@ -45,6 +47,8 @@ _TAKES_PLAIN_NUMBERS = {"json", "json.encoder", "statistics", "fractions"}
 _IMPORTS = importlib._bootstrap._find_and_load.__code__
 #: What importlib.import_module finds modules by.
 _FINDS = importlib._bootstrap._gcd_import.__code__
+#: What tells whether a message is logged.
+_ASKS_LEVEL = logging.Logger.isEnabledFor.__code__
 #: What tells whether a class is registered with an abstract one.
 _ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
 
@@ -63,6 +67,7 @@ class Entered:
         self.cells: set[int] = set()  # cells that it may read
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._inner: set[types.CodeType] = set()
+        self._loggers: dict[int, Callable[[int], bool]] = {}
         self.modules_loaded: list[str] = []  # modules of the user that were not loaded before the run
         self._importing: tuple[types.FrameType, set[str]] | None = None  # the import under way, the modules loaded before
         self._autocast = [call_read(function, args) for function, args in AUTOCAST_DETAILS]  # as before the run
@@ -118,7 +123,7 @@ class Entered:
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
-        if key in self._entered and "__getattribute__" in code.co_names:
+        if key in self._entered and OURS.intersection(code.co_names):
             for value in frame.f_locals.values():
                 self._observer.accesses.follow_unseen(value)
         if key in self._entered and any(name != "__class__" for name in code.co_freevars):
@@ -132,6 +137,9 @@ class Entered:
         if code is _FINDS and on_behalf_of_user(frame.f_back, trust_torch=True):
             names = frame.f_locals
             self._read_module(importlib.util.resolve_name("." * names["level"] + names["name"], names["package"]))
+            return
+        if code is _ASKS_LEVEL and on_behalf_of_user(frame.f_back, trust_torch=True):
+            self._read_level(frame.f_locals["self"], frame.f_locals["level"])
             return
         if code in _ASKS_ABSTRACT_CLASSES and on_behalf_of_user(frame.f_back, trust_torch=True):
             self._reached.read_registrations()
@@ -174,6 +182,10 @@ class Entered:
         if what and not telling.begins(frame, function) and not telling.filters(frame, function):
             self._observer.refuse(what, user_line(frame))
 
+    def _read_level(self, logger: logging.Logger, level: int) -> None:
+        asked = self._loggers.setdefault(id(logger), logger.isEnabledFor)
+        self._reached.read("call", asked, (level,), asked(level), f"what {logger.name} logs", follow=False)
+
     def _read_switch(self, switch: Callable) -> None:
         self._reached.reads.setdefault(("call", id(switch), ()), call_read(switch))
 
@@ -186,6 +198,9 @@ class Entered:
         for name in globals_named(code):
             self._reached.surely.add(("item", id(names), name))
             self._reached.read("item", names, name, names.get(name, MISSING), f"global {name}")
+            if self._reached.reads.get(("item", id(names), name)) and name not in names:
+                found = self._observer.lookups.original(vars(builtins).get(name, MISSING))
+                self._reached.read("item", vars(builtins), name, found, f"builtin {name}")
         self._inner.update(code_in(code))
         named = attributes_named(code) - OURS  # which stand in for the class's own during the run
         self.read_flags |= "requires_grad" in named

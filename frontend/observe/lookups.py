@@ -27,6 +27,7 @@ class Lookups:
     def __init__(self, observer: Observer):
         self._observer = observer
         self._replaced = Replaced()
+        self._originals: dict[int, Callable] = {}
 
     def enter(self, code: types.CodeType) -> None:
         """The user's code is about to run."""
@@ -37,14 +38,25 @@ class Lookups:
     def restore(self) -> None:
         self._replaced.restore()
 
+    def original(self, value: Any) -> Any:
+        """What a stand-in stands for; any other value itself."""
+        return self._originals.get(id(value), value)
+
     def _made(self, function: Callable) -> Callable:
         observer = self._observer
 
         @passing
         def stand_in(*args: Any) -> Any:
-            looks = args and isinstance(args[0], (type, types.FunctionType, types.ModuleType, torch.Tensor))
-            if looks and observer.listening:
-                with unprofiled():
-                    observer.watch(observer.accesses.looked_up if args[1:] else observer.accesses.looked_through, *args[:2])
+            if args and observer.listening:
+                holder = args[0].__self_class__ if isinstance(args[0], super) else args[0]
+                if isinstance(holder, (type, types.FunctionType, types.ModuleType, torch.Tensor)):
+                    look = observer.accesses.looked_up if args[1:] else observer.accesses.looked_through
+                    with unprofiled():
+                        observer.watch(look, holder, *args[1:2])
+                elif function is dir:
+                    with unprofiled():
+                        observer.watch(observer.accesses.looked_through, type(holder))
+                        observer.watch(observer.accesses.follow_unseen, holder)
             return function(*args)
+        self._originals[id(stand_in)] = function
         return stand_in

@@ -22,7 +22,7 @@ from ...errors import Unsupported
 from ..guard.fetched import parts
 from ..guard.guards import MISSING, Read, snapshot, torch_state
 from ..guard.structure import Arguments
-from ..guard.writes import Write, container_writes, put, unchanged, writes_of
+from ..guard.writes import Write, container_writes, put, put_back, unchanged, writes_of
 from ..torch_internals import GLOBAL_MODULE_HOOKS
 from .accesses import Accesses
 from .applied import Applied
@@ -138,19 +138,21 @@ class Observer:
             if not switch.holds():
                 raise Unsupported(f"leaves {switch.subject} changed", self.entered.where)
 
-    def undraw(self) -> None:
-        """Let Python's and NumPy's generators be as they were before the run."""
+    def take_back(self) -> None:
+        """Let Python's state, and Python's and NumPy's generators, be as they were before the run."""
         for generator, state in self._generators:
             generator.put(state)
+        for read in self.changed:
+            put_back(read, read.expected)
 
     @property
-    def untouched(self) -> bool:
-        """Whether the run, as far as it went, changed nothing that it came by, but for what `undraw` puts back."""
+    def revocable(self) -> bool:
+        """Whether `take_back` puts back all that the run, as far as it went, changed of Python's state."""
         try:
             self.finish()
         except Unsupported:
             return False
-        return len(self.writes) == len(self.telling.filtered)
+        return not self.telling.told
 
     def _compare(self) -> None:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
@@ -185,6 +187,7 @@ class Observer:
             self.changed.append(Read("contents", container, None, before, name))
             for write in container_writes(container, before, name, self.entered.where):
                 found.setdefault(write.step, write)
+        self.reached.read_sizes()
         for memo in self.reached.memos:
             memo.finish()
         places = {write.place for write in found.values()}

@@ -50,6 +50,15 @@ def kind_of_module(name: str | None) -> str:
     return kind_of_file(file) if file else USER
 
 
+def kind_of(holder: types.ModuleType | type | types.FunctionType) -> str:
+    """The same for a module, a class or a function. A class made by types.new_class, as by dataclasses.make_dataclass, may name
+    no module of its own: it is the user's."""
+    if isinstance(holder, types.ModuleType):
+        return kind_of_module(holder.__name__)
+    made = holder.__module__ == "types" and isinstance(holder, type) and vars(types).get(holder.__name__) is not holder
+    return USER if made else kind_of_module(holder.__module__)
+
+
 #: Where smelt calls the user's function.
 _ENTRIES = {os.path.join(_ROOT, "frontend", file) for file in ("api.py", "modules.py")}
 _IMPORTING = "<frozen importlib"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic
 import numpy
 import torch
 
-from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, Read, constant, ordered, snapshot, takes_attributes
+from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, VALUE_TYPES, Read, constant, ordered, snapshot, takes_attributes
 from ..guard.memo import Memo
 from ..guard.structure import Arguments
 from ..guard.writes import unchanged
@@ -32,7 +32,7 @@ from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpPacket
 from .objects import OURS, dict_of, is_open, join
-from .places import SMELT, TORCH, USER, innermost_of_others, kind_of_file, kind_of_module, user_line
+from .places import SMELT, TORCH, USER, innermost_of_others, kind_of, kind_of_file, user_line
 
 if TYPE_CHECKING:
     from .observer import Observer
@@ -55,6 +55,10 @@ _PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set,
 #: Attributes that can be set and stand in no dict.
 _OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"},
                   type: {"__name__", "__qualname__"}}
+#: Attributes of classes that Python itself reads only where code names them.
+_UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__", "__parameters__",
+           "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__slots__",
+           "__type_params__", "__slotnames__"}
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DISPATCHES = functools.singledispatch(len).__code__
 
@@ -123,12 +127,15 @@ class Reached:
             if known is None:
                 known = self.tensors[id(value)] = name, value
                 self.tagged += [] if dict_of(value) else [(name, value, {})]
+                self.follow_class_of(value, name)
             if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
                 self.tensors[id(value)] = name, value
             return
-        if isinstance(value, Enum) and kind_of_module(type(value).__module__) == USER:
-            self.follow_contents(vars(value), name)
-            self.follow(type(value), type(value).__qualname__)
+        if isinstance(value, (Enum, *VALUE_TYPES)) and is_open(type(value)):
+            if isinstance(value, Enum):
+                self.follow_contents(vars(value), name)
+            for place in type(value).__mro__:
+                self.follow(place, place.__qualname__)
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
@@ -139,9 +146,12 @@ class Reached:
         elif isinstance(value, types.MethodType):
             self.follow(value.__func__, name)
             self.follow(value.__self__, f"{name}.__self__")
+        elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+            if not isinstance(value.__self__, (type, types.ModuleType)):
+                self.follow(value.__self__, f"{name}.__self__")
         elif isinstance(value, functools.partial):
             for part in ("func", "args", "keywords"):
-                self.follow(getattr(value, part), f"{name}.{part}")
+                self.read("attr", value, part, getattr(value, part), f"{name}.{part}")
         elif isinstance(value, (type, types.ModuleType)):
             self._follow_holder(value, name)
         elif isinstance(value, (staticmethod, classmethod)):
@@ -152,7 +162,8 @@ class Reached:
         elif isinstance(value, weakref.ref):
             self._weak.append((value, value() is not None, name, user_line()))
         elif isinstance(value, ContextVar):
-            self.read("call", value.get, (None,), value.get(None), name)
+            found = functools.partial(value.get, MISSING)
+            self.read("call", found, (), found(), name)
         elif isinstance(value, functools._lru_cache_wrapper):
             self._follow_memo(value, name)
         elif _is_small_array(value) and all(value is not given for _, given in self._arguments.objects):
@@ -184,6 +195,13 @@ class Reached:
             else:
                 self._observer.refuse(f"reads {name}, a weak reference to what nothing else led to", where)
 
+    def read_sizes(self) -> None:
+        """Guard that the user's classes have no more attributes than after the run: any may be one that Python looks for."""
+        for holder, name, _ in self.holders:
+            if isinstance(holder, type):
+                self.reads.setdefault(("size", id(self.vars_of(holder)), None), Read(
+                    "size", self.vars_of(holder), None, len(vars(holder)), f"attributes of {name}"))
+
     def owned(self, read: Read) -> Read:
         """A read of a class's attributes as one of the class, which lets them be set."""
         owner = self._owners.get(id(read.holder))
@@ -213,7 +231,7 @@ class Reached:
 
     def _follow_memo(self, function: Any, name: str) -> None:
         """A function that remembers its results: a call that it answers from memory is a read of what it remembers."""
-        if kind_of_module(function.__module__) == USER:
+        if kind_of(function) == USER:
             memo = Memo(function)
             self.memos.append(memo)
             self.read("call", memo.kept, (), True, f"whether {name} remembers the same")
@@ -223,7 +241,7 @@ class Reached:
     def _follow_holder(self, holder: Any, name: str) -> None:
         """A function, class or module: guard the attributes that the code entered so far names. Of a class of the user's also
         what operators call; of torch's and other libraries' functions and classes nothing, but for tensors."""
-        if kind_of_module(self.module_of(holder)) == USER:
+        if kind_of(holder) == USER:
             if isinstance(holder, type):
                 self.follow(type(holder), type(holder).__qualname__)
                 self.read("attr", holder, "__mro__", holder.__mro__, f"{name}.__mro__", follow=False)
@@ -261,17 +279,13 @@ class Reached:
             if attribute in entries:
                 self.read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
                 break
-            if kind_of_module(self.module_of(place)) == USER:
+            if kind_of(place) == USER:
                 missing.append(entries)
         else:
             if not missed and attribute not in self.perhaps_missing and not _falls_back(holder):
                 return
         for entries in missing:
             self.read("item", entries, attribute, MISSING, f"{name}.{attribute}")
-
-    @staticmethod
-    def module_of(holder: Any) -> str | None:
-        return holder.__name__ if isinstance(holder, types.ModuleType) else holder.__module__
 
     def vars_of(self, holder: Any) -> Any:
         """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
@@ -295,13 +309,13 @@ class Reached:
         original = original_of(value)
         if original is not None:
             self.follow(original, name)
-        if kind_of_module(cls.__module__) == SMELT:
+        if kind_of(cls) == SMELT:
             self.follow(getattr(value, "__wrapped__", None), name)
             return
         if isinstance(value, Iterator) and not is_open(cls):
             self._observer.refuse(f"reads {name}, an iterator from outside the function", user_line())
             return
-        if kind_of_module(cls.__module__) == TORCH and not is_open(cls):
+        if kind_of(cls) == TORCH and not is_open(cls):
             return
         if isinstance(value, BaseException):
             self.read("attr", value, "args", value.args, join(name, "args"))
@@ -321,7 +335,8 @@ class Reached:
             for place in cls.__mro__:
                 self.follow(place, place.__qualname__)
             return
-        if cls.__module__.split(".")[0] in _UNCHANGING_MODULES:
+        if cls.__module__.split(".")[0] in _UNCHANGING_MODULES and kind_of(cls) != USER:
+            self.follow(getattr(value, "tzinfo", None), join(name, "tzinfo"))
             return
         if any(map(_is_opaque, cls.__mro__)) or not self._observer.accesses.watch(cls):
             if not container:
@@ -361,7 +376,7 @@ class Reached:
             found = self.vars_of(place).get(name, MISSING)
             if place is object and found is MISSING:
                 break
-            if found is not MISSING or kind_of_module(place.__module__) == USER:
+            if found is not MISSING or kind_of(place) == USER:
                 if name not in OURS:
                     self.surely.add(("item", id(self.vars_of(place)), name))
                     self.read("item", self.vars_of(place), name, found, f"{place.__qualname__}.{name}")
@@ -380,9 +395,8 @@ def _falls_back(holder: Any) -> bool:
 
 
 def _specials(cls: type) -> list[str]:
-    """The methods of a class that Python calls without naming them: operators, descriptors, context managers."""
-    return [name for name, value in vars(cls).items()
-            if name.startswith("__") and isinstance(value, types.FunctionType) and name not in OURS]
+    """The attributes of a class that Python reads without their being named: operators, descriptors, context managers."""
+    return [name for name in vars(cls) if name.startswith("__") and name not in OURS and name not in _UNREAD]
 
 
 def _is_opaque(cls: type) -> bool:
