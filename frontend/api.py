@@ -51,6 +51,10 @@ class Run(Protocol):
     def __call__(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]: ...
 
 
+#: So many long paths, of which no call took one after its recording, are followed by no more.
+UNUSED_LIMIT = 6
+
+
 @dataclass(eq=False, repr=False)
 class CompiledProgram:
     """One recorded case of a function. `run` is None where the case can't be compiled and runs eagerly, for `reason`.
@@ -308,7 +312,16 @@ class CompiledFunction:
             self._warn("limit", f"{self.name} was recorded {recorded} times (config.program_limit); calls that fit "
                        f"none of its programs run eagerly. What changed last: {change}")
             return self._function(*args, **kwargs)
-        return self._recorded(self._change(args, kwargs), args, kwargs)
+        change = self._change(args, kwargs)
+        return self._function(*args, **kwargs) if self._in_vain(change) else self._recorded(change, args, kwargs)
+
+    def _in_vain(self, change: str) -> bool:
+        """Whether there are enough long paths that no call takes."""
+        unused = sum(p.unused for p in self.programs if isinstance(p, Branches))
+        if unused >= UNUSED_LIMIT:
+            self._warn("unused", f"{self.name} was recorded along {unused} long paths, which no other call took; calls that "
+                       f"take none of them run eagerly. What changed last: {change}")
+        return unused >= UNUSED_LIMIT
 
     def _new_path(self, branches: Branches, reading: Reading, args: tuple, kwargs: dict) -> Any:
         """A call that came to an answer which no path was recorded under."""
@@ -317,6 +330,8 @@ class CompiledFunction:
                        f"calls that take none of them run eagerly. What was read last: {reading}")
             if branches.misses > config.path_limit:
                 branches.broken = "hardly any call takes a path that was recorded"
+            return self._function(*args, **kwargs)
+        if self._in_vain(str(reading)):
             return self._function(*args, **kwargs)
         if reading.how == "number":  # where one loss or metric changes, so will the others
             read = (r for path in branches.paths for r in path.readings if r.how == "number")

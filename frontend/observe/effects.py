@@ -21,6 +21,8 @@ _PURE = {("posix", "fspath"), ("nt", "fspath"), ("torch._C", "_set_grad_enabled"
 #: Those of sys that set nothing, and tell nothing that changes by itself.
 _PURE_OF_SYS = {"intern", "exc_info", "exception", "audit", "getrecursionlimit", "getdefaultencoding", "getfilesystemencoding",
                 "getfilesystemencodeerrors", "is_finalizing", "_getframe", "_getframemodulename"}
+#: What tells of the frames around, and of the exception that these deal with.
+_OF_FRAMES = {"_getframe", "exc_info", "exception"}
 #: Python functions of the standard library and of torch.
 _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing", "socket", "secrets", "tempfile", "shutil",
                    "asyncio", "pdb", "torch.distributed"}
@@ -41,10 +43,10 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
         or name == "__subclasses__" and isinstance(receiver, type) \
         or name in ("cache_info", "cache_clear") and isinstance(receiver, functools._lru_cache_wrapper) \
         or name in ("set", "reset") and isinstance(receiver, ContextVar) \
-        or name == "_getframe" and kind_of_file(frame.f_code.co_filename) == USER
+        or name in _OF_FRAMES and kind_of_file(frame.f_code.co_filename) == USER
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)
-    if not (listed or switch or generator) or (module, name) in _PURE \
+    if not (listed or switch or generator) or (module, name) in _PURE or name == "get_ident" and _shortens(frame) \
             or not on_behalf_of_user(frame, trust_torch=module not in _ALWAYS):
         return ""
     return f"calls {name}()" if module == "builtins" else f"calls {module.lstrip('_')}.{name}()"
@@ -64,6 +66,11 @@ def python_effect(frame: types.FrameType) -> str:
     if not on_behalf_of_user(frame.f_back, trust_torch=module not in _ALWAYS):
         return ""
     return f"calls {module}.{name}()"
+
+
+def _shortens(frame: types.FrameType) -> bool:
+    """Whether this is what tells whether a text of an object is being made within itself."""
+    return frame.f_globals.get("__name__") in ("dataclasses", "reprlib")
 
 
 def _module_of(receiver: Any) -> str:

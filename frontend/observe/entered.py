@@ -123,11 +123,11 @@ class Entered:
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
+        if key in self._entered and any(name != "__class__" for name in code.co_freevars):
+            self._enter_closure(frame, code)  # every time: another function may have the same code
         if key in self._entered and OURS.intersection(code.co_names):
             for value in frame.f_locals.values():
                 self._observer.accesses.follow_unseen(value)
-        if key in self._entered and any(name != "__class__" for name in code.co_freevars):
-            self._enter_closure(frame, code)  # every time: another function may have the same code
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
         switch = _PYTHON_SWITCHES.get(code)
@@ -209,18 +209,11 @@ class Entered:
             self._read_module(module)
         if looks_for_any_module(code):
             self._observer.refuse("looks for modules by names that it computes", f"{code.co_filename}:{code.co_firstlineno}")
-        new = named - self._reached.attributes
-        self._reached.attributes |= named
         self._reached.perhaps_missing |= attributes_missed(code)
         for _, name, t in self._arguments.tensors if attributes_missed(code) else ():
             if not (own := vars(self._arguments.own(t))).keys() - {MARK}:
                 self._reached.read("size", own, None, len(own), f"attributes of {name}")
-        for attribute in new:
-            for holder, name, _ in list(self._reached.holders):
-                self._reached.read_named(holder, name, attribute)
-            for holder, name in list(self._reached.libraries):
-                if attribute in vars(holder):
-                    self._reached.read_of_library(holder, name, attribute)
+        self._reached.name_attributes(named)
         for attribute, number in attributes_written(code):
             self.written.setdefault(attribute, f"{code.co_filename}:{number}")
         self.where = self.where or f"{code.co_filename}:{code.co_firstlineno}"

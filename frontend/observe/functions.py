@@ -15,12 +15,15 @@ import torch
 from ..symbolic import mathematics
 from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
-from .names import attributes_named
+from .names import attributes_named, called_alone
 from .replaced import Replaced
 from .warned import WARN, warning
 
 if TYPE_CHECKING:
     from .observer import Observer
+
+
+_OF_MATH = {function.__name__: function for function in mathematics.FUNCTIONS}
 
 
 class Functions:
@@ -46,11 +49,17 @@ class Functions:
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
         attributes = attributes_named(code)
-        for attribute in attributes & BY_NAME.keys():
-            for module, function in BY_NAME[attribute]:
-                self._stand_in(vars(module), attribute, function)
+        for name in attributes & (BY_NAME.keys() | _OF_MATH):  # whoever keeps one, or compares it, is to have the function itself
+            for module, function in (*BY_NAME.get(name, ()), *([(math, _OF_MATH[name])] if name in _OF_MATH else ())):
+                if called_alone(code, name):
+                    self._stand_in(vars(module), name, function)
+                else:
+                    self._give_back(vars(module), name)
         for name in attributes & names.keys():
-            self._stand_in(names, name, names[name])
+            if called_alone(code, name):
+                self._stand_in(names, name, names[name])
+            else:
+                self._give_back(names, name)
 
     def restore(self) -> None:
         self._replaced.restore()
@@ -63,6 +72,10 @@ class Functions:
             made = self._made[id(function)] = self._make(function)
             self._originals[id(made)] = function
         self._replaced.put(entries, name, self._made[id(function)])
+
+    def _give_back(self, entries: dict, name: str) -> None:
+        if id(entries.get(name)) in self._originals:
+            self._replaced.give_back(entries, name)
 
     def _make(self, function: Callable) -> Callable:
         if function in mathematics.FUNCTIONS:

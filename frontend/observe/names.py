@@ -49,9 +49,9 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
 
 @lru_cache(maxsize=4096)
 def called_alone(code: types.CodeType, name: str) -> bool:
-    """Whether this code, and that of functions that it defines, does nothing with a global but call it."""
+    """Whether this code, and that of functions that it defines, does nothing with what it names so but call it."""
     loads = [i for c in (code, *code_in(code)) for i in dis.get_instructions(c) if i.argval == name]
-    return all(i.opname == "LOAD_GLOBAL" and i.arg & 1 for i in loads)  # with the NULL that a call takes
+    return all(i.opname == "LOAD_GLOBAL" and i.arg & 1 or _loads_method(i) for i in loads)  # with the NULL that a call takes
 
 
 @lru_cache(maxsize=4096)
@@ -151,6 +151,12 @@ def code_in(code: types.CodeType) -> frozenset[types.CodeType]:
     return frozenset(inner).union(*map(code_in, inner))
 
 
+def _loads_method(instruction: dis.Instruction) -> bool:
+    """Whether an instruction loads an attribute for a call."""
+    return instruction.opname == "LOAD_METHOD" or \
+        instruction.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and instruction.arg & 1 == 1
+
+
 @lru_cache(maxsize=4096)
 def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
     """Every instruction that loads something by its name: offset -> (instruction, name, what is done with it at once).
@@ -167,7 +173,7 @@ def _chain(following: list[dis.Instruction]) -> tuple:
     keys: list = []
     for n in range(0, len(following) - 1, 2):
         this, after = following[n], following[n + 1].opname
-        if this.opname == "LOAD_METHOD" or this.opname == "LOAD_ATTR" and sys.version_info >= (3, 12) and this.arg & 1:
+        if _loads_method(this):
             return (*keys, this.argval)
         if this.opname in _SIMPLE and after == "STORE_SUBSCR":
             return (*keys, STORED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import decimal
 import functools
+import operator
 import random
 import sys
 import threading
@@ -18,10 +19,11 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Callable, Generic
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Generic
 
 import numpy
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 
 from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, VALUE_TYPES, Read, constant, ordered, snapshot, takes_attributes
 from ..guard.memo import Memo
@@ -31,7 +33,7 @@ from ..modules import original_of
 from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpPacket
-from .objects import OURS, dict_of, is_open, join
+from .objects import OURS, content, dict_of, is_open, join
 from .places import SMELT, TORCH, USER, innermost_of_others, kind_of, kind_of_file, user_line
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ _OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "_
 _UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__", "__parameters__",
            "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__slots__",
            "__type_params__", "__slotnames__"}
+#: Callables made in C that can be given attributes.
+_CALLABLES = (functools.partial, functools._lru_cache_wrapper, staticmethod, classmethod)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DISPATCHES = functools.singledispatch(len).__code__
 
@@ -122,6 +126,9 @@ class Reached:
     def follow(self, value: Any, name: str) -> None:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
         self._observer.logs.reached(value)
+        if isinstance(value, UninitializedTensorMixin):
+            self._observer.refuse(f"reads {name}, which has no shape yet", user_line())
+            return
         if isinstance(value, torch.Tensor):
             known = self.tensors.get(id(value))
             if known is None:
@@ -136,9 +143,13 @@ class Reached:
                 self.follow_contents(vars(value), name)
             for place in type(value).__mro__:
                 self.follow(place, place.__qualname__)
+        if isinstance(value, tuple) and constant(value):
+            self._follow_items(value, name)
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
+        if isinstance(value, _CALLABLES):  # whose attribute access can't be watched
+            self.follow_contents(vars(value), f"attributes of {name}", name)
         if _is_decimal(value):
             self.read("call", _decimals, (), _decimals(), "decimal's context")
         if isinstance(value, types.FunctionType):
@@ -156,6 +167,8 @@ class Reached:
             self._follow_holder(value, name)
         elif isinstance(value, (staticmethod, classmethod)):
             self.follow(value.__func__, name)
+        elif isinstance(value, (operator.attrgetter, operator.methodcaller, operator.itemgetter)):
+            self._follow_getter(value, name)
         elif isinstance(value, property):
             for function in (value.fget, value.fset, value.fdel):
                 self.follow(function, name)
@@ -173,6 +186,24 @@ class Reached:
             self._follow_items(value, name)
         elif type(value) is not object and not isinstance(value, (SINGLETONS, *_UNCHANGING)):
             self._follow_object(value, name)
+
+    def _follow_getter(self, getter: Any, name: str) -> None:
+        """What operator.attrgetter and the like made names attributes, as code does, and may hold arguments."""
+        _, made = getter.__reduce__()[:2]
+        self.follow(made, name)
+        texts = [made[0]] if isinstance(getter, operator.methodcaller) else made if isinstance(getter, operator.attrgetter) else ()
+        self.name_attributes({part for text in texts for part in text.split(".")})
+
+    def name_attributes(self, names: AbstractSet[str]) -> None:
+        """Code may read or set attributes of these names, of whatever object."""
+        new = names - self.attributes
+        self.attributes |= names
+        for attribute in new:
+            for holder, name, _ in list(self.holders):
+                self.read_named(holder, name, attribute)
+            for holder, name in list(self.libraries):
+                if attribute in vars(holder):
+                    self.read_of_library(holder, name, attribute)
 
     def _follow_items(self, value: tuple, name: str) -> None:
         for i, item in enumerate(value):
@@ -214,6 +245,7 @@ class Reached:
             wrapped = getattr(function, "__wrapped__", None)
             if wrapped is not None:
                 self.follow(wrapped, name)
+                self._follow_holder(function, name)
             return
         self.functions.setdefault(function.__code__, []).append(function)
         self.read("attr", function, "__code__", function.__code__, f"{name}.__code__", follow=False)
@@ -268,6 +300,13 @@ class Reached:
         if attribute in next((own for kind, own in _OUTSIDE_DICTS.items() if isinstance(holder, kind)), ()):
             self.read("attr", holder, attribute, getattr(holder, attribute), f"{name}.{attribute}")
             return
+        if attribute == "__closure__" and isinstance(holder, types.FunctionType):
+            for cell in holder.__closure__ or ():
+                self.read("attr", cell, "cell_contents", content(cell), f"{name}.__closure__")
+            return
+        if attribute == "__dict__" and isinstance(holder, (types.FunctionType, type)):
+            self._observer.accesses.looked_through(holder)
+            return
         missing = []
         for place in (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,):
             entries = self.vars_of(place)
@@ -314,6 +353,9 @@ class Reached:
             return
         if isinstance(value, Iterator) and not is_open(cls):
             self._observer.refuse(f"reads {name}, an iterator from outside the function", user_line())
+            return
+        if isinstance(value, torch.jit.ScriptModule):
+            self._observer.refuse(f"reads {name}, a module of TorchScript, whose state can't be observed", user_line())
             return
         if kind_of(cls) == TORCH and not is_open(cls):
             return

@@ -162,6 +162,10 @@ class Api(TorchFunctionMode):
             return function(*plain(args), **plain(kwargs))
         if recorder._busy:
             return function(*args, **kwargs)
+        if own := next((t for t in types if not issubclass(t, torch.Tensor)), None):
+            recorder.stop(Unsupported(f"calls torch with an object of {own.__qualname__}, a class with a __torch_function__",
+                                      here().place))
+            return function(*args, **kwargs)
         result = self._answered(function, args, kwargs)
         return self._followed(function, args, kwargs) if result is NotImplemented else result
 

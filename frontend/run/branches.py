@@ -36,6 +36,8 @@ from .bridge import Executable, assemble
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
+#: Paths of more readings than this are long.
+LONG = 16
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
 
@@ -166,6 +168,11 @@ class Branches:
     def reasons(self) -> tuple[str, ...]:
         """Why paths run eagerly."""
         return tuple(p.reason for p in self.paths if p.reason)
+
+    @property
+    def unused(self) -> int:
+        """How many long paths there are, where no call has come to the end of any."""
+        return 0 if self._last else sum(len(p.readings) > LONG for p in self.paths)
 
     # Calls
 

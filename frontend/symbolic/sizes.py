@@ -111,6 +111,13 @@ class Sizes(Numbers):
         names = self.sources(node.name)
         self.fixed |= {s for s in self.symbols.values() if s.name in names}
 
+    def as_key(self, node: Node) -> Plain:
+        """A function that remembers its results would take it for another number than the plain one, and compute once more."""
+        value = super().as_key(node)
+        if node.name and self.listening:
+            raise Unsupported(f"looks up {node.shown}")
+        return value
+
     def length(self, number: Int | int) -> Dim:
         """As a rule it is one of the symbols that it is computed of, if the IR can't compute it."""
         if not is_symbolic(number) or number.node.size is not None:

@@ -207,6 +207,10 @@ class Numbers:
             self._fixed.add(node.name)
         self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
 
+    def as_key(self, node: "Node") -> Plain:
+        """The node's value for a dict or set, or for what else looks a number up."""
+        return node.fixed()
+
     def length(self, number: "Int | int") -> Dim:
         """A number as the size of something: in this run it is the present one."""
         return fixed(number)
@@ -585,6 +589,9 @@ class _Number:
     def __reduce_ex__(self, protocol: int) -> tuple:
         value = self.node.fixed()
         return type(value), (value,)
+
+    def __hash__(self) -> int:
+        return hash(self.node.numbers.as_key(self.node))
 
     def __bool__(self) -> bool:
         return self.node.guard_bool()
