@@ -356,8 +356,8 @@ class CompiledFunction:
         """Run the function for real, give its result, and keep a program for the calls that are like this one.
 
         symbolic: with symbolic numbers in place of those that change. Where such a run raises, and has changed nothing that can't
-        be put back, the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones. So it is where
-        it came to code that looks at types."""
+        be put back, the numbers may be why (C code that takes none but Python's own), and it is made again with plain ones. So
+        it is where it came to code that looks at types."""
         config.check()
         names = Namespace()
         try:

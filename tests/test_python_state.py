@@ -157,3 +157,30 @@ def test_a_module_loaded_in_a_run_finds_torch_as_it_is(tmp_path, monkeypatch):
     for n in range(1, 4):
         new, marked = f(torch.ones(2), total := torch.zeros(2))
         assert new is torch.Tensor.__new__ and type(marked) is Marked and total.sum() == 2
+
+
+@pytest.mark.filterwarnings("ignore::smelt.SmeltWarning")
+def test_parameters_that_have_no_shape_yet():
+    net = nn.Sequential(nn.LazyLinear(3))
+    counted = smelt.compile(lambda x: x * sum(isinstance(p, nn.UninitializedParameter) for p in net.parameters()))
+    assert [counted(torch.ones(2))[0] for _ in range(2)] == [2, 2] and not smelt.explain(counted).compiled
+    net(torch.ones(2))
+    assert [counted(torch.ones(2))[0] for _ in range(2)] == [0, 0] and smelt.explain(counted).compiled
+
+
+@pytest.mark.filterwarnings("ignore::smelt.SmeltWarning")
+def test_long_paths_that_no_call_takes_are_not_recorded_for_ever():
+    x, log = torch.randn(3), []
+
+    @smelt.compile
+    def f(x):
+        log.append(1)
+        for n in range(20):
+            x = x + 1 if x.sum() > 50 * (len(log) + n) else x * 1.1
+        return x
+    for _ in range(12):
+        before = list(log)
+        expected = x
+        for n in range(20):
+            expected = expected + 1 if expected.sum() > 50 * (len(log) + 1 + n) else expected * 1.1
+        assert torch.allclose(f(x), expected) and len(log) == len(before) + 1

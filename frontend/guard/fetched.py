@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from typing import Any, Callable, Container, Iterable, Iterator, Mapping
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 
 from ..symbolic.symbols import Node, has_nodes
 from .guards import MISSING, Read, constant, has_strides
@@ -59,9 +60,10 @@ class Fetched:
 
     @property
     def tensors(self) -> list[tuple[tuple, torch.Tensor]]:
-        """All tensors that the run found, with their places."""
+        """All tensors that the run found, with their places; but for those that have no shape yet."""
         found = (part for read in self.reads for part in parts(read))
-        return [(self.place(p), p.expected) for p in found if isinstance(p.expected, torch.Tensor)]
+        return [(self.place(p), p.expected) for p in found
+                if isinstance(p.expected, torch.Tensor) and not isinstance(p.expected, UninitializedTensorMixin)]
 
     def _find(self, changing: Places) -> None:
         """All objects to fetch: those in changing places, and what was read of these."""

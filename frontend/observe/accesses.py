@@ -69,8 +69,10 @@ class Accesses:
             return
         for place in holder.__mro__ if isinstance(holder, type) else (holder,):
             if kind_of(place) == USER:
-                self._reached.read("keys", self._reached.vars_of(place), None, tuple(vars(place)), f"{place.__name__}.__dict__")
-                for attribute in vars(place):
+                ours = {name for cls, name, before in self._patches if cls is place and before is MISSING}
+                names = tuple(name for name in vars(place) if name not in ours)
+                self._reached.read("keys", self._reached.vars_of(place), None, names, f"{place.__name__}.__dict__")
+                for attribute in set(names) - {"__dict__"}:
                     self.looked_up(holder, attribute)
 
     def watch(self, cls: type) -> bool:

@@ -11,6 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import torch
+from torch.nn import functional
 
 from ..guard.changing import referrers
 from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
@@ -67,6 +68,7 @@ class Entered:
         self.cells: set[int] = set()  # cells that it may read
         self._entered: dict[tuple[int, int], types.CodeType] = {}
         self._inner: set[types.CodeType] = set()
+        self._of_torch: set[types.CodeType] = set()
         self._loggers: dict[int, Callable[[int], bool]] = {}
         self.modules_loaded: list[str] = []  # modules of the user that were not loaded before the run
         self._importing: tuple[types.FrameType, set[str]] | None = None  # the import under way, the modules loaded before
@@ -130,6 +132,10 @@ class Entered:
                 self._observer.accesses.follow_unseen(value)
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
+        if frame.f_globals.get("F") is functional and code not in self._of_torch:  # of torch's own layers
+            self._of_torch.add(code)
+            for name in vars(functional).keys() & set(code.co_names):
+                self._reached.read_of_library(functional, "torch.nn.functional", name)
         switch = _PYTHON_SWITCHES.get(code)
         if switch is not None:
             self._read_switch(switch)

@@ -23,6 +23,7 @@ from ..guard.fetched import parts
 from ..guard.guards import MISSING, Read, snapshot, torch_state
 from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, put_back, unchanged, writes_of
+from ..symbolic.symbols import is_symbolic, plain
 from ..torch_internals import GLOBAL_MODULE_HOOKS
 from .accesses import Accesses
 from .applied import Applied
@@ -104,6 +105,9 @@ class Observer:
         sys.setprofile(None)
         self.looks.finish()
         self._restore()
+        for variable in self.reached.variables:
+            if is_symbolic(number := variable.get(MISSING)):
+                variable.set(plain(number))
         try:
             self._compare()
         except Unsupported as why:

@@ -58,9 +58,9 @@ _PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set,
 _OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"},
                   type: {"__name__", "__qualname__"}}
 #: Attributes of classes that Python itself reads only where code names them.
-_UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__", "__parameters__",
-           "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__", "__slots__",
-           "__type_params__", "__slotnames__"}
+_UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__",
+           "__parameters__", "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__",
+           "__slots__", "__type_params__", "__slotnames__"}
 #: Callables made in C that can be given attributes.
 _CALLABLES = (functools.partial, functools._lru_cache_wrapper, staticmethod, classmethod)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
@@ -88,6 +88,7 @@ class Reached:
         self.perhaps_missing: set[str] = set()  # those that code may look for where they are not: by getattr
         self.surely: set[tuple] = set()  # places in dicts of attributes that were read, and not only named
         self.named: set[int] = set()  # these dicts, of functions, classes and modules
+        self.variables: list[ContextVar] = []
         self.memos: list[Memo] = []  # what functions remember
         #: weak references, whether they led to something, their names and the user's lines
         self._weak: list[tuple[weakref.ref, bool, str, str]] = []
@@ -175,6 +176,7 @@ class Reached:
         elif isinstance(value, weakref.ref):
             self._weak.append((value, value() is not None, name, user_line()))
         elif isinstance(value, ContextVar):
+            self.variables.append(value)
             found = functools.partial(value.get, MISSING)
             self.read("call", found, (), found(), name)
         elif isinstance(value, functools._lru_cache_wrapper):
@@ -191,8 +193,9 @@ class Reached:
         """What operator.attrgetter and the like made names attributes, as code does, and may hold arguments."""
         _, made = getter.__reduce__()[:2]
         self.follow(made, name)
-        texts = [made[0]] if isinstance(getter, operator.methodcaller) else made if isinstance(getter, operator.attrgetter) else ()
-        self.name_attributes({part for text in texts for part in text.split(".")})
+        if not isinstance(getter, operator.itemgetter):
+            texts = made if isinstance(getter, operator.attrgetter) else made[:1]
+            self.name_attributes({part for text in texts for part in text.split(".")})
 
     def name_attributes(self, names: AbstractSet[str]) -> None:
         """Code may read or set attributes of these names, of whatever object."""
