@@ -11,6 +11,7 @@ from torch import nn
 
 import smelt
 from smelt.compiler.evaluate import evaluate
+from smelt.frontend import api
 from smelt.frontend.api import compiled_function
 
 scale = ContextVar("scale", default=None)
@@ -163,24 +164,25 @@ def test_a_module_loaded_in_a_run_finds_torch_as_it_is(tmp_path, monkeypatch):
 def test_parameters_that_have_no_shape_yet():
     net = nn.Sequential(nn.LazyLinear(3))
     counted = smelt.compile(lambda x: x * sum(isinstance(p, nn.UninitializedParameter) for p in net.parameters()))
-    assert [counted(torch.ones(2))[0] for _ in range(2)] == [2, 2] and not smelt.explain(counted).compiled
+    assert [counted(torch.ones(2))[0] for _ in range(2)] == [2, 2] and counted.programs[0].run is None
     net(torch.ones(2))
-    assert [counted(torch.ones(2))[0] for _ in range(2)] == [0, 0] and smelt.explain(counted).compiled
+    assert [counted(torch.ones(2))[0] for _ in range(2)] == [0, 0] and counted.programs[0].run is not None
 
 
-@pytest.mark.filterwarnings("ignore::smelt.SmeltWarning")
-def test_long_paths_that_no_call_takes_are_not_recorded_for_ever():
-    x, log = torch.randn(3), []
+def test_long_paths_that_no_call_takes_are_not_recorded_for_ever(monkeypatch):
+    monkeypatch.setattr(api, "UNUSED_LIMIT", 2)
+    x, log = torch.ones(3), []
+
+    def plain(x, seen):
+        for n in range(17):
+            x = x + 1 if x.sum() > 9 * seen + n else x * 1.1
+        return x
 
     @smelt.compile
     def f(x):
         log.append(1)
-        for n in range(20):
-            x = x + 1 if x.sum() > 50 * (len(log) + n) else x * 1.1
-        return x
-    for _ in range(12):
-        before = list(log)
-        expected = x
-        for n in range(20):
-            expected = expected + 1 if expected.sum() > 50 * (len(log) + 1 + n) else expected * 1.1
-        assert torch.allclose(f(x), expected) and len(log) == len(before) + 1
+        return plain(x, len(log))
+    with pytest.warns(smelt.SmeltWarning, match="recorded along 2 long paths, which no other call took") as warned:
+        for calls in range(1, 6):
+            assert torch.allclose(f(x), plain(x, calls)) and len(log) == calls
+    assert len(warned) == 1 and len(f.programs) <= 2
