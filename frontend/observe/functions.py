@@ -51,7 +51,7 @@ class Functions:
         attributes = attributes_named(code)
         for name in attributes & (BY_NAME.keys() | _OF_MATH):  # whoever keeps one, or compares it, is to have the function itself
             for module, function in (*BY_NAME.get(name, ()), *([(math, _OF_MATH[name])] if name in _OF_MATH else ())):
-                if called_alone(code, name):
+                if called_alone(code, name, attribute=True):
                     self._stand_in(vars(module), name, function)
                 else:
                     self._give_back(vars(module), name)

@@ -13,6 +13,7 @@ _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "Ba
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
+_ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"}
 _SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
 #: See `uses`.
 STORED, OTHER = "[...] =", "..."
@@ -48,10 +49,28 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
 
 
 @lru_cache(maxsize=4096)
-def called_alone(code: types.CodeType, name: str) -> bool:
-    """Whether this code, and that of functions that it defines, does nothing with what it names so but call it."""
-    loads = [i for c in (code, *code_in(code)) for i in dis.get_instructions(c) if i.argval == name]
-    return all(i.opname == "LOAD_GLOBAL" and i.arg & 1 or _loads_method(i) for i in loads)  # with the NULL that a call takes
+def called_alone(code: types.CodeType, name: str, attribute: bool = False) -> bool:
+    """Whether this code, and that of functions that it defines, does nothing with a global, or with an attribute, but call it."""
+    for c in (code, *code_in(code)):
+        instructions = list(dis.get_instructions(c))
+        for n, i in enumerate(instructions):
+            if i.argval == name and (i.opname in _ATTRIBUTES) is attribute:
+                if not (_attribute_called(instructions, n) if attribute else _takes_null(i)):
+                    return False
+    return True
+
+
+def _takes_null(instruction: dis.Instruction) -> bool:
+    """Whether an instruction loads a global for a call, with the NULL that a call takes."""
+    return instruction.opname == "LOAD_GLOBAL" and instruction.arg & 1 == 1
+
+
+def _attribute_called(instructions: list[dis.Instruction], n: int) -> bool:
+    """Whether what the n-th instruction does with an attribute is to call it, or to look for an attribute of it."""
+    if _loads_method(instructions[n]) or instructions[n + 1].opname in ("LOAD_ATTR", "LOAD_METHOD", "PUSH_NULL"):
+        return True
+    start = next(k for k in range(n, -1, -1) if k == 0 or instructions[k].opname != "LOAD_ATTR")
+    return instructions[n].opname == "LOAD_ATTR" and _takes_null(instructions[start])
 
 
 @lru_cache(maxsize=4096)
