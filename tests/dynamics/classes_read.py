@@ -34,7 +34,8 @@ class Named(namedtuple("Named", "first second")):
     pass
 
 
-VALUES = Tag("a"), Count(3), Factor(2.5), Pair((1, 2)), Named(1, 2)
+def values():
+    return Tag("a"), Count(3), Factor(2.5), Pair((1, 2)), Named(1, 2)
 
 
 def after(compile, function, *changes):
@@ -48,7 +49,7 @@ def after(compile, function, *changes):
 
 @program
 def values_with_attributes(compile):
-    for value in VALUES:
+    for value in values():
         value.scale = 2
         yield from after(compile, lambda x: x * value.scale + (len(value) if isinstance(value, (str, tuple)) else 0),
                          lambda: setattr(value, "scale", 3), lambda: setattr(value, "scale", 4.5),
@@ -58,7 +59,7 @@ def values_with_attributes(compile):
 @program
 def values_with_attributes_given(compile):
     f = compile(lambda x, value: x * getattr(value, "scale", 1))
-    for value in VALUES:
+    for value in values():
         for scale in (2, 3, 4.5):
             another = type(value)(*value) if isinstance(value, Named) else type(value)(value)
             yield f(X, another)
@@ -68,7 +69,7 @@ def values_with_attributes_given(compile):
 
 @program
 def values_with_attributes_set(compile):
-    for value in VALUES:
+    for value in values():
         value.count = 1
 
         @compile
