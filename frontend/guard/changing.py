@@ -321,6 +321,9 @@ def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: in
             frozen.append(holder)
         elif isinstance(holder, types.FunctionType):
             holder.__defaults__ = new.get(id(holder.__defaults__), holder.__defaults__)
+        elif isinstance(holder, BaseException):
+            holder.args = new.get(id(holder.args), holder.args)
+            _replace_attributes(holder, new)
         elif isinstance(holder, functools.partial):
             holder.__setstate__((holder.func, new.get(id(holder.args), holder.args), holder.keywords, vars(holder)))
         else:

@@ -694,3 +694,20 @@ def objects_of_slots_and_namespaces_made_in_a_run(compile):
     for n in (1, 2, 3, 3):
         made, (more,) = f(tensor(4), n)
         yield made.x, made.count, more.half, more.n, made.more is more
+
+
+@program
+def numbers_in_exceptions(compile):
+    error, errors, state = ValueError(), [], SimpleNamespace(count=0)
+
+    @compile
+    def f(x):
+        state.count += 1
+        error.args = (state.count, "text")
+        try:
+            raise KeyError(state.count)
+        except KeyError as raised:
+            errors.append(raised.args)
+        return x * state.count
+    for _ in range(4):
+        yield f(X), error.args, type(error.args[0]), errors
