@@ -133,10 +133,12 @@ DOES_NOT = {
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "State that a custom `autograd.Function` or a checkpoint changes: batch norm in a checkpoint.":
         [(lambda: functools.partial(checkpoint, nn.BatchNorm1d(3), use_reentrant=False), (X.clone().requires_grad_(),))],
-    "Locks, objects that C code fills (`bytearray`, ctypes), NumPy's arrays as arguments, `x.storage_offset()`.":
+    "Locks, objects that C code fills (`bytearray`, ctypes), NumPy's arrays as arguments, `x.storage_offset()`, modules of "
+    "TorchScript.":
         [(lambda: lambda x, b=bytearray(b"ab"): x * b[0], (X,)), (lambda: lambda x, n=ctypes.c_int(3): x * n.value, (X,)),
-         (lambda: lambda x, a: x * torch.from_numpy(a), (X, numpy.ones(3, numpy.float32))), (lambda: lambda x: x * x.storage_offset(), (X,)),
-         (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,))],
+         (lambda: lambda x, a: x * torch.from_numpy(a), (X, numpy.ones(3, numpy.float32))),
+         (lambda: lambda x: x * x.storage_offset(), (X,)), (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,)),
+         (lambda: lambda x, net=torch.jit.script(torch.nn.Tanh()): net(x), (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
