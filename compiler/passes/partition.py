@@ -23,6 +23,9 @@ from .mincut import INFINITE, Network
 
 #: Bytes of memory traffic that take as long as one scalar operation: an exp counts 12 and takes as long as about 2 bytes.
 BYTES_PER_OPERATION = 0.15
+#: Differentiated inputs of at most this many bytes are copied where eager would keep something else: an optimiser may write to
+#: them before the backward. Such a write to a larger one raises.
+LARGEST_COPY = 16384
 #: Kinds of op that the backward may run again; everything else is saved.
 REPEATABLE = ("pointwise", "view", "source", "reduce", "cat")
 
@@ -56,8 +59,10 @@ def partition(joint: Joint) -> Split:
     holding = {v.attrs["symbol"]: v for v in primal_inputs if "symbol" in v.attrs}
     for s in _unbound(graph, saved, tangents, gradients):
         saved.append(holding.get(s) or b.scalar(expr_of(s), dtype=torch.int64, device=torch.device("cpu")))
-    later = [v for v in saved if v not in primal_inputs]
-    extra = [b.copy(v) if v in primal_outputs or not _own_layout(v.type) else v for v in later]
+    read = _read_by_gradients(graph, late, set(needed(primal_outputs, forward_values)))
+    apart = {i for k in joint.wrt if (i := primal_inputs[k]) not in read and nbytes(i.type) <= LARGEST_COPY}
+    later = [v for v in saved if v not in primal_inputs or v in apart]
+    extra = [b.copy(v) if v in primal_outputs or v in apart or not _own_layout(v.type) else v for v in later]
     values = (*forward_values, *b.values)
     kept = needed([*primal_outputs, *extra, *filter(takes_random_numbers, values)], values)
     names = (*graph.output_names[:len(primal_outputs)], *(v.name for v in extra)) if graph.output_names else ()
@@ -68,6 +73,17 @@ def partition(joint: Joint) -> Split:
     types = {v: x.type for v, x in zip(later, extra)}
     backward = _backward(f"{name}_backward", graph, {v: types.get(v, v.type) for v in saved}, tangents, gradients)
     return Split(forward, backward, tuple(places[v] for v in saved))
+
+
+def _read_by_gradients(graph: Graph, late: set[Value], in_forward: set[Value]) -> set[Value]:
+    """The values that the rules for gradients read, as those of eager do: what a forward value is computed of is none of them."""
+    read, waiting = set(), [i for v in graph.values if v in late for i in v.operands]
+    while waiting:
+        v = waiting.pop()
+        if v not in read and v not in late:
+            read.add(v)
+            waiting += v.operands if v.op.kind == "view" or v not in in_forward else ()
+    return read
 
 
 def _own_layout(t: Type) -> bool:

@@ -106,6 +106,7 @@ class Differentiable:
         self.cloned, self.copied = tuple(sorted(read - flowing)), tuple(sorted(read & flowing))
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
+        self.unchecked = verify != "off"  # whether the next call's backward is the first to be compared with the recording
         self._leaves: dict[tuple[int, ...], tuple[frozenset[int], frozenset[int]]] = {}
         everything = tuple(range(len(derivative.of)))
         self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
@@ -146,7 +147,7 @@ class Differentiable:
             with outside_autocast(), drawing_from(ctx.generator if again else None):
                 found = backward.program(operands)
             if not backward.unchecked or self._modified(ctx) \
-                    or self._holds(backward, found, self._inputs(ctx, saved), ctx.generator, arriving, grads):
+                    or self._holds(backward, found, self._as_given(ctx, saved), ctx.generator, arriving, grads):
                 return backward.reached, [None if n in backward.undefined else g for n, g in enumerate(found)]
         reached = self.derivative.reached(arriving)
         return reached, self._by_recording(self._inputs(ctx, saved), ctx.generator, arriving, grads, reached)
@@ -180,6 +181,10 @@ class Differentiable:
         return self._leaves[arriving]
 
     # By the recording itself
+
+    def _as_given(self, ctx, saved: Sequence) -> list[torch.Tensor]:
+        """The forward's inputs, where the call kept them as they were: a write through `.data` shows in no version."""
+        return [ctx.as_given.get(k, t) for k, t in enumerate(self._inputs(ctx, saved))]
 
     def _modified(self, ctx) -> bool:
         return any(version_of(ctx.primals[k]) != version for k, version in ctx.versions)
@@ -240,6 +245,8 @@ class _Node(PlainFunction):
             saved[n] = None
         ctx.save_for_backward(*saved)
         ctx.primals = {k: tensors[k] for k in program.held}
+        ctx.as_given = {k: copied(tensors[k].detach()) for k in program.versioned} if program.unchecked else {}
+        program.unchecked &= program.verify == "always"
         ctx.versions = [(k, version_of(tensors[k])) for k in program.versioned]
         ctx.inputs, ctx.left = len(tensors), None
         ctx.set_materialize_grads(False)
