@@ -28,12 +28,15 @@ class Joint:
     reach   reach[i][k]: whether output of[i] depends on input wrt[k] by a differentiable path
     shared  for each output of[i], those whose backward pass goes through a step that its own goes through, and that needs
             values of the primal graph: torch frees these in the first of the passes
+    read    primal inputs whose values the rules for gradients read, as those of eager do: where a rule reads what was computed
+            of an input, the input is none of them
     """
     graph: Graph
     wrt: tuple[int, ...]
     of: tuple[int, ...]
     reach: tuple[tuple[bool, ...], ...]
     shared: tuple[frozenset[int], ...]
+    read: frozenset[int]
 
     @property
     def primal_inputs(self) -> int:
@@ -67,7 +70,7 @@ class Joint:
         names = tuple(self.graph.output_names[k] for k in kept) if self.graph.output_names else ()
         graph = replace(self.graph, outputs=tuple(self.graph.outputs[k] for k in kept), output_names=names)
         return Joint(graph, tuple(self.wrt[k] for k in columns), self.of,
-                     tuple(tuple(row[k] for k in columns) for row in self.reach), self.shared)
+                     tuple(tuple(row[k] for k in columns) for row in self.reach), self.shared, self.read)
 
 
 def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
@@ -89,7 +92,20 @@ def gradient(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Joint:
     names = (*graph.output_names, *(f"grad_{graph.inputs[k].name}" for k in wrt)) if graph.output_names else ()
     joint = dce(sweep.b.graph(f"{graph.name}_joint", [*graph.outputs, *gradients], names))
     outputs = [graph.outputs[k] for k in of]
-    return Joint(joint, wrt, of, sweep.reach(outputs, [graph.inputs[k] for k in wrt]), sweep.shared(outputs))
+    read = _read(joint, set(graph.values), set(gradients))
+    return Joint(joint, wrt, of, sweep.reach(outputs, [graph.inputs[k] for k in wrt]), sweep.shared(outputs),
+                 frozenset(k for k, x in enumerate(graph.inputs) if x in read))
+
+
+def _read(joint: Graph, primal: set[Value], gradients: set[Value]) -> set[Value]:
+    """What the values that a sweep added to the primal ones read, through views of it too."""
+    read, waiting = set(gradients), [i for v in joint.values if v not in primal for i in v.operands]
+    while waiting:
+        v = waiting.pop()
+        if v not in read:
+            read.add(v)
+            waiting += v.operands if v.op.kind == "view" else ()
+    return read
 
 
 def _laid_out(b: Builder, g: Value, x: Value) -> Value:

@@ -59,8 +59,7 @@ def partition(joint: Joint) -> Split:
     holding = {v.attrs["symbol"]: v for v in primal_inputs if "symbol" in v.attrs}
     for s in _unbound(graph, saved, tangents, gradients):
         saved.append(holding.get(s) or b.scalar(expr_of(s), dtype=torch.int64, device=torch.device("cpu")))
-    read = _read_by_gradients(graph, late, set(needed(primal_outputs, forward_values)))
-    apart = {i for k in joint.wrt if (i := primal_inputs[k]) not in read and nbytes(i.type) <= LARGEST_COPY}
+    apart = {primal_inputs[k] for k in joint.wrt if k not in joint.read and nbytes(primal_inputs[k].type) <= LARGEST_COPY}
     later = [v for v in saved if v not in primal_inputs or v in apart]
     extra = [b.copy(v) if v in primal_outputs or v in apart or not _own_layout(v.type) else v for v in later]
     values = (*forward_values, *b.values)
@@ -73,17 +72,6 @@ def partition(joint: Joint) -> Split:
     types = {v: x.type for v, x in zip(later, extra)}
     backward = _backward(f"{name}_backward", graph, {v: types.get(v, v.type) for v in saved}, tangents, gradients)
     return Split(forward, backward, tuple(places[v] for v in saved))
-
-
-def _read_by_gradients(graph: Graph, late: set[Value], in_forward: set[Value]) -> set[Value]:
-    """The values that the rules for gradients read, as those of eager do: what a forward value is computed of is none of them."""
-    read, waiting = set(), [i for v in graph.values if v in late for i in v.operands]
-    while waiting:
-        v = waiting.pop()
-        if v not in read and v not in late:
-            read.add(v)
-            waiting += v.operands if v.op.kind == "view" or v not in in_forward else ()
-    return read
 
 
 def _own_layout(t: Type) -> bool:
