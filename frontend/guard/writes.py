@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 from ...errors import Unsupported
 from ..symbolic.symbols import Node, has_nodes, is_symbolic, unnoted
-from .guards import MISSING, Namespace, Read, constant, ordered, same, same_contents, snapshot
+from .guards import MISSING, Namespace, Read, constant, ordered, same, same_contents
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,9 +45,9 @@ ITEM_LIMIT = 20_000
 #: Elements of the largest array of NumPy's that is guarded by what it holds, unless it is an argument: data of each call's own.
 LARGEST_ARRAY = 256
 
-_UNCHANGING = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
-               types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype,
-               numpy.generic, type(namedtuple("_", "field").field), OpPacket)
+_UNCHANGING = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
+               types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype, numpy.generic,
+               type(namedtuple("_", "field").field), OpPacket, *SINGLETONS)
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
@@ -127,25 +127,11 @@ class Reached:
     def follow(self, value: Any, name: str) -> None:
         """Note an object from outside the run, and observe what can be observed of it from here on."""
         self._observer.logs.reached(value)
-        if isinstance(value, UninitializedTensorMixin):
-            self._observer.refuse(f"reads {name}, which has no shape yet", user_line())
-            return
         if isinstance(value, torch.Tensor):
-            known = self.tensors.get(id(value))
-            if known is None:
-                known = self.tensors[id(value)] = name, value
-                self.tagged += [] if dict_of(value) else [(name, value, {})]
-                self.follow_class_of(value, name)
-            if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
-                self.tensors[id(value)] = name, value
+            self._follow_tensor(value, name)
             return
-        if isinstance(value, (Enum, *VALUE_TYPES)) and is_open(type(value)):
-            if isinstance(value, Enum):
-                self.follow_contents(vars(value), name)
-            for place in type(value).__mro__:
-                self.follow(place, place.__qualname__)
-        if isinstance(value, tuple) and constant(value):
-            self._follow_items(value, name)
+        if isinstance(value, (Enum, *VALUE_TYPES)):
+            self._follow_value(value, name)
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
@@ -153,41 +139,75 @@ class Reached:
             self.follow_contents(vars(value), f"attributes of {name}", name)
         if _is_decimal(value):
             self.read("call", _decimals, (), _decimals(), "decimal's context")
-        if isinstance(value, types.FunctionType):
-            self._follow_function(value, name)
-        elif isinstance(value, types.MethodType):
-            self.follow(value.__func__, name)
-            self.follow(value.__self__, f"{name}.__self__")
-        elif isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
-            if not isinstance(value.__self__, (type, types.ModuleType)):
-                self.follow(value.__self__, f"{name}.__self__")
-        elif isinstance(value, functools.partial):
-            for part in ("func", "args", "keywords"):
-                self.read("attr", value, part, getattr(value, part), f"{name}.{part}")
-        elif isinstance(value, (type, types.ModuleType)):
-            self._follow_holder(value, name)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.follow(value.__func__, name)
-        elif isinstance(value, (operator.attrgetter, operator.methodcaller, operator.itemgetter)):
-            self._follow_getter(value, name)
-        elif isinstance(value, property):
-            for function in (value.fget, value.fset, value.fdel):
-                self.follow(function, name)
-        elif isinstance(value, weakref.ref):
-            self._weak.append((value, value() is not None, name, user_line()))
-        elif isinstance(value, ContextVar):
-            self.variables.append(value)
-            found = functools.partial(value.get, MISSING)
-            self.read("call", found, (), found(), name)
-        elif isinstance(value, functools._lru_cache_wrapper):
-            self._follow_memo(value, name)
-        elif _is_small_array(value) and all(value is not given for _, given in self._arguments.objects):
-            elements = functools.partial(_elements, value)
-            self.read("call", elements, (), elements(), f"what {name} holds")
-        elif isinstance(value, tuple) and not takes_attributes(value):
+        if not isinstance(value, _UNCHANGING) and type(value) is not object:
+            way = next((way for kinds, way in _WAYS.items() if isinstance(value, kinds)), Reached._follow_object)
+            way(self, value, name)
+
+    def _follow_tensor(self, t: torch.Tensor, name: str) -> None:
+        if isinstance(t, UninitializedTensorMixin):
+            self._observer.refuse(f"reads {name}, which has no shape yet", user_line())
+            return
+        known = self.tensors.get(id(t))
+        if known is None:
+            known = self.tensors[id(t)] = name, t
+            self.tagged += [] if dict_of(t) else [(name, t, {})]
+            self.follow_class_of(t, name)
+        if len(name) < len(known[0]):  # a parameter is better known by its module than by an optimiser
+            self.tensors[id(t)] = name, t
+
+    def _follow_value(self, value: Any, name: str) -> None:
+        """Numbers, text and the like, and members of enumerations: their classes may be the user's."""
+        if is_open(type(value)):
+            if isinstance(value, Enum):
+                self.follow_contents(vars(value), name)
+            for place in type(value).__mro__:
+                self.follow(place, place.__qualname__)
+        if isinstance(value, tuple) and constant(value):
             self._follow_items(value, name)
-        elif type(value) is not object and not isinstance(value, (SINGLETONS, *_UNCHANGING)):
+
+    def _follow_items(self, value: tuple, name: str) -> None:
+        for i, item in enumerate(value):
+            self.follow(item, f"{name}[{i}]")
+
+    def _follow_tuple(self, value: tuple, name: str) -> None:
+        self._follow_items(value, name)
+        if takes_attributes(value):
             self._follow_object(value, name)
+
+    def _follow_method(self, method: types.MethodType, name: str) -> None:
+        self.follow(method.__func__, name)
+        self.follow(method.__self__, f"{name}.__self__")
+
+    def _follow_bound(self, method: types.BuiltinFunctionType | types.MethodWrapperType, name: str) -> None:
+        """A function made in C, which may be bound to an object."""
+        if not isinstance(method.__self__, (type, types.ModuleType)):
+            self.follow(method.__self__, f"{name}.__self__")
+
+    def _follow_partial(self, partial: functools.partial, name: str) -> None:
+        for part in ("func", "args", "keywords"):
+            self.read("attr", partial, part, getattr(partial, part), f"{name}.{part}")
+
+    def _follow_wrapped(self, method: staticmethod | classmethod, name: str) -> None:
+        self.follow(method.__func__, name)
+
+    def _follow_property(self, value: property, name: str) -> None:
+        for function in (value.fget, value.fset, value.fdel):
+            self.follow(function, name)
+
+    def _follow_weak(self, reference: weakref.ref, name: str) -> None:
+        self._weak.append((reference, reference() is not None, name, user_line()))
+
+    def _follow_variable(self, variable: ContextVar, name: str) -> None:
+        self.variables.append(variable)
+        found = functools.partial(variable.get, MISSING)
+        self.read("call", found, (), found(), name)
+
+    def _follow_array(self, array: numpy.ndarray, name: str) -> None:
+        if _is_small_array(array) and all(array is not given for _, given in self._arguments.objects):
+            elements = functools.partial(_elements, array)
+            self.read("call", elements, (), elements(), f"what {name} holds")
+        else:
+            self._follow_object(array, name)
 
     def _follow_getter(self, getter: Any, name: str) -> None:
         """What operator.attrgetter and the like made names attributes, as code does, and may hold arguments."""
@@ -207,10 +227,6 @@ class Reached:
             for holder, name in list(self.libraries):
                 if attribute in vars(holder):
                     self.read_of_library(holder, name, attribute)
-
-    def _follow_items(self, value: tuple, name: str) -> None:
-        for i, item in enumerate(value):
-            self.follow(item, f"{name}[{i}]")
 
     def name_attributes_set(self) -> None:
         """Of functions that had no attributes and were given some: let the reads be of names."""
@@ -346,8 +362,6 @@ class Reached:
                     self.read("attr", value, setting, getattr(value, setting), join(name, setting))
             if cls.__module__ in ("builtins", "collections"):
                 return
-        if isinstance(value, tuple):
-            self._follow_items(value, name)
         original = original_of(value)
         if original is not None:
             self.follow(original, name)
@@ -432,6 +446,16 @@ class Reached:
     def read_registrations(self) -> None:
         token = abc.get_cache_token()
         self.read("call", abc.get_cache_token, (), token, "which classes are registered with abstract ones")
+
+
+#: By its type, how an object is followed; any other one as an object with attributes.
+_WAYS: dict[type | tuple[type, ...], Callable[[Reached, Any, str], None]] = {
+    types.FunctionType: Reached._follow_function, types.MethodType: Reached._follow_method,
+    (types.BuiltinFunctionType, types.MethodWrapperType): Reached._follow_bound, functools.partial: Reached._follow_partial,
+    (type, types.ModuleType): Reached._follow_holder, (staticmethod, classmethod): Reached._follow_wrapped,
+    (operator.attrgetter, operator.methodcaller, operator.itemgetter): Reached._follow_getter,
+    property: Reached._follow_property, weakref.ref: Reached._follow_weak, ContextVar: Reached._follow_variable,
+    functools._lru_cache_wrapper: Reached._follow_memo, numpy.ndarray: Reached._follow_array, tuple: Reached._follow_tuple}
 
 
 def _falls_back(holder: Any) -> bool:
