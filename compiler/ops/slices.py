@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import Dim, equal, simplest
-from ..ir import Value
+from ..dims import Dim, Expr, equal, simplest
+from ..ir import Value, contiguous_strides
 from ..op import Op, register
 from .views import inserted
 
@@ -191,6 +191,8 @@ def _import_pad(b, x, pad, value=0):
     low, high = (*untouched, *pad[-2::-2]), (*untouched, *pad[::-2])
     if not all(b.at_least(before + n + after, 0) for before, n, after in zip(low, x.shape, high)):
         raise ValueError(f"{tuple(x.shape)} padded by {low} and {high} would have a negative size")
+    if x.type.strides != contiguous_strides(x.shape):  # which torch keeps where nothing is added
+        any(b.at_least(n, 1) for n in pad if isinstance(n, Expr))
     return b.pad(x, low=low, high=high, interior=(0,) * x.rank, value=value)
 
 

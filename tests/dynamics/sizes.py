@@ -405,3 +405,11 @@ def strides_of_single_elements(compile):
     f = compile(f)
     for n in (4, 5, 7, 3, 4, 9):
         yield f(tensor(n))
+
+
+@program
+def padding_that_may_be_none(compile):
+    """Where nothing is added, the strides of what is padded stay."""
+    f = compile(lambda x: F.pad(x.transpose(0, -1), (0, -x.shape[0] % 4)).transpose(0, -1))
+    for n in (3, 2, 5, 7, 4, 8, 6, 12, 1):
+        yield f(tensor(n, 6))
