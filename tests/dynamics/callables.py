@@ -17,17 +17,9 @@ import types
 import torch
 from torch import nn
 
-from .harness import outcome, program, tensor
+from .harness import changed, program, tensor
 
 X = tensor(4)
-
-
-def changed(compile, function, *changes):
-    """Results of the function before the changes and after each."""
-    f = compile(function)
-    for change in (lambda: None, *changes):
-        change()
-        yield outcome(f, X), outcome(f, X)
 
 
 @program

@@ -7,7 +7,7 @@ import sys
 import types
 from collections import namedtuple
 
-from .harness import outcome, program, tensor
+from .harness import changed, program, tensor
 
 X = tensor(4)
 NAME = "smelt_made_up"  # of a module that there is not
@@ -38,22 +38,13 @@ def values():
     return Tag("a"), Count(3), Factor(2.5), Pair((1, 2)), Named(1, 2)
 
 
-def after(compile, function, *changes):
-    """Results of the function before the changes and after each."""
-    f = compile(function)
-    for change in (lambda: None, *changes):
-        change()
-        for _ in range(2):
-            yield outcome(f, X)
-
-
 @program
 def values_with_attributes(compile):
     for value in values():
         value.scale = 2
-        yield from after(compile, lambda x: x * value.scale + (len(value) if isinstance(value, (str, tuple)) else 0),
-                         lambda: setattr(value, "scale", 3), lambda: setattr(value, "scale", 4.5),
-                         lambda: delattr(value, "scale"))
+        yield from changed(compile, lambda x: x * value.scale + (len(value) if isinstance(value, (str, tuple)) else 0),
+                           lambda: setattr(value, "scale", 3), lambda: setattr(value, "scale", 4.5),
+                           lambda: delattr(value, "scale"))
 
 
 @program
@@ -140,8 +131,8 @@ def members_of_enumerations(compile):
         def weight(self):
             return self.value * gravity[0]
     gravity, earth, mars = [3], Planet.EARTH, Planet.MARS
-    yield from after(compile, lambda x: x * Planet.EARTH.mass, lambda: setattr(earth, "mass", 5))
-    yield from after(compile, lambda x: x * Planet.EARTH.weight, lambda: gravity.append(1), lambda: gravity.insert(0, 5))
+    yield from changed(compile, lambda x: x * Planet.EARTH.mass, lambda: setattr(earth, "mass", 5))
+    yield from changed(compile, lambda x: x * Planet.EARTH.weight, lambda: gravity.append(1), lambda: gravity.insert(0, 5))
     f = compile(lambda x, planet: x * planet.mass if planet is earth else x + planet.mass)
     for mass in (2, 2, 3):
         mars.mass = mass
@@ -166,9 +157,9 @@ def bases_of_classes(compile):
                 lambda cls: lambda x: x * 2 if isinstance(cls(), One) else x * 3):
         middle = type("Middle", (One,), {})
         inner = type("Inner", (middle,), {"more": lambda self, x: super(inner, self).applied(x) + 1})
-        yield from after(compile, use(middle), lambda: setattr(middle, "__bases__", (Other,)))
-        yield from after(compile, use(inner), lambda: setattr(middle, "__bases__", (One,)))
-        yield from after(compile, lambda x: inner().more(x), lambda: setattr(middle, "__bases__", (Other,)))
+        yield from changed(compile, use(middle), lambda: setattr(middle, "__bases__", (Other,)))
+        yield from changed(compile, use(inner), lambda: setattr(middle, "__bases__", (One,)))
+        yield from changed(compile, lambda x: inner().more(x), lambda: setattr(middle, "__bases__", (Other,)))
 
 
 @program
@@ -178,12 +169,12 @@ def names_and_annotations(compile):
 
     class Fields:
         a: int = 3
-    yield from after(compile, lambda x: x * len(function.__name__) + len(function.__doc__ or ""),
-                     lambda: setattr(function, "__name__", "f"), lambda: setattr(function, "__doc__", "Text."))
-    yield from after(compile, lambda x: x * len(Fields.__name__), lambda: setattr(Fields, "__name__", "F"))
+    yield from changed(compile, lambda x: x * len(function.__name__) + len(function.__doc__ or ""),
+                       lambda: setattr(function, "__name__", "f"), lambda: setattr(function, "__doc__", "Text."))
+    yield from changed(compile, lambda x: x * len(Fields.__name__), lambda: setattr(Fields, "__name__", "F"))
     for annotated in (function, Fields):
-        yield from after(compile, lambda x: x * len(annotated.__annotations__),
-                         lambda: annotated.__annotations__.update(b=1), lambda: setattr(annotated, "__annotations__", {}))
+        yield from changed(compile, lambda x: x * len(annotated.__annotations__),
+                           lambda: annotated.__annotations__.update(b=1), lambda: setattr(annotated, "__annotations__", {}))
 
 
 @program
@@ -205,11 +196,11 @@ def modules_that_are_loaded(compile):
     for function in (imports, imports_by_name, lambda x: x * 2 if "smelt_made_up" in sys.modules else x * 3,
                      lambda x: x * sys.modules["smelt_made_up"].scale, lambda x: x * 2 if sys.modules.get("smelt_made_up") else x,
                      lambda x: x * 2 if chosen[0] in sys.modules else x * 3):
-        yield from after(compile, function, lambda: sys.modules.update({NAME: module}), lambda: setattr(module, "scale", 7),
-                         lambda: sys.modules.pop(NAME))
+        yield from changed(compile, function, lambda: sys.modules.update({NAME: module}), lambda: setattr(module, "scale", 7),
+                           lambda: sys.modules.pop(NAME))
     own = sys.modules[__name__]
-    yield from after(compile, lambda x: x * sys.modules[__name__].SCALE, lambda: setattr(own, "SCALE", 3),
-                     lambda: setattr(own, "SCALE", 2))
+    yield from changed(compile, lambda x: x * sys.modules[__name__].SCALE, lambda: setattr(own, "SCALE", 3),
+                       lambda: setattr(own, "SCALE", 2))
 
 
 @program
@@ -221,7 +212,7 @@ def modules_that_the_run_loads(compile):
         import colorsys
         import xml.dom.minidom
         return x * colorsys.ONE_THIRD + len(xml.dom.minidom.__name__)
-    yield from after(compile, f)
+    yield from changed(compile, f)
 
 
 @program
@@ -229,4 +220,4 @@ def memories_asked_for(compile):
     @functools.lru_cache
     def doubled(k):
         return k * 2
-    yield from after(compile, lambda x: x * doubled(3) + doubled.cache_info().hits, lambda: doubled(4), lambda: doubled(3))
+    yield from changed(compile, lambda x: x * doubled(3) + doubled.cache_info().hits, lambda: doubled(4), lambda: doubled(3))

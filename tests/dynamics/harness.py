@@ -86,6 +86,15 @@ def calls(f: Callable, *args: Any, times: int = 3, **kwargs: Any) -> Iterator[An
         yield f(*args, **kwargs)
 
 
+def changed(compile: Callable, function: Callable, *changes: Callable[[], Any]) -> Iterator[Any]:
+    """Yield what a function of a tensor gives in two calls before the changes, and in two after each."""
+    f, x = compile(function), tensor(4)
+    for change in (lambda: None, *changes):
+        change()
+        for _ in range(2):
+            yield outcome(f, x)
+
+
 def outcome(f: Callable, *args: Any, **kwargs: Any) -> Any:
     """What f gives, or the type of what it raises."""
     try:

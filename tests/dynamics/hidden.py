@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from .harness import leaf, outcome, program, tensor
+from .harness import changed, leaf, outcome, program, tensor
 
 X = tensor(4)
 SCALE = contextvars.ContextVar("scale", default=2.0)
@@ -48,30 +48,21 @@ class Text(io.StringIO):
     pass
 
 
-def after(compile, function, *changes):
-    """Results of the function before the changes and after each."""
-    f = compile(function)
-    for change in (lambda: None, *changes):
-        change()
-        for _ in range(2):
-            yield outcome(f, X)
-
-
 @program
 def copied(compile):
     for make in (Options, Narrow):
         for copies in (copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))):
             o = make(2)
-            yield from after(compile, lambda x: x * copies(o).k + len(copies(o).parts),
-                             lambda: setattr(o, "k", 3), lambda: o.parts.append(1), lambda: setattr(o, "parts", []))
+            yield from changed(compile, lambda x: x * copies(o).k + len(copies(o).parts),
+                               lambda: setattr(o, "k", 3), lambda: o.parts.append(1), lambda: setattr(o, "parts", []))
 
 
 @program
 def copied_with_what_it_holds(compile):
     o = Options(2)
     o.inner, o.inner.narrow = (inner := Options(5)), (narrow := Narrow(1))
-    yield from after(compile, lambda x: x * copy.deepcopy(o).inner.k + len(copy.deepcopy(o).inner.narrow.parts),
-                     lambda: setattr(inner, "k", 3), lambda: narrow.parts.append(1), lambda: setattr(o, "inner", o))
+    yield from changed(compile, lambda x: x * copy.deepcopy(o).inner.k + len(copy.deepcopy(o).inner.narrow.parts),
+                       lambda: setattr(inner, "k", 3), lambda: narrow.parts.append(1), lambda: setattr(o, "inner", o))
 
 
 @program
@@ -79,7 +70,7 @@ def state_asked_for(compile):
     for ask in (lambda o: o.__getstate__()["k"], lambda o: o.__reduce_ex__(4)[2]["k"], lambda o: vars(o)["k"],
                 lambda o: len("{0.k}".format(o)), lambda o: len([name for name in dir(o) if name[0] != "_"])):
         o = Options(2)
-        yield from after(compile, lambda x: x * ask(o), lambda: setattr(o, "k", 33), lambda: setattr(o, "more", 3))
+        yield from changed(compile, lambda x: x * ask(o), lambda: setattr(o, "k", 33), lambda: setattr(o, "more", 3))
 
 
 @program
@@ -94,7 +85,7 @@ def objects_of_c(compile):
             (queue.Queue(), lambda q: q.qsize() + 1, lambda q: q.put(1)),
             (ValueError(2), lambda e: e.args[0], lambda e: setattr(e, "args", (3,))),
             (Typed(2), lambda o: o.k, lambda o: setattr(o, "k", 3))):
-        yield from after(compile, lambda x: x * read(made), lambda: change(made), lambda: change(made))
+        yield from changed(compile, lambda x: x * read(made), lambda: change(made), lambda: change(made))
 
 
 @program
@@ -107,8 +98,8 @@ def locks(compile):
         with one.lock:
             one.count += 1
         return x * one.count
-    yield from after(compile, counted)
-    yield from after(compile, lambda x: x * 2 if held.locked() else x * 3, held.acquire, held.release)
+    yield from changed(compile, counted)
+    yield from changed(compile, lambda x: x * 2 if held.locked() else x * 3, held.acquire, held.release)
 
 
 @program
@@ -116,13 +107,13 @@ def the_interpreter(compile):
     SCALE.set(2.0)
     os.environ["SMELT_TEST"] = "2"
     interval, arguments = sys.getswitchinterval(), list(sys.argv)
-    yield from after(compile, lambda x: x * SCALE.get(), lambda: SCALE.set(3.0), lambda: SCALE.set(4.0))
-    yield from after(compile, lambda x: x * float(os.environ.get("SMELT_TEST", 1)) + len(os.getenv("SMELT_TEST", "")),
-                     lambda: os.environ.update(SMELT_TEST="33"), lambda: os.environ.pop("SMELT_TEST"))
-    yield from after(compile, lambda x: x * sys.getswitchinterval(), lambda: sys.setswitchinterval(0.01),
-                     lambda: sys.setswitchinterval(interval))
-    yield from after(compile, lambda x: x * len(sys.argv), lambda: sys.argv.append("more"), lambda: sys.argv.clear())
-    yield from after(compile, lambda x: x * 2 if gc.isenabled() else x * 3, gc.disable, gc.enable)
+    yield from changed(compile, lambda x: x * SCALE.get(), lambda: SCALE.set(3.0), lambda: SCALE.set(4.0))
+    yield from changed(compile, lambda x: x * float(os.environ.get("SMELT_TEST", 1)) + len(os.getenv("SMELT_TEST", "")),
+                       lambda: os.environ.update(SMELT_TEST="33"), lambda: os.environ.pop("SMELT_TEST"))
+    yield from changed(compile, lambda x: x * sys.getswitchinterval(), lambda: sys.setswitchinterval(0.01),
+                       lambda: sys.setswitchinterval(interval))
+    yield from changed(compile, lambda x: x * len(sys.argv), lambda: sys.argv.append("more"), lambda: sys.argv.clear())
+    yield from changed(compile, lambda x: x * 2 if gc.isenabled() else x * 3, gc.disable, gc.enable)
     sys.argv[:] = arguments
 
 
@@ -131,7 +122,7 @@ def classes_and_checks(compile):
     class Base:
         pass
     classes = [type("One", (Base,), {})]
-    yield from after(compile, lambda x: x * len(Base.__subclasses__()), lambda: classes.append(type("Two", (Base,), {})))
+    yield from changed(compile, lambda x: x * len(Base.__subclasses__()), lambda: classes.append(type("Two", (Base,), {})))
     checks = torch.distributions.Distribution
     f = compile(lambda x, scale: torch.distributions.Normal(x, scale).log_prob(x + 1))
     for on in (False, True, False):

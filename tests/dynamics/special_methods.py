@@ -7,17 +7,9 @@ import types
 import torch
 from torch import nn
 
-from .harness import outcome, program, tensor
+from .harness import changed, program, tensor
 
 X = tensor(4)
-
-
-def changed(compile, function, change):
-    """Results of the function before a change and after it."""
-    f = compile(function)
-    yield outcome(f, X), outcome(f, X)
-    change()
-    yield outcome(f, X), outcome(f, X)
 
 
 @program
