@@ -191,7 +191,7 @@ def _import_pad(b, x, pad, value=0):
     low, high = (*untouched, *pad[-2::-2]), (*untouched, *pad[::-2])
     if not all(b.at_least(before + n + after, 0) for before, n, after in zip(low, x.shape, high)):
         raise ValueError(f"{tuple(x.shape)} padded by {low} and {high} would have a negative size")
-    if x.type.strides != contiguous_strides(x.shape):  # which torch keeps where nothing is added
+    if x.type.strides != contiguous_strides(x.shape):  # torch keeps them where nothing is added: guarded
         any(b.at_least(n, 1) for n in pad if isinstance(n, Expr))
     return b.pad(x, low=low, high=high, interior=(0,) * x.rank, value=value)
 

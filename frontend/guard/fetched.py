@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from typing import Any, Callable, Container, Iterable, Iterator, Mapping
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ..symbolic.symbols import Node, has_nodes
 from .guards import MISSING, Read, constant, has_strides
@@ -63,7 +63,7 @@ class Fetched:
         """All tensors that the run found, with their places; but for those that have no shape yet."""
         found = (part for read in self.reads for part in parts(read))
         return [(self.place(p), p.expected) for p in found
-                if isinstance(p.expected, torch.Tensor) and not isinstance(p.expected, UninitializedTensorMixin)]
+                if isinstance(p.expected, torch.Tensor) and not is_lazy(p.expected)]
 
     def _find(self, changing: Places) -> None:
         """All objects to fetch: those in changing places, and what was read of these."""

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from .observer import Observer
 
 
-_OF_MATH = {function.__name__: function for function in mathematics.FUNCTIONS}
+#: By its name, the modules that have such a function, and what it is there.
+_IN_MODULES = {**BY_NAME}
+for _function in mathematics.FUNCTIONS:
+    _IN_MODULES[_function.__name__] = *BY_NAME.get(_function.__name__, ()), (math, _function)
 
 
 class Functions:
@@ -32,12 +35,11 @@ class Functions:
     def __init__(self, observer: Observer):
         self._observer = observer
         self._made: dict[int, Callable] = {}
-        self._originals: dict[int, Callable] = {}
         self._replaced = Replaced()
 
     def original(self, value: Any) -> Any:
         """What a stand-in stands for; any other value itself."""
-        return self._originals.get(id(value), value)
+        return self._replaced.original(value)
 
     def start(self) -> None:
         for function in mathematics.FUNCTIONS:
@@ -49,32 +51,29 @@ class Functions:
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
         attributes = attributes_named(code)
-        for name in attributes & (BY_NAME.keys() | _OF_MATH):  # whoever keeps one, or compares it, is to have the function itself
-            for module, function in (*BY_NAME.get(name, ()), *([(math, _OF_MATH[name])] if name in _OF_MATH else ())):
-                if called_alone(code, name, attribute=True):
-                    self._stand_in(vars(module), name, function)
-                else:
-                    self._give_back(vars(module), name)
+        for name in attributes & _IN_MODULES.keys():
+            for module, function in _IN_MODULES[name]:
+                self._choose(vars(module), name, function, called_alone(code, name, attribute=True))
         for name in attributes & names.keys():
-            if called_alone(code, name):
-                self._stand_in(names, name, names[name])
-            else:
-                self._give_back(names, name)
+            if _is_known(function := self.original(names[name])):
+                self._choose(names, name, function, called_alone(code, name))
 
     def restore(self) -> None:
         self._replaced.restore()
 
     def _stand_in(self, entries: dict, name: str, function: Any) -> None:
         """Put the stand-in of a function into a place that holds it."""
-        if not _is_known(function) or entries.get(name) is not function:
+        if entries.get(name) is not function:
             return
         if id(function) not in self._made:
-            made = self._made[id(function)] = self._make(function)
-            self._originals[id(made)] = function
+            self._made[id(function)] = self._make(function)
         self._replaced.put(entries, name, self._made[id(function)])
 
-    def _give_back(self, entries: dict, name: str) -> None:
-        if id(entries.get(name)) in self._originals:
+    def _choose(self, entries: dict, name: str, function: Callable, called: bool) -> None:
+        """Put the stand-in into a place for code that only calls it; whoever keeps or compares it is to have the function."""
+        if called:
+            self._stand_in(entries, name, function)
+        else:
             self._replaced.give_back(entries, name)
 
     def _make(self, function: Callable) -> Callable:

@@ -27,7 +27,6 @@ class Lookups:
     def __init__(self, observer: Observer):
         self._observer = observer
         self._replaced = Replaced()
-        self._originals: dict[int, Callable] = {}
 
     def enter(self, code: types.CodeType) -> None:
         """The user's code is about to run."""
@@ -40,7 +39,7 @@ class Lookups:
 
     def original(self, value: Any) -> Any:
         """What a stand-in stands for; any other value itself."""
-        return self._originals.get(id(value), value)
+        return self._replaced.original(value)
 
     def _made(self, function: Callable) -> Callable:
         observer = self._observer
@@ -58,5 +57,4 @@ class Lookups:
                         observer.watch(observer.accesses.looked_through, type(holder))
                         observer.watch(observer.accesses.follow_unseen, holder)
             return function(*args)
-        self._originals[id(stand_in)] = function
         return stand_in

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Generic
 
 import numpy
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ..guard.guards import CONTAINERS, MISSING, SINGLETONS, VALUE_TYPES, Read, constant, ordered, snapshot, takes_attributes
 from ..guard.memo import Memo
@@ -144,7 +144,7 @@ class Reached:
             way(self, value, name)
 
     def _follow_tensor(self, t: torch.Tensor, name: str) -> None:
-        if isinstance(t, UninitializedTensorMixin):
+        if is_lazy(t):
             self._observer.refuse(f"reads {name}, which has no shape yet", user_line())
             return
         known = self.tensors.get(id(t))

@@ -11,13 +11,22 @@ class Replaced:
 
     def __init__(self) -> None:
         self._put: dict[tuple[int, str], tuple[dict, Any, Any]] = {}
+        self._stand_ins: dict[int, tuple[Any, Any]] = {}
 
     def put(self, entries: dict, name: str, value: Any) -> None:
-        self._put[id(entries), name] = entries, value, entries.get(name, MISSING)
+        before = entries.get(name, MISSING)
+        self._put[id(entries), name] = entries, value, before
+        self._stand_ins[id(value)] = value, before
         entries[name] = value
 
+    def original(self, value: Any) -> Any:
+        """What a stand-in stands for; any other value itself."""
+        return self._stand_ins.get(id(value), (value, value))[1]
+
     def give_back(self, entries: dict, name: str) -> None:
-        """Let an entry be as it was."""
+        """Let an entry be as it was, if it holds a stand-in."""
+        if (id(entries), name) not in self._put:
+            return
         _, value, before = self._put.pop((id(entries), name))
         if entries.get(name, MISSING) is not value:
             return
