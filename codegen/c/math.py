@@ -7,6 +7,7 @@ the rest of float64, calls C's math library lane by lane.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -242,8 +243,9 @@ static inline $T erf_$T($T x)
 }}"""
 
 
-# Distribution functions, which rise from 0 to 1: AVX-512 picks the coefficients of one of 32 polynomials, which two registers
-# hold, by one instruction. Elsewhere they are erf and tanh.
+# Distribution functions, which rise from 0 to 1. AVX-512 picks the coefficients of one of 32 polynomials, which two registers
+# hold, by one instruction. Elsewhere they are 1/2 + x (far + p(x x) / q(x x)): what is added to far, its value where x is
+# large, is small there, and so are the errors of its steps.
 
 PIECES, WIDTH, DEGREE = 32, 23 / 64, 5
 INSIDE = 5.57  # beyond it the result is 0 or 1
@@ -261,16 +263,29 @@ def _pieces(function) -> np.ndarray:
     return table
 
 
-def _distribution(name: str, function, elsewhere: str) -> None:
-    def template(t: Vector, isa: Isa) -> str:
-        head = f"static inline $T {name}_$T($T x)\n{{\n"
-        if isa.name != "avx512" or t.bits != 32 or t.bytes != 64:
-            return head + f"    return 0.5@ * ({elsewhere} + 1.0@);\n}}".replace("@", "f" if t.bits == 32 else "")
-        rows = ",\n        ".join("{" + ", ".join(f"{c!r}f" for c in half.tolist()) + "}"
-                                  for row in _pieces(function) for half in (row[:PIECES // 2], row[PIECES // 2:]))
-        steps = "\n".join(f"    y = fma_$T(y, r, pick_$T(table[{2 * n}], table[{2 * n + 1}], k));"
-                          for n in reversed(range(DEGREE)))
-        return head + f"""    static const $T table[] = {{ // of polynomials about multiples of {WIDTH}
+@dataclass(frozen=True)
+class Quotient:
+    """1/2 + x (far + p(x x) / q(x x)), fitted from -inside to inside, where it is 0 and 1 to the last bit."""
+    inside: str
+    far: str
+    p: tuple[str, ...]
+    q: tuple[str, ...]
+
+    def body(self) -> str:
+        return f"""    x = upper_$T(splat_$T(-{self.inside}), lower_$T(splat_$T({self.inside}), x));
+    const $T z = x * x;
+    const $T p = {polynomial("z", *self.p)};
+    const $T q = {polynomial("z", *self.q)};
+    return 0.5f + x * (p / q + {self.far});
+}}"""
+
+
+def _table(function) -> str:
+    rows = ",\n        ".join("{" + ", ".join(f"{c!r}f" for c in half.tolist()) + "}"
+                              for row in _pieces(function) for half in (row[:PIECES // 2], row[PIECES // 2:]))
+    steps = "\n".join(f"    y = fma_$T(y, r, pick_$T(table[{2 * n}], table[{2 * n + 1}], k));"
+                      for n in reversed(range(DEGREE)))
+    return f"""    static const $T table[] = {{ // of polynomials about multiples of {WIDTH}
         {rows}}};
     x = upper_$T(splat_$T({-WIDTH * PIECES / 2}f), lower_$T(splat_$T({INSIDE}f), x));
     const $T turned = fma_$T(x, splat_$T({np.float32(1 / WIDTH)!s}f), splat_$T(0x1.8p23f));
@@ -280,6 +295,15 @@ def _distribution(name: str, function, elsewhere: str) -> None:
 {steps}
     return y;
 }}"""
+
+
+def _distribution(name: str, function, quotient: Quotient, long: str) -> None:
+    """Register the helper of float32's `function`; `long` is what it is written as in float64: 0.5 (long + 1)."""
+    def template(t: Vector, isa: Isa) -> str:
+        head = f"static inline $T {name}_$T($T x)\n{{\n"
+        if t.bits == 64:
+            return head + f"    return 0.5 * ({long} + 1.0);\n}}"
+        return head + (_table(function) if isa.name == "avx512" and t.bytes == 64 else quotient.body())
     HELPERS[name] = template
 
 
@@ -290,9 +314,16 @@ static inline $T pick_$T($T low, $T high, $I k) { return __builtin_ia32_vpermi2v
 static inline $T pick_$T($T low, $T high, $I k) { return __builtin_shuffle(low, high, k); }
 #endif"""
 
-_distribution("normal_cdf", lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), f"erf_$T(x * {math.sqrt(0.5)!r}@)")
-_distribution("tanh_cdf", lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))),
-              f"tanh_$T({math.sqrt(2 / math.pi)!r}@ * fma_$T(0.044715@ * x, x * x, x))")
+_distribution("normal_cdf", lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), Quotient(
+    "5.4001503f", "0.11111111f",
+    ("0.28783113f", "0.0055590244f", "0.001497664f", "-4.223235e-05f", "-1.6844008e-06f", "-1.1179031e-07f"),
+    ("1.0f", "0.25031748f", "0.028378602f", "0.001858973f", "7.239973e-05f", "1.2165947e-06f")),
+    f"erf_$T(x * {math.sqrt(0.5)!r})")
+_distribution("tanh_cdf", lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))), Quotient(
+    "4.9971f", "0.12f",
+    ("0.27894232f", "0.0012875547f", "0.0006953051f", "-2.193747e-05f", "-2.1264282e-06f", "-1.2867278e-07f"),
+    ("1.0f", "0.24416265f", "0.024406528f", "0.0012964769f", "7.4988406e-05f", "1.2601482e-06f")),
+    f"tanh_$T({math.sqrt(2 / math.pi)!r} * fma_$T(0.044715 * x, x * x, x))")
 
 
 # x**y = 2**(y log2 |x|) in float64, which has bits to spare; then the sign and IEEE's special cases.
