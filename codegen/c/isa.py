@@ -56,9 +56,11 @@ def parse_vector(name: str) -> Vector:
 
 @dataclass(frozen=True)
 class Isa:
-    """An instruction set: `bytes` in a vector register. "scalar" has registers of one 4-byte lane."""
+    """An instruction set: `bytes` in a vector register, of which there are `registers`. "scalar" has registers of one 4-byte
+    lane."""
     name: str
     bytes: int
+    registers: int
 
     def lanes(self, bits: int) -> int:
         """Lanes of `bits` bits that fill a register."""
@@ -73,7 +75,8 @@ class Isa:
         return vector.bytes > self.bytes and vector.lanes > 1
 
 
-ISAS = {isa.name: isa for isa in (Isa("avx512", 64), Isa("avx2", 32), Isa("neon", 16), Isa("scalar", 4))}
+ISAS = {isa.name: isa for isa in (Isa("avx512", 64, 32), Isa("avx2", 32, 16), Isa("neon", 16, 32),
+                                      Isa("scalar", 4, 16))}
 
 
 @lru_cache(maxsize=1)

@@ -31,7 +31,7 @@ PANEL_BYTES = 32 << 10   # of a packed panel, which lies on the stack and stays 
 BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
-DOT_ROWS = 64            # up to so many rows, dot products beat transposing a panel
+DOT_ROWS = 64            # up to so many rows, and fewer where registers are few, dot products beat transposing a panel
 LIBRARY_WORK = 1 << 26   # m*n*k from which a good library's product, called and then read again, is ahead
 LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 
@@ -77,11 +77,12 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     itemsize, lanes = kernel.dtype.itemsize, isa.lanes(kernel.dtype.itemsize * 8)
     along, step, column = kernel.a_strides[2], *kernel.c_strides[1:]
     narrow = isinstance(kernel.n, Expr)
-    if along == step == 1 and not narrow and (m <= DOT_ROWS and column != 1 or 2 * n <= lanes):
-        rows, dots = max(1, min(m, 8 if n == 1 else 4)), max(1, min(n, lanes, 8 if m == 1 else 4))
+    if along == step == 1 and not narrow and (m <= _dot_rows(k, isa) and column != 1 or 2 * n <= lanes):
+        rows = max(1, min(m, 8 if n == 1 else 4))
+        dots = max(1, min(n, lanes, 8 if m == 1 else 4, isa.registers // 2 // rows))
         terms = ceiling(_terms(kernel.k, PANEL_BYTES // (lanes * itemsize)), lanes) * lanes
         return Tiling(rows, 1, lanes, terms, rows if terms >= k else BLOCK_ROWS // rows * rows, "dots", dots)
-    rows, vectors = best_tile(m, n, lanes, registers=32 if isa.name in ("avx512", "neon") else 16)
+    rows, vectors = best_tile(m, n, lanes, isa.registers)
     if column != 1:
         panel = "columns" if step == 1 else "any"
     elif narrow:
@@ -99,6 +100,11 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
 def _terms(k: Dim, most: int) -> int:
     """Terms of a block: `most`, or fewer where a known k then comes out in blocks of about one length."""
     return max(1, ceiling(k, max(1, ceiling(k, most)))) if isinstance(k, int) else most
+
+
+def _dot_rows(k: int, isa: Isa) -> int:
+    """Rows from which on a panel is transposed. Few registers hold few sums, whose lanes are added up the more often."""
+    return DOT_ROWS if isa.registers >= 32 else min(48, 12 + k // 8)
 
 
 def best_tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
