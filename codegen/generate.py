@@ -4,12 +4,13 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Iterable, Iterator, Mapping, Protocol, Sequence
+from functools import partial
+from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Sequence
 
 import torch
 
 from ..compiler.dims import expr_of, typical
-from ..compiler.ir import Graph, NumberType, ObjectType, TensorType, TupleType, Value, expressions
+from ..compiler.ir import Graph, NumberType, ObjectType, TensorType, TupleType, Value, expressions, tensor_types
 from ..compiler.op import OPS
 from ..compiler.ops.core import called, runs_call, waits
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
@@ -17,6 +18,7 @@ from . import loops
 from .coordinates import Variable
 from .fuse import Group, fuse
 from .landing import land
+from .looping import lower_loop
 from .lower import Memory, lower
 from .placement import Placement, place
 from .plan import Slots, formulas
@@ -48,6 +50,9 @@ class Backend(Protocol):
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         """Into how many parts a reduction is split (prepare.Parts)."""
+
+    #: Whether it prints loops over time; else these are calls of torch.
+    loops: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +98,30 @@ def _alone(program: Program, launch: Launch) -> Program:
 
 def build(graph: Graph, backend: Backend, joined: bool = True, landing: Mapping[int, int] = {}) -> Unprinted:
     """Everything but the printing. `joined`: kernels that follow each other are one launch."""
-    prepared = prepare(graph, backend.use_library, backend.parts)
+    prepared = prepare(graph, backend.use_library, backend.parts, backend.loops)
     fusion = fuse(prepared)
     placement = place(prepared, fusion)
     join_siblings(prepared, fusion, placement)
     order = schedule(prepared, fusion, placement, {prepared.outputs[o] for o in landing})
-    return _Builder(prepared, placement, joined).build(order, landing)
+    return _Builder(prepared, placement, joined, partial(build, backend=_InLoops(backend))).build(order, landing)
+
+
+@dataclass(frozen=True)
+class _InLoops:
+    """A backend inside loops: there are kernels alone, without calls of a library."""
+    backend: Backend
+    loops: bool = False
+
+    def use_library(self, *sizes) -> bool:
+        return False
+
+    def parts(self, *sizes) -> int:
+        return 1
 
 
 class _Builder:
-    def __init__(self, graph: Graph, placement: Placement, joined: bool):
-        self.graph, self.placement, self.joined = graph, placement, joined
+    def __init__(self, graph: Graph, placement: Placement, joined: bool, build_step: Callable[[Graph], Unprinted]):
+        self.graph, self.placement, self.joined, self.build_step = graph, placement, joined, build_step
         self.position = {v: n for n, v in enumerate(graph.values)}
         self.slots = Slots(graph)
         self.symbols = tuple(Symbol(s.name, k, d, s.lo) for s, (k, d) in graph.bindings().items())
@@ -124,6 +142,8 @@ class _Builder:
         for group in order:
             if group.fixed is None:
                 self.add_kernel(group)
+            elif group.fixed.op.kind == "loop":
+                self.add_loop(group.fixed)
             elif group.fixed.op.kind == "opaque" and group.fixed not in self.slots.of:
                 self.add_call(group.fixed)
         inputs, outputs = (tuple(self.slots.of[v] for v in part) for part in (self.graph.inputs, self.graph.outputs))
@@ -145,10 +165,11 @@ class _Builder:
             if v.op.kind == "cat":
                 self.memory.parts.update((part, v) for part in v.operands)
         leaving = {*self.graph.outputs, *self.kept_by_objects()}
+        looped = [i for v, items in self.items.items() if v.op.kind == "loop" for i in items.values()]
         for v in self.graph.values:
             if v.op is CONSTANT:
                 self.slots.add(v, "constant", constant=v.op.meaning(**v.attrs))
-            elif v in self.placement.stored and v.op.kind not in ("part", "opaque"):
+            elif v in looped or v in self.placement.stored and v.op.kind not in ("part", "opaque", "loop"):
                 self.slots.add(v, "output" if v in leaving else "arena")
 
     def kept_by_objects(self) -> Iterator[Value]:
@@ -175,6 +196,13 @@ class _Builder:
         kernel = lower(group, evaluated, sorted(stored, key=self.position.__getitem__), self.memory)
         self.noted.append((evaluated, self.placement.loads[group], stored))
         self.steps.append((kernel, tuple(b.slot for b in kernel.buffers)))
+
+    def add_loop(self, v: Value) -> None:
+        """A loop over time: the kernels of one step, again and again."""
+        items = self.items.get(v, {})
+        call = lower_loop(v, items, self.slots, self.build_step)
+        self.noted.append(([v], v.operands, list(items.values())))
+        self.steps.append(call)
 
     def share_kernels(self) -> list[dict[str, Any]]:
         """Let equal kernels be one; the notes on all of them, in order."""
@@ -278,6 +306,11 @@ def _identifier(name: str) -> str:
 
 def fingerprint(kernel: loops.AnyKernel) -> tuple:
     """Equal for kernels that differ in names, slots and origins only."""
+    if isinstance(kernel, loops.Loop):
+        name = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}
+        calls = tuple((fingerprint(k), *((p.how, name[p.buffer], p.numel, name.get(p.other)) for p in parts))
+                      for k, parts in kernel.calls)
+        return kernel.steps, kernel.falls, kernel.before, calls, tuple((b.dtype, b.numel) for b in kernel.buffers)
     body = loops.body_of(kernel)
     number = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}
     number |= {s.name: f"v{n}" for n, s in enumerate(body) if hasattr(s, "name")} | {"acc": "acc", "": ""}
@@ -301,7 +334,7 @@ def fingerprint(kernel: loops.AnyKernel) -> tuple:
 def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Sequence[Value]) -> dict[str, Any]:
     """What `explain` tells of a kernel, at the sizes' hints: bytes in eager are those of each op's operands and result."""
     def nbytes(those: Iterable[Value]) -> int:
-        return typical(sum(v.type.nbytes for v in those))
+        return typical(sum(t.nbytes for v in those for t in tensor_types(v.type)))
     return {"name": kernel.name, "values": [v.name for v in values], "stored": [v.name for v in stored],
             "read": nbytes(loads), "written": nbytes(stored), "eager": nbytes(i for v in values for i in (v, *v.operands)),
             "ops": sum(isinstance(s, loops.Apply) for s in loops.body_of(kernel))}

@@ -70,6 +70,8 @@ def flat(t: torch.Tensor) -> torch.Tensor:
 def run_kernel(kernel: loops.AnyKernel, buffers: Sequence[torch.Tensor], sizes: Mapping[str, int] = {}) -> int:
     """Run a kernel on its flat buffers for these values of the size symbols; 0, or 1 + the code of a failed check."""
     memory = {b.name: t for b, t in zip(kernel.buffers, buffers)}
+    if isinstance(kernel, loops.Loop):
+        return _run_loop(kernel, memory, sizes)
     if isinstance(kernel, loops.Kernel):
         return _Run(kernel.axes, memory, sizes).run(kernel.body)
 
@@ -79,6 +81,25 @@ def run_kernel(kernel: loops.AnyKernel, buffers: Sequence[torch.Tensor], sizes: 
     a = matrix(kernel.a, (kernel.batch, kernel.m, kernel.k), kernel.a_strides)
     c = matrix(kernel.c, (kernel.batch, kernel.k, kernel.n), kernel.c_strides)
     return _Run(kernel.axes, memory, sizes, acc=a @ c).run(kernel.epilogue)
+
+
+def _run_loop(loop: loops.Loop, memory: Memory, sizes: Mapping[str, int]) -> int:
+    steps = expr(loop.steps).evaluate(sizes)
+
+    def given(p: loops.Part, k: int, t: int) -> torch.Tensor:
+        numel, whole, other = expr(p.numel).evaluate(sizes), memory[p.buffer], memory.get(p.other)
+        if p.how == "whole":
+            return whole
+        if p.how == "before" and not 0 <= t + loop.before < steps or p.how == "handed" and k == steps - 1:
+            return other
+        part = {"each": t, "before": t + loop.before, "taken": (k + 1) % 2, "handed": k % 2}[p.how]
+        return whole[part * numel:(part + 1) * numel]
+    for p in loop.handed():
+        memory[p.buffer].zero_()
+    for k in range(steps):
+        for kernel, parts in loop.calls:
+            run_kernel(kernel, [given(p, k, steps - 1 - k if loop.falls else k) for p in parts], sizes)
+    return 0
 
 
 class _Run:

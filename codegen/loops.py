@@ -19,6 +19,7 @@ Example, the row softmax of a [B, N] tensor:
 """
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Sequence, Union
 
@@ -177,12 +178,45 @@ class MatMul:
     values: tuple[str, ...] = ()
 
 
-AnyKernel = Union[Kernel, MatMul]
+@dataclass(frozen=True)
+class Part:
+    """What a kernel inside a Loop is given as a buffer, in step `t`, the k-th.
+
+    how     "whole"   `buffer`
+            "each"    its t-th part of `numel` elements
+            "before"  the part of the step `t + Loop.before`, or `other` where there is none
+            "taken"   what the step before handed on; zeros in the first
+            "handed"  what this one hands on: one of the two parts of `buffer` in turn, in the last step `other`
+    """
+    how: str
+    buffer: str
+    numel: Dim = 0
+    other: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """`steps` times the same kernels, one after another, on other parts of memory. `falls`: t runs from the last to 0."""
+    name: str
+    steps: Dim
+    falls: bool
+    before: int
+    calls: tuple[tuple[Union[Kernel, MatMul], tuple[Part, ...]], ...]
+    buffers: tuple[Buffer, ...]
+    values: tuple[str, ...] = ()
+    axes: tuple[Axis, ...] = ()
+
+    def handed(self) -> tuple[Part, ...]:
+        """What one step hands to the next."""
+        return tuple(dict.fromkeys(p for _, parts in self.calls for p in parts if p.how == "taken"))
+
+
+AnyKernel = Union[Kernel, MatMul, Loop]
 
 
 def body_of(kernel: AnyKernel) -> tuple[Statement, ...]:
-    """The statements of a loop nest, or those of a matrix product's epilogue."""
-    return kernel.epilogue if isinstance(kernel, MatMul) else kernel.body
+    """The statements of a loop nest, or those of a matrix product's epilogue; a loop of kernels has none of its own."""
+    return kernel.epilogue if isinstance(kernel, MatMul) else () if isinstance(kernel, Loop) else kernel.body
 
 
 def symbols_of(statement: Statement) -> frozenset[str]:
@@ -208,6 +242,10 @@ def operands_of(statement: Statement) -> tuple[str, ...]:
 
 def sizes_of(kernel: AnyKernel) -> tuple[str, ...]:
     """Names of the size symbols that a kernel's loops and indices depend on."""
+    if isinstance(kernel, Loop):
+        parts = [kernel.steps, *(p.numel for _, given in kernel.calls for p in given)]
+        inside = [n for inner, _ in kernel.calls for n in sizes_of(inner)]
+        return tuple(sorted({*inside, *(s.name for d in parts if isinstance(d, Expr) for s in d.symbols())}))
     dims = [a.size for a in kernel.axes]
     if isinstance(kernel, MatMul):
         dims += [kernel.batch, kernel.m, kernel.n, kernel.k, *kernel.a_strides, *kernel.c_strides]
@@ -230,6 +268,10 @@ def needed(body: Sequence[Statement]) -> tuple[Statement, ...]:
 
 def show(kernel: AnyKernel) -> str:
     """A kernel as text for people: its axes, then one statement a line."""
+    if isinstance(kernel, Loop):
+        inner = "\n".join(show(k) for k in dict.fromkeys(k for k, _ in kernel.calls))
+        head = f"{kernel.name}({', '.join(b.name for b in kernel.buffers)}): {kernel.steps} times"
+        return f"{head}\n{textwrap.indent(inner, '    ')}"
     axes = ", ".join(f"{a.symbol} < {a.size}{' reduce' if a.reduce else ''}" for a in kernel.axes)
     lines = [f"{kernel.name}({', '.join(b.name for b in kernel.buffers)})", f"    axes {axes}"]
     if isinstance(kernel, MatMul):

@@ -4,8 +4,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Mapping, Sequence
 
-from ..compiler.dims import Expr
-from ..compiler.ir import Graph, TensorType, Value, tensor_types
+import torch
+
+from ..compiler.dims import Dim, Expr
+from ..compiler.ir import Graph, TensorType, Value, contiguous_strides, tensor_types
 from ..runtime.program import Formula, Slot
 from .coordinates import layout
 
@@ -31,6 +33,17 @@ class Slots:
             more["device"] = types[0].device
         self.slots.append(Slot(v.name, place, **more))
         return self.of[v]
+
+    def add_scratch(self, name: str, shape: tuple[Dim, ...], dtype: torch.dtype) -> int:
+        """A slot of a program on the CPU for what only one step needs."""
+        shape, strides = formulas(tuple(shape)), formulas(contiguous_strides(shape))
+        self.slots.append(Slot(name, "arena", shape, strides, dtype))
+        return len(self.slots) - 1
+
+    def add_copy(self, slot: Slot) -> int:
+        """A slot of this program like one of another."""
+        self.slots.append(replace(slot, live=()))
+        return len(self.slots) - 1
 
     def add_number(self, v: Value) -> int:
         """A slot for the Python number that a call gives for a value."""

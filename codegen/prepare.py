@@ -1,8 +1,8 @@
 """A decomposed graph in the terms of code generation.
 
 After `prepare` every value is an input, a view, a source, one of the kinds that kernels compute (pointwise, reduce,
-scan, gather, contract), a `cat` of `part`s, or opaque: one call of torch. Views and sources need no memory of their own; what
-must lie in memory (a graph output, a tensor for an opaque call) is a value that does.
+scan, gather, contract), a `cat` of `part`s, a loop over time, or opaque: one call of torch. Views and sources need no memory
+of their own; what must lie in memory (a graph output, a tensor for an opaque call) is a value that does.
 """
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 
 from ..compiler.builder import Builder, rewrite
 from ..compiler.dims import Dim, product, typical
-from ..compiler.ir import Graph, TensorType, Type, Value, dense
+from ..compiler.ir import Graph, TensorType, Type, Value, contiguous_strides, dense
 from ..compiler.op import OPS, Op
 from ..compiler.ops.core import takes_random_numbers
 from ..compiler.scalar import arithmetic_dtype
-from .coordinates import window
+from .coordinates import layout, window
 
 #: The dtypes that kernels compute in.
 DTYPES = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
@@ -49,10 +49,10 @@ def parts_for_threads(elements: int, results: int, rows: bool) -> int:
     return 1 if elements < LARGE or results >= FEW else max(elements // results // 4096, 2)
 
 
-def prepare(graph: Graph, use_library: UseLibrary, parts: Parts = parts_for_threads) -> Graph:
-    """The same computation without dead values, in the kinds above."""
+def prepare(graph: Graph, use_library: UseLibrary, parts: Parts = parts_for_threads, loops: bool = False) -> Graph:
+    """The same computation without dead values, in the kinds above. `loops`: whether loops over time can be printed."""
     graph = _live(graph)
-    for rule in (_opaque_rule(use_library, graph.device), partial(_reduction, parts), _cat, _in_memory_rule()):
+    for rule in (_opaque_rule(use_library, graph.device, loops), partial(_reduction, parts), _cat, _in_memory_rule()):
         graph = rewrite(graph, rule)
     return _live(_outputs_in_memory(graph))
 
@@ -82,9 +82,9 @@ def _as_opaque(op: Op) -> Op:
     return replace(op, kind="opaque", meaning=meaning)
 
 
-def _opaque_rule(use_library: UseLibrary, device: torch.device):
+def _opaque_rule(use_library: UseLibrary, device: torch.device, loops: bool):
     def rule(b: Builder, v: Value) -> Value | None:
-        if v.op.kind in ("opaque", "input") or _in_kernels(v, use_library, device):
+        if v.op.kind in ("opaque", "input") or _in_kernels(v, use_library, device) or loops and v.op.kind == "loop":
             return None
         return b.emit(_as_opaque(v.op), *v.inputs, type=v.type, **v.attrs)
     return rule
@@ -203,14 +203,22 @@ def _in_memory_rule():
             whole = b.permute(copied(b, x.inputs[0], x.inputs[0].type), **x.attrs)  # which other readers may share
             if whole.type == type:
                 return whole
+        return of_its_own(b, x, type)
+
+    def of_its_own(b: Builder, x: Value, type: Type) -> Value:
         if (x, type) not in copies:
             copies[x, type] = b.emit("copy", x, type=type)
         return copies[x, type]
+
+    def in_rows(b: Builder, x: Value) -> Value:
+        return of_its_own(b, x, x.type.like(x.shape))
 
     def rule(b: Builder, v: Value) -> Value | None:
         if v.op.kind == "contract":
             whole = [_batched(b, i, v.shape[:-2]) for i in v.inputs]
             inputs = [i if matrix_strides(i) else copied(b, i, i.type.like(i.shape)) for i in whole]
+        elif v.op.kind == "loop":
+            inputs = [i if _is_contiguous(i) else in_rows(b, i) for i in v.inputs]
         elif v.op.kind == "opaque":
             inputs = [copied(b, i, i.type) if _needs_copy(i, v) else i for i in v.inputs]
         else:
@@ -219,6 +227,15 @@ def _in_memory_rule():
             return None
         return b.emit(v.op, *inputs, type=v.type, **v.attrs)
     return rule
+
+
+def _is_contiguous(x: Value) -> bool:
+    """Whether an operand lies in memory in row-major order."""
+    if x.op.kind == "source" or 0 in x.shape:
+        return False
+    found = window(x) if x.op.kind == "view" else (layout(x), 0)
+    same = found and all(a == e for a, e, n in zip(found[0], contiguous_strides(x.shape), x.shape) if n != 1)
+    return bool(same) and found[1] == 0
 
 
 def _batched(b: Builder, x: Value, batch) -> Value:

@@ -28,6 +28,7 @@ class Op:
                 "scan"       the same for each element and those before it; attrs["dim"] is one dimension, none for a scalar
                 "gather"     reads its first input at places that other inputs say (scalar with loads; see ops/indexing.py)
                 "contract"   a matrix product
+                "loop"       a loop over time, each step of which is a graph (compiler/recurrence.py)
                 "composite"  made of other ops; `decompose` says how
                 "opaque"     one torch call
                 "input"      a graph input

@@ -27,6 +27,7 @@ F = torch.float32
 class Kernels:
     """A backend that leaves no product to a library; the interpreter needs no source."""
 
+    loops = True
     parts = staticmethod(parts_for_threads)
 
     @staticmethod

@@ -557,8 +557,15 @@ def schema_calls(func):
 
 @pytest.mark.parametrize("overload", sorted(ATEN))
 def test_imported_overload_exists(overload):
-    packet, _, name = overload.partition(".")
-    assert (name or "default") in getattr(torch.ops.aten, packet).overloads()
+    packet, name = packet_of(overload)
+    assert name in packet.overloads()
+
+
+def packet_of(overload: str):
+    """(the packet, the name in it) of an overload of aten's, or of another namespace's that it names."""
+    namespace, _, name = overload.rpartition("::")
+    packet, _, name = name.partition(".")
+    return getattr(getattr(torch.ops, namespace or "aten"), packet), name or "default"
 
 
 @functools.cache
@@ -574,8 +581,7 @@ def met_in_meanings() -> set[str]:
 
 
 def overload_of(name: str):
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+    return getattr(*packet_of(name))
 
 
 def checks_its_arguments(name: str, kind: str) -> bool:

@@ -21,6 +21,7 @@ class CBackend:
     """Prints kernels as C for an instruction set ("auto": this machine's)."""
     isa: str = "auto"
     language: str = "c"
+    loops: bool = True
 
     def print(self, name, segments, messages, symbols) -> str:
         return print_source(name, segments, messages, self.isa, symbols)

@@ -6,7 +6,7 @@ from typing import Mapping, Sequence
 
 from ...compiler.dims import Dim, product, typical
 from ..comparisons import narrowed
-from ..loops import AnyKernel, Check, Kernel, body_of, sizes_of
+from ..loops import AnyKernel, Check, Kernel, Loop, Part, Store, body_of, sizes_of
 from .body import Names, size_text
 from .columns import Columns
 from .helpers import header
@@ -46,13 +46,15 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
 class Function:
     """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
     share of it; `sizes` are the symbols that it takes. `work` is the estimated time of all of its `points` on one thread, in
-    microseconds, at typical sizes. `checks`: it may set the error."""
+    microseconds, at typical sizes. `checks`: it may set the error. `together`: there are barriers in it, so that all threads
+    of a team call it, or one without the others."""
     name: str
     text: str
     work: float
     points: Dim
     sizes: tuple[str, ...]
     checks: bool
+    together: bool = False
 
 
 _THREADS = """
@@ -75,6 +77,8 @@ static long useful_threads(long wanted, long threads) { return wanted < 1 ? 1 : 
 
 def _function(kernel: AnyKernel, isa: Isa) -> Function:
     sizes, checks = sizes_of(kernel), any(isinstance(s, Check) for s in body_of(kernel))
+    if isinstance(kernel, Loop):
+        return _loop(kernel, isa, sizes)
     if not isinstance(kernel, Kernel):
         terms = product((kernel.batch, kernel.m, kernel.n, kernel.k))
         return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes, checks)
@@ -83,6 +87,51 @@ def _function(kernel: AnyKernel, isa: Isa) -> Function:
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
     points = product(a.size for a in kernel.axes)
     return Function(kernel.name, shape(kernel, isa, plan).text(), work_of(kernel, plan), points, sizes, checks)
+
+
+def _loop(loop: Loop, isa: Isa, sizes: tuple[str, ...]) -> Function:
+    """Steps whose kernels each wait for the one before."""
+    kernels, names = dict.fromkeys(k for k, _ in loop.calls), Names()
+    inside = {k: _function(replace(k, name=names.fresh(f"{loop.name}_{k.name}")), isa) for k in kernels}
+    steps, written = size_text(loop.steps, _size), {p.other if p.how == "handed" else p.buffer for p in _stored(loop)}
+    parameters = [f"{'' if b.name in written or any(p.buffer == b.name for p in loop.handed()) else 'const '}"
+                  f"{'float' if b.dtype.itemsize == 4 else 'double'} *{b.name}" for b in loop.buffers]
+    parameters += [f"long {_size(s)}" for s in sizes]
+    lines = [f"// {', '.join(loop.values)}: {steps} steps",
+             f"static void {loop.name}({', '.join(parameters)}, long tid, long threads, long *error)", "{"]
+    wait = ["    if (threads > 1) {", "        #pragma omp barrier", "    }"]
+    for p in loop.handed():
+        numel = size_text(p.numel, _size)
+        lines.append(f"    for (long n = 0; tid == 0 && n < {numel}; n++) {p.buffer}[{numel} + n] = 0;")
+    lines += wait if loop.handed() else []
+    lines += [f"    for (long k = 0; k < {steps}; k++) {{",
+              f"        const long t = {f'{steps} - 1 - k' if loop.falls else 'k'};"]
+    for kernel, parts in loop.calls:
+        places = [_place(loop, p) for p in parts]
+        lines += [f"        {_call(inside[kernel], places, 'tid', 'threads', 'error')}", *("    " + line for line in wait)]
+    text = "\n".join([f.text for f in inside.values()] + [*lines, "    }", "}"]) + "\n"
+    work = sum(inside[k].work for k, _ in loop.calls)  # of a step
+    return Function(loop.name, text, work, sum(inside[k].points for k, _ in loop.calls), sizes, False, together=True)
+
+
+def _stored(loop: Loop) -> list[Part]:
+    """What the kernels of a loop write to."""
+    found = []
+    for kernel, parts in loop.calls:
+        names = {s.buffer for s in body_of(kernel) if isinstance(s, Store)}
+        found += [p for b, p in zip(kernel.buffers, parts) if b.name in names]
+    return found
+
+
+def _place(loop: Loop, p: Part) -> str:
+    """The pointer to a part, in step t, the k-th."""
+    n, steps = size_text(p.numel, _size), size_text(loop.steps, _size)
+    if p.how == "before":
+        there = f"t {'-' if loop.before < 0 else '+'} 1"
+        return f"{'t > 0' if loop.before < 0 else f't + 1 < {steps}'} ? {p.buffer} + ({there}) * {n} : {p.other}"
+    if p.how == "handed":
+        return f"k + 1 < {steps} ? {p.buffer} + k % 2 * {n} : {p.other}"
+    return {"whole": p.buffer, "each": f"{p.buffer} + t * {n}", "taken": f"{p.buffer} + (k + 1) % 2 * {n}"}[p.how]
 
 
 def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Function], symbols: Mapping[str, int]) -> str:
@@ -95,7 +144,8 @@ def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Functi
     if any(f.sizes for f, _ in run):
         lines += _sized_calls(run, checked, symbols)
     elif team == 1:
-        lines += [f"    {_when(_call(f, slots, '0', '1'), '!error' * after)}" for (f, slots), after in zip(run, checked)]
+        lines += [f"    {_when(_call(f, _pointers(slots), '0', '1'), '!error' * after)}"
+                  for (f, slots), after in zip(run, checked)]
     else:
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
                   "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
@@ -120,11 +170,14 @@ def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], checked: Seque
     lines += ["    #pragma omp parallel num_threads(most)", "    {",
               "        const long tid = omp_get_thread_num(), team = omp_get_num_threads();"]
     for number, (f, slots) in enumerate(run):
-        useful = f"useful_{number}"
+        useful, error = f"useful_{number}", "!error" * checked[number]
         if number:
             lines.append("        #pragma omp barrier")
-        call = _call(f, slots, "tid", f"team < {useful} ? team : {useful}")
-        lines.append(f"        {_when(call, '!error' * checked[number], f'tid < {useful}')}")
+        if f.together:
+            call = _when(_call(f, _pointers(slots), "tid", "team"), error)
+        else:
+            call = _when(_call(f, _pointers(slots), "tid", f"team < {useful} ? team : {useful}"), error, f"tid < {useful}")
+        lines.append(f"        {call}")
     return [*lines, "    }"]
 
 
@@ -141,10 +194,10 @@ def _shared_call(f: Function, slots: tuple[int, ...], team: int, condition: str)
     """A call by as many threads of the team as the kernel has work for."""
     useful = _useful_threads(f)
     if useful == 1:
-        return _when(_call(f, slots, "0", "1"), condition, "tid == 0")
-    if useful >= team:
-        return _when(_call(f, slots, "tid", "team"), condition)
-    return _when(_call(f, slots, "tid", f"team < {useful} ? team : {useful}"), condition, f"tid < {useful}")
+        return _when(_call(f, _pointers(slots), "0", "1"), condition, "tid == 0")
+    if useful >= team or f.together:
+        return _when(_call(f, _pointers(slots), "tid", "team"), condition)
+    return _when(_call(f, _pointers(slots), "tid", f"team < {useful} ? team : {useful}"), condition, f"tid < {useful}")
 
 
 def _when(call: str, *conditions: str) -> str:
@@ -153,5 +206,9 @@ def _when(call: str, *conditions: str) -> str:
     return f"if ({given}) {call}" if given else call
 
 
-def _call(f: Function, slots: tuple[int, ...], tid: str, threads: str) -> str:
-    return f"{f.name}({', '.join([*(f'slots[{s}]' for s in slots), *map(_size, f.sizes), tid, threads, '&error'])});"
+def _pointers(slots: Sequence[int]) -> list[str]:
+    return [f"slots[{s}]" for s in slots]
+
+
+def _call(f: Function, pointers: Sequence[str], tid: str, threads: str, error: str = "&error") -> str:
+    return f"{f.name}({', '.join([*pointers, *map(_size, f.sizes), tid, threads, error])});"

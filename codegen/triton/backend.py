@@ -22,6 +22,7 @@ class TritonBackend:
     choose: Choose | None = None
     device: torch.device = torch.device("cpu")
     language: str = "triton"
+    loops: bool = False
 
     def print(self, name, segments, messages, symbols) -> str:
         return print_source(name, segments, symbols, self.cut)

@@ -1,12 +1,24 @@
-"""Recurrent nets as ops of torch: on padded sequences, where they drop nothing and so draw no random numbers, as torch's own
-ops may; and on packed ones, which they take and give padded."""
+"""Recurrent nets.
+
+As ops of torch: on padded sequences, where they drop nothing and so draw no random numbers, as torch's own ops may; and on
+packed ones, which they take and give padded. What is padded and on the CPU becomes, for each layer and direction, a matrix
+product of all inputs at once and a `recurrence`: a loop over time, which code generation makes of one step
+(compiler/recurrence.py says what is in it).
+"""
 from __future__ import annotations
 
-from typing import Callable
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import library
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ..ir import TupleType, Value
+from ..op import Op, register
+from .core import gradients_of
+from .matmul import transposed
+from .slices import slice_dim
 
 #: The nets, by name: what their hidden states are, and how many results they give.
 _NETS = {"lstm": ("Tensor[]", 3), "gru": ("Tensor", 2), "rnn_tanh": ("Tensor", 2), "rnn_relu": ("Tensor", 2)}
@@ -22,6 +34,15 @@ def packed(net: str) -> Callable:
     """The op that a net is on sequences of these lengths, the longest first. It is given and gives them one beside the other
     and padded: (time, batch, features)."""
     return getattr(torch.ops.smelt, f"packed_{net}")
+
+
+def is_looped(sequences, hx, params, biases, layers, dropout, train, both, batch_first) -> bool:
+    """Whether the call of a net with these arguments, tensors or values, is made a loop over time."""
+    given = (sequences, *params, *(hx if isinstance(hx, (list, tuple)) else (hx,)))
+    devices = {(t.type if isinstance(t, Value) else t).device.type for t in given}
+    plain = devices == {"cpu"} and {t.dtype for t in given} in ({torch.float32}, {torch.float64}) and len(sequences.shape) == 3
+    whole = len(params) == (4 if biases else 2) * layers * (1 + both)  # without projections
+    return plain and whole and not (dropout and train) and all(0 not in t.shape for t in given)
 
 
 def _define(net: str, hidden: str, results: int) -> None:
@@ -44,3 +65,229 @@ def _define(net: str, hidden: str, results: int) -> None:
 
 for _net, (_hidden, _results) in _NETS.items():
     _define(_net, _hidden, _results)
+
+
+# One step
+
+@dataclass(frozen=True)
+class Cell:
+    """What a recurrent net does at each time. What the input and the hidden state before it are multiplied to, of as many gates
+    each, makes up pieces: gate k of the input is a term of piece `of_input[k]`, of the hidden state's of `of_hidden[k]`.
+    `step(o, pieces, states)` gives the states afterwards, the hidden one first; `o` has a method for each op."""
+    of_input: tuple[int, ...]
+    of_hidden: tuple[int, ...]
+    states: int
+    step: Callable[[Any, Sequence, Sequence], Sequence]
+
+    @property
+    def pieces(self) -> int:
+        return 1 + max(self.of_input + self.of_hidden)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the input's gates and the hidden state's have the same gradient."""
+        return self.of_input == self.of_hidden
+
+
+def _plain(name: str) -> Cell:
+    return Cell((0,), (0,), 1, lambda o, pieces, states: [getattr(o, name)(pieces[0])])
+
+
+def _lstm(o, pieces, states):
+    i, f, g, out = pieces
+    memory = o.add(o.mul(o.sigmoid(f), states[1]), o.mul(o.sigmoid(i), o.tanh(g)))
+    return [o.mul(o.sigmoid(out), o.tanh(memory)), memory]
+
+
+def _gru(o, pieces, states):
+    r, z, new, hidden = pieces
+    new = o.tanh(o.add(new, o.mul(o.sigmoid(r), hidden)))
+    return [o.add(o.mul(o.sub(states[0], new), o.sigmoid(z)), new)]
+
+
+CELLS = {"rnn_tanh": _plain("tanh"), "rnn_relu": _plain("relu"),
+         "lstm": Cell((0, 1, 2, 3), (0, 1, 2, 3), 2, _lstm), "gru": Cell((0, 1, 2), (0, 1, 3), 1, _gru)}
+
+
+def gate(b, x: Value, k: int, size) -> Value:
+    """The k-th of the pieces of `size` columns that make up a tensor."""
+    return slice_dim(b, x, x.rank - 1, k * size, size)
+
+
+def joined(b, pieces: Sequence[Value]) -> Value:
+    """Pieces one after another, as columns."""
+    return pieces[0] if len(pieces) == 1 else b.cat(*pieces, dim=pieces[0].rank - 1)
+
+
+# The loop over time. Operands: x [time, batch, gates * size], the weight [gates * size, size] and bias of the hidden state, and
+# the states before the first step [batch, size]. Results: each state after every step [time, batch, size], and the pieces.
+# `backwards`: time runs from the last step to the first.
+
+def operands_of(cell: Cell, inputs: Sequence) -> tuple[Any, Any, Any, tuple]:
+    """(x, weight, bias or None, states) of a recurrence."""
+    states = len(inputs) - cell.states
+    return inputs[0], inputs[1], inputs[2] if states == 3 else None, tuple(inputs[states:])
+
+
+def _recurrence(*inputs, cell, backwards):
+    cell = CELLS[cell]
+    x, weight, bias, states = operands_of(cell, inputs)
+    found, size = [], weight.shape[1]
+    for t in reversed(range(len(x))) if backwards else range(len(x)):
+        gates = torch.nn.functional.linear(states[0], weight, bias)
+        terms: list[list] = [[] for _ in range(cell.pieces)]
+        for given, places in ((x[t], cell.of_input), (gates, cell.of_hidden)):
+            for k, place in enumerate(places):
+                terms[place].append(given[:, k * size:(k + 1) * size])
+        pieces = [sum(more, first) for first, *more in terms]
+        states = cell.step(torch, pieces, states)
+        found.append((*states, torch.cat(pieces, -1)))
+    return tuple(torch.stack(r[::-1] if backwards else r) for r in zip(*found))
+
+
+def _recurrence_type(inputs, a):
+    cell = CELLS[a["cell"]]
+    x, weight, bias, states = operands_of(cell, inputs)
+    time, batch, gates = x.shape
+    size = weight.shape[1]
+    wanted = {"x": (x, (time, batch, len(cell.of_input) * size)), "weight": (weight, (len(cell.of_hidden) * size, size)),
+              "bias": (bias, (len(cell.of_hidden) * size,)), **{f"state {k}": (s, (batch, size)) for k, s in enumerate(states)}}
+    for name, (operand, shape) in wanted.items():
+        if operand is not None and (tuple(operand.shape) != shape or operand.dtype != x.dtype):
+            raise ValueError(f"{name} of a recurrence is {tuple(operand.shape)} {operand.dtype}, not {shape} {x.dtype}")
+    return TupleType((*(x.type.like((time, batch, size)) for _ in states), x.type.like((time, batch, cell.pieces * size))))
+
+
+def _recurrence_gradient(b, v, g):
+    cell = CELLS[v.attrs["cell"]]
+    x, weight, bias, states = operands_of(cell, v.inputs)
+    *after, pieces = (b.item(v, index=k) for k in range(cell.states + 1))
+    grads = list(g)
+    which = tuple(k for k, grad in enumerate(grads) if grad is not None)
+    found = b.emit("recurrence_backward", weight, pieces, *states, *after, *(grads[k] for k in which), which=which, **v.attrs)
+    gates = b.item(found, index=0)
+    time, batch, _ = x.shape
+    first = b.reshape(states[0], shape=(1, *states[0].shape))
+    before = [slice_dim(b, after[0], 0, 1, time - 1), first] if v.attrs["backwards"] else \
+        [first, slice_dim(b, after[0], 0, 0, time - 1)]
+    rows, before = (b.reshape(r, shape=(time * batch, r.shape[2])) for r in (gates, b.cat(*before, dim=0)))
+    of_weight = b.matmul(transposed(b, rows), before)
+    of_bias = [] if bias is None else [b.sum(rows, dim=(0,), keepdim=False, dtype=None)]
+    of_x = gates if cell.alike else b.item(found, index=1)
+    return (of_x, of_weight, *of_bias, *(b.item(found, index=2 - cell.alike + k) for k in range(cell.states)))
+
+
+# Its gradient. Operands: the weight, the recurrence's pieces, its states before the first step and after every step, and the
+# gradients of those of its results that `which` names. Results: the gradients of what the hidden state makes of each gate, of
+# x where that differs, and of the first states.
+
+def split_backward(cell: Cell, inputs: Sequence) -> tuple[Any, Any, tuple, tuple, tuple]:
+    """(weight, pieces, first states, states after every step, gradients) of a recurrence_backward."""
+    first, after = 2 + cell.states, 2 + 2 * cell.states
+    return inputs[0], inputs[1], tuple(inputs[2:first]), tuple(inputs[first:after]), tuple(inputs[after:])
+
+
+@torch.enable_grad()
+def _differentiated(cell: Cell, pieces, states, later, again: bool):
+    """The gradients of a step's pieces and states before, given those of its states after."""
+    def live(t):
+        return t.view_as(t) if again and t.requires_grad else t.detach().requires_grad_()
+    pieces, states = [live(p) for p in pieces], [live(s) for s in states]
+    found = gradients_of(cell.step(torch, pieces, states), (*pieces, *states), later, create_graph=again)
+    found = [torch.zeros_like(x) if g is None else g for x, g in zip((*pieces, *states), found)]
+    return found[:len(pieces)], found[len(pieces):]
+
+
+def _recurrence_backward(*inputs, cell, backwards, which):
+    cell = CELLS[cell]
+    weight, pieces, first, after, grads = split_backward(cell, inputs)
+    grads, again, found = dict(zip(which, grads)), torch.is_grad_enabled(), []
+    last, back = (0, 1) if backwards else (len(pieces) - 1, -1)
+    later = [torch.zeros_like(s) for s in first]
+    for t in range(last, len(pieces) - 1 - last + back, back):
+        later = [g + grads[k][t] if k in grads else g for k, g in enumerate(later)]
+        before = first if t == len(pieces) - 1 - last else [s[t + back] for s in after]
+        of_pieces, later = _differentiated(cell, pieces[t].chunk(cell.pieces, -1), before, later, again)
+        if cell.states in grads:
+            of_pieces = [g + more for g, more in zip(of_pieces, grads[cell.states][t].chunk(cell.pieces, -1))]
+        of_x, of_gates = (torch.cat([of_pieces[k] for k in places], -1) for places in (cell.of_input, cell.of_hidden))
+        later[0] = later[0] + of_gates @ weight
+        found.append((of_gates, of_x))
+    sequences = [torch.stack(g if backwards else g[::-1]) for g in zip(*found)]
+    return (*sequences[:2 - cell.alike], *later)
+
+
+def _recurrence_backward_type(inputs, a):
+    cell = CELLS[a["cell"]]
+    weight, pieces, first, after, grads = split_backward(cell, inputs)
+    time, batch, _ = pieces.shape
+    size = weight.shape[1]
+    results = {(time, batch, size): after, (time, batch, cell.pieces * size): (pieces,), (batch, size): first}
+    of_results = (*after, pieces)
+    wrong = [g for shape, given in results.items() for g in given if tuple(g.shape) != shape]
+    wrong += [g for k, g in zip(a["which"], grads, strict=True) if g.shape != of_results[k].shape]
+    if wrong:
+        raise ValueError(f"states, pieces or gradients of the wrong shape: {', '.join(map(repr, wrong))}")
+    of_gates = tuple(pieces.type.like((time, batch, len(places) * size)) for places in (cell.of_hidden, cell.of_input))
+    return TupleType((*of_gates[:2 - cell.alike], *(s.type.like(s.shape) for s in first)))
+
+
+def _samples():
+    for cell, record in CELLS.items():
+        for backwards, bias in ((False, True), (True, False)):
+            gates = len(record.of_input) * 3
+            states = [torch.randn(2, 3) for _ in range(record.states)]
+            yield (torch.randn(4, 2, gates), torch.randn(gates, 3), *([torch.randn(gates)] * bias), *states), \
+                {"cell": cell, "backwards": backwards}
+
+
+def _backward_samples():
+    for inputs, attrs in _samples():
+        cell = CELLS[attrs["cell"]]
+        *after, pieces = results = _recurrence(*inputs, **attrs)
+        for which in ((0,), tuple(range(cell.states + 1))):
+            grads = [torch.randn_like(results[k]) for k in which]
+            yield (inputs[1], pieces, *operands_of(cell, inputs)[3], *after, *grads), {**attrs, "which": which}
+
+
+# Imports
+
+def _import_net(net: str):
+    cell = CELLS[net]
+
+    def convert(b, sequences, hx, params, biases, layers, dropout, train, both, batch_first):
+        if not is_looped(sequences, hx, params, biases, layers, dropout, train, both, batch_first):
+            return NotImplemented
+        states, per, directions = list(hx) if cell.states > 1 else [hx], 4 if biases else 2, 1 + both
+        x = b.permute(sequences, dims=(1, 0, 2)) if batch_first else sequences
+        finals: list[list[Value]] = [[] for _ in states]
+        for layer in range(layers):
+            after = []
+            for backwards in range(directions):
+                k = layer * directions + backwards
+                weight, hidden, *more = params[k * per:(k + 1) * per]
+                first = [b.reshape(slice_dim(b, s, 0, k, 1), shape=s.shape[1:]) for s in states]
+                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), hidden, *more[1:], *first, cell=net,
+                               backwards=bool(backwards))
+                after.append(b.item(found, index=0))
+                for s, final in enumerate(finals):
+                    whole = after[-1] if s == 0 else b.item(found, index=s)
+                    final.append(slice_dim(b, whole, 0, 0 if backwards else x.shape[0] - 1, 1))
+            x = joined(b, after)
+        finals = [b.cat(*final, dim=0) for final in finals]
+        return [b.permute(x, dims=(1, 0, 2)) if batch_first else x, *finals]
+    return convert
+
+
+def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
+    """The inputs of all times, multiplied at once."""
+    time, batch, features = x.shape
+    gates = b.matmul(b.reshape(x, shape=(time * batch, features)), transposed(b, weight))
+    return b.reshape(b.add(gates, *bias) if bias else gates, shape=(time, batch, weight.shape[0]))
+
+
+register(Op("recurrence", "loop", "A layer of a recurrent net in one direction, given what its weight makes of all inputs.",
+            _recurrence_type, meaning=_recurrence, gradient=_recurrence_gradient, samples=_samples,
+            aten={f"smelt::{net}": _import_net(net) for net in CELLS}))
+register(Op("recurrence_backward", "loop", "The gradients of a recurrence's gates and first states.",
+            _recurrence_backward_type, meaning=_recurrence_backward, samples=_backward_samples))

@@ -143,7 +143,7 @@ class _Costs:
     def __init__(self, graph: Graph, primal_outputs: tuple[Value, ...], in_forward: set[Value]):
         self.in_forward = in_forward
         stored = {v for v in graph.values if v.op.kind not in ("pointwise", "source")}
-        stored |= {i for v in graph.values if v.op.kind in ("contract", "opaque") for i in v.operands}
+        stored |= {i for v in graph.values if v.op.kind in ("contract", "opaque", "loop") for i in v.operands}
         self.stored = {v for v in stored if v.op.kind != "view"} - set(primal_outputs)
 
     def of_saving(self, v: Value) -> int:

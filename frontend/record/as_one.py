@@ -6,13 +6,14 @@ from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
-from ...compiler.ops.recurrent import padded
+from ...compiler.ops.recurrent import is_looped, padded
 from ..symbolic.symbols import is_symbolic, plain
 from ..torch_internals import OpPacket, schema_of
 
 #: Calls that always are one op: memory that nobody sees is left unwritten inside.
 WHOLE = frozenset({torch.ctc_loss})
-#: Calls that make the same ops for each place of a sequence: one op where its length is a symbol, or where it is long.
+#: Calls that make the same ops for each place of a sequence: one op where code generation makes a loop of them, where the
+#: length is a symbol, or where it is long.
 STEPWISE = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 #: Calls that C++ makes of sizes as plain numbers: one op where these are symbols, this one.
 BY_SIZES = {torch.stft: torch.ops.aten.stft.center, torch.kron: torch.ops.aten.kron.default}
@@ -33,10 +34,12 @@ class Stretch:
     results: tuple[int, ...]
 
 
-def is_long(args: Sequence[Any]) -> bool:
-    """Whether a call of STEPWISE makes more steps than are recorded one by one."""
+def is_loop(args: Sequence[Any]) -> bool:
+    """Whether a call of STEPWISE becomes a loop, or makes more steps than are recorded one by one."""
     if not _is_padded(args):
         return False
+    if is_looped(*args):
+        return True
     sequences, *_, layers, _, _, both, batch_first = args
     return sequences.shape[1 if batch_first else 0] * layers * (1 + both) > LONGEST_UNROLLED
 
