@@ -11,7 +11,6 @@ from .builder import Builder
 from .dims import Dim
 from .ir import Graph, TensorType, Value
 from .ops.recurrent import CELLS, Cell, gate, joined, operands_of, split_backward
-from .ops.matmul import transposed
 from .passes import cse, dce, fold, simplify
 from .passes.gradient import gradient
 
@@ -76,13 +75,13 @@ class _Maker:
 def _forward(v: Value) -> Step:
     cell, falls = CELLS[v.attrs["cell"]], v.attrs["backwards"]
     x, weight, bias, states = operands_of(cell, v.inputs)
-    (time, batch, gates), size, first = x.shape, weight.shape[1], len(v.inputs) - cell.states
+    (time, batch, gates), size, first = x.shape, weight.shape[0], len(v.inputs) - cell.states
     m = _Maker(v.name)
     b = m.b
     given = m.input("x", x.type, (batch, gates), Place("each", 0))
     before = [m.input(f"state_{k}", s.type, (batch, size), Place("before", k, first + k, result=True))
               for k, s in enumerate(states)]
-    hidden = b.matmul(before[0], transposed(b, m.input("weight", weight.type, weight.shape, Place("whole", 1))))
+    hidden = b.matmul(before[0], m.input("weight", weight.type, weight.shape, Place("whole", 1)))
     if bias is not None:
         hidden = b.add(hidden, m.input("bias", bias.type, bias.shape, Place("whole", 2)))
     mixed = b.add(given, hidden) if cell.alike else joined(b, [_sum(b, terms) for terms in _terms(b, cell, given, hidden, size)])

@@ -119,7 +119,7 @@ def joined(b, pieces: Sequence[Value]) -> Value:
     return pieces[0] if len(pieces) == 1 else b.cat(*pieces, dim=pieces[0].rank - 1)
 
 
-# The loop over time. Operands: x [time, batch, gates * size], the weight [gates * size, size] and bias of the hidden state, and
+# The loop over time. Operands: x [time, batch, gates * size], the weight [size, gates * size] and bias of the hidden state, and
 # the states before the first step [batch, size]. Results: each state after every step [time, batch, size], and the pieces.
 # `backwards`: time runs from the last step to the first.
 
@@ -132,9 +132,9 @@ def operands_of(cell: Cell, inputs: Sequence) -> tuple[Any, Any, Any, tuple]:
 def _recurrence(*inputs, cell, backwards):
     cell = CELLS[cell]
     x, weight, bias, states = operands_of(cell, inputs)
-    found, size = [], weight.shape[1]
+    found, size = [], weight.shape[0]
     for t in reversed(range(len(x))) if backwards else range(len(x)):
-        gates = torch.nn.functional.linear(states[0], weight, bias)
+        gates = states[0] @ weight if bias is None else states[0] @ weight + bias
         terms: list[list] = [[] for _ in range(cell.pieces)]
         for given, places in ((x[t], cell.of_input), (gates, cell.of_hidden)):
             for k, place in enumerate(places):
@@ -148,9 +148,9 @@ def _recurrence(*inputs, cell, backwards):
 def _recurrence_type(inputs, a):
     cell = CELLS[a["cell"]]
     x, weight, bias, states = operands_of(cell, inputs)
-    time, batch, gates = x.shape
-    size = weight.shape[1]
-    wanted = {"x": (x, (time, batch, len(cell.of_input) * size)), "weight": (weight, (len(cell.of_hidden) * size, size)),
+    time, batch, _ = x.shape
+    size = weight.shape[0]
+    wanted = {"x": (x, (time, batch, len(cell.of_input) * size)), "weight": (weight, (size, len(cell.of_hidden) * size)),
               "bias": (bias, (len(cell.of_hidden) * size,)), **{f"state {k}": (s, (batch, size)) for k, s in enumerate(states)}}
     for name, (operand, shape) in wanted.items():
         if operand is not None and (tuple(operand.shape) != shape or operand.dtype != x.dtype):
@@ -164,22 +164,23 @@ def _recurrence_gradient(b, v, g):
     *after, pieces = (b.item(v, index=k) for k in range(cell.states + 1))
     grads = list(g)
     which = tuple(k for k, grad in enumerate(grads) if grad is not None)
-    found = b.emit("recurrence_backward", weight, pieces, *states, *after, *(grads[k] for k in which), which=which, **v.attrs)
+    found = b.emit("recurrence_backward", transposed(b, weight), pieces, *states, *after, *(grads[k] for k in which), which=which,
+                   **v.attrs)
     gates = b.item(found, index=0)
     time, batch, _ = x.shape
     first = b.reshape(states[0], shape=(1, *states[0].shape))
     before = [slice_dim(b, after[0], 0, 1, time - 1), first] if v.attrs["backwards"] else \
         [first, slice_dim(b, after[0], 0, 0, time - 1)]
     rows, before = (b.reshape(r, shape=(time * batch, r.shape[2])) for r in (gates, b.cat(*before, dim=0)))
-    of_weight = b.matmul(transposed(b, rows), before)
+    of_weight = transposed(b, b.matmul(transposed(b, rows), before))
     of_bias = [] if bias is None else [b.sum(rows, dim=(0,), keepdim=False, dtype=None)]
     of_x = gates if cell.alike else b.item(found, index=1)
     return (of_x, of_weight, *of_bias, *(b.item(found, index=2 - cell.alike + k) for k in range(cell.states)))
 
 
-# Its gradient. Operands: the weight, the recurrence's pieces, its states before the first step and after every step, and the
-# gradients of those of its results that `which` names. Results: the gradients of what the hidden state makes of each gate, of
-# x where that differs, and of the first states.
+# Its gradient. Operands: the weight transposed, the recurrence's pieces, its states before the first step and after every
+# step, and the gradients of those of its results that `which` names. Results: the gradients of what the hidden state makes of
+# each gate, of x where that differs, and of the first states.
 
 def split_backward(cell: Cell, inputs: Sequence) -> tuple[Any, Any, tuple, tuple, tuple]:
     """(weight, pieces, first states, states after every step, gradients) of a recurrence_backward."""
@@ -237,7 +238,7 @@ def _samples():
         for backwards, bias in ((False, True), (True, False)):
             gates = len(record.of_input) * 3
             states = [torch.randn(2, 3) for _ in range(record.states)]
-            yield (torch.randn(4, 2, gates), torch.randn(gates, 3), *([torch.randn(gates)] * bias), *states), \
+            yield (torch.randn(4, 2, gates), torch.randn(3, gates), *([torch.randn(gates)] * bias), *states), \
                 {"cell": cell, "backwards": backwards}
 
 
@@ -247,7 +248,7 @@ def _backward_samples():
         *after, pieces = results = _recurrence(*inputs, **attrs)
         for which in ((0,), tuple(range(cell.states + 1))):
             grads = [torch.randn_like(results[k]) for k in which]
-            yield (inputs[1], pieces, *operands_of(cell, inputs)[3], *after, *grads), {**attrs, "which": which}
+            yield (inputs[1].t().contiguous(), pieces, *operands_of(cell, inputs)[3], *after, *grads), {**attrs, "which": which}
 
 
 # Imports
@@ -267,8 +268,8 @@ def _import_net(net: str):
                 k = layer * directions + backwards
                 weight, hidden, *more = params[k * per:(k + 1) * per]
                 first = [b.reshape(slice_dim(b, s, 0, k, 1), shape=s.shape[1:]) for s in states]
-                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), hidden, *more[1:], *first, cell=net,
-                               backwards=bool(backwards))
+                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), transposed(b, hidden), *more[1:], *first,
+                               cell=net, backwards=bool(backwards))
                 after.append(b.item(found, index=0))
                 for s, final in enumerate(finals):
                     whole = after[-1] if s == 0 else b.item(found, index=s)
