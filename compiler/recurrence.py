@@ -10,7 +10,7 @@ from typing import Sequence
 from .builder import Builder
 from .dims import Dim
 from .ir import Graph, TensorType, Value
-from .ops.recurrent import CELLS, Cell, gate, joined, operands_of, split_backward
+from .ops.recurrent import CELLS, Cell, gate, held, joined, operands_of, split_backward
 from .passes import cse, dce, fold, simplify
 from .passes.gradient import gradient
 
@@ -62,6 +62,10 @@ class _Maker:
         self.inputs.append(place)
         return self.b.input(name, type.like(shape))
 
+    def live(self, live: Value | None, operands: Sequence) -> Value | None:
+        """Which sequences go on, an operand of the loop, if it has it."""
+        return live and self.input("live", live.type, live.shape[1:], Place("each", operands.index(live)))
+
     def output(self, v: Value, place: Place) -> None:
         self.outputs.append((v, place))
 
@@ -74,7 +78,7 @@ class _Maker:
 
 def _forward(v: Value) -> Step:
     cell, falls = CELLS[v.attrs["cell"]], v.attrs["backwards"]
-    x, weight, bias, states = operands_of(cell, v.inputs)
+    x, weight, bias, live, states = operands_of(cell, v.inputs)
     (time, batch, gates), size, first = x.shape, weight.shape[0], len(v.inputs) - cell.states
     m = _Maker(v.name)
     b = m.b
@@ -86,6 +90,7 @@ def _forward(v: Value) -> Step:
         hidden = b.add(hidden, m.input("bias", bias.type, bias.shape, Place("whole", 2)))
     mixed = b.add(given, hidden) if cell.alike else joined(b, [_sum(b, terms) for terms in _terms(b, cell, given, hidden, size)])
     after = cell.step(b, [gate(b, mixed, k, size) for k in range(cell.pieces)], before)
+    after = held(b, m.live(live, v.inputs), after, before)
     for k, state in enumerate(after):
         m.output(state, Place("each", k, result=True))
     m.output(mixed, Place("each", cell.states, result=True))
@@ -110,17 +115,18 @@ def _sum(b: Builder, terms: Sequence[Value]) -> Value:
 
 def _backward(v: Value) -> Step:
     cell, backwards = CELLS[v.attrs["cell"]], v.attrs["backwards"]
-    weight, pieces, first, after, grads = split_backward(cell, v.inputs)
+    weight, pieces, first, after, live, grads = split_backward(cell, v.inputs)
     (time, batch, _), size, n = pieces.shape, weight.shape[1], cell.states
     m = _Maker(v.name)
     b = m.b
-    arriving = {k: m.input(f"grad_{k}", g.type, g.shape[1:], Place("each", 2 + 2 * n + place))
+    arriving = {k: m.input(f"grad_{k}", g.type, g.shape[1:], Place("each", len(v.inputs) - len(grads) + place))
                 for place, (k, g) in enumerate(zip(v.attrs["which"], grads))}
     later = [m.input(f"later_{k}", s.type, (batch, size), Place("handed", k)) for k, s in enumerate(first)]
     tangents = [b.add(arriving[k], g) if k in arriving else g for k, g in enumerate(later)]
     mixed = m.input("pieces", pieces.type, (batch, cell.pieces * size), Place("each", 1))
     before = [m.input(f"state_{k}", s.type, (batch, size), Place("before", 2 + n + k, 2 + k)) for k, s in enumerate(first)]
-    found = _pulled_back(b, cell, [*(gate(b, mixed, k, size) for k in range(cell.pieces)), *before], tangents)
+    found = _pulled_back(b, cell, [*(gate(b, mixed, k, size) for k in range(cell.pieces)), *before],
+                         m.live(live, v.inputs), tangents)
     of_pieces, of_states = found[:cell.pieces], found[cell.pieces:]
     if n in arriving:
         of_pieces = [b.add(g, gate(b, arriving[n], k, size)) for k, g in enumerate(of_pieces)]
@@ -134,13 +140,14 @@ def _backward(v: Value) -> Step:
     return m.step(time, not backwards, 1 if backwards else -1)
 
 
-def _pulled_back(b: Builder, cell: Cell, operands: Sequence[Value], tangents: Sequence[Value]) -> list[Value]:
+def _pulled_back(b: Builder, cell: Cell, operands: Sequence[Value], live: Value | None, tangents: Sequence[Value]) -> list[Value]:
     """The gradients of a cell's pieces and states before, given those of its states after."""
     inside = Builder()
     inputs = [inside.input(f"x_{k}", x.type) for k, x in enumerate(operands)]
-    after = cell.step(inside, inputs[:cell.pieces], inputs[cell.pieces:])
+    alive = live and inside.input("live", live.type)
+    after = held(inside, alive, cell.step(inside, inputs[:cell.pieces], inputs[cell.pieces:]), inputs[cell.pieces:])
     joint = gradient(inside.graph("cell", after), range(len(inputs)), range(len(after)))
-    new = dict(zip(joint.graph.inputs, (*operands, *tangents), strict=True))
+    new = dict(zip(joint.graph.inputs, (*operands, *([live] if live else []), *tangents), strict=True))
     for v in joint.graph.values:
         new[v] = b.emit(v.op, *(new[i] if isinstance(i, Value) else i for i in v.inputs), type=v.type, **v.attrs)
     return [new[g] for g in joint.graph.outputs[joint.primal_outputs:]]

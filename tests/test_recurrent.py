@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import smelt
 
@@ -147,6 +148,34 @@ def test_training_gives_the_same_weights(net):
         step = wrap(step)
         return torch.stack([step() for _ in range(30)])
     torch.testing.assert_close(losses(second, smelt.compile), losses(first, lambda f: f), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_packed_sequences(net):
+    """What lies beyond the lengths is read by nobody, be it NaN."""
+    torch.manual_seed(0)
+    net = NETS[net](3, 4, 2, batch_first=True, bidirectional=True)
+    twin = copy.deepcopy(net)
+
+    def encode(net, x, lengths):
+        rows, states = net(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+        return pad_packed_sequence(rows, batch_first=True)[0], *flat([states])
+    compiled = smelt.compile(encode, fullgraph=True)
+    for lengths in ([6, 3, 5], [2, 6, 6], [1, 1, 6], [6, 6, 2], [3, 2, 6]):
+        x = torch.randn(3, 6, 3)
+        for row, n in zip(x, lengths):
+            row[n:] = torch.nan
+        x.requires_grad_()
+        found = []
+        for one, function in ((net, encode), (twin, compiled)):
+            results = function(one, x, torch.tensor(lengths))
+            found.append((*results, *torch.autograd.grad(sum(r.square().sum() for r in results), [x, *one.parameters()])))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="greater than 0"):
+        compiled(twin, torch.randn(3, 6, 3), torch.tensor([0, 2, 6]))
+    nets = [c for c in calls_of_torch(compiled) if "lstm" in c or "gru" in c or "rnn" in c]
+    assert smelt.explain(compiled).compiled and not nets, nets
 
 
 def test_large_enough_for_threads():

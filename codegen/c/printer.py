@@ -10,7 +10,7 @@ from ..loops import AnyKernel, Check, Kernel, Loop, Part, Store, body_of, sizes_
 from .body import Names, size_text
 from .columns import Columns
 from .helpers import header
-from .isa import Isa, isa_of
+from .isa import Isa, isa_of, memory_type
 from .math import LIBRARY_NAMES
 from .matmul import print_matmul
 from .pointwise import Pointwise
@@ -95,7 +95,7 @@ def _loop(loop: Loop, isa: Isa, sizes: tuple[str, ...]) -> Function:
     inside = {k: _function(replace(k, name=names.fresh(f"{loop.name}_{k.name}")), isa) for k in kernels}
     steps, written = size_text(loop.steps, _size), {p.other if p.how == "handed" else p.buffer for p in _stored(loop)}
     parameters = [f"{'' if b.name in written or any(p.buffer == b.name for p in loop.handed()) else 'const '}"
-                  f"{'float' if b.dtype.itemsize == 4 else 'double'} *{b.name}" for b in loop.buffers]
+                  f"{memory_type(b.dtype, 1).scalar} *{b.name}" for b in loop.buffers]
     parameters += [f"long {_size(s)}" for s in sizes]
     lines = [f"// {', '.join(loop.values)}: {steps} steps",
              f"static void {loop.name}({', '.join(parameters)}, long tid, long threads, long *error)", "{"]

@@ -1,9 +1,9 @@
 """Recurrent nets.
 
 As ops of torch: on padded sequences, where they drop nothing and so draw no random numbers, as torch's own ops may; and on
-packed ones, which they take and give padded. What is padded and on the CPU becomes, for each layer and direction, a matrix
-product of all inputs at once and a `recurrence`: a loop over time, which code generation makes of one step
-(compiler/recurrence.py says what is in it).
+packed ones, which they take and give padded. On the CPU they become, for each layer and direction, a matrix product of all
+inputs at once and a `recurrence`: a loop over time, which code generation makes of one step (compiler/recurrence.py says what
+is in it).
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from ..ir import TupleType, Value
 from ..op import Op, register
-from .core import gradients_of
+from .core import Operand, gradients_of
 from .matmul import transposed
 from .slices import slice_dim
 
@@ -63,6 +63,13 @@ def _define(net: str, hidden: str, results: int) -> None:
     _LIBRARY.impl(f"packed_{net}", run_packed, "CompositeImplicitAutograd")
 
 
+def _live(sequences, lengths):
+    pack_padded_sequence(sequences[..., :1], lengths)  # which raises where it can't be
+    return (torch.arange(len(sequences)).unsqueeze(1) < lengths).unsqueeze(2)
+
+
+_LIBRARY.define("live(Tensor sequences, Tensor lengths) -> Tensor")
+_LIBRARY.impl("live", _live, "CompositeImplicitAutograd")
 for _net, (_hidden, _results) in _NETS.items():
     _define(_net, _hidden, _results)
 
@@ -119,19 +126,26 @@ def joined(b, pieces: Sequence[Value]) -> Value:
     return pieces[0] if len(pieces) == 1 else b.cat(*pieces, dim=pieces[0].rank - 1)
 
 
-# The loop over time. Operands: x [time, batch, gates * size], the weight [size, gates * size] and bias of the hidden state, and
-# the states before the first step [batch, size]. Results: each state after every step [time, batch, size], and the pieces.
-# `backwards`: time runs from the last step to the first.
+# The loop over time. Operands: x [time, batch, gates * size], the weight [size, gates * size] and maybe a bias of the hidden
+# state, maybe bool `live` [time, batch, 1], which is false where a sequence has ended and its states stay, and the states before
+# the first step [batch, size]. Results: each state after every step [time, batch, size], and the pieces. `backwards`: time runs
+# from the last step to the first.
 
-def operands_of(cell: Cell, inputs: Sequence) -> tuple[Any, Any, Any, tuple]:
-    """(x, weight, bias or None, states) of a recurrence."""
-    states = len(inputs) - cell.states
-    return inputs[0], inputs[1], inputs[2] if states == 3 else None, tuple(inputs[states:])
+def operands_of(cell: Cell, inputs: Sequence) -> tuple[Any, Any, Any, Any, tuple]:
+    """(x, weight, bias or None, live or None, states) of a recurrence."""
+    first = len(inputs) - cell.states
+    bias, live = (next((i for i in inputs[2:first] if (i.dtype == torch.bool) == alive), None) for alive in (False, True))
+    return inputs[0], inputs[1], bias, live, tuple(inputs[first:])
+
+
+def held(o, live, after: Sequence, before: Sequence) -> Sequence:
+    """The states after a step: those before it where there is no more."""
+    return after if live is None else [o.where(live, new, old) for new, old in zip(after, before)]
 
 
 def _recurrence(*inputs, cell, backwards):
     cell = CELLS[cell]
-    x, weight, bias, states = operands_of(cell, inputs)
+    x, weight, bias, live, states = operands_of(cell, inputs)
     found, size = [], weight.shape[0]
     for t in reversed(range(len(x))) if backwards else range(len(x)):
         gates = states[0] @ weight if bias is None else states[0] @ weight + bias
@@ -140,16 +154,18 @@ def _recurrence(*inputs, cell, backwards):
             for k, place in enumerate(places):
                 terms[place].append(given[:, k * size:(k + 1) * size])
         pieces = [sum(more, first) for first, *more in terms]
-        states = cell.step(torch, pieces, states)
+        states = held(torch, None if live is None else live[t], cell.step(torch, pieces, states), states)
         found.append((*states, torch.cat(pieces, -1)))
     return tuple(torch.stack(r[::-1] if backwards else r) for r in zip(*found))
 
 
 def _recurrence_type(inputs, a):
     cell = CELLS[a["cell"]]
-    x, weight, bias, states = operands_of(cell, inputs)
+    x, weight, bias, live, states = operands_of(cell, inputs)
     time, batch, _ = x.shape
     size = weight.shape[0]
+    if live is not None and tuple(live.shape) != (time, batch, 1):
+        raise ValueError(f"live of a recurrence is {tuple(live.shape)}, not {(time, batch, 1)}")
     wanted = {"x": (x, (time, batch, len(cell.of_input) * size)), "weight": (weight, (size, len(cell.of_hidden) * size)),
               "bias": (bias, (len(cell.of_hidden) * size,)), **{f"state {k}": (s, (batch, size)) for k, s in enumerate(states)}}
     for name, (operand, shape) in wanted.items():
@@ -160,12 +176,13 @@ def _recurrence_type(inputs, a):
 
 def _recurrence_gradient(b, v, g):
     cell = CELLS[v.attrs["cell"]]
-    x, weight, bias, states = operands_of(cell, v.inputs)
+    x, weight, bias, live, states = operands_of(cell, v.inputs)
     *after, pieces = (b.item(v, index=k) for k in range(cell.states + 1))
     grads = list(g)
     which = tuple(k for k, grad in enumerate(grads) if grad is not None)
-    found = b.emit("recurrence_backward", transposed(b, weight), pieces, *states, *after, *(grads[k] for k in which), which=which,
-                   **v.attrs)
+    lives = [] if live is None else [live]
+    found = b.emit("recurrence_backward", transposed(b, weight), pieces, *states, *after, *lives, *(grads[k] for k in which),
+                   which=which, **v.attrs)
     gates = b.item(found, index=0)
     time, batch, _ = x.shape
     first = b.reshape(states[0], shape=(1, *states[0].shape))
@@ -175,40 +192,45 @@ def _recurrence_gradient(b, v, g):
     of_weight = transposed(b, b.matmul(transposed(b, rows), before))
     of_bias = [] if bias is None else [b.sum(rows, dim=(0,), keepdim=False, dtype=None)]
     of_x = gates if cell.alike else b.item(found, index=1)
-    return (of_x, of_weight, *of_bias, *(b.item(found, index=2 - cell.alike + k) for k in range(cell.states)))
+    of_states = [b.item(found, index=2 - cell.alike + k) for k in range(cell.states)]
+    return (of_x, of_weight, *of_bias, *(None for _ in lives), *of_states)
 
 
 # Its gradient. Operands: the weight transposed, the recurrence's pieces, its states before the first step and after every
-# step, and the gradients of those of its results that `which` names. Results: the gradients of what the hidden state makes of
-# each gate, of x where that differs, and of the first states.
+# step, its `live` if it has one, and the gradients of those of its results that `which` names. Results: the gradients of what
+# the hidden state makes of each gate, of x where that differs, and of the first states.
 
-def split_backward(cell: Cell, inputs: Sequence) -> tuple[Any, Any, tuple, tuple, tuple]:
-    """(weight, pieces, first states, states after every step, gradients) of a recurrence_backward."""
+def split_backward(cell: Cell, inputs: Sequence) -> tuple[Any, Any, tuple, tuple, Any, tuple]:
+    """(weight, pieces, first states, states after every step, live or None, gradients) of a recurrence_backward."""
     first, after = 2 + cell.states, 2 + 2 * cell.states
-    return inputs[0], inputs[1], tuple(inputs[2:first]), tuple(inputs[first:after]), tuple(inputs[after:])
+    live = [i for i in inputs[after:after + 1] if i.dtype == torch.bool]
+    return (inputs[0], inputs[1], tuple(inputs[2:first]), tuple(inputs[first:after]), live[0] if live else None,
+            tuple(inputs[after + len(live):]))
 
 
 @torch.enable_grad()
-def _differentiated(cell: Cell, pieces, states, later, again: bool):
+def _differentiated(cell: Cell, pieces, states, live, later, again: bool):
     """The gradients of a step's pieces and states before, given those of its states after."""
-    def live(t):
+    def followed(t):
         return t.view_as(t) if again and t.requires_grad else t.detach().requires_grad_()
-    pieces, states = [live(p) for p in pieces], [live(s) for s in states]
-    found = gradients_of(cell.step(torch, pieces, states), (*pieces, *states), later, create_graph=again)
+    pieces, states = [followed(p) for p in pieces], [followed(s) for s in states]
+    after = held(torch, live, cell.step(torch, pieces, states), states)
+    found = gradients_of(after, (*pieces, *states), later, create_graph=again)
     found = [torch.zeros_like(x) if g is None else g for x, g in zip((*pieces, *states), found)]
     return found[:len(pieces)], found[len(pieces):]
 
 
 def _recurrence_backward(*inputs, cell, backwards, which):
     cell = CELLS[cell]
-    weight, pieces, first, after, grads = split_backward(cell, inputs)
+    weight, pieces, first, after, live, grads = split_backward(cell, inputs)
     grads, again, found = dict(zip(which, grads)), torch.is_grad_enabled(), []
     last, back = (0, 1) if backwards else (len(pieces) - 1, -1)
     later = [torch.zeros_like(s) for s in first]
     for t in range(last, len(pieces) - 1 - last + back, back):
         later = [g + grads[k][t] if k in grads else g for k, g in enumerate(later)]
         before = first if t == len(pieces) - 1 - last else [s[t + back] for s in after]
-        of_pieces, later = _differentiated(cell, pieces[t].chunk(cell.pieces, -1), before, later, again)
+        alive = None if live is None else live[t]
+        of_pieces, later = _differentiated(cell, pieces[t].chunk(cell.pieces, -1), before, alive, later, again)
         if cell.states in grads:
             of_pieces = [g + more for g, more in zip(of_pieces, grads[cell.states][t].chunk(cell.pieces, -1))]
         of_x, of_gates = (torch.cat([of_pieces[k] for k in places], -1) for places in (cell.of_input, cell.of_hidden))
@@ -220,10 +242,11 @@ def _recurrence_backward(*inputs, cell, backwards, which):
 
 def _recurrence_backward_type(inputs, a):
     cell = CELLS[a["cell"]]
-    weight, pieces, first, after, grads = split_backward(cell, inputs)
+    weight, pieces, first, after, live, grads = split_backward(cell, inputs)
     time, batch, _ = pieces.shape
     size = weight.shape[1]
-    results = {(time, batch, size): after, (time, batch, cell.pieces * size): (pieces,), (batch, size): first}
+    results = {(time, batch, size): after, (time, batch, cell.pieces * size): (pieces,), (batch, size): first,
+               (time, batch, 1): () if live is None else (live,)}
     of_results = (*after, pieces)
     wrong = [g for shape, given in results.items() for g in given if tuple(g.shape) != shape]
     wrong += [g for k, g in zip(a["which"], grads, strict=True) if g.shape != of_results[k].shape]
@@ -235,10 +258,11 @@ def _recurrence_backward_type(inputs, a):
 
 def _samples():
     for cell, record in CELLS.items():
-        for backwards, bias in ((False, True), (True, False)):
+        for backwards, bias, live in ((False, True, False), (True, False, False), (False, False, True), (True, True, True)):
             gates = len(record.of_input) * 3
             states = [torch.randn(2, 3) for _ in range(record.states)]
-            yield (torch.randn(4, 2, gates), torch.randn(3, gates), *([torch.randn(gates)] * bias), *states), \
+            yield (torch.randn(4, 2, gates), torch.randn(3, gates), *([torch.randn(gates)] * bias),
+                   *([_live(torch.randn(4, 2, 1), torch.tensor([4, 2]))] * live), *states), \
                 {"cell": cell, "backwards": backwards}
 
 
@@ -248,17 +272,31 @@ def _backward_samples():
         *after, pieces = results = _recurrence(*inputs, **attrs)
         for which in ((0,), tuple(range(cell.states + 1))):
             grads = [torch.randn_like(results[k]) for k in which]
-            yield (inputs[1].t().contiguous(), pieces, *operands_of(cell, inputs)[3], *after, *grads), {**attrs, "which": which}
+            *_, live, states = operands_of(cell, inputs)
+            lives = [] if live is None else [live]
+            yield (inputs[1].t().contiguous(), pieces, *states, *after, *lives, *grads), {**attrs, "which": which}
 
 
 # Imports
 
+def _import_packed(net: str):
+    """Of what is beyond their lengths, sequences are read as 0: whatever it is, nothing comes of it."""
+    def convert(b, sequences, lengths, *more):
+        if not is_looped(sequences, *more, False):
+            return NotImplemented
+        live = b.call(sequences, lengths, target="smelt.live.default", args=(Operand(0), Operand(1)), kwargs={},
+                      type=sequences.type.like((*sequences.shape[:2], 1), torch.bool))
+        return _import_net(net)(b, b.where(live, sequences, 0), *more, False, live)
+    return convert
+
+
 def _import_net(net: str):
     cell = CELLS[net]
 
-    def convert(b, sequences, hx, params, biases, layers, dropout, train, both, batch_first):
+    def convert(b, sequences, hx, params, biases, layers, dropout, train, both, batch_first, live=None):
         if not is_looped(sequences, hx, params, biases, layers, dropout, train, both, batch_first):
             return NotImplemented
+        lives = [] if live is None else [live]
         states, per, directions = list(hx) if cell.states > 1 else [hx], 4 if biases else 2, 1 + both
         x = b.permute(sequences, dims=(1, 0, 2)) if batch_first else sequences
         finals: list[list[Value]] = [[] for _ in states]
@@ -268,12 +306,13 @@ def _import_net(net: str):
                 k = layer * directions + backwards
                 weight, hidden, *more = params[k * per:(k + 1) * per]
                 first = [b.reshape(slice_dim(b, s, 0, k, 1), shape=s.shape[1:]) for s in states]
-                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), transposed(b, hidden), *more[1:], *first,
-                               cell=net, backwards=bool(backwards))
-                after.append(b.item(found, index=0))
+                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), transposed(b, hidden), *more[1:], *lives,
+                               *first, cell=net, backwards=bool(backwards))
                 for s, final in enumerate(finals):
-                    whole = after[-1] if s == 0 else b.item(found, index=s)
+                    whole = b.item(found, index=s)
                     final.append(slice_dim(b, whole, 0, 0 if backwards else x.shape[0] - 1, 1))
+                    if s == 0:
+                        after.append(whole if live is None else b.where(live, whole, 0))
             x = joined(b, after)
         finals = [b.cat(*final, dim=0) for final in finals]
         return [b.permute(x, dims=(1, 0, 2)) if batch_first else x, *finals]
@@ -289,6 +328,7 @@ def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
 
 register(Op("recurrence", "loop", "A layer of a recurrent net in one direction, given what its weight makes of all inputs.",
             _recurrence_type, meaning=_recurrence, gradient=_recurrence_gradient, samples=_samples,
-            aten={f"smelt::{net}": _import_net(net) for net in CELLS}))
+            aten={**{f"smelt::{net}": _import_net(net) for net in CELLS},
+                  **{f"smelt::packed_{net}": _import_packed(net) for net in CELLS}}))
 register(Op("recurrence_backward", "loop", "The gradients of a recurrence's gates and first states.",
             _recurrence_backward_type, meaning=_recurrence_backward, samples=_backward_samples))
