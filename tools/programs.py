@@ -41,6 +41,22 @@ def _leaf(*shape):
     return torch.randn(*shape).requires_grad_()
 
 
+def _recurrent(kind: type[nn.Module]):
+    """A layer from 64 to 128 features on 32 sequences of 50."""
+    return lambda: (_Outputs(kind(64, 128, batch_first=True)), (torch.randn(32, 50, 64),))
+
+
+class _Outputs(nn.Module):
+    """A recurrent net without its last states."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x)[0].sum()
+
+
 def _batch_norm():
     return nn.Sequential(nn.BatchNorm2d(64), nn.ReLU()), (torch.randn(32, 64, 28, 28),)
 
@@ -82,6 +98,8 @@ CASES: tuple[Case, ...] = (
     Case("mean(0)", _rows(lambda x: x.mean(0))),
     Case("classifier fwd+bwd", lambda: (ClassifierLoss(), (torch.randn(64, 784), torch.randint(10, (64,)))), train=True),
     Case("conv net fwd+bwd", lambda: (ConvolutionalLoss(), (torch.randn(32, 3, 32, 32), torch.randint(10, (32,)))), train=True),
+    Case("LSTM fwd+bwd", _recurrent(nn.LSTM), train=True),
+    Case("GRU fwd+bwd", _recurrent(nn.GRU), train=True),
     Case("gelu(x*w+b).sum 256x1024", _rows(chain, 256, 1024, _vector(), _vector())),
     Case("layer norm 256x1024", _rows(_layer_norm, 256, 1024, _vector(), _vector())),
     Case("softmax 256x1024", _rows(lambda x: x.softmax(-1), 256)),
