@@ -17,6 +17,7 @@ from ..compiler.dims import Dim, product, typical
 from ..compiler.ir import Graph, TensorType, Type, Value, contiguous_strides, dense
 from ..compiler.op import OPS, Op
 from ..compiler.ops.core import takes_random_numbers
+from ..compiler.recurrence import in_panels
 from ..compiler.scalar import arithmetic_dtype
 from .coordinates import layout, window
 
@@ -218,7 +219,7 @@ def _in_memory_rule():
             whole = [_batched(b, i, v.shape[:-2]) for i in v.inputs]
             inputs = [i if matrix_strides(i) else copied(b, i, i.type.like(i.shape)) for i in whole]
         elif v.op.kind == "loop":
-            inputs = [i if _is_contiguous(i) else in_rows(b, i) for i in v.inputs]
+            inputs = [i if _is_contiguous(i) else in_rows(b, i) for i in in_panels(b, v)]
         elif v.op.kind == "opaque":
             inputs = [copied(b, i, i.type) if _needs_copy(i, v) else i for i in v.inputs]
         else:

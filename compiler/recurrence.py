@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Sequence
 
 from .builder import Builder
-from .dims import Dim
+from .dims import Dim, typical
 from .ir import Graph, TensorType, Value
 from .ops.recurrent import CELLS, Cell, gate, held, joined, operands_of, split_backward
 from .passes import cse, dce, fold, simplify
@@ -52,6 +52,29 @@ def step_of(v: Value) -> Step:
     return (_backward if v.op.name == "recurrence_backward" else _forward)(v)
 
 
+#: Columns of a weight that lie together, and the bytes from which on it is worth it.
+PANEL, LARGE = 16, 1 << 16
+
+
+def in_panels(b: Builder, v: Value) -> list:
+    """The operands of a loop, with a large weight [k, n] cut into panels [n / PANEL, k, PANEL], which each step then reads in
+    the order of memory."""
+    inputs, place = list(v.inputs), int(v.op.name == "recurrence")
+    weight = inputs[place]
+    if weight.rank == 2 and weight.shape[1] % PANEL == 0 and typical(weight.type.nbytes) >= LARGE:
+        k, n = weight.shape
+        inputs[place] = b.permute(b.reshape(weight, shape=(k, n // PANEL, PANEL)), dims=(1, 0, 2))
+    return inputs
+
+
+def _product(b: Builder, x: Value, weight: Value) -> Value:
+    """x times a weight, which may lie in panels."""
+    found = b.matmul(x, weight)
+    if weight.rank == 2:
+        return found
+    return b.reshape(b.permute(found, dims=(1, 0, 2)), shape=(x.shape[0], weight.shape[0] * weight.shape[2]))
+
+
 class _Maker:
     """A step's graph on its way."""
 
@@ -79,13 +102,13 @@ class _Maker:
 def _forward(v: Value) -> Step:
     cell, falls = CELLS[v.attrs["cell"]], v.attrs["backwards"]
     x, weight, bias, live, states = operands_of(cell, v.inputs)
-    (time, batch, gates), size, first = x.shape, weight.shape[0], len(v.inputs) - cell.states
+    (time, batch, gates), size, first = x.shape, states[0].shape[1], len(v.inputs) - cell.states
     m = _Maker(v.name)
     b = m.b
     given = m.input("x", x.type, (batch, gates), Place("each", 0))
     before = [m.input(f"state_{k}", s.type, (batch, size), Place("before", k, first + k, result=True))
               for k, s in enumerate(states)]
-    hidden = b.matmul(before[0], m.input("weight", weight.type, weight.shape, Place("whole", 1)))
+    hidden = _product(b, before[0], m.input("weight", weight.type, weight.shape, Place("whole", 1)))
     if bias is not None:
         hidden = b.add(hidden, m.input("bias", bias.type, bias.shape, Place("whole", 2)))
     mixed = b.add(given, hidden) if cell.alike else joined(b, [_sum(b, terms) for terms in _terms(b, cell, given, hidden, size)])
@@ -116,7 +139,7 @@ def _sum(b: Builder, terms: Sequence[Value]) -> Value:
 def _backward(v: Value) -> Step:
     cell, backwards = CELLS[v.attrs["cell"]], v.attrs["backwards"]
     weight, pieces, first, after, live, grads = split_backward(cell, v.inputs)
-    (time, batch, _), size, n = pieces.shape, weight.shape[1], cell.states
+    (time, batch, _), size, n = pieces.shape, first[0].shape[1], cell.states
     m = _Maker(v.name)
     b = m.b
     arriving = {k: m.input(f"grad_{k}", g.type, g.shape[1:], Place("each", len(v.inputs) - len(grads) + place))
@@ -131,7 +154,7 @@ def _backward(v: Value) -> Step:
     if n in arriving:
         of_pieces = [b.add(g, gate(b, arriving[n], k, size)) for k, g in enumerate(of_pieces)]
     hidden = joined(b, [of_pieces[k] for k in cell.of_hidden])
-    of_states[0] = b.add(of_states[0], b.matmul(hidden, m.input("weight", weight.type, weight.shape, Place("whole", 0))))
+    of_states[0] = b.add(of_states[0], _product(b, hidden, m.input("weight", weight.type, weight.shape, Place("whole", 0))))
     m.output(hidden, Place("each", 0, result=True))
     if not cell.alike:
         m.output(joined(b, [of_pieces[k] for k in cell.of_input]), Place("each", 1, result=True))

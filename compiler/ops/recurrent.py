@@ -304,10 +304,12 @@ def _import_net(net: str):
             after = []
             for backwards in range(directions):
                 k = layer * directions + backwards
-                weight, hidden, *more = params[k * per:(k + 1) * per]
+                weight, hidden, *added = params[k * per:(k + 1) * per]
+                if added and cell.alike:  # both in the loop, where it costs nothing
+                    added = [b.add(*added)]
                 first = [b.reshape(slice_dim(b, s, 0, k, 1), shape=s.shape[1:]) for s in states]
-                found = b.emit("recurrence", _projected(b, x, weight, *more[:1]), transposed(b, hidden), *more[1:], *lives,
-                               *first, cell=net, backwards=bool(backwards))
+                found = b.emit("recurrence", _projected(b, x, weight, *added[:-1]), transposed(b, hidden), *added[-1:],
+                               *lives, *first, cell=net, backwards=bool(backwards))
                 for s, final in enumerate(finals):
                     whole = b.item(found, index=s)
                     final.append(slice_dim(b, whole, 0, 0 if backwards else x.shape[0] - 1, 1))
