@@ -58,7 +58,7 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
 
 def _adds_up(v: Value) -> bool:
     """Whether an op rounds many times on the way to its result."""
-    return v.op.kind in ("contract", "composite") or v.op.combine in ("sum", "prod")
+    return v.op.kind in ("contract", "composite", "loop") or v.op.combine in ("sum", "prod")
 
 
 def _leaf(x: torch.Tensor) -> torch.Tensor:
