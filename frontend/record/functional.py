@@ -38,6 +38,8 @@ _SCATTERS = {"aten.slice.Tensor": torch.ops.aten.slice_scatter.default, "aten.se
              "aten.diagonal.default": torch.ops.aten.diagonal_scatter.default}
 
 
+#: Why a tensor is refused.
+UNSEEN = "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
 #: A view that a custom autograd.Function gives of its argument.
 OWN_VIEW = ViewStep(torch.ops.aten.alias.default, (), {})
 DETACHED = ViewStep(torch.ops.aten.detach.default, (), {})
@@ -210,7 +212,11 @@ class Memory:
 
     def use(self, tensor: torch.Tensor, alias: Alias) -> None:
         """An operation that is differentiated is about to use the tensor: one that the run let require grad is a leaf now."""
-        if tensor.requires_grad and tensor.is_leaf and alias.made and id(tensor) not in self._sources.made:
+        try:
+            leaf = tensor.requires_grad and tensor.is_leaf
+        except RuntimeError:  # it is one of several views that one call gave, and another one was written to
+            raise Unsupported(UNSEEN) from None
+        if leaf and alias.made and id(tensor) not in self._sources.made:
             self._as_leaf(tensor, alias)
 
     def check_gradient(self, tensor: torch.Tensor, alias: Alias, value: Value) -> None:
@@ -218,8 +224,7 @@ class Memory:
         if alias.family.torn or not self._reach.of(value):
             name = custom_function(tensor)
             raise Unsupported(f"custom autograd.Function ({name})" if name else
-                              "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
-                              if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
+                              UNSEEN if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
 
     def _as_leaf(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Let gradients end at a tensor that the run made."""

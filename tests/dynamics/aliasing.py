@@ -509,6 +509,21 @@ def chunks_written(compile):
 
 
 @program
+def one_of_several_views_written_where_autograd_does_not_see_it(compile):
+    @compile
+    def f(x):
+        first, rest = (x * 2).split([1, 3])
+        first.detach().mul_(3)
+        count = (rest > 0).sum()
+        try:
+            return count, first, rest * 2
+        except RuntimeError:
+            return count, first
+    for _ in range(3):
+        yield f(tensor(4, 2).requires_grad_())
+
+
+@program
 def noncontiguous_argument_written(compile):
     f = compile(lambda x: x.mul_(2).sum())
     for _ in range(2):
