@@ -223,8 +223,8 @@ class Memory:
         """Refuse a tensor whose gradient is not that of its value."""
         if alias.family.torn or not self._reach.of(value):
             name = custom_function(tensor)
-            raise Unsupported(f"custom autograd.Function ({name})" if name else
-                              UNSEEN if alias.family.torn else "a tensor requires grad through something that is not an op of torch")
+            raise Unsupported(f"custom autograd.Function ({name})" if name else UNSEEN if alias.family.torn else
+                              "a tensor requires grad through something that is not an op of torch")
 
     def _as_leaf(self, tensor: torch.Tensor, alias: Alias) -> None:
         """Let gradients end at a tensor that the run made."""
