@@ -201,7 +201,7 @@ class _Builder:
         """A loop over time: the kernels of one step, again and again."""
         items = self.items.get(v, {})
         call = lower_loop(v, items, self.slots, self.build_step)
-        self.noted.append(([v], v.operands, list(items.values())))
+        self.noted.append(([v, *items.values()], v.operands, list(items.values())))
         self.steps.append(call)
 
     def share_kernels(self) -> list[dict[str, Any]]:
@@ -335,6 +335,7 @@ def _note(kernel: loops.AnyKernel, values: Sequence[Value], loads, stored: Seque
     """What `explain` tells of a kernel, at the sizes' hints: bytes in eager are those of each op's operands and result."""
     def nbytes(those: Iterable[Value]) -> int:
         return typical(sum(t.nbytes for v in those for t in tensor_types(v.type)))
+    eager = nbytes(i for v in values if v.op is not ITEM for i in (v, *v.operands))
     return {"name": kernel.name, "values": [v.name for v in values], "stored": [v.name for v in stored],
-            "read": nbytes(loads), "written": nbytes(stored), "eager": nbytes(i for v in values for i in (v, *v.operands)),
+            "read": nbytes(loads), "written": nbytes(stored), "eager": eager,
             "ops": sum(isinstance(s, loops.Apply) for s in loops.body_of(kernel))}

@@ -78,8 +78,9 @@ def _product(b: Builder, x: Value, weight: Value) -> Value:
 class _Maker:
     """A step's graph on its way."""
 
-    def __init__(self, name: str):
-        self.b, self.name, self.inputs, self.outputs = Builder(), name, [], []
+    def __init__(self, v: Value):
+        self.b, self.name, self.inputs, self.outputs = Builder(), v.name, [], []
+        self.b.origin = v.origin
 
     def input(self, name: str, type: TensorType, shape: Sequence[Dim], place: Place) -> Value:
         self.inputs.append(place)
@@ -103,7 +104,7 @@ def _forward(v: Value) -> Step:
     cell, falls = CELLS[v.attrs["cell"]], v.attrs["backwards"]
     x, weight, bias, live, states = operands_of(cell, v.inputs)
     (time, batch, gates), size, first = x.shape, states[0].shape[1], len(v.inputs) - cell.states
-    m = _Maker(v.name)
+    m = _Maker(v)
     b = m.b
     given = m.input("x", x.type, (batch, gates), Place("each", 0))
     before = [m.input(f"state_{k}", s.type, (batch, size), Place("before", k, first + k, result=True))
@@ -140,7 +141,7 @@ def _backward(v: Value) -> Step:
     cell, backwards = CELLS[v.attrs["cell"]], v.attrs["backwards"]
     weight, pieces, first, after, live, grads = split_backward(cell, v.inputs)
     (time, batch, _), size, n = pieces.shape, first[0].shape[1], cell.states
-    m = _Maker(v.name)
+    m = _Maker(v)
     b = m.b
     arriving = {k: m.input(f"grad_{k}", g.type, g.shape[1:], Place("each", len(v.inputs) - len(grads) + place))
                 for place, (k, g) in enumerate(zip(v.attrs["which"], grads))}

@@ -23,7 +23,7 @@ NODE = {"shape": "box", "style": "rounded,filled", "fillcolor": "#ffffff", "colo
         "fontsize": "10", "margin": "0.08,0.04"}
 EDGE = {"color": "#666666", "fontname": "Helvetica", "fontsize": "9", "arrowsize": "0.6"}
 #: Kinds of values that lie in memory although no kernel writes them.
-CALLED = frozenset({"opaque", "cat", "loop"})
+CALLED = frozenset({"opaque", "cat"})
 #: Edges that go through memory.
 MEMORY = {"penwidth": "2.4", "color": "#b0552b", "fontcolor": "#b0552b"}
 
