@@ -154,18 +154,18 @@ def attributes_shown(compile):
             yield f(X), text.getvalue()
 
 
-@program
+@program(exact=False)
 def parameters_shown(compile):
     net = nn.Linear(8, 2)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.125)
 
     @compile
     def step(x):
-        print(net.weight.sum().item())
+        print(f"{net.weight.sum().item():.3f}")
         loss = net(x).square().mean()
         loss.backward()
         optimizer.step()
-        print(net.weight.sum().item())
+        print(f"{net.weight.sum().item():.3f}")
         return loss.detach()
     with heard() as text:
         for _ in range(4):

@@ -15,6 +15,7 @@ def over_lengths(net, compile, make=lambda n: (tensor(n, 3, 4) * 0.25,), lengths
         return output * 2, state
     for n in lengths:
         args = make(n)
+        net.zero_grad()
         found = outcome(f, *args)
         if isinstance(found, tuple):
             backward(found[0])

@@ -169,7 +169,7 @@ def state_of_a_layout_that_changes(compile):
     yield from Keeping(step, GROWING).calls(compile)
 
 
-@program
+@program(exact=False)
 def cache_in_an_object_that_is_given(compile):
     class Cache:
         def __init__(self):
