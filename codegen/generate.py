@@ -38,6 +38,8 @@ class Backend(Protocol):
     """What prints kernels."""
     #: Of the source: "c" or "triton".
     language: str
+    #: Whether it prints loops over time; else these are calls of torch.
+    loops: bool
 
     def print(self, name: str, segments: Sequence[Segment], messages: Sequence[Message], symbols: Mapping[str, int]) -> str:
         """The source of all segments. `symbols`: where in the slot table the value of each size symbol stands."""
@@ -50,9 +52,6 @@ class Backend(Protocol):
 
     def parts(self, elements: int, results: int, rows: bool) -> int:
         """Into how many parts a reduction is split (prepare.Parts)."""
-
-    #: Whether it prints loops over time; else these are calls of torch.
-    loops: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from .bench import size
 FORMATS = ("svg", "png", "pdf", "dot")
 #: Fill colour by kind of op.
 COLOURS = {"input": "#dbe9f6", "view": "#f3f3f3", "source": "#f3f3f3", "reduce": "#fde4c8", "scan": "#fde4c8",
-           "contract": "#f9d0d0", "opaque": "#e6d9f2", "composite": "#e6d9f2", "gather": "#fdf3c0"}
+           "contract": "#f9d0d0", "loop": "#f9d0d0", "opaque": "#e6d9f2", "composite": "#e6d9f2", "gather": "#fdf3c0"}
 #: newrank: dot's older ranking loses edges in large pictures of clusters. size: at most, in inches.
 GRAPH = {"fontname": "Helvetica", "fontsize": "11", "nodesep": "0.2", "ranksep": "0.35", "labeljust": "l", "newrank": "true",
          "size": "80,120"}
