@@ -10,7 +10,7 @@ from typing import Sequence
 from .builder import Builder
 from .dims import Dim, typical
 from .ir import Graph, TensorType, Value
-from .ops.recurrent import CELLS, Cell, gate, held, joined, operands_of, split_backward
+from .ops.recurrent import CELLS, Cell, gate, held, joined, mixed, operands_of, split_backward
 from .passes import cse, dce, fold, simplify
 from .passes.gradient import gradient
 
@@ -112,29 +112,17 @@ def _forward(v: Value) -> Step:
     hidden = _product(b, before[0], m.input("weight", weight.type, weight.shape, Place("whole", 1)))
     if bias is not None:
         hidden = b.add(hidden, m.input("bias", bias.type, bias.shape, Place("whole", 2)))
-    mixed = b.add(given, hidden) if cell.alike else joined(b, [_sum(b, terms) for terms in _terms(b, cell, given, hidden, size)])
-    after = cell.step(b, [gate(b, mixed, k, size) for k in range(cell.pieces)], before)
+    if cell.alike:
+        kept = b.add(given, hidden)
+    else:
+        gates_of = [[gate(b, x, k, size) for k in range(len(cell.of_input))] for x in (given, hidden)]
+        kept = joined(b, mixed(b, cell, *gates_of))
+    after = cell.step(b, [gate(b, kept, k, size) for k in range(cell.pieces)], before)
     after = held(b, m.live(live, v.inputs), after, before)
     for k, state in enumerate(after):
         m.output(state, Place("each", k, result=True))
-    m.output(mixed, Place("each", cell.states, result=True))
+    m.output(kept, Place("each", cell.states, result=True))
     return m.step(time, falls, 1 if falls else -1)
-
-
-def _terms(b: Builder, cell: Cell, given: Value, hidden: Value, size: Dim) -> list[list[Value]]:
-    """What makes up each piece."""
-    terms: list[list[Value]] = [[] for _ in range(cell.pieces)]
-    for whole, places in ((given, cell.of_input), (hidden, cell.of_hidden)):
-        for k, place in enumerate(places):
-            terms[place].append(gate(b, whole, k, size))
-    return terms
-
-
-def _sum(b: Builder, terms: Sequence[Value]) -> Value:
-    first, *more = terms
-    for term in more:
-        first = b.add(first, term)
-    return first
 
 
 def _backward(v: Value) -> Step:
@@ -147,9 +135,9 @@ def _backward(v: Value) -> Step:
                 for place, (k, g) in enumerate(zip(v.attrs["which"], grads))}
     later = [m.input(f"later_{k}", s.type, (batch, size), Place("handed", k)) for k, s in enumerate(first)]
     tangents = [b.add(arriving[k], g) if k in arriving else g for k, g in enumerate(later)]
-    mixed = m.input("pieces", pieces.type, (batch, cell.pieces * size), Place("each", 1))
+    kept = m.input("pieces", pieces.type, (batch, cell.pieces * size), Place("each", 1))
     before = [m.input(f"state_{k}", s.type, (batch, size), Place("before", 2 + n + k, 2 + k)) for k, s in enumerate(first)]
-    found = _pulled_back(b, cell, [*(gate(b, mixed, k, size) for k in range(cell.pieces)), *before],
+    found = _pulled_back(b, cell, [*(gate(b, kept, k, size) for k in range(cell.pieces)), *before],
                          m.live(live, v.inputs), tangents)
     of_pieces, of_states = found[:cell.pieces], found[cell.pieces:]
     if n in arriving:

@@ -75,8 +75,7 @@ class Isa:
         return vector.bytes > self.bytes and vector.lanes > 1
 
 
-ISAS = {isa.name: isa for isa in (Isa("avx512", 64, 32), Isa("avx2", 32, 16), Isa("neon", 16, 32),
-                                      Isa("scalar", 4, 16))}
+ISAS = {isa.name: isa for isa in (Isa("avx512", 64, 32), Isa("avx2", 32, 16), Isa("neon", 16, 32), Isa("scalar", 4, 16))}
 
 
 @lru_cache(maxsize=1)

@@ -265,7 +265,9 @@ def _pieces(function) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Quotient:
-    """1/2 + x (far + p(x x) / q(x x)), fitted from -inside to inside, where it is 0 and 1 to the last bit."""
+    """1/2 + x (far + p(x x) / q(x x)), fitted from -inside to inside, where it is 0 and 1 to the last bit. The fit is one of
+    least squares, linearised as by C. Sanathanan and J. Koerner ("Transfer Function Synthesis as a Ratio of Two Complex
+    Polynomials", 1963), with weights that make the largest error small."""
     inside: str
     far: str
     p: tuple[str, ...]

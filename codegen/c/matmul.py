@@ -31,7 +31,7 @@ PANEL_BYTES = 32 << 10   # of a packed panel, which lies on the stack and stays 
 BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
-DOT_ROWS = 64            # up to so many rows, and fewer where registers are few, dot products beat transposing a panel
+DOT_ROWS = 64            # up to so many rows, dot products beat transposing a panel where there are many registers
 LIBRARY_WORK = 1 << 26   # m*n*k from which a good library's product, called and then read again, is ahead
 LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 
@@ -103,7 +103,8 @@ def _terms(k: Dim, most: int) -> int:
 
 
 def _dot_rows(k: int, isa: Isa) -> int:
-    """Rows from which on a panel is transposed. Few registers hold few sums, whose lanes are added up the more often."""
+    """Rows up to which dot products beat transposing a panel. Few registers hold few sums, whose lanes are added up the more
+    often."""
     return DOT_ROWS if isa.registers >= 32 else min(48, 12 + k // 8)
 
 

@@ -8,6 +8,7 @@ is in it).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Callable, Sequence
 
 import torch
@@ -116,6 +117,14 @@ CELLS = {"rnn_tanh": _plain("tanh"), "rnn_relu": _plain("relu"),
          "lstm": Cell((0, 1, 2, 3), (0, 1, 2, 3), 2, _lstm), "gru": Cell((0, 1, 2), (0, 1, 3), 1, _gru)}
 
 
+def mixed(o, cell: Cell, of_input: Sequence, of_hidden: Sequence) -> list:
+    """The pieces that the gates of the input and of the hidden state make up."""
+    terms: list[list] = [[] for _ in range(cell.pieces)]
+    for place, term in zip(cell.of_input + cell.of_hidden, (*of_input, *of_hidden), strict=True):
+        terms[place].append(term)
+    return [reduce(o.add, some) for some in terms]
+
+
 def gate(b, x: Value, k: int, size) -> Value:
     """The k-th of the pieces of `size` columns that make up a tensor."""
     return slice_dim(b, x, x.rank - 1, k * size, size)
@@ -146,14 +155,10 @@ def held(o, live, after: Sequence, before: Sequence) -> Sequence:
 def _recurrence(*inputs, cell, backwards):
     cell = CELLS[cell]
     x, weight, bias, live, states = operands_of(cell, inputs)
-    found, size = [], weight.shape[0]
+    found = []
     for t in reversed(range(len(x))) if backwards else range(len(x)):
         gates = states[0] @ weight if bias is None else states[0] @ weight + bias
-        terms: list[list] = [[] for _ in range(cell.pieces)]
-        for given, places in ((x[t], cell.of_input), (gates, cell.of_hidden)):
-            for k, place in enumerate(places):
-                terms[place].append(given[:, k * size:(k + 1) * size])
-        pieces = [sum(more, first) for first, *more in terms]
+        pieces = mixed(torch, cell, x[t].chunk(len(cell.of_input), -1), gates.chunk(len(cell.of_hidden), -1))
         states = held(torch, None if live is None else live[t], cell.step(torch, pieces, states), states)
         found.append((*states, torch.cat(pieces, -1)))
     return tuple(torch.stack(r[::-1] if backwards else r) for r in zip(*found))
