@@ -41,9 +41,9 @@ def _leaf(*shape):
     return torch.randn(*shape).requires_grad_()
 
 
-def _recurrent(kind: type[nn.Module]):
-    """A layer from 64 to 128 features on 32 sequences of 50."""
-    return lambda: (_Outputs(kind(64, 128, batch_first=True)), (torch.randn(32, 50, 64),))
+def _recurrent(kind: type[nn.Module], batch: int = 32, features: int = 64, size: int = 128):
+    """A layer on sequences of 50."""
+    return lambda: (_Outputs(kind(features, size, batch_first=True)), (torch.randn(batch, 50, features),))
 
 
 class _Outputs(nn.Module):
@@ -100,6 +100,8 @@ CASES: tuple[Case, ...] = (
     Case("conv net fwd+bwd", lambda: (ConvolutionalLoss(), (torch.randn(32, 3, 32, 32), torch.randint(10, (32,)))), train=True),
     Case("LSTM fwd+bwd", _recurrent(nn.LSTM), train=True),
     Case("GRU fwd+bwd", _recurrent(nn.GRU), train=True),
+    *(Case(f"small {kind.__name__} fwd+bwd", _recurrent(kind, 8, 16, 32), train=True) for kind in (nn.LSTM, nn.GRU, nn.RNN)),
+    Case("large LSTM", _recurrent(nn.LSTM, 64, 128, 256)),
     Case("gelu(x*w+b).sum 256x1024", _rows(chain, 256, 1024, _vector(), _vector())),
     Case("layer norm 256x1024", _rows(_layer_norm, 256, 1024, _vector(), _vector())),
     Case("softmax 256x1024", _rows(lambda x: x.softmax(-1), 256)),
