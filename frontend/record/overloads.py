@@ -208,7 +208,7 @@ def checked(b: Builder, op: Overload, value: Value, type: TensorType, start: int
     """`value`, held against the real result's type; if it was emitted after `start`, it takes on the real layout."""
     found = value.type
     if symbolic(found) and tuple(map(typical, found.shape)) == type.shape:
-        type = in_symbols(type, value, b.values[start:], op.view)
+        type = in_symbols(type, value, b.values[start:], op.view, b.at_least)
     if (found.shape, found.dtype, found.device) != (type.shape, type.dtype, type.device):
         raise Unsupported(f"internal error: {op.key} was imported as {found}, torch gave {type}")
     if found.strides != type.strides and any(v is value for v in b.values[start:]):

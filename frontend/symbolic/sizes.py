@@ -12,7 +12,7 @@ from typing import Any, Callable, Collection, Sequence
 import torch
 
 from ...compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
-from ...compiler.ir import TensorType, Value, contiguous_strides
+from ...compiler.ir import TensorType, Value, contiguous_strides, tensor_types
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
 from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic
@@ -272,14 +272,23 @@ def symbolic(type: TensorType) -> bool:
     return Expr in map(builtins.type, (*type.shape, *type.strides))
 
 
-def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: bool) -> TensorType:
+def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: bool,
+               at_least: Callable[[Dim, Dim], bool]) -> TensorType:
     """The type of a real tensor in terms of the symbols that its value's shape is made of.
 
-    parts: the values emitted for the call that gave it. view: the call gives a view.
+    parts: the values emitted for the call that gave it. view: the call gives a view. at_least: asks whether one size is
+    another or more: of operands in another order than row-major torch makes a result in that order, where a size is 1.
     Raises Unsupported where the real strides don't follow from the sizes.
     """
     shape = value.shape
-    return _in_strides(shape, _view_strides(value, parts) if view else _dense_strides(shape, real), real)
+    if view:
+        return _in_strides(shape, _view_strides(value, parts), real)
+    found = _in_strides(shape, _dense_strides(shape, real), real)
+    operands = [t for v in value.operands for t in tensor_types(v.type)]
+    if any(_outermost_first(t) != list(range(t.rank)) for t in (found, *operands)):
+        for n in shape:
+            at_least(n, 2)
+    return found
 
 
 def _in_strides(shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> TensorType:
@@ -323,9 +332,9 @@ def _dense_strides(shape: Sequence[Dim], real: TensorType) -> Sequence[Dim]:
     return [found[d] for d in range(len(shape))]
 
 
-def _outermost_first(real: TensorType) -> list[int]:
+def _outermost_first(t: TensorType) -> list[int]:
     """The dimensions in the order in which they lie in memory."""
-    return sorted(range(real.rank), key=lambda d: (-real.strides[d], -real.shape[d], d))
+    return sorted(range(t.rank), key=lambda d: (-typical(t.strides[d]), -typical(t.shape[d]), d))
 
 
 def _view_strides(view: Value, parts: Sequence[Value]) -> Sequence[Dim]:
