@@ -90,7 +90,8 @@ class _Fuser:
         self.groups: list[Group] = []
         self.group_of: dict[Value, Group] = {}
         self.before: dict[int, int] = {}  # group's bit -> bits of the groups that it reads directly
-        self.ancestors: dict[int, int] = {}  # and of all that come before it
+        self.ancestors: dict[int, int] = {}  # and of all that come before it; in the order of the groups' last members
+        self.ends: dict[int, tuple[int, int]] = {}  # the bits that its first and its last member had as groups of their own
         self.next_bit = 1
 
     def add(self, v: Value) -> None:
@@ -103,7 +104,7 @@ class _Fuser:
                 bit = self.group_of[base].bit
                 before |= bit
                 ancestors |= bit | self.ancestors[bit]
-        self.before[group.bit], self.ancestors[group.bit] = before, ancestors
+        self.before[group.bit], self.ancestors[group.bit], self.ends[group.bit] = before, ancestors, (group.bit, group.bit)
         if group.fixed or 0 in v.shape:
             return
         found = [(k, r.value) for k, r in enumerate(group.reads[v]) if r.value in self.group_of]
@@ -174,10 +175,14 @@ class _Fuser:
         self.groups.remove(guest)
         both = host.bit | guest.bit
         grown = self.ancestors.pop(guest.bit) & ~self.ancestors[host.bit]
-        self.ancestors[host.bit] = (self.ancestors[host.bit] | grown) & ~both
+        self.ancestors[host.bit] = (self.ancestors.pop(host.bit) | grown) & ~both  # the last now: the newest value joins
         self.before[host.bit] = (self.before[host.bit] | self.before.pop(guest.bit)) & ~both
+        firsts, lasts = zip(self.ends[host.bit], self.ends.pop(guest.bit))
+        self.ends[host.bit] = first, _ = min(firsts), max(lasts)
         above = self.ancestors[host.bit] | host.bit
-        for bit in self.ancestors:
+        for bit in reversed(self.ancestors):
+            if self.ends[bit][1] < first:
+                break
             if self.ancestors[bit] & both:
                 self.ancestors[bit] = (self.ancestors[bit] | above) & ~guest.bit
             if self.before[bit] & guest.bit:

@@ -15,26 +15,27 @@ def join_siblings(graph: Graph, fusion: Fusion, placement: Placement) -> None:
     """Join, in place, pairs of groups over axes of the same sizes that load a tensor as large as those axes."""
     before = dependencies(graph, fusion, placement, [g for g in fusion.groups if g in placement.loads])
     groups = [g for g in fusion.groups if g.fixed is None and g.product is None and any(v in placement.stored for v in g.members)]
-    by_sizes: dict[tuple[Dim, ...], list[Group]] = {}
+    hosts: dict[Group, int] = {}  # in order
+    loading: dict[tuple, set[Group]] = {}  # the hosts over axes of these sizes that load such a tensor
     for g in groups:
-        hosts = by_sizes.setdefault(tuple(map(size, g.axes)), [])
-        host = next((h for h in hosts if _share(h, g, placement) and _independent(h, g, before)), None)
+        sizes = tuple(map(size, g.axes))
+        large = [(sizes, v) for v in placement.loads[g] if _large(v, product(sizes))]
+        sharing = sorted({h for key in large for h in loading.get(key, ())}, key=hosts.__getitem__)
+        host = next((h for h in sharing if _alike(h, g) and _independent(h, g, before)), None)
         if host is None:
-            hosts.append(g)
+            host = g
+            hosts[g] = len(hosts)
         else:
             _join(g, host, fusion, placement)
             _unite(g, host, before)
+        for key in large:
+            loading.setdefault(key, set()).add(host)
 
 
-def _share(a: Group, b: Group, placement: Placement) -> bool:
-    """Whether one loop can do the work of both, and loads less than two."""
-    if len(a.coordinates) + len(b.coordinates) > MOST_MEMBERS:
-        return False
+def _alike(a: Group, b: Group) -> bool:
+    """Whether one loop can do the work of both."""
     places = [tuple(n for n, axis in enumerate(g.axes) if axis in g.reduced) for g in (a, b)]
-    if places[0] != places[1] and all(places):
-        return False
-    points = product(map(size, a.axes))
-    return any(_large(v, points) for v in placement.loads[a] & placement.loads[b])
+    return len(a.coordinates) + len(b.coordinates) <= MOST_MEMBERS and (places[0] == places[1] or not all(places))
 
 
 def _large(v: Value, points: Dim) -> bool:

@@ -5,7 +5,7 @@ codegen makes a `Program`; `runtime.load(program)` builds its source and gives a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Callable, Mapping, Union
 
 import torch
@@ -172,7 +172,7 @@ class Program:
     notes: dict[str, Any] = field(default_factory=dict)
     language: str = "c"  # or "triton"
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where its tensors are."""
         devices = [s.device for s in self.slots if s.place != "constant"]
