@@ -17,7 +17,7 @@ from .compiler.evaluate import evaluate
 from .compiler.ir import Graph, Type, Value
 from .compiler.ops.core import takes_random_numbers
 from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient,
-                              join, partition, restrict, simplify)
+                              join, partition, restrict, roll, simplify)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
@@ -165,7 +165,7 @@ def _build(recording: Recording, backend: str, check: str | None, rng: str, mode
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
-    graph = c.apply("simplified", recording.graph, (bring, derive, *CLEAN))
+    graph = c.apply("simplified", recording.graph, (bring, roll, derive, *CLEAN))
     of, wrt = recording.flowing, recording.differentiated
     derivative = None
     if of and wrt:

@@ -10,7 +10,7 @@ from typing import Sequence
 from .builder import Builder
 from .dims import Dim, typical
 from .ir import Graph, TensorType, Value
-from .ops.recurrent import CELLS, Cell, gate, held, joined, mixed, operands_of, split_backward
+from .ops.recurrent import CELLS, Cell, gate, held, joined, joined_pieces, operands_of, split_backward
 from .passes import cse, dce, fold, simplify
 from .passes.gradient import gradient
 
@@ -112,11 +112,7 @@ def _forward(v: Value) -> Step:
     hidden = _product(b, before[0], m.input("weight", weight.type, weight.shape, Place("whole", 1)))
     if bias is not None:
         hidden = b.add(hidden, m.input("bias", bias.type, bias.shape, Place("whole", 2)))
-    if cell.alike:
-        kept = b.add(given, hidden)
-    else:
-        gates_of = [[gate(b, x, k, size) for k in range(len(cell.of_input))] for x in (given, hidden)]
-        kept = joined(b, mixed(b, cell, *gates_of))
+    kept = joined_pieces(b, cell, given, hidden, size)
     after = cell.step(b, [gate(b, kept, k, size) for k in range(cell.pieces)], before)
     after = held(b, m.live(live, v.inputs), after, before)
     for k, state in enumerate(after):

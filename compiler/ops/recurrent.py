@@ -3,7 +3,7 @@
 As ops of torch: on padded sequences, where they drop nothing and so draw no random numbers, as torch's own ops may; and on
 packed ones, which they take and give padded. On the CPU they become, for each layer and direction, a matrix product of all
 inputs at once and a `recurrence`: a loop over time, which code generation makes of one step (compiler/recurrence.py says what
-is in it).
+is in it). One step by itself is a `cell`; where a program calls one after another, passes/roll.py makes a recurrence of them.
 """
 from __future__ import annotations
 
@@ -37,13 +37,25 @@ def packed(net: str) -> Callable:
     return getattr(torch.ops.smelt, f"packed_{net}")
 
 
+def _computes(tensors: Sequence) -> bool:
+    """Whether tensors or values are all of one dtype that loops over time are made for, on the CPU, and have elements."""
+    devices = {(t.type if isinstance(t, Value) else t).device.type for t in tensors}
+    return devices == {"cpu"} and {t.dtype for t in tensors} in ({torch.float32}, {torch.float64}) \
+        and all(0 not in t.shape for t in tensors)
+
+
+def is_celled(sequence, hx, *weights) -> bool:
+    """Whether the call of a cell with these arguments, tensors or values, is recorded as one op."""
+    given = (sequence, *(hx if isinstance(hx, (list, tuple)) else (hx,)), *(w for w in weights if w is not None))
+    return _computes(given) and len(sequence.shape) == 2
+
+
 def is_looped(sequences, hx, params, biases, layers, dropout, train, both, batch_first) -> bool:
     """Whether the call of a net with these arguments, tensors or values, is made a loop over time."""
     given = (sequences, *params, *(hx if isinstance(hx, (list, tuple)) else (hx,)))
-    devices = {(t.type if isinstance(t, Value) else t).device.type for t in given}
-    plain = devices == {"cpu"} and {t.dtype for t in given} in ({torch.float32}, {torch.float64}) and len(sequences.shape) == 3
+    plain = _computes(given) and len(sequences.shape) == 3
     whole = len(params) == (4 if biases else 2) * layers * (1 + both)  # without projections
-    return plain and whole and not (dropout and train) and all(0 not in t.shape for t in given)
+    return plain and whole and not (dropout and train)
 
 
 def _define(net: str, hidden: str, results: int) -> None:
@@ -125,6 +137,14 @@ def mixed(o, cell: Cell, of_input: Sequence, of_hidden: Sequence) -> list:
     return [reduce(o.add, some) for some in terms]
 
 
+def joined_pieces(b, cell: Cell, x: Value, hidden: Value, size) -> Value:
+    """The same, of values whose gates lie side by side; so do the pieces."""
+    if cell.alike:
+        return b.add(x, hidden)
+    gates = [[gate(b, v, k, size) for k in range(len(places))] for v, places in ((x, cell.of_input), (hidden, cell.of_hidden))]
+    return joined(b, mixed(b, cell, *gates))
+
+
 def gate(b, x: Value, k: int, size) -> Value:
     """The k-th of the pieces of `size` columns that make up a tensor."""
     return slice_dim(b, x, x.rank - 1, k * size, size)
@@ -133,6 +153,50 @@ def gate(b, x: Value, k: int, size) -> Value:
 def joined(b, pieces: Sequence[Value]) -> Value:
     """Pieces one after another, as columns."""
     return pieces[0] if len(pieces) == 1 else b.cat(*pieces, dim=pieces[0].rank - 1)
+
+
+# One step by itself. Operands: x [batch, gates * size], the weight [size, gates * size] and maybe a bias of the hidden state, the
+# states before [batch, size]. Results: the states afterwards.
+
+def _cell(*inputs, cell):
+    cell = CELLS[cell]
+    x, weight, bias, _, states = operands_of(cell, inputs)
+    if not x.is_floating_point():
+        raise TypeError(f"a cell computes with floating-point numbers, not {x.dtype}")
+    return tuple(_stepped(cell, x, weight, bias, states)[1])
+
+
+def _stepped(cell: Cell, x, weight, bias, states) -> tuple[list, Sequence]:
+    """(pieces, states afterwards) of tensors."""
+    gates = states[0] @ weight if bias is None else states[0] @ weight + bias
+    pieces = mixed(torch, cell, x.chunk(len(cell.of_input), -1), gates.chunk(len(cell.of_hidden), -1))
+    return pieces, cell.step(torch, pieces, states)
+
+
+def _decompose_cell(b, v):
+    cell = CELLS[v.attrs["cell"]]
+    x, weight, bias, _, states = operands_of(cell, v.inputs)
+    size, hidden = weight.shape[0], b.matmul(states[0], weight)
+    pieces = joined_pieces(b, cell, x, hidden if bias is None else b.add(bias, hidden), size)
+    return cell.step(b, [gate(b, pieces, k, size) for k in range(cell.pieces)], states)
+
+
+def _cell_type(inputs, a):
+    cell = CELLS[a["cell"]]
+    x, weight, bias, _, states = operands_of(cell, inputs)
+    _expect("cell", cell, x, weight, bias, states, x.shape[:1])
+    return TupleType(tuple(s.type.like(s.shape) for s in states))
+
+
+def _expect(op: str, cell: Cell, x, weight, bias, states, places) -> None:
+    """ValueError where operands of a recurrence or a cell are not as they must be. `places`: the shape of x less its last."""
+    size = weight.shape[0]
+    wanted = {"x": (x, (*places, len(cell.of_input) * size)), "weight": (weight, (size, len(cell.of_hidden) * size)),
+              "bias": (bias, (len(cell.of_hidden) * size,)),
+              **{f"state {k}": (s, (*places[-1:], size)) for k, s in enumerate(states)}}
+    for name, (operand, shape) in wanted.items():
+        if operand is not None and (tuple(operand.shape) != shape or operand.dtype != x.dtype):
+            raise ValueError(f"{name} of a {op} is {tuple(operand.shape)} {operand.dtype}, not {shape} {x.dtype}")
 
 
 # The loop over time. Operands: x [time, batch, gates * size], the weight [size, gates * size] and maybe a bias of the hidden
@@ -157,9 +221,8 @@ def _recurrence(*inputs, cell, backwards):
     x, weight, bias, live, states = operands_of(cell, inputs)
     found = []
     for t in reversed(range(len(x))) if backwards else range(len(x)):
-        gates = states[0] @ weight if bias is None else states[0] @ weight + bias
-        pieces = mixed(torch, cell, x[t].chunk(len(cell.of_input), -1), gates.chunk(len(cell.of_hidden), -1))
-        states = held(torch, None if live is None else live[t], cell.step(torch, pieces, states), states)
+        pieces, after = _stepped(cell, x[t], weight, bias, states)
+        states = held(torch, None if live is None else live[t], after, states)
         found.append((*states, torch.cat(pieces, -1)))
     return tuple(torch.stack(r[::-1] if backwards else r) for r in zip(*found))
 
@@ -171,11 +234,7 @@ def _recurrence_type(inputs, a):
     size = weight.shape[0]
     if live is not None and tuple(live.shape) != (time, batch, 1):
         raise ValueError(f"live of a recurrence is {tuple(live.shape)}, not {(time, batch, 1)}")
-    wanted = {"x": (x, (time, batch, len(cell.of_input) * size)), "weight": (weight, (size, len(cell.of_hidden) * size)),
-              "bias": (bias, (len(cell.of_hidden) * size,)), **{f"state {k}": (s, (batch, size)) for k, s in enumerate(states)}}
-    for name, (operand, shape) in wanted.items():
-        if operand is not None and (tuple(operand.shape) != shape or operand.dtype != x.dtype):
-            raise ValueError(f"{name} of a recurrence is {tuple(operand.shape)} {operand.dtype}, not {shape} {x.dtype}")
+    _expect("recurrence", cell, x, weight, bias, states, (time, batch))
     return TupleType((*(x.type.like((time, batch, size)) for _ in states), x.type.like((time, batch, cell.pieces * size))))
 
 
@@ -271,6 +330,12 @@ def _samples():
                 {"cell": cell, "backwards": backwards}
 
 
+def _cell_samples():
+    for inputs, attrs in _samples():
+        if not attrs["backwards"]:
+            yield (inputs[0][0], *(i for i in inputs[1:] if i.dtype != torch.bool)), {"cell": attrs["cell"]}
+
+
 def _backward_samples():
     for inputs, attrs in _samples():
         cell = CELLS[attrs["cell"]]
@@ -326,6 +391,24 @@ def _import_net(net: str):
     return convert
 
 
+def _import_cell(net: str):
+    cell = CELLS[net]
+
+    def convert(b, x, hx, weight, hidden, *biases):
+        added = [bias for bias in biases if bias is not None]
+        if not is_celled(x, hx, weight, hidden, *added):
+            return NotImplemented
+        if added and cell.alike:
+            added = [b.add(*added)]
+        gates = b.matmul(x, transposed(b, weight))
+        states = list(hx) if cell.states > 1 else [hx]
+        found = b.emit("cell", b.add(gates, *added[:-1]) if added[:-1] else gates, transposed(b, hidden), *added[-1:], *states,
+                       cell=net)
+        after = [b.item(found, index=k) for k in range(cell.states)]
+        return after if cell.states > 1 else after[0]
+    return convert
+
+
 def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
     """The inputs of all times, multiplied at once."""
     time, batch, features = x.shape
@@ -333,6 +416,8 @@ def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
     return b.reshape(b.add(gates, *bias) if bias else gates, shape=(time, batch, weight.shape[0]))
 
 
+register(Op("cell", "composite", "One step of a recurrent net, given what its weight makes of the input.", _cell_type, meaning=_cell,
+            decompose=_decompose_cell, samples=_cell_samples, cost=16, aten={f"{net}_cell": _import_cell(net) for net in CELLS}))
 register(Op("recurrence", "loop", "A layer of a recurrent net in one direction, given what its weight makes of all inputs.",
             _recurrence_type, meaning=_recurrence, gradient=_recurrence_gradient, samples=_samples,
             aten={**{f"smelt::{net}": _import_net(net) for net in CELLS},

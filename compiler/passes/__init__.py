@@ -12,4 +12,5 @@ from .gradient import Joint, gradient
 from .join import join
 from .partition import Split, partition
 from .restrict import restrict
+from .roll import roll
 from .simplify import drop_detach, simplify

@@ -131,8 +131,10 @@ def _is_complex(v: Value) -> bool:
 def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) -> tuple[Graph, set[Value]]:
     """The graph with a gradient rule on every op between the leaves (by name) and the roots, and the values there that
     depend on the leaves. What the roots don't depend on stays as it is."""
-    aside = {v.name for v in graph.values} - {v.name for v in needed(roots, graph.values)}
+    ends = {v.name for v in roots}
+    aside = _aside(graph, ends)
     graph = decompose(graph, lambda v: v.op.gradient is None and v.name not in aside)
+    aside = _aside(graph, ends)  # a result that nobody read may be a step towards others
     active = {x for x in graph.inputs if x.name in leaves}
 
     def rule(b: Builder, v: Value) -> Replacement:
@@ -151,6 +153,12 @@ def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) 
             return None
         return _taped(b, v, wanted, active)
     return rewrite(graph, rule), active
+
+
+def _aside(graph: Graph, ends: set[str]) -> set[str]:
+    """The names of the values that those of these names don't depend on."""
+    kept = needed([v for v in graph.values if v.name in ends], graph.values)
+    return {v.name for v in graph.values} - {v.name for v in kept}
 
 
 def _stops_gradients(op: Op) -> bool:

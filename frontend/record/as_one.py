@@ -6,12 +6,12 @@ from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
-from ...compiler.ops.recurrent import is_looped, padded
+from ...compiler.ops.recurrent import is_celled, is_looped, padded
 from ..symbolic.symbols import is_symbolic, plain
-from ..torch_internals import OpPacket, schema_of
+from ..torch_internals import OpPacket, active_transform, schema_of
 
-#: Calls that always are one op: memory that nobody sees is left unwritten inside.
-WHOLE = frozenset({torch.ctc_loss})
+#: Steps of recurrent nets: one op where passes know them, and may make a loop of several.
+CELLS = frozenset({torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell})
 #: Calls that make the same ops for each place of a sequence: one op where code generation makes a loop of them, where the
 #: length is a symbol, or where it is long.
 STEPWISE = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
@@ -32,6 +32,11 @@ class Stretch:
     looks: range
     met: int
     results: tuple[int, ...]
+
+
+def is_whole(function: Callable, args: Sequence[Any]) -> bool:
+    """Whether a call is one op in every recording. Inside of ctc_loss memory that nobody sees is left unwritten."""
+    return function is torch.ctc_loss or function in CELLS and active_transform() is None and is_celled(*args)
 
 
 def is_loop(args: Sequence[Any]) -> bool:
@@ -75,6 +80,8 @@ def counted(op: Callable, plain_args: tuple, function: Callable, args: tuple, kw
 
 
 def _fits(given: Any, type: str) -> bool:
+    if type.startswith("Optional["):
+        return given is None or _fits(given, type[9:-1])
     if type.startswith("List["):
         return isinstance(given, (list, tuple)) and all(_fits(g, type[5:-1]) for g in given)
     return isinstance(given, torch.Tensor) == (type == "Tensor")

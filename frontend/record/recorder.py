@@ -26,7 +26,7 @@ from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
                                is_zero, version_of)
-from .as_one import STEPWISE, WHOLE, Stretch, counted, is_loop, op_of
+from .as_one import STEPWISE, Stretch, counted, is_loop, is_whole, op_of
 from .beside import Beside
 from .building import NumberBuilder
 from .custom import CustomCalls
@@ -266,7 +266,7 @@ class Recorder:
 
     def is_one(self, function: Callable, args: Sequence[Any]) -> bool:
         """Whether a call of torch's API is recorded as one op."""
-        return function in WHOLE or function in STEPWISE and active_transform() is None and is_loop(args)
+        return is_whole(function, args) or function in STEPWISE and active_transform() is None and is_loop(args)
 
     def make_as_one(self, function, args, kwargs):
         """Make a call of torch's API, and record it as one op, whatever it is made of."""

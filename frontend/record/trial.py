@@ -30,7 +30,7 @@ from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
-from .as_one import BY_SIZES, STEPWISE, WHOLE, AsOne, Stretch
+from .as_one import BY_SIZES, STEPWISE, AsOne, Stretch, is_whole
 from .differentiating import Pass
 from .gradients import node_of
 from .overloads import leaves, overload
@@ -325,12 +325,12 @@ class Second(Recorder):
         """As in the first run, or without steps."""
         if function in BY_SIZES:
             return any(type(t) is Sized for t in leaves(args))
-        return function in WHOLE or function in STEPWISE and (self._stepless or self._stretch_here() is None)
+        return is_whole(function, args) or function in STEPWISE and (self._stepless or self._stretch_here() is None)
 
     def make_as_one(self, function, args, kwargs):
         """As autograd sees it, all of the results are made of all of the tensors."""
         enabled, make = torch.is_grad_enabled(), super().make_as_one
-        stretch = self._stretch = None if function in WHOLE else self._skipped_stretch()
+        stretch = self._stretch = self._skipped_stretch() if function in STEPWISE else None
 
         def made():
             with torch.set_grad_enabled(enabled):

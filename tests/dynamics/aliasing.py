@@ -45,6 +45,20 @@ def write_through_a_view_of_an_argument(compile):
 
 
 @program
+def written_with_itself(compile):
+    @compile
+    def f(x, k):
+        for _ in range(k):
+            total = x.sum(-1)
+        x.copy_(x)
+        x[1].copy_(x[1])
+        return total
+    x = tensor(3, 3)
+    for k in (3, 0, 0, 3, 1):
+        yield outcome(f, x, k), x, x._version
+
+
+@program
 def view_of_an_argument_written_after_a_read(compile):
     @compile
     def f(x):

@@ -1,0 +1,264 @@
+"""Loops over time that a program has written out: cells called one after another become a recurrence.
+
+A chain of cells, each of which takes its states from the one before, is one `recurrence` if nothing else that a cell reads
+depends on the chain. What is computed alike for each time, of what is there for all times, is computed for all at once:
+the inputs of the cells, and what the program stacks of their states.
+"""
+from __future__ import annotations
+
+from collections import Counter
+from functools import reduce
+from typing import Collection, Sequence
+
+from ..builder import Builder, Replacement, rewrite
+from ..ir import Graph, TensorType, Value
+from ..ops.core import takes_random_numbers
+from ..ops.gradients import parts
+from ..ops.recurrent import CELLS, is_celled, operands_of
+from ..ops.slices import one_dim, slice_dim
+from .cse import cse
+from .dce import dce
+
+#: Cells of the shortest chain that becomes a loop.
+SHORTEST = 4
+#: Times at which the states of a loop may be read one by one: the gradient of each is as large as all of them.
+MOST_APART = 4
+
+
+def roll(graph: Graph) -> Graph:
+    """Each chain that can be a loop, and does good as one, is one. It comes before the gradients that a program asks for are
+    derived, and leaves a program alone that asks for those of a value which is no input: a loop may not compute it."""
+    if sum(v.op.name in ("cell", *_PLAIN) for v in graph.values) < SHORTEST or not _leaves(graph) <= {*graph.inputs}:
+        return graph
+    unrolled = _with_cells(cse(graph))
+    left: set[str] = set()
+    while (apart := _apart(rolled := _rolled_but(unrolled, left))) - left:
+        left |= apart
+    return graph if rolled is unrolled else rolled
+
+
+def _leaves(graph: Graph) -> set[Value]:
+    """What gradients are asked for with respect to."""
+    return {x for v in graph.values if v.op.name == "gradients" for x in parts(v.inputs, v.attrs["roots"])[2]}
+
+
+def _rolled_but(graph: Graph, left: Collection[str]) -> Graph:
+    """The graph with its chains as loops, each of the name of its first cell, but for those whose names are left out."""
+    for chain in _chains(graph):
+        if chain[0].name not in left and (rolled := _rolled(graph, chain)) is not None:
+            return _rolled_but(rolled, left)
+    return graph
+
+
+def _apart(graph: Graph) -> set[str]:
+    """The loops whose states are read one by one at many times."""
+    slices = Counter((v.inputs[0].inputs[0].name, v.inputs[0]) for v in graph.values
+                    if v.op.name == "slice" and v.inputs[0].op.name == "item" and v.inputs[0].inputs[0].op.name == "recurrence")
+    return {name for (name, _), count in slices.items() if count > MOST_APART}
+
+
+#: Cells that are one op of a sum, by its name.
+_PLAIN = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
+
+
+def _with_cells(graph: Graph) -> Graph:
+    """With a cell for each tanh(x + h @ weight) of a chain, h being the one before, and the same of relu."""
+    found: dict[Value, dict[Value, Value]] = {}  # by weight, the terms of a value's sum that may be of a hidden state
+    weights: dict[Value, Value] = {}  # of the values that are cells
+    for v in graph.values:
+        if v.op.name in _PLAIN and is_celled(v, ()):
+            terms = _terms(v.inputs[0])
+            products = [t for t in terms if t.op.name == "matmul" and t.inputs[0].type == v.type]
+            found[v] = {t.inputs[1]: t for t in products if any(other.shape == v.shape for other in terms if other is not t)}
+            for weight, t in found[v].items():
+                before = t.inputs[0]
+                if before.op is v.op and weight in found.get(before, ()) and weights.setdefault(before, weight) is weight:
+                    weights[v] = weight
+    if not weights:
+        return graph
+    b = Builder(v.name for v in (*graph.inputs, *graph.values))
+    b.inputs = list(graph.inputs)
+    new: dict[Value, Value] = {v: v for v in graph.inputs}
+    for v in graph.values:
+        if v not in weights:
+            new[v] = b.keep(v, tuple(new[i] if isinstance(i, Value) else i for i in v.inputs))
+            continue
+        product = found[v][weights[v]]
+        with b.at(v.origin):
+            x = reduce(b.add, (new[t] for t in _terms(v.inputs[0]) if t is not product))
+            new[v] = b.item(b.emit("cell", x, *(new[i] for i in reversed(product.inputs)), cell=_PLAIN[v.op.name]), index=0)
+    return b.graph(graph.name, [new[o] for o in graph.outputs], graph.output_names)
+
+
+def _terms(v: Value, depth: int = 4) -> list[Value]:
+    """The terms of a sum."""
+    if v.op.name != "add" or not depth or not all(isinstance(i, Value) and i.dtype == v.dtype for i in v.inputs):
+        return [v]
+    return [t for i in v.inputs for t in _terms(i, depth - 1)]
+
+
+def _chains(graph: Graph) -> list[list[Value]]:
+    """Cells, each but the first with the states of the one before it, by the same weights."""
+    following: dict[Value, Value] = {}
+    for v in graph.values:
+        if v.op.name == "cell" and (before := _before(v)) is not None:
+            following.setdefault(before, v)
+    chains = []
+    for v in graph.values:
+        if v in following and v not in following.values():
+            chain = [v]
+            while chain[-1] in following:
+                chain.append(following[chain[-1]])
+            chains.append(chain)
+    return [c for c in chains if len(c) >= SHORTEST]
+
+
+def _before(v: Value) -> Value | None:
+    """The cell whose states are those that a cell begins with."""
+    states = operands_of(CELLS[v.attrs["cell"]], v.inputs)[-1]
+    before = states[0].inputs[0] if states[0].op.name == "item" else None
+    if before is None or before.op is not v.op or before.attrs != v.attrs or _weights(before) != _weights(v):
+        return None
+    items = [(s.inputs[0], s.attrs["index"]) for s in states if s.op.name == "item"]
+    return before if items == [(before, k) for k in range(len(states))] else None
+
+
+def _weights(v: Value) -> tuple[Value, ...]:
+    return v.inputs[1:len(v.inputs) - CELLS[v.attrs["cell"]].states]
+
+
+def _rolled(graph: Graph, chain: Sequence[Value]) -> Graph | None:
+    """The graph with a chain as a loop; None where that can't be."""
+    after = _depending(graph, chain)
+    if after is None:
+        return None
+    b = Builder(v.name for v in (*graph.inputs, *graph.values))
+    b.inputs = list(graph.inputs)
+    new: dict[Value, Value] = {v: v for v in graph.inputs}
+    for v in graph.values:
+        if v not in after:
+            new[v] = b.keep(v)
+    cell, first = chain[0].attrs["cell"], chain[0]
+    with b.at(first.origin):
+        inputs = _at_once(b, [v.inputs[0] for v in chain], stacked=True)
+        loop = b.emit("recurrence", inputs, *first.inputs[1:], cell=cell, backwards=False)
+        loop.name = first.name
+        states = [b.item(loop, index=k) for k in range(CELLS[cell].states)]
+    times = {v: t for t, v in enumerate(chain)}
+    for v in graph.values:
+        if v in after and v not in times:
+            if v.op.name == "item" and v.inputs[0] in times:
+                with b.at(v.origin):
+                    whole = states[v.attrs["index"]]
+                    new[v] = b.reshape(slice_dim(b, whole, 0, times[v.inputs[0]], 1), shape=v.shape)
+            else:
+                new[v] = b.keep(v, tuple(new[i] if isinstance(i, Value) else i for i in v.inputs))
+    outputs = [b.copy(new[o]) if o.op.name == "item" and o.inputs[0] in times else new[o] for o in graph.outputs]
+    return dce(rewrite(b.graph(graph.name, outputs, graph.output_names), _stacked))
+
+
+def _depending(graph: Graph, chain: Sequence[Value]) -> set[Value] | None:
+    """The chain and what depends on it; None where a cell reads more of that than the states of the one before, or random
+    numbers would be taken in another order."""
+    found, members, drawn = {chain[0]}, set(chain), False
+    for v in graph.values:
+        read = (v.inputs[0], *_weights(v)) if v in members else v.operands
+        depends = any(i in found for i in read)
+        if v in members and depends or takes_random_numbers(v) and drawn and not depends:
+            return None
+        drawn = drawn or depends and takes_random_numbers(v)
+        if v in members or depends:
+            found.add(v)
+    return found
+
+
+def _stacked(b: Builder, v: Value) -> Replacement:
+    """Values that differ by time alone, and lie one after another, computed at once."""
+    if v.op.name != "cat" or len(v.inputs) < SHORTEST:
+        return None
+    whole = _at_once(b, v.inputs)
+    if whole is None:
+        return None
+    d = v.attrs["dim"]
+    ordered = b.permute(whole, dims=(*range(1, d + 1), 0, *range(d + 1, whole.rank))) if d else whole
+    return b.reshape(ordered, shape=v.shape)
+
+
+def _at_once(b: Builder, values: Sequence[Value], stacked: bool = False) -> Value | None:
+    """[times, *sizes] of a value of each time. Where they don't come of one tensor by the same steps, they are stacked, or it
+    is None."""
+    first = values[0]
+    if any(v.type != first.type for v in values):
+        return None
+    if all(v is first for v in values):
+        return b.expand(b.reshape(first, shape=(1, *first.shape)), shape=(len(values), *first.shape)) if stacked else None
+    found = _parts(b, values)
+    if found is None and all(v.op is first.op and v.attrs == first.attrs and len(v.inputs) == len(first.inputs) for v in values):
+        start = len(b.values)
+        with b.at(first.origin):
+            found = _by_steps(b, values, stacked)
+        if found is None:
+            del b.values[start:]
+    if found is None and stacked and isinstance(first.type, TensorType):
+        found = b.cat(*(b.reshape(v, shape=(1, *v.shape)) for v in values), dim=0)
+    return found
+
+
+def _parts(b: Builder, values: Sequence[Value]) -> Value | None:
+    """The same of consecutive parts of one tensor, or of every n-th, or of those in reverse."""
+    slices = [v.inputs[0] if v.op.name == "reshape" else v for v in values]
+    base = slices[0].inputs[0] if slices[0].op.name == "slice" else None
+    if base is None or any(s.op.name != "slice" or s.inputs[0] is not base for s in slices):
+        return None
+    partial = [d for d, n in enumerate(base.shape) if slices[0].shape[d] != n]
+    if len(partial) != 1:
+        return None
+    d, = partial
+    at = [s.attrs["start"][d] for s in slices]
+    if not all(isinstance(k, int) for k in at) or at[0] == at[1]:
+        return None
+    step = at[1] - at[0]
+    if at != [at[0] + k * step for k in range(len(at))] \
+            or any(s.attrs != one_dim(base.shape, d, k, 1, 1) for s, k in zip(slices, at)):
+        return None
+    part = slice_dim(b, base, d, min(at), len(at), abs(step))
+    if step < 0:
+        part = b.flip(part, dims=(d,))
+    ordered = b.permute(part, dims=(d, *(k for k in range(part.rank) if k != d))) if d else part
+    return b.reshape(ordered, shape=(len(at), *values[0].shape))
+
+
+def _by_steps(b: Builder, values: Sequence[Value], stacked: bool) -> Value | None:
+    """The same of one op's results, where it can be had of all at once."""
+    first, times = values[0], len(values)
+    operands = []
+    for column in zip(*(v.inputs for v in values)):
+        whole: object = column[0]
+        if any(o is not whole and (isinstance(o, Value) or isinstance(whole, Value) or repr(o) != repr(whole)) for o in column):
+            if not all(isinstance(o, Value) for o in column):
+                return None
+            whole = _at_once(b, column, stacked)
+            if whole is None:
+                return None
+        operands.append((whole, whole is not column[0]))
+    op, attrs = first.op, first.attrs
+    if not any(moves for _, moves in operands):
+        return None
+    if op.kind == "pointwise":
+        return b.emit(op, *(_in_front(b, w, first.rank) if moves else w for w, moves in operands), **attrs)
+    (x, moves), *rest = operands
+    if op.name == "matmul" and moves and not rest[0][1] and first.rank == 2:
+        rows, k = x.shape[1:]
+        return b.reshape(b.matmul(b.reshape(x, shape=(times * rows, k)), rest[0][0]), shape=(times, *first.shape))
+    if op.name == "reshape":
+        return b.reshape(x, shape=(times, *attrs["shape"]))
+    if op.name == "permute":
+        return b.permute(x, dims=(0, *(d + 1 for d in attrs["dims"])))
+    if op.name in ("softmax", "log_softmax"):
+        return b.emit(op, x, **{**attrs, "dim": attrs["dim"] + 1})
+    return None
+
+
+def _in_front(b: Builder, x: Value, rank: int) -> Value:
+    """[times, *sizes] as an operand of results of this rank besides."""
+    return b.reshape(x, shape=(x.shape[0], *([1] * (rank - x.rank + 1)), *x.shape[1:])) if x.rank <= rank else x
