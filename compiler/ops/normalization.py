@@ -228,7 +228,13 @@ def _positions(x):
 
 
 def _group_norm_meaning(x, weight, bias, *, groups, eps):
-    return torch.native_group_norm(x, weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, eps)
+    return torch.native_group_norm(_as_torch_takes(x), weight, bias, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, eps)
+
+
+def _as_torch_takes(x):
+    """A tensor in row-major order or with the channels last; torch's group norm knows no other."""
+    lasts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x if x.dim() in lasts and x.is_contiguous(memory_format=lasts[x.dim()]) else x.contiguous()
 
 
 def _decompose_group_norm(b, v):
@@ -268,6 +274,7 @@ def _decompose_group_norm_backward(b, v):
 
 
 def _group_norm_backward_meaning(g, x, mean, rstd, weight, *, groups):
+    g, x = map(_as_torch_takes, (g, x))
     return torch.ops.aten.native_group_norm_backward(g, x, mean, rstd, weight, x.shape[0], x.shape[1], math.prod(x.shape[2:]),
                                                      groups, [True, True, True])
 

@@ -416,8 +416,8 @@ def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
     return b.reshape(b.add(gates, *bias) if bias else gates, shape=(time, batch, weight.shape[0]))
 
 
-register(Op("cell", "composite", "One step of a recurrent net, given what its weight makes of the input.", _cell_type, meaning=_cell,
-            decompose=_decompose_cell, samples=_cell_samples, cost=16, aten={f"{net}_cell": _import_cell(net) for net in CELLS}))
+register(Op("cell", "composite", "One step of a recurrent net, given what its weight makes of the input.", _cell_type,
+            meaning=_cell, decompose=_decompose_cell, samples=_cell_samples, cost=16, aten={f"{net}_cell": _import_cell(net) for net in CELLS}))
 register(Op("recurrence", "loop", "A layer of a recurrent net in one direction, given what its weight makes of all inputs.",
             _recurrence_type, meaning=_recurrence, gradient=_recurrence_gradient, samples=_samples,
             aten={**{f"smelt::{net}": _import_net(net) for net in CELLS},

@@ -298,11 +298,13 @@ def _degrees(v):
 
 
 def _variance(b, v, x):
-    """Two passes: the mean first, so that the squares do not cancel."""
+    """Two passes: the mean first, so that the squares do not cancel. What the mean is off by, its rounding, is the mean of the
+    differences (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983)."""
     dim, keepdim = v.attrs["dim"], v.attrs["keepdim"]
     off = b.sub(x, b.mean(x, dim=dim, keepdim=True, dtype=None))
-    squares = b.sum(b.mul(off, off), dim=dim, keepdim=keepdim, dtype=None)
-    return b.div(squares, larger(_degrees(v), 0))
+    squares, rest = (b.sum(t, dim=dim, keepdim=keepdim, dtype=None) for t in (b.mul(off, off), off))
+    exact = b.sub(squares, b.div(b.mul(rest, rest), count(v)))
+    return b.div(b.maximum(exact, 0), larger(_degrees(v), 0))
 
 
 def _var(b, v):

@@ -266,11 +266,11 @@ class _Node(PlainFunction):
 
 
 class _End(PlainFunction):
-    """The end of a graph: a backward pass raises the error, or goes no further where there is none; a second one raises if
-    one can go through `once`."""
+    """The end of a graph: a backward pass raises the error, also one for a source alone, or goes no further where there is
+    none; a second one raises if one can go through `once`."""
 
     @staticmethod
-    def forward(ctx, flag, output, error, once):
+    def forward(ctx, flag, output, error, once, *sources):
         ctx.error, ctx.once = error, once
         return output[0]
 
@@ -280,7 +280,7 @@ class _End(PlainFunction):
             raise RuntimeError(ctx.error)
         if ctx.once:
             ctx.saved_tensors  # raises where a pass has freed them
-        return None, None, None, None
+        return (None,) * len(ctx.needs_input_grad)
 
 
 _FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require grad
@@ -296,10 +296,10 @@ def gradients_between(operands: Tensors, roots: int, again: bool, strides: Seque
     return found
 
 
-def as_end(output: torch.Tensor, error: str, once: bool = False) -> torch.Tensor:
+def as_end(output: torch.Tensor, error: str, once: bool = False, sources: Tensors = ()) -> torch.Tensor:
     """The same memory, requiring grad, but with a gradient that flows nowhere; see _End."""
     with torch.enable_grad():
-        return _End.apply(_FLAG, (output.detach(),), error, once)
+        return _End.apply(_FLAG, (output.detach(),), error, once, *sources)
 
 
 def _gradients(outputs: Tensors, inputs: Tensors, grads: Tensors, create_graph: bool) -> Sequence:

@@ -143,7 +143,9 @@ def assemble(recording: Recording, tensors: Tensors, outputs: Tensors) -> list[t
     for f in recording.flags:
         tensors[f.input].requires_grad_(f.after)
     if recording.spent or recording.loose:
-        ends = {**{k: (error,) for k, error in recording.spent.items()}, **{k: ("", once) for k, once in recording.loose.items()}}
+        sources = [tensors[k] for k in recording.differentiated]
+        ends = {**{k: (error, False, sources) for k, error in recording.spent.items()},
+                **{k: ("", once) for k, once in recording.loose.items()}}
         outputs = [as_end(o, *ends[k]) if k in ends else o for k, o in enumerate(outputs)]
     made = {key: _result(r, tensors, outputs, sizes) for key, r in recording.entries.items()}
     for w in recording.grads.writes:

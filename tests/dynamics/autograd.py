@@ -40,6 +40,21 @@ def view_made_without_gradients(compile):
 
 
 @program
+def passes_by_name_over_what_was_overwritten(compile):
+    """A backward pass that names its inputs raises as any other: what exp keeps has changed."""
+    @compile
+    def f(x):
+        y = x.exp()
+        y.add_(1)
+        return y
+    for _ in range(3):
+        x = leaf(4)
+        yield outcome(lambda: torch.autograd.grad(f(x).sum() + (x * x).sum(), x))
+        yield outcome(lambda: torch.autograd.grad(f(x).sum(), x, allow_unused=True))
+        yield outcome(lambda: (f(x).sum() + (x * x).sum()).backward(inputs=[x])), x.grad
+
+
+@program
 def enable_grad_inside(compile):
     @compile
     def f(x):

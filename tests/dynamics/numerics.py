@@ -422,6 +422,11 @@ def cancellation_in_variances(compile):
     x = random(4, 5000) + 1000
     f = compile(lambda x: (x.var(1), x.std(1), F.layer_norm(x, (5000,)).square().mean(1)))
     yield from calls(f, x)
+    f = compile(lambda x: (x.var(1), torch.var_mean(x, 0), x.var(0).sqrt(), (x * 0 + 0.1).var(1)))
+    yield from calls(f, random(40, 500) * 10 + 1e6)
+    f = compile(lambda x: F.group_norm(x, 2))
+    for x in (random(5, 4, 6), random(5, 4, 6).permute(2, 1, 0), random(2, 4, 3, 3).transpose(2, 3)):
+        yield from calls(f, x)
 
 
 @program(exact=False)
