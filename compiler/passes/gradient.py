@@ -205,6 +205,10 @@ def _refuse_random(taped: Value) -> None:
                           str(taped.origin))
 
 
+#: Ops of which torch keeps a number operand as it keeps tensors.
+_KEEP_NUMBERS = frozenset({"mul", "div"})
+
+
 class Sweep:
     """The reverse sweep: values in reverse program order, each passing its adjoint on to what it read."""
 
@@ -217,7 +221,7 @@ class Sweep:
         self.of_results: dict[Value, _ResultGradients] = {}
         self.flows: dict[Value, list[Value]] = {}  # value -> the operands that its gradient reaches
         self.primal = {*graph.inputs, *graph.values}
-        self.keeping: set[Value] = set()  # values whose gradient rule reads some of the primal graph
+        self.keeping: set[Value] = set()  # values whose gradient rule reads some of the primal graph, or a number that torch keeps
 
     def seed(self, output: Value, name: str) -> None:
         tangent = self.b.input(f"grad_{name}", output.type, output.origin)
@@ -243,7 +247,8 @@ class Sweep:
     def pass_on(self, v: Value, g: "Value | _ResultGradients") -> None:
         start = len(self.b.values)
         grads = v.op.gradient(self.b, v, g)
-        if not self.primal.isdisjoint(i for new in self.b.values[start:] for i in new.operands):
+        by_number = v.op.name in _KEEP_NUMBERS and len(v.operands) < len(v.inputs)
+        if by_number or not self.primal.isdisjoint(i for new in self.b.values[start:] for i in new.operands):
             self.keeping.add(v)
         if len(grads) != len(v.inputs):
             raise InvalidGraph(f"the gradient rule of {v.op.name} gives {len(grads)} gradients for {len(v.inputs)} inputs")

@@ -208,6 +208,9 @@ class Api(TorchFunctionMode):
         ops, looks = len(recorder.calls), len(recorder.looks)
         try:
             result = self._made(function, args, kwargs)
+        except RuntimeError:  # which the run may deal with, and other tensors may not meet
+            recorder.stop(Unsupported(f"{function.__name__} raised an error", here().place))
+            raise
         finally:
             recorder._from_numbers = None
             recorder._as_truth = recorder._as_item = False

@@ -1,7 +1,7 @@
 """A program with its backward programs, as one node of autograd's graph."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -16,7 +16,7 @@ from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
 from ..record.functional import address
 from ..recording import Recording
-from ..torch_internals import PlainFunction, is_batched, is_batched_by_autograd, keeps_graph, version_of
+from ..torch_internals import PlainFunction, current_backward, is_batched, is_batched_by_autograd, keeps_graph, version_of
 
 Tensors = Sequence[torch.Tensor]
 
@@ -79,11 +79,23 @@ class _Left:
         return [t for t, _ in self.saved]
 
 
+@dataclass(eq=False)
+class _Made:
+    """What a call gave that is several nodes of autograd's graph: `results` of the forward, the random numbers' state before it,
+    and for the outputs whose steps a backward pass has freed, the pass."""
+    results: Sequence[Any]
+    generator: Any
+    freed: dict[int, int] = field(default_factory=dict)
+
+
+FREED = ("Trying to backward through the graph a second time: smelt's values of these outputs were freed by an earlier pass. "
+         "Specify retain_graph=True if you need to backward through the graph a second time.")
 MODIFIED = "smelt: what a gradient of a compiled function depends on was modified by an inplace operation before the backward ran"
 
 
 class Differentiable:
-    """Called with a recording's inputs, gives the graph's outputs as results of one autograd node.
+    """Called with a recording's inputs, gives the graph's outputs as results of one autograd node; of several, where inputs have
+    histories that some outputs do not depend on: a pass from these is not to go there.
 
     forward     (*inputs) -> the graph's outputs, then the extra ones that backward programs read
     verify      as for the Executable: when a backward program is compared with torch's gradients of the recording
@@ -107,6 +119,7 @@ class Differentiable:
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
         self.unchecked = verify != "off"  # whether the next call's backward is the first to be compared with the recording
+        self._uneven = tuple(n for n, _ in enumerate(derivative.wrt) if len({row[n] for row in derivative.reach}) > 1)
         self._leaves: dict[tuple[int, ...], tuple[frozenset[int], frozenset[int]]] = {}
         everything = tuple(range(len(derivative.of)))
         self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
@@ -116,7 +129,23 @@ class Differentiable:
             tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
         if self.copied:  # the run writes to them after this, and autograd sees it
             tensors = tuple(copied(t) if k in self.copied else t for k, t in enumerate(tensors))
-        return _Node.apply(self, *tensors)
+        apart = tuple(n for n in self._uneven if tensors[self.derivative.wrt[n]].grad_fn is not None)
+        return self._in_parts(tensors, apart) if apart else _Node.apply(self, None, range(self.outputs), *tensors)
+
+    def _in_parts(self, tensors: Tensors, apart: Sequence[int]) -> Sequence[torch.Tensor]:
+        """The outputs of one call, those that depend on the same of these inputs as results of one node."""
+        generator = random_state() if self.recording.random else None
+        with torch.no_grad():
+            made = _Made(self.forward(*tensors), generator)
+        outputs, parts = list(made.results[:self.outputs]), {}
+        for k, row in zip(self.derivative.of, self.derivative.reach):
+            parts.setdefault(tuple(row[n] for n in apart), []).append(k)
+        for some in parts.values():
+            reached = self.derivative.reached([i for i, k in enumerate(self.derivative.of) if k in some])
+            given = (t if k in reached else t.detach() for k, t in enumerate(tensors))
+            for k, output in zip(some, _Node.apply(self, made, some, *given)):
+                outputs[k] = output
+        return outputs
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:
         program = self.derivative.program(arriving)
@@ -155,15 +184,26 @@ class Differentiable:
     def _unpacked(self, ctx, arriving: tuple[int, ...]) -> list:
         """What was saved; raises where it was modified in place, or freed by an earlier backward pass. A pass from some outputs
         frees what they are computed by, and leaves the rest to passes from the others."""
+        if ctx.made is not None:
+            self._pass_through(ctx.made.freed, arriving)
         if ctx.left is not None and ctx.left.outputs.issuperset(arriving):
             pending, saved = ctx.left.outputs, ctx.left.unpacked()
         else:
-            pending, saved = frozenset(range(len(self.derivative.of))), list(ctx.saved_tensors)
+            keeps = self.saved or any(self.derivative.shared[i] for i in arriving)  # else nothing has been freed
+            pending, saved = frozenset(range(len(self.derivative.of))), list(ctx.saved_tensors if keeps else ())
             for n, s in ctx.objects:
                 saved[n] = s
         if not keeps_graph():
             ctx.left = self._left(arriving, pending, saved) if len(arriving) < len(pending) else None
         return saved
+
+    def _pass_through(self, freed: dict[int, int], arriving: tuple[int, ...]) -> None:
+        """Note that a pass goes through one of several nodes; raise where another one has freed what it needs."""
+        task = current_backward()
+        if any(freed.get(i, task) != task for i in arriving):
+            raise RuntimeError(FREED)
+        if not keeps_graph():
+            freed.update((i, task) for i, shared in enumerate(self.derivative.shared) if not shared.isdisjoint(arriving))
 
     def _left(self, arriving: tuple[int, ...], pending: frozenset[int], saved: Sequence) -> _Left | None:
         left, needed = self._left_by(arriving)
@@ -229,13 +269,14 @@ class Differentiable:
 
 
 class _Node(PlainFunction):
-    """One call of a program in autograd's graph."""
+    """One call of a program in autograd's graph, or the part of it that `made` holds: the outputs `given` (by number)."""
 
     @staticmethod
-    def forward(ctx, program: Differentiable, *tensors):
-        ctx.program, ctx.generator = program, random_state() if program.recording.random else None
+    def forward(ctx, program: Differentiable, made: _Made | None, given: Sequence[int], *tensors):
+        ctx.program, ctx.made, ctx.given = program, made, given
+        ctx.generator = made.generator if made else random_state() if program.recording.random else None
         ctx.sizes = symbol_values(program.recording.graph, tensors) if program.recording.symbolic else {}
-        results = program.forward(*tensors)
+        results = made.results if made else program.forward(*tensors)
         if program.cloned:  # the run writes to them after this
             tensors = [copied(t) if k in program.cloned else t for k, t in enumerate(tensors)]
         outputs, everything = results[:program.outputs], (*tensors, *results)
@@ -251,17 +292,17 @@ class _Node(PlainFunction):
         ctx.inputs, ctx.left = len(tensors), None
         ctx.set_materialize_grads(False)
         if program.passive:
-            ctx.mark_non_differentiable(*(outputs[k] for k in program.passive))
-        return tuple(outputs)
+            ctx.mark_non_differentiable(*(outputs[k] for k in program.passive if k in given))
+        return tuple(outputs[k] for k in given)
 
     @staticmethod
     def backward(ctx, *grads):
-        out: list[torch.Tensor | None] = [None] * (1 + ctx.inputs)
-        of = ctx.program.derivative.of
-        arriving = tuple(i for i, k in enumerate(of) if grads[k] is not None)
+        out: list[torch.Tensor | None] = [None] * (3 + ctx.inputs)
+        of, grads = ctx.program.derivative.of, dict(zip(ctx.given, grads))
+        arriving = tuple(i for i, k in enumerate(of) if grads.get(k) is not None)
         if arriving:
             for k, g in zip(*ctx.program.gradients(ctx, arriving, [grads[of[i]] for i in arriving])):
-                out[1 + k] = g
+                out[3 + k] = g
         return tuple(out)
 
 

@@ -39,6 +39,31 @@ def view_made_without_gradients(compile):
         yield part, total, part.requires_grad, part.grad, x.grad
 
 
+@program(exact=False)
+def results_of_separate_histories(compile):
+    """A pass from one result neither runs nor frees the history of an input that only the others depend on."""
+    f = compile(lambda u, v: (u.sin() * 2, v.cos() * 3, v.detach() + 1))
+    for order in ((0, 1), (1, 0), (1,), (0, 1)):
+        a, b = leaf(4), leaf(4)
+        results = f(a * a, b.exp())
+        for k in order:
+            yield outcome(lambda: results[k].sum().backward())
+        yield results, a.grad, b.grad
+    f = compile(lambda u, v: (y := u.sin(), y * v.exp()))
+    for ways in ("together", "in turn", "kept", "together", "the second again"):
+        a, b = leaf(4), leaf(4)
+        r, t = f(a * 2, b * 3)
+        if ways == "together":
+            yield outcome(lambda: (r.sum() + t.sum()).backward())
+        elif ways == "the second again":
+            t.sum().backward()
+            yield outcome(lambda: t.sum().backward())
+        else:
+            r.sum().backward(retain_graph=ways == "kept")
+            yield outcome(lambda: t.sum().backward())
+        yield a.grad, b.grad
+
+
 @program
 def passes_by_name_over_what_was_overwritten(compile):
     """A backward pass that names its inputs raises as any other: what exp keeps has changed."""
