@@ -188,7 +188,8 @@ def _build(recording: Recording, backend: str, check: str | None, rng: str, mode
         forward = c.program("forward", c.lower("forward", graph), recording.landing)
     if config.dump:
         dump.write(c, config.dump)
-    return _executable(c, forward, derivative, check or config.verify)
+    check = check or config.verify
+    return _executable(c, forward, derivative, "off" if check == "first" and recording.foreign else check)
 
 
 def _device(graph: Graph) -> torch.device:

@@ -14,6 +14,7 @@ from typing import Any, Callable, ContextManager, Hashable, Iterable, Mapping, P
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .. import config
 from ..compiler.dims import Expr
@@ -307,10 +308,14 @@ class CompiledFunction:
 
     def _first_call(self, args: tuple, kwargs: dict) -> Any:
         recorded = len(self.programs) + self._vain
-        if recorded >= config.program_limit:
-            change = self._change(args, kwargs) or "what the run itself writes"
-            self._warn("limit", f"{self.name} was recorded {recorded} times (config.program_limit); calls that fit "
-                       f"none of its programs run eagerly. What changed last: {change}")
+        paths = max((len(p.paths) for p in self.programs if isinstance(p, Branches)), default=0)
+        if recorded >= config.program_limit or paths >= config.path_limit:
+            if "limit" not in self._warned:  # what changed takes time to tell
+                change = self._change(args, kwargs) or "what the run itself writes"
+                limit = f"{recorded} times (config.program_limit)" if paths < config.path_limit else \
+                    f"along {paths} paths (config.path_limit)"
+                self._warn("limit", f"{self.name} was recorded {limit}; calls that fit none of its programs run eagerly. "
+                           f"What changed last: {change}")
             return self._function(*args, **kwargs)
         change = self._change(args, kwargs)
         return self._function(*args, **kwargs) if self._in_vain(change) else self._recorded(change, args, kwargs)
@@ -417,7 +422,7 @@ class CompiledFunction:
 
     def _check(self, run: _Run, recording: Recording, results: Sequence[torch.Tensor]) -> None:
         verify = self._verify or config.verify
-        if verify == "off":
+        if verify == "off" or verify == "first" and recording.foreign:
             return
         try:
             run.check(recording, results)
@@ -635,10 +640,10 @@ def compiled_function(compiled: Any) -> CompiledFunction:
 
 def _not_plain() -> bool:
     """Whether this call runs under something that must see every op or call: a mode of torch, a transform, forward-mode
-    differentiation, a tracer, a profiler, whose place the observer would take, or hooks on saved tensors: a checkpoint
-    counts how often those run, and a program saves other tensors than the recorded run."""
+    differentiation, a tracer, a profiler, whose place the observer would take, hooks on saved tensors: a checkpoint counts how
+    often those run, and a program saves other tensors than the recorded run; or where parametrizations keep what they compute."""
     return bool(default_devices() is None or active_dispatch_modes() or active_transform() is not None
-                or forward_ad._current_level >= 0 or tracing() or sys.getprofile() is not None
+                or forward_ad._current_level >= 0 or parametrize._cache_enabled or tracing() or sys.getprofile() is not None
                 or saved_tensors_hooks(True) is not None)
 
 

@@ -120,6 +120,10 @@ class Grads:
     writes: tuple[GradWrite, ...] = ()
 
 
+#: of ops that compute and do nothing else
+_NAMESPACES = frozenset({"aten", "prims", "smelt"})
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One run. `tensors[k]` is the very tensor that was graph input k: the arguments first, in the order given to the
@@ -175,6 +179,12 @@ class Recording:
     def symbolic(self) -> bool:
         """Whether sizes of the graph are symbols."""
         return bool(self.graph.bindings())
+
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether it calls ops that are not torch's own: these may do more than compute, so that one call runs each once."""
+        targets = (v.attrs.get("target", "") for v in self.graph.values if v.op.kind == "opaque")
+        return any(isinstance(t, str) and t and t.split(".")[0] not in _NAMESPACES for t in targets)
 
     @cached_property
     def entries(self) -> dict[int, Result | None]:

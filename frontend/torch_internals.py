@@ -29,6 +29,7 @@ def _take(path: str, purpose: str, needed: bool = True) -> Any:
 # Modes and transforms
 TorchDispatchMode = _take("torch.utils._python_dispatch.TorchDispatchMode", "to see every op of a run")
 HigherOrderOperator = _take("torch._ops.HigherOrderOperator", "to record ops that take functions")
+OpOverload = _take("torch._ops.OpOverload", "to know the attributes that ops get when they are first called")
 OpPacket = _take("torch._ops.OpOverloadPacket", "to know the attributes that ops get when they are first called")
 active_dispatch_modes = _take("torch._C._len_torch_dispatch_stack", "to leave calls under other modes alone")
 innermost_dispatch_mode = _take("torch.utils._python_dispatch._get_current_dispatch_mode", "to leave a mode for a while")
@@ -95,6 +96,11 @@ _take("torch.compiler.set_stance", "to run functions that torch.compile gave as 
 for _name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
     _take(f"torch.overrides.{_name}", "to let torch's modules choose the way that they choose without a recorder")
 _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
+
+#: hooks that the step of every optimizer runs
+OPTIMIZER_HOOKS = tuple(_take(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "to notice hooks on all optimizers")
+                        for when in ("pre", "post"))
+_take("torch.nn.utils.parametrize._cache_enabled", "to notice that what parametrizations compute is kept")
 
 #: switches that torch's modules tell of through these
 BACKEND_SWITCHES = tuple(filter(None, (_take(f"torch._C.{name}", "to guard what a run asks of torch's switches", needed=False)

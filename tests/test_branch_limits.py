@@ -97,3 +97,20 @@ def test_a_path_found_wrong_is_not_used_again(monkeypatch):
         run.broken = "gave another result"
     close(compiled(UP), branch(UP))
     close(compiled(DOWN), branch(DOWN))
+
+
+def test_paths_that_other_guards_lead_to_count(monkeypatch):
+    """Where each call fits no guards, and then branches as those before it."""
+    monkeypatch.setattr(config, "path_limit", 4)
+    state = {"n": 0}
+
+    def f(x):
+        state["n"] += 1
+        return x * 2 if state["n"] not in {100, 200} else x, float(x.sum()) > 0
+    compiled = smelt.compile(f)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(12):
+            compiled(torch.ones(3))
+    told = [str(w.message) for w in caught if "path_limit" in str(w.message)]
+    assert len(told) == 1 and sum(len(p.paths) for p in compiled.programs) <= 16

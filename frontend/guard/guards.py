@@ -18,13 +18,14 @@ from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
+from torch.nn.utils import parametrize
 
 from ...compiler.dims import Dim, Expr
 from ...compiler.ir import TensorType
 from ..recording import Grads
 from ..symbolic.symbols import Node, is_symbolic, noted
-from ..torch_internals import (BACKEND_SWITCHES, TENSOR_HOOKS, TensorGuards, active_dispatch_modes, active_function_modes,
-                               default_devices, forward_ad, tracing)
+from ..torch_internals import (BACKEND_SWITCHES, OPTIMIZER_HOOKS, TENSOR_HOOKS, TensorGuards, active_dispatch_modes,
+                               active_function_modes, default_devices, forward_ad, tracing)
 
 MISSING = type("Missing", (), {"__repr__": lambda self: "missing"})()
 
@@ -330,12 +331,18 @@ def torch_state() -> list[Read]:
 
 
 def mode_conditions(names: Namespace) -> list[Condition]:
-    """The default device is the same, no other mode of torch is active, and no tracer, under which looking at a size would be
-    traced."""
+    """The default device is the same, so are the hooks of all optimizers; no other mode of torch is active, what parametrizations
+    compute is not kept, and no tracer is there, under which looking at a size would be traced."""
     found = {"whether torch.jit.trace is active": (tracing, False),
              "number of active torch dispatch modes": (active_dispatch_modes, 0)}
     none = [Condition(f"not {names.bind(f)}()", f"{names.bind(f)}()", what, none) for what, (f, none) in found.items()]
     now, before = f"{names.bind(default_devices)}()", default_devices()
+    run = tuple(hook for hooks in OPTIMIZER_HOOKS for hook in hooks.values())
+    hooks = ", ".join(f"*{names.bind(hooks)}.values()" for hooks in OPTIMIZER_HOOKS)
+    without = " and ".join(f"not {names.bind(hooks)}" for hooks in OPTIMIZER_HOOKS)
+    none.append(Condition(f"({hooks},) == {names.bind(run)}" if run else without, f"({hooks},)", "hooks of all optimizers", run))
+    kept = f"{names.bind(parametrize)}._cache_enabled"
+    none.append(Condition(f"not {kept}", kept, "the use of torch.nn.utils.parametrize.cached()", 0))
     return [*none, Condition(f"{now} == {names.bind(before)}" if before else f"not {names.bind(active_function_modes)}()", now,
                              "default device and function modes", before)]
 

@@ -32,7 +32,7 @@ from ..guard.writes import unchanged
 from ..modules import original_of
 from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
-from ..torch_internals import OpPacket
+from ..torch_internals import OpOverload, OpPacket
 from .objects import OURS, content, dict_of, is_open, join
 from .places import SMELT, TORCH, USER, innermost_of_others, kind_of, kind_of_file, user_line
 
@@ -47,7 +47,7 @@ LARGEST_ARRAY = 256
 
 _UNCHANGING = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
                types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype, numpy.generic,
-               type(namedtuple("_", "field").field), OpPacket, *SINGLETONS)
+               type(namedtuple("_", "field").field), OpOverload, OpPacket, *SINGLETONS)
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}

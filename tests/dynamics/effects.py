@@ -6,6 +6,7 @@ import time
 import warnings
 
 import numpy
+import torch
 from torch import nn
 
 from smelt.errors import SmeltWarning
@@ -172,3 +173,26 @@ def warnings_filtered_inside(compile):
 
 
 REGISTRY = {}
+
+
+_RUNS: list[int] = []
+
+
+@torch.library.custom_op("effects_of_ops::count", mutates_args=())
+def count(x: torch.Tensor) -> torch.Tensor:
+    _RUNS.append(x.numel())
+    return x * 2
+
+
+@count.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+@program
+def ops_of_other_libraries(compile):
+    """Each call runs an op that Python defines once, whatever else it does."""
+    f = compile(lambda x: count(x + 1) * 3)
+    for n in (3, 3, 3, 3):
+        _RUNS.clear()
+        yield f(tensor(n)), len(_RUNS)

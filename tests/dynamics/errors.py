@@ -366,3 +366,18 @@ def error_after_a_gradient_is_looked_at(compile):
         yield outcome(f, torch.ones(3)[:n])
         w.grad = torch.ones(3)
         yield outcome(f, torch.ones(3)[:n])
+
+
+@program
+def errors_of_leaves_caught(compile):
+    """Autograd refuses a write to a leaf; the next tensor may be none."""
+    @compile
+    def f(x):
+        y = x * 3
+        try:
+            x.mul_(2)
+        except RuntimeError:
+            y = y + 1
+        return y
+    for x in (leaf(3), leaf(3), leaf(3) * 1, leaf(3) * 1, tensor(3), leaf(3)):
+        yield f(x), x, x._version

@@ -5,6 +5,7 @@ import gc
 import torch
 from torch import nn, overrides
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode, has_torch_function, has_torch_function_unary
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -593,3 +594,42 @@ def grad_mode_set_past_torch_s_interface(compile):
     for _ in range(3):
         x = leaf(3)
         yield backward(f(x)), x.grad
+
+
+@program
+def hooks_of_all_optimizers(compile):
+    net, log = whole(nn.Linear(2, 1), 0.5), []
+    optimizer = torch.optim.SGD(net.parameters(), 0.5)
+
+    @compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+    register = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
+    for place in (None, 0, None, 1, 0, None):
+        hook = None if place is None else register[place](lambda *_: log.append(place))
+        try:
+            for _ in range(2):
+                yield step(torch.ones(1, 2)), list(log)
+        finally:
+            if hook is not None:
+                hook.remove()
+
+
+@program
+def parametrizations_kept(compile):
+    class Twice(nn.Module):
+        def forward(self, x):
+            return x * 2
+    net = whole(nn.Linear(2, 2, bias=False), 0.5)
+    nn.utils.parametrize.register_parametrization(net, "weight", Twice())
+    f, x = compile(net), torch.ones(1, 2)
+    for kept in (False, False, True, True, False):
+        with nn.utils.parametrize.cached() if kept else contextlib.nullcontext():
+            for _ in range(3):
+                with torch.no_grad():
+                    yield f(x)
+                    net.parametrizations.weight.original.mul_(2)
