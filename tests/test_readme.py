@@ -78,10 +78,12 @@ WORKS = {
         [(lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU()), (X,))],
     "Convolutions are calls of torch; on the CPU images lie with the channels last from one to the next.":
         [(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), (torch.ones(1, 3, 8, 8),))],
-    "Recurrent nets on the CPU, of packed sequences too: loops over time, whose kernels are those of one step.":
+    "Recurrent nets on the CPU, packed ones and loops of cells that a program writes out too: loops over one step's kernels.":
         [(lambda: nn.LSTM(3, 4), (X,)), (lambda: nn.GRU(3, 4, 2, bidirectional=True), (X,)),
          (lambda: lambda x, n, net=nn.RNN(3, 4): pad_packed_sequence(net(pack_padded_sequence(x, n))[0])[0],
-          (torch.ones(5, 2, 3), torch.tensor([5, 2])))],
+          (torch.ones(5, 2, 3), torch.tensor([5, 2]))),
+         (lambda: lambda x, cell=nn.GRUCell(3, 4): functools.reduce(lambda h, part: cell(part, h), x.unbind(), None),
+          (torch.ones(5, 2, 3),))],
     "Modules: linear, convolutional, attention, dropout, batch norm with its running statistics.":
         [(lambda: nn.TransformerEncoderLayer(4, 2, 8), (torch.ones(5, 2, 4),)),
          (lambda: nn.BatchNorm1d(3), (X,))],
