@@ -46,6 +46,24 @@ def _recurrent(kind: type[nn.Module], batch: int = 32, features: int = 64, size:
     return lambda: (_Outputs(kind(features, size, batch_first=True)), (torch.randn(batch, 50, features),))
 
 
+def _steps(kind: type[nn.Module], batch: int = 8, features: int = 16, size: int = 32):
+    """A cell called for each place of sequences of 50."""
+    return lambda: (_Steps(kind(features, size)), (torch.randn(batch, 50, features),))
+
+
+class _Steps(nn.Module):
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x):
+        state, hidden = None, []
+        for part in x.unbind(1):
+            state = self.cell(part, state)
+            hidden.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(hidden, 1)
+
+
 class _Outputs(nn.Module):
     """A recurrent net without its last states."""
 
@@ -101,6 +119,7 @@ CASES: tuple[Case, ...] = (
     Case("LSTM fwd+bwd", _recurrent(nn.LSTM), train=True),
     Case("GRU fwd+bwd", _recurrent(nn.GRU), train=True),
     *(Case(f"small {kind.__name__} fwd+bwd", _recurrent(kind, 8, 16, 32), train=True) for kind in (nn.LSTM, nn.GRU, nn.RNN)),
+    *(Case(f"loop of {kind.__name__}s fwd+bwd", _steps(kind), train=True) for kind in (nn.LSTMCell, nn.GRUCell)),
     Case("large LSTM", _recurrent(nn.LSTM, 64, 128, 256)),
     Case("gelu(x*w+b).sum 256x1024", _rows(chain, 256, 1024, _vector(), _vector())),
     Case("layer norm 256x1024", _rows(_layer_norm, 256, 1024, _vector(), _vector())),

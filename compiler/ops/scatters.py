@@ -4,7 +4,10 @@ Every `<view>_scatter` has the attributes of its view. An in-place write on a vi
 """
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
+from torch import library
 
 from ..op import OPS, Op, register
 from .slices import bounded, dilated, index_of, one_dim, pad_slice, slice_of, slice_pad
@@ -120,3 +123,24 @@ register(Op("as_strided_scatter", "composite", "The 1-dimensional base with `src
             _scatter_type("as_strided"), meaning=_as_strided_scatter, gradient=_scatter_gradient("as_strided"),
             decompose=_decompose_as_strided_scatter,
             samples=lambda: [((torch.randn(12), torch.randn(2, 4)), {"shape": (2, 4), "strides": (5, 1), "offset": 1})]))
+
+
+# The same for complex numbers, of which torch differentiates no scatter: calls of torch, made of a copy that is written to.
+
+_LIBRARY = library.Library("smelt", "FRAGMENT")
+_VIEWS = {"slice.Tensor": "int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1", "select.int": "int dim, SymInt index",
+          "diagonal.default": "int offset=0, int dim1=0, int dim2=1"}
+
+
+def _putting(view: Callable) -> Callable:
+    def put(base, src, *args):
+        result = base.clone()
+        view(result, *args).copy_(src)
+        return result
+    return put
+
+
+for _view, _schema in _VIEWS.items():
+    _name, _overload = _view.split(".")
+    _LIBRARY.define(f"put_{_name}(Tensor base, Tensor src, {_schema}) -> Tensor")
+    _LIBRARY.impl(f"put_{_name}", _putting(getattr(getattr(torch.ops.aten, _name), _overload)), "CompositeImplicitAutograd")

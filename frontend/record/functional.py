@@ -34,8 +34,8 @@ from .windows import gathered, moving
 RESOLVED = {"_conj": torch.ops.aten.conj_physical.default, "_neg_view": torch.ops.aten.neg.default}
 
 #: For views that are calls of torch (of complex numbers), by their target, what puts values where they read.
-_SCATTERS = {"aten.slice.Tensor": torch.ops.aten.slice_scatter.default, "aten.select.int": torch.ops.aten.select_scatter.default,
-             "aten.diagonal.default": torch.ops.aten.diagonal_scatter.default}
+_SCATTERS = {"aten.slice.Tensor": torch.ops.smelt.put_slice.default, "aten.select.int": torch.ops.smelt.put_select.default,
+             "aten.diagonal.default": torch.ops.smelt.put_diagonal.default}
 
 
 #: Why a tensor is refused.

@@ -633,3 +633,21 @@ def parametrizations_kept(compile):
                 with torch.no_grad():
                     yield f(x)
                     net.parametrizations.weight.original.mul_(2)
+
+
+@program(exact=False)
+def complex_numbers_written_in_part(compile):
+    """As Fourier neural operators do it."""
+    weight = leaf(2, 3)
+
+    @compile
+    def f(x):
+        given = torch.fft.rfft(x)
+        out = torch.zeros(2, given.shape[-1], dtype=torch.cfloat)
+        out[:, :3] = given[:, :3] * weight
+        out[1] *= 2
+        out.diagonal().add_(weight[:, 0])
+        return torch.fft.irfft(out, n=x.shape[-1])
+    for _ in range(4):
+        x = leaf(2, 8)
+        yield backward(f(x)), x.grad, weight.grad
