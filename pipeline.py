@@ -28,7 +28,10 @@ from .frontend.torch_internals import TensorGuards, empty_strided_cpu, storage_u
 from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
 from .tools import dump
 
-#: What every graph goes through, in order; each is a pass `Graph -> Graph`.
+#: What every graph goes through, in order; each is a pass `Graph -> Graph`. First of all: tensors brought to one device, loops
+#: that were written out, gradients that the program asks for.
+DERIVE = (bring, roll, derive)
+#: Again and again:
 CLEAN = (simplify, fold, cse, dce)
 #: Before the gradient: composite ops that have a gradient rule of their own stay whole.
 #: After it: everything is broken into what code generation knows.
@@ -165,12 +168,14 @@ def _build(recording: Recording, backend: str, check: str | None, rng: str, mode
     if backend == "eager":
         return _executable(c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
-    graph = c.apply("simplified", recording.graph, (bring, roll, derive, *CLEAN))
+    graph = c.apply("simplified", recording.graph, (*DERIVE, *CLEAN))
     of, wrt = recording.flowing, recording.differentiated
     derivative = None
     if of and wrt:
         joint = c.step("gradient", gradient, graph, wrt, of).reached()
         c.verify(joint.graph, "gradient")
+        if any(shared - {i} for i, shared in enumerate(joint.shared)):  # maybe only since equal values were merged
+            joint = replace(joint, shared=c.step("gradient", gradient, _derived(recording.graph), wrt, of).shared)
         joint = replace(joint, graph=c.lower("joint", joint.graph))
         split = c.step("partition", partition, joint)
         forward_graph = c.apply("forward", split.forward, CLEAN)
@@ -190,6 +195,13 @@ def _build(recording: Recording, backend: str, check: str | None, rng: str, mode
         dump.write(c, config.dump)
     check = check or config.verify
     return _executable(c, forward, derivative, "off" if check == "first" and recording.foreign else check)
+
+
+def _derived(graph: Graph) -> Graph:
+    """A recorded graph before values are merged."""
+    for p in DERIVE:
+        graph = p(graph)
+    return graph
 
 
 def _device(graph: Graph) -> torch.device:
@@ -272,7 +284,7 @@ def _by_reference(graph: Graph, *inputs) -> list:
 
 def compile_graph(graph: Graph, backend: str = "auto") -> Callable:
     """One graph as a callable of its inputs (tensors) that gives a tuple of its outputs, with no gradient."""
-    for p in (bring, derive, *CLEAN, *LOWER):
+    for p in (*DERIVE, *CLEAN, *LOWER):
         graph = verify(p(graph), p.__name__)
     return _load(generate(graph, _backend(backend, _device(graph))))
 

@@ -64,6 +64,17 @@ def results_of_separate_histories(compile):
         yield a.grad, b.grad
 
 
+@program(exact=False)
+def equal_steps_of_two_results(compile):
+    """That both results compute the same is no reason for one pass to free what the other needs."""
+    f = compile(lambda u, v: (torch.sigmoid(u * v), torch.sigmoid(u * v) * v.exp()))
+    for order in ((0, 1), (1, 0), (0, 1), (0, 0)):
+        u, v = leaf(4), leaf(4)
+        results = f(u, v)
+        for k in order:
+            yield outcome(lambda: results[k].sum().backward()), u.grad, v.grad
+
+
 @program
 def passes_by_name_over_what_was_overwritten(compile):
     """A backward pass that names its inputs raises as any other: what exp keeps has changed."""
