@@ -103,9 +103,9 @@ def _chains(graph: Graph) -> list[list[Value]]:
     for v in graph.values:
         if v.op.name == "cell" and (before := _before(v)) is not None:
             following.setdefault(before, v)
-    chains = []
+    chains, later = [], set(following.values())
     for v in graph.values:
-        if v in following and v not in following.values():
+        if v in following and v not in later:
             chain = [v]
             while chain[-1] in following:
                 chain.append(following[chain[-1]])
@@ -140,7 +140,7 @@ def _rolled(graph: Graph, chain: Sequence[Value]) -> Graph | None:
             new[v] = b.keep(v)
     cell, first = chain[0].attrs["cell"], chain[0]
     with b.at(first.origin):
-        inputs = _at_once(b, [v.inputs[0] for v in chain], stacked=True)
+        inputs = _AtOnce(b, stacked=True).of(tuple(v.inputs[0] for v in chain))
         loop = b.emit("recurrence", inputs, *first.inputs[1:], cell=cell, backwards=False)
         loop.name = first.name
         states = [b.item(loop, index=k) for k in range(CELLS[cell].states)]
@@ -176,32 +176,73 @@ def _stacked(b: Builder, v: Value) -> Replacement:
     """Values that differ by time alone, and lie one after another, computed at once."""
     if v.op.name != "cat" or len(v.inputs) < SHORTEST:
         return None
-    whole = _at_once(b, v.inputs)
+    start = len(b.values)
+    whole = _AtOnce(b).of(v.inputs)
     if whole is None:
+        del b.values[start:]
         return None
     d = v.attrs["dim"]
     ordered = b.permute(whole, dims=(*range(1, d + 1), 0, *range(d + 1, whole.rank))) if d else whole
     return b.reshape(ordered, shape=v.shape)
 
 
-def _at_once(b: Builder, values: Sequence[Value], stacked: bool = False) -> Value | None:
-    """[times, *sizes] of a value of each time. Where they don't come of one tensor by the same steps, they are stacked, or it
-    is None."""
-    first = values[0]
-    if any(v.type != first.type for v in values):
-        return None
-    if all(v is first for v in values):
-        return b.expand(b.reshape(first, shape=(1, *first.shape)), shape=(len(values), *first.shape)) if stacked else None
-    found = _parts(b, values)
-    if found is None and all(v.op is first.op and v.attrs == first.attrs and len(v.inputs) == len(first.inputs) for v in values):
-        start = len(b.values)
-        with b.at(first.origin):
-            found = _by_steps(b, values, stacked)
-        if found is None:
-            del b.values[start:]
-    if found is None and stacked and isinstance(first.type, TensorType):
-        found = b.cat(*(b.reshape(v, shape=(1, *v.shape)) for v in values), dim=0)
-    return found
+class _AtOnce:
+    """What is computed of a value for each time, for all times at once."""
+
+    def __init__(self, b: Builder, stacked: bool = False):
+        self.b, self.stacked = b, stacked
+        self.found: dict[tuple[Value, ...], Value | None] = {}
+
+    def of(self, values: tuple[Value, ...]) -> Value | None:
+        """[times, *sizes] of a value of each time. Where they don't come of one tensor by the same steps, they are `stacked`,
+        or it is None."""
+        if values not in self.found:
+            self.found[values] = self.computed(values)
+        return self.found[values]
+
+    def computed(self, values: tuple[Value, ...]) -> Value | None:
+        b, first = self.b, values[0]
+        if any(v.type != first.type for v in values) or not isinstance(first.type, TensorType):
+            return None
+        alike = all((v.op, v.attrs, len(v.inputs)) == (first.op, first.attrs, len(first.inputs)) for v in values)
+        found = None if all(v is first for v in values) else _parts(b, values)
+        if found is None and alike:
+            with b.at(first.origin):
+                found = self.by_steps(values)
+        if found is None and self.stacked:
+            found = b.cat(*(b.reshape(v, shape=(1, *v.shape)) for v in values), dim=0)
+        return found
+
+    def by_steps(self, values: tuple[Value, ...]) -> Value | None:
+        """The same of one op's results, where it can be had of all at once."""
+        b, op, attrs, shape = self.b, values[0].op, values[0].attrs, values[0].shape
+        operands, moving = [], []
+        for column in zip(*(v.inputs for v in values)):
+            same = all(o is column[0] or not isinstance(o, Value) and repr(o) == repr(column[0]) for o in column)
+            whole = column[0] if same else self.of(column) if all(isinstance(o, Value) for o in column) else None
+            if whole is None and not same:
+                return None
+            operands.append(whole)
+            moving.append(not same)
+        if not any(moving):
+            return None
+        x, times, found = operands[0], len(values), None
+        if op.kind == "pointwise":
+            found = b.emit(op, *(_in_front(b, o, len(shape)) if moves else o for o, moves in zip(operands, moving)), **attrs)
+        elif op.name == "matmul" and moving == [True, False] and len(shape) == 2:
+            found = b.reshape(b.matmul(b.reshape(x, shape=(times * x.shape[1], x.shape[2])), operands[1]), shape=(times, *shape))
+        elif op.name == "reshape":
+            found = b.reshape(x, shape=(times, *attrs["shape"]))
+        elif op.name == "permute":
+            found = b.permute(x, dims=(0, *(d + 1 for d in attrs["dims"])))
+        elif op.name in ("softmax", "log_softmax"):
+            found = b.emit(op, x, **{**attrs, "dim": attrs["dim"] + 1})
+        return found if found is not None and (found.shape, found.dtype) == ((times, *shape), values[0].dtype) else None
+
+
+def _in_front(b: Builder, x: Value, rank: int) -> Value:
+    """[times, *sizes] as an operand of results of this rank besides."""
+    return b.reshape(x, shape=(x.shape[0], *([1] * (rank + 1 - x.rank)), *x.shape[1:])) if x.rank <= rank else x
 
 
 def _parts(b: Builder, values: Sequence[Value]) -> Value | None:
@@ -226,39 +267,3 @@ def _parts(b: Builder, values: Sequence[Value]) -> Value | None:
         part = b.flip(part, dims=(d,))
     ordered = b.permute(part, dims=(d, *(k for k in range(part.rank) if k != d))) if d else part
     return b.reshape(ordered, shape=(len(at), *values[0].shape))
-
-
-def _by_steps(b: Builder, values: Sequence[Value], stacked: bool) -> Value | None:
-    """The same of one op's results, where it can be had of all at once."""
-    first, times = values[0], len(values)
-    operands = []
-    for column in zip(*(v.inputs for v in values)):
-        whole: object = column[0]
-        if any(o is not whole and (isinstance(o, Value) or isinstance(whole, Value) or repr(o) != repr(whole)) for o in column):
-            if not all(isinstance(o, Value) for o in column):
-                return None
-            whole = _at_once(b, column, stacked)
-            if whole is None:
-                return None
-        operands.append((whole, whole is not column[0]))
-    op, attrs = first.op, first.attrs
-    if not any(moves for _, moves in operands):
-        return None
-    if op.kind == "pointwise":
-        return b.emit(op, *(_in_front(b, w, first.rank) if moves else w for w, moves in operands), **attrs)
-    (x, moves), *rest = operands
-    if op.name == "matmul" and moves and not rest[0][1] and first.rank == 2:
-        rows, k = x.shape[1:]
-        return b.reshape(b.matmul(b.reshape(x, shape=(times * rows, k)), rest[0][0]), shape=(times, *first.shape))
-    if op.name == "reshape":
-        return b.reshape(x, shape=(times, *attrs["shape"]))
-    if op.name == "permute":
-        return b.permute(x, dims=(0, *(d + 1 for d in attrs["dims"])))
-    if op.name in ("softmax", "log_softmax"):
-        return b.emit(op, x, **{**attrs, "dim": attrs["dim"] + 1})
-    return None
-
-
-def _in_front(b: Builder, x: Value, rank: int) -> Value:
-    """[times, *sizes] as an operand of results of this rank besides."""
-    return b.reshape(x, shape=(x.shape[0], *([1] * (rank - x.rank + 1)), *x.shape[1:])) if x.rank <= rank else x
