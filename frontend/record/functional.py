@@ -301,8 +301,8 @@ class Memory:
 
     def write(self, tensor: torch.Tensor, alias: Alias, new: Value) -> None:
         """The operation just run gave `tensor` the value `new` (of its shape and dtype)."""
-        if new is self.current(alias):  # autograd counts it as any write
-            new = self._b.copy(new)
+        if new is self.current(alias):
+            return
         base, grad, flag = alias.base, torch.is_grad_enabled(), tensor.requires_grad
         self._refuse_shared_write(base)
         if base.input is not None:

@@ -209,7 +209,8 @@ class Api(TorchFunctionMode):
         try:
             result = self._made(function, args, kwargs)
         except RuntimeError:  # which the run may deal with, and other tensors may not meet
-            recorder.stop(Unsupported(f"{function.__name__} raised an error", here().place))
+            if recorder.for_caller:
+                recorder.stop(Unsupported(f"{function.__name__} raised an error", here().place))
             raise
         finally:
             recorder._from_numbers = None

@@ -140,7 +140,10 @@ class Results:
                 self._memory.add(*self._met(r, type_of(r), value), value)
         for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
             self._refuse_strided_random(call, tensor)
-            self._memory.write(tensor, alias, self._fitted(value, alias.type))
+            new = self._fitted(value, alias.type)
+            if call.op.packet.endswith("_") and new is self._memory.current(alias):  # autograd counts it as any write
+                new = self._b.copy(new)
+            self._memory.write(tensor, alias, new)
 
     def _new_values(self, call: Call, others: Sequence[torch.Tensor]) -> list[Value]:
         """The values of the op's other results, then those of the tensors that it writes to."""

@@ -330,7 +330,7 @@ class Second(Recorder):
     def make_as_one(self, function, args, kwargs):
         """As autograd sees it, all of the results are made of all of the tensors."""
         enabled, make = torch.is_grad_enabled(), super().make_as_one
-        stretch = self._stretch = self._skipped_stretch() if function in STEPWISE else None
+        stretch = self._stretch = None if is_whole(function, args) else self._skipped_stretch()
 
         def made():
             with torch.set_grad_enabled(enabled):
