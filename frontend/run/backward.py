@@ -190,7 +190,8 @@ class Differentiable:
             pending, saved = ctx.left.outputs, ctx.left.unpacked()
         else:
             keeps = self.saved or any(self.derivative.shared[i] for i in arriving)  # else nothing has been freed
-            pending, saved = frozenset(range(len(self.derivative.of))), list(ctx.saved_tensors if keeps else ())
+            pending = frozenset(i for i, k in enumerate(self.derivative.of) if k in ctx.given)
+            saved = list(ctx.saved_tensors if keeps else ())
             for n, s in ctx.objects:
                 saved[n] = s
         if not keeps_graph():
