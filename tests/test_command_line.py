@@ -50,6 +50,13 @@ def test_the_doctor_with_a_cache_that_cannot_be_used(tmp_path):
     assert "can be written by others (mode 777)" in line(run, "cache") and "set SMELT_CACHE_DIR" in line(run, "cache")
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_programs_of_the_benchmark_run(case):
+    function, args = case.make()
+    bench.runner(case, function, args)()
+    assert not case.train or any(p.grad is not None for p in (*args, *getattr(function, "parameters", tuple)()))
+
+
 def test_the_benchmark_table():
     run = smelt("bench", "mean", "--seconds", "0.05", "--threads", "1")
     assert run.returncode == 0, run.stderr

@@ -61,7 +61,7 @@ class _Steps(nn.Module):
         for part in x.unbind(1):
             state = self.cell(part, state)
             hidden.append(state[0] if isinstance(state, tuple) else state)
-        return torch.stack(hidden, 1)
+        return torch.stack(hidden, 1).sum()
 
 
 class _Outputs(nn.Module):
