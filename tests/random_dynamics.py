@@ -423,7 +423,7 @@ class _Maker:
         if kind == "loop":
             return f"{self.filled(self.dice.choice(LOOPS))}\n{some}"
         if kind == "while":
-            return self.filled("while {a}.abs().max() > 1.0:\n    {a} = {a} * 0.5")
+            return self.filled("while 1.0 < {a}.abs().max() < 1e30:\n    {a} = {a} * 0.5")  # which ends for infinities too
         if kind == "no_grad":
             return f"with torch.no_grad():\n{some}"
         return f"try:\n{some}\n{other}\nexcept RuntimeError:\n    {new} = a * 2"
