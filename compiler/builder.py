@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Callable, Iterable, Sequence, Union
+from typing import Any, Callable, Iterable, Mapping, Sequence, Union
 
 import torch
 
@@ -29,6 +29,13 @@ class Builder:
         self.ask = ask
         self._used = set(names)
         self._next: dict[str, int] = {}
+
+    @classmethod
+    def over(cls, graph: Graph) -> Builder:
+        """One that begins with a graph's inputs; the names of all of its values are taken."""
+        b = cls(v.name for v in (*graph.inputs, *graph.values))
+        b.inputs = list(graph.inputs)
+        return b
 
     def name(self, hint: str) -> str:
         """A name not used before: the hint, or the hint with a number."""
@@ -93,6 +100,10 @@ class Builder:
         self.values.append(v)
         return v
 
+    def moved(self, v: Value, new: Mapping[Value, Value]) -> Value:
+        """Append `v` on what stands for its operands."""
+        return self.keep(v, tuple(new[i] if isinstance(i, Value) else i for i in v.inputs))
+
     @contextmanager
     def at(self, origin: Origin, note: str = ""):
         """Values emitted inside carry this origin."""
@@ -122,8 +133,7 @@ class _Rewriting:
 
     def __init__(self, graph: Graph, rule: Callable[[Builder, Value], Replacement], note: str):
         self.graph, self.rule, self.note = graph, rule, note
-        self.b = Builder(v.name for v in (*graph.inputs, *graph.values))
-        self.b.inputs = list(graph.inputs)
+        self.b = Builder.over(graph)
         self.new: dict[Value, Value | Sequence[Value]] = {v: v for v in graph.inputs}
         self.outputs = set(graph.outputs)
         self.fresh: set[Value] = set()  # emitted by the rule, and not yet in the place of an old value

@@ -181,10 +181,10 @@ class Recording:
         return bool(self.graph.bindings())
 
     @cached_property
-    def foreign(self) -> bool:
-        """Whether it calls ops that are not torch's own: these may do more than compute, so that one call runs each once."""
+    def foreign(self) -> tuple[str, ...]:
+        """The ops that it calls and that are not torch's own: they may do more than compute, so that one call runs each once."""
         targets = (v.attrs.get("target", "") for v in self.graph.values if v.op.kind == "opaque")
-        return any(isinstance(t, str) and t and t.split(".")[0] not in _NAMESPACES for t in targets)
+        return tuple(dict.fromkeys(t for t in targets if isinstance(t, str) and t and t.split(".")[0] not in _NAMESPACES))
 
     @cached_property
     def entries(self) -> dict[int, Result | None]:

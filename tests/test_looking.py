@@ -382,6 +382,17 @@ def test_a_training_step_says_what_is_written_where(tmp_path):
         assert label in text
 
 
+def test_the_report_names_ops_of_other_libraries():
+    @torch.library.custom_op("smelt_tests::halved", mutates_args=())
+    def halved(x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+    f = smelt.compile(lambda x: halved(x) + 1, fullgraph=True)
+    for _ in range(2):
+        f(torch.ones(3))
+    assert smelt.explain(f).programs[0].foreign == ("smelt_tests.halved.default",)
+    assert "not checked by default: it calls smelt_tests.halved.default" in str(smelt.explain(f))
+
+
 def test_the_report_names_the_lines_that_print(capsys):
     def f(x):
         print(x.sum().item())

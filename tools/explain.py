@@ -65,7 +65,7 @@ class KernelReport:
 class ProgramReport:
     """One recorded path: its guards, its kernels, the torch calls that stay, and the compile seconds by step. `eager`: the
     parts of it that torch runs all the same, and why. `launched`: those that are launched kernel by kernel in a mode of CUDA
-    graphs, and why."""
+    graphs, and why. `foreign`: ops of other libraries, for which it is held against its recording only where `verify` asks."""
     guards: tuple[str, ...]
     kernels: tuple[KernelReport, ...]
     calls: tuple[str, ...]
@@ -77,6 +77,7 @@ class ProgramReport:
     runs: str = "as C"
     eager: tuple[str, ...] = ()
     launched: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report as text. The guards are counted: there are hundreds, and `guards` has them."""
@@ -91,6 +92,7 @@ class ProgramReport:
                 *([f"broken: {self.broken}"] if self.broken else []),
                 *(f"eager: {reason}" for reason in self.eager),
                 *(f"no CUDA graph: {reason}" for reason in self.launched),
+                *(f"not checked by default: it calls {op}" for op in self.foreign),
                 *_columns([k.cells() for k in self.kernels]),
                 *(f"call  {c}" for c in self.calls)]
 
@@ -236,7 +238,7 @@ def _program(guards: Guards, run: Executable, timed: bool, target: str) -> Progr
     return ProgramReport(tuple(str(guards).splitlines()), tuple(kernels), tuple(calls), arena, outputs,
                          dict(compilation.seconds), len(compilation.graphs["recorded"].values), run.broken,
                          _runs([loaded.program for loaded in compilation.programs.values()]), tuple(compilation.eager),
-                         tuple(compilation.launched))
+                         tuple(compilation.launched), compilation.recording.foreign)
 
 
 def _runs(programs: Sequence[Program]) -> str:

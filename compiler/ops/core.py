@@ -2,14 +2,24 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
+from torch import library
 from torch.autograd.function import FunctionCtx
 
 from ..dims import expr
 from ..ir import NumberType, ObjectType, TensorType, TupleType, Value
 from ..op import OPS, Op, register, same_shape
+
+
+_LIBRARY = library.Library("smelt", "FRAGMENT")
+
+
+def define(schema: str, run: Callable) -> None:
+    """An op of torch of smelt's own, `smelt::...`, made of torch's: for what is called as one op, and torch has none for."""
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(schema.split("(")[0], run, "CompositeImplicitAutograd")
 
 
 def given_type(inputs, attrs):

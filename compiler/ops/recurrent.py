@@ -12,18 +12,16 @@ from functools import reduce
 from typing import Any, Callable, Sequence
 
 import torch
-from torch import library
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ..ir import TupleType, Value
 from ..op import Op, register
-from .core import Operand, gradients_of
+from .core import Operand, define, gradients_of
 from .matmul import transposed
 from .slices import slice_dim
 
 #: The nets, by name: what their hidden states are, and how many results they give.
 _NETS = {"lstm": ("Tensor[]", 3), "gru": ("Tensor", 2), "rnn_tanh": ("Tensor", 2), "rnn_relu": ("Tensor", 2)}
-_LIBRARY = library.Library("smelt", "FRAGMENT")
 
 
 def padded(net: str) -> Callable:
@@ -70,10 +68,8 @@ def _define(net: str, hidden: str, results: int) -> None:
         return pad_packed_sequence(PackedSequence(data, rows.batch_sizes), total_length=sequences.shape[0])[0], *states
     options = "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional"
     given = f"-> ({', '.join(['Tensor'] * results)})"
-    _LIBRARY.define(f"{net}(Tensor sequences, {hidden} hx, {options}, bool batch_first) {given}")
-    _LIBRARY.define(f"packed_{net}(Tensor sequences, Tensor lengths, {hidden} hx, {options}) {given}")
-    _LIBRARY.impl(net, run, "CompositeImplicitAutograd")
-    _LIBRARY.impl(f"packed_{net}", run_packed, "CompositeImplicitAutograd")
+    define(f"{net}(Tensor sequences, {hidden} hx, {options}, bool batch_first) {given}", run)
+    define(f"packed_{net}(Tensor sequences, Tensor lengths, {hidden} hx, {options}) {given}", run_packed)
 
 
 def _live(sequences, lengths):
@@ -81,8 +77,7 @@ def _live(sequences, lengths):
     return (torch.arange(len(sequences)).unsqueeze(1) < lengths).unsqueeze(2)
 
 
-_LIBRARY.define("live(Tensor sequences, Tensor lengths) -> Tensor")
-_LIBRARY.impl("live", _live, "CompositeImplicitAutograd")
+define("live(Tensor sequences, Tensor lengths) -> Tensor", _live)
 for _net, (_hidden, _results) in _NETS.items():
     _define(_net, _hidden, _results)
 
@@ -177,7 +172,7 @@ def _decompose_cell(b, v):
     cell = CELLS[v.attrs["cell"]]
     x, weight, bias, _, states = operands_of(cell, v.inputs)
     size, hidden = weight.shape[0], b.matmul(states[0], weight)
-    pieces = joined_pieces(b, cell, x, hidden if bias is None else b.add(bias, hidden), size)
+    pieces = joined_pieces(b, cell, x, hidden if bias is None else b.add(hidden, bias), size)
     return cell.step(b, [gate(b, pieces, k, size) for k in range(cell.pieces)], states)
 
 
@@ -417,7 +412,8 @@ def _projected(b, x: Value, weight: Value, *bias: Value) -> Value:
 
 
 register(Op("cell", "composite", "One step of a recurrent net, given what its weight makes of the input.", _cell_type,
-            meaning=_cell, decompose=_decompose_cell, samples=_cell_samples, cost=16, aten={f"{net}_cell": _import_cell(net) for net in CELLS}))
+            meaning=_cell, decompose=_decompose_cell, samples=_cell_samples,
+            aten={f"{net}_cell": _import_cell(net) for net in CELLS}))
 register(Op("recurrence", "loop", "A layer of a recurrent net in one direction, given what its weight makes of all inputs.",
             _recurrence_type, meaning=_recurrence, gradient=_recurrence_gradient, samples=_samples,
             aten={**{f"smelt::{net}": _import_net(net) for net in CELLS},

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Callable
 
 import torch
-from torch import library
 
 from ..op import OPS, Op, register
+from .core import define
 from .slices import bounded, dilated, index_of, one_dim, pad_slice, slice_of, slice_pad
 from .views import (DIAGONALS, as_dtype, diagonal_attrs, diagonal_start, inserted, inverse, others, row_and_column, window_places,
                     zeros)
@@ -127,7 +127,6 @@ register(Op("as_strided_scatter", "composite", "The 1-dimensional base with `src
 
 # The same for complex numbers, of which torch differentiates no scatter: calls of torch, made of a copy that is written to.
 
-_LIBRARY = library.Library("smelt", "FRAGMENT")
 _VIEWS = {"slice.Tensor": "int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1", "select.int": "int dim, SymInt index",
           "diagonal.default": "int offset=0, int dim1=0, int dim2=1"}
 
@@ -142,5 +141,5 @@ def _putting(view: Callable) -> Callable:
 
 for _view, _schema in _VIEWS.items():
     _name, _overload = _view.split(".")
-    _LIBRARY.define(f"put_{_name}(Tensor base, Tensor src, {_schema}) -> Tensor")
-    _LIBRARY.impl(f"put_{_name}", _putting(getattr(getattr(torch.ops.aten, _name), _overload)), "CompositeImplicitAutograd")
+    _call = getattr(getattr(torch.ops.aten, _name), _overload)
+    define(f"put_{_name}(Tensor base, Tensor src, {_schema}) -> Tensor", _putting(_call))

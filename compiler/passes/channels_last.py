@@ -33,8 +33,7 @@ def channels_last(graph: Graph, best: Best) -> Graph:
     if not chosen and not images:
         return graph
     outputs = set(graph.outputs)
-    b = Builder(v.name for v in (*graph.inputs, *graph.values))
-    b.inputs = list(graph.inputs)
+    b = Builder.over(graph)
     new: dict[Value, Value] = {v: v for v in graph.inputs}
     shown: dict[Value, Value] = {}  # outputs, in the layout that they have for others
     for v in graph.values:

@@ -56,8 +56,8 @@ class Joint:
     @property
     def derivative(self) -> Graph:
         """The gradients alone, of all inputs; each in memory of its own."""
-        b = Builder(v.name for v in (*self.graph.inputs, *self.graph.values))
-        b.inputs, b.values = list(self.graph.inputs), list(self.graph.values)
+        b = Builder.over(self.graph)
+        b.values = list(self.graph.values)
         outputs: list[Value] = []
         for g in self.graph.outputs[self.primal_outputs:]:
             outputs.append(b.copy(g) if g in outputs or g in b.inputs else g)
@@ -221,7 +221,7 @@ class Sweep:
         self.of_results: dict[Value, _ResultGradients] = {}
         self.flows: dict[Value, list[Value]] = {}  # value -> the operands that its gradient reaches
         self.primal = {*graph.inputs, *graph.values}
-        self.keeping: set[Value] = set()  # values whose gradient rule reads some of the primal graph, or a number that torch keeps
+        self.keeping: set[Value] = set()  # values whose gradient rule reads primal ones, or numbers that torch keeps
 
     def seed(self, output: Value, name: str) -> None:
         tangent = self.b.input(f"grad_{name}", output.type, output.origin)

@@ -13,16 +13,14 @@ def join(graph: Graph) -> Graph:
     pairs = _pairs(graph)
     if not pairs:
         return graph
-    b = Builder(v.name for v in (*graph.inputs, *graph.values))
-    b.inputs = list(graph.inputs)
+    b = Builder.over(graph)
     new: dict[Value, Value] = {v: v for v in graph.inputs}
     for v in graph.values:
         if v in new:
             continue
         both = pairs.get(v)
         if both is None:
-            inputs = tuple(new[i] if isinstance(i, Value) else i for i in v.inputs)
-            new[v] = b.keep(v, inputs)
+            new[v] = b.moved(v, new)
             continue
         (g, weight), (_, x) = (one.inputs for one in both)
         with b.at(v.origin):

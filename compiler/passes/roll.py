@@ -63,31 +63,29 @@ _PLAIN = {"tanh": "rnn_tanh", "relu": "rnn_relu"}
 
 def _with_cells(graph: Graph) -> Graph:
     """With a cell for each tanh(x + h @ weight) of a chain, h being the one before, and the same of relu."""
-    found: dict[Value, dict[Value, Value]] = {}  # by weight, the terms of a value's sum that may be of a hidden state
-    weights: dict[Value, Value] = {}  # of the values that are cells
+    products: dict[Value, dict[Value, Value]] = {}  # by weight, the terms of a value's sum that may be of a hidden state
+    hidden: dict[str, Value] = {}  # those that are, by the names of the values
     for v in graph.values:
-        if v.op.name in _PLAIN and is_celled(v, ()):
-            terms = _terms(v.inputs[0])
-            products = [t for t in terms if t.op.name == "matmul" and t.inputs[0].type == v.type]
-            found[v] = {t.inputs[1]: t for t in products if any(other.shape == v.shape for other in terms if other is not t)}
-            for weight, t in found[v].items():
-                before = t.inputs[0]
-                if before.op is v.op and weight in found.get(before, ()) and weights.setdefault(before, weight) is weight:
-                    weights[v] = weight
-    if not weights:
-        return graph
-    b = Builder(v.name for v in (*graph.inputs, *graph.values))
-    b.inputs = list(graph.inputs)
-    new: dict[Value, Value] = {v: v for v in graph.inputs}
-    for v in graph.values:
-        if v not in weights:
-            new[v] = b.keep(v, tuple(new[i] if isinstance(i, Value) else i for i in v.inputs))
+        if v.op.name not in _PLAIN or not is_celled(v, ()):
             continue
-        product = found[v][weights[v]]
-        with b.at(v.origin):
-            x = reduce(b.add, (new[t] for t in _terms(v.inputs[0]) if t is not product))
-            new[v] = b.item(b.emit("cell", x, *(new[i] for i in reversed(product.inputs)), cell=_PLAIN[v.op.name]), index=0)
-    return b.graph(graph.name, [new[o] for o in graph.outputs], graph.output_names)
+        terms = _terms(v.inputs[0])
+        products[v] = {t.inputs[1]: t for t in terms if t.op.name == "matmul" and t.inputs[0].type == v.type
+                       and any(other.shape == v.shape for other in terms if other is not t)}
+        for weight, term in products[v].items():
+            before = term.inputs[0]
+            if before.op is v.op and weight in products.get(before, ()):
+                first = products[before][weight]
+                if hidden.setdefault(before.name, first) is first:
+                    hidden[v.name] = term
+
+    def rule(b: Builder, v: Value) -> Replacement:
+        if v.name not in hidden:
+            return None
+        terms = _terms(v.inputs[0])
+        term = next(t for t in terms if t.name == hidden[v.name].name)
+        x = reduce(b.add, (t for t in terms if t is not term))
+        return b.item(b.emit("cell", x, *reversed(term.inputs), cell=_PLAIN[v.op.name]), index=0)
+    return rewrite(graph, rule)
 
 
 def _terms(v: Value, depth: int = 4) -> list[Value]:
@@ -132,8 +130,7 @@ def _rolled(graph: Graph, chain: Sequence[Value]) -> Graph | None:
     after = _depending(graph, chain)
     if after is None:
         return None
-    b = Builder(v.name for v in (*graph.inputs, *graph.values))
-    b.inputs = list(graph.inputs)
+    b = Builder.over(graph)
     new: dict[Value, Value] = {v: v for v in graph.inputs}
     for v in graph.values:
         if v not in after:
@@ -152,7 +149,7 @@ def _rolled(graph: Graph, chain: Sequence[Value]) -> Graph | None:
                     whole = states[v.attrs["index"]]
                     new[v] = b.reshape(slice_dim(b, whole, 0, times[v.inputs[0]], 1), shape=v.shape)
             else:
-                new[v] = b.keep(v, tuple(new[i] if isinstance(i, Value) else i for i in v.inputs))
+                new[v] = b.moved(v, new)
     outputs = [b.copy(new[o]) if o.op.name == "item" and o.inputs[0] in times else new[o] for o in graph.outputs]
     return dce(rewrite(b.graph(graph.name, outputs, graph.output_names), _stacked))
 

@@ -277,7 +277,7 @@ def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: boo
     """The type of a real tensor in terms of the symbols that its value's shape is made of.
 
     parts: the values emitted for the call that gave it. view: the call gives a view. at_least: asks whether one size is
-    another or more: of operands in another order than row-major torch makes a result in that order, where a size is 1.
+    another or more: where a size is 1, torch lays a result in row-major order though its operands lie in another one.
     Raises Unsupported where the real strides don't follow from the sizes.
     """
     shape = value.shape

@@ -173,18 +173,16 @@ def warnings_filtered_inside(compile):
 
 
 REGISTRY = {}
+RUNS: list[int] = []
 
 
-_RUNS: list[int] = []
-
-
-@torch.library.custom_op("effects_of_ops::count", mutates_args=())
-def count(x: torch.Tensor) -> torch.Tensor:
-    _RUNS.append(x.numel())
+@torch.library.custom_op("smelt_tests::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    RUNS.append(x.numel())
     return x * 2
 
 
-@count.register_fake
+@doubled.register_fake
 def _(x):
     return torch.empty_like(x)
 
@@ -192,7 +190,7 @@ def _(x):
 @program
 def ops_of_other_libraries(compile):
     """Each call runs an op that Python defines once, whatever else it does."""
-    f = compile(lambda x: count(x + 1) * 3)
+    f = compile(lambda x: doubled(x + 1) * 3)
     for n in (3, 3, 3, 3):
-        _RUNS.clear()
-        yield f(tensor(n)), len(_RUNS)
+        RUNS.clear()
+        yield f(tensor(n)), len(RUNS)
