@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,8 +59,16 @@ def toolchain() -> Toolchain:
 
 
 def compile_shared(source: Path, target: Path, tools: Toolchain) -> None:
-    """Compile a C file into a shared object. Raises BuildError with the command and the compiler's first lines."""
-    command = [*tools.command, *tools.flags, "-o", str(target), str(source), *LIBRARIES]
+    """Compile a C file into a shared object; where it defines UNITS, it is compiled once for each UNIT, side by side. Raises
+    BuildError with the command and the compiler's first lines."""
+    units = re.search(r"^#define UNITS (\d+)$", source.read_text(), re.MULTILINE)
+    parts = [target.with_suffix(f".{n}.o") for n in range(int(units[1]))] if units else []
+    if parts:
+        compiled = [[*tools.command, *tools.flags, f"-DUNIT={n}", "-c", "-o", str(part), str(source)]
+                    for n, part in enumerate(parts)]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(_run, compiled))
+    command = [*tools.command, *tools.flags, "-o", str(target), *map(str, parts or [source]), *LIBRARIES]
     _run(command)
     if not target.exists():
         raise BuildError(f"{shlex.join(command)}\nsucceeded, but made no shared object")

@@ -14,6 +14,7 @@ from smelt.codegen.interpret import SCANS
 from smelt.codegen.loops import Apply, Axis, Buffer, Check, Const, Index, Kernel, Load, Reduce, Scan, Store
 from smelt.compiler.dims import Sym, expr, sym
 from smelt.compiler.ir import Origin
+from smelt.errors import BuildError
 from smelt.runtime.build import compile_shared, toolchain
 
 HOST_ISAS = {"avx512": ["avx512", "avx2", "scalar"], "avx2": ["avx2", "scalar"], "neon": ["neon", "scalar"], "scalar": ["scalar"]}
@@ -756,11 +757,12 @@ def call(library, symbol, tensors, threads=1):
     return function((ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors)), threads)
 
 
-@pytest.fixture(scope="module", params=[*ISAS, ISAS[0] + " far"])
+@pytest.fixture(scope="module", params=[*ISAS, ISAS[0] + " far", ISAS[0] + " units"])
 def library(request, tmp_path_factory):
     """Every case's kernel; "far": as if the buffers were so large that memory is fetched ahead and stored past the caches, and
-    threads share the columns of a tile."""
-    isa, _, far = request.param.partition(" ")
+    threads share the columns of a tile; "units": compiled in three of them."""
+    isa, _, how = request.param.partition(" ")
+    far, units = how == "far", how == "units"
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(printer, "WORK_PER_THREAD", 1e-9)  # threads for the smallest kernel
     if far:
@@ -768,9 +770,10 @@ def library(request, tmp_path_factory):
         monkeypatch.setattr(nest, "STREAM_FROM", 0)
         monkeypatch.setattr(columns, "SHARED_WORK", 0)
     segments = [("run_" + n, [(c.kernel, tuple(range(len(c.kernel.buffers))))]) for n, c in CASES.items()]
-    source = printer.print_source("cases", segments, (), isa)
+    source = printer.print_source("cases", segments, (), isa, cores=3 if units else 1)
     monkeypatch.undo()
-    assert ("sfence" in source) == bool(far and isa in ("avx512", "avx2"))
+    assert ("#define UNITS 3" in source) == units
+    assert ("sfence" in source) == (far and isa in ("avx512", "avx2"))
     assert not far or "* (tid + 1) / threads * " in source
     return compile_c(source, tmp_path_factory.mktemp("c"), "cases")
 
@@ -827,6 +830,23 @@ def test_one_function_serves_equal_kernels():
     k = CASES["broadcast"].kernel
     source = printer.print_source("twice", [("a", [(k, (0, 1, 2, 3)), (k, (3, 1, 2, 4))]), ("b", [(k, (4, 1, 2, 5))])], ())
     assert source.count("static void broadcast(") == 1 and source.count("broadcast(slots[") == 3
+
+
+def test_units_are_compiled_side_by_side_and_show_their_segments_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(printer, "UNIT_TEXT", 1)
+    chosen = ["broadcast", "softmax_6x1024", "rows_computed_once_77"]
+    segments = [(f"run_{n}", [(CASES[n].kernel, tuple(range(len(CASES[n].kernel.buffers))))]) for n in chosen]
+    source = printer.print_source("parts", segments, (), cores=2)
+    assert source.count("#if !defined UNIT || UNIT == ") == 2 and "static void broadcast(" not in source
+    built = compile_c(source, tmp_path, "parts")
+    assert all(hasattr(built, symbol) for symbol, _ in segments) and not hasattr(built, "broadcast")
+    monkeypatch.undo()
+    assert "UNIT" not in printer.print_source("parts", segments, (), cores=2)  # so short a text is one
+
+
+def test_what_a_compiler_says_of_a_unit_is_told(tmp_path):
+    with pytest.raises(BuildError, match="-DUNIT=1 .*\n.*failed with status 1:\n.*wrong"):
+        compile_c("#define UNITS 2\n#if UNIT == 1\nwrong\n#endif\n", tmp_path, "wrong")
 
 
 def test_a_kernel_may_be_called_like_a_c_function(tmp_path):

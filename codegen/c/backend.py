@@ -1,6 +1,7 @@
 """The C backend as code generation sees it."""
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +23,10 @@ class CBackend:
     isa: str = "auto"
     language: str = "c"
     loops: bool = True
+    cores: int = os.cpu_count() or 1  # on which compilers run
 
     def print(self, name, segments, messages, symbols) -> str:
-        return print_source(name, segments, messages, self.isa, symbols)
+        return print_source(name, segments, messages, self.isa, symbols, self.cores)
 
     def use_library(self, batch: int, m: int, n: int, k: int, dtype: torch.dtype) -> bool:
         return use_library(m, n, k, dtype, self.isa)

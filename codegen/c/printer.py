@@ -23,11 +23,14 @@ Call = tuple[AnyKernel, tuple[int, ...]]
 WORK_PER_THREAD = 15.0
 #: Floating-point operations of a matrix product in a microsecond.
 PRODUCT_SPEED = 100_000.0
+#: Characters of kernels that are worth a compiler of their own.
+UNIT_TEXT = 16_000
 
 
 def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], messages: Sequence, isa: str = "auto",
-                 symbols: Mapping[str, int] = {}) -> str:
-    """One translation unit without includes, in which each segment is `long <symbol>(void **slots, long threads)`.
+                 symbols: Mapping[str, int] = {}, cores: int = 1) -> str:
+    """A source without includes, in which each segment is `long <symbol>(void **slots, long threads)`; if it is long, in up to
+    `cores` units.
 
     A segment runs its calls, (kernel, a slot for each of the kernel's buffers), in order on at most `threads` threads. It
     returns 0, or 1 + the code of a check that failed (an index into `messages`). `symbols`: where in `slots` the value of
@@ -37,9 +40,28 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments} | {_size(s) for s in symbols} | {"useful_threads"}
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
     printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
-    functions = [f.text for f in printed.values()]
-    text = "\n".join(functions + [_segment(symbol, calls, printed, symbols) for symbol, calls in segments])
+    functions = list(printed.values())
+    runs = [_segment(symbol, calls, printed, symbols) for symbol, calls in segments]
+    units = min(cores, sum(len(f.text) for f in functions) // UNIT_TEXT)
+    text = _in_units(functions, runs, units) if units > 1 else "\n".join([f.text for f in functions] + runs)
     return f"// {name}, for {vectors.name}\n{_THREADS}{_SHARES if symbols else ''}{header(text, vectors)}\n{text}"
+
+
+def _in_units(functions: Sequence[Function], segments: Sequence[str], units: int) -> str:
+    """Kernels in units of about as much text each, which compilers make side by side (runtime/build.py): a unit is what is left
+    where UNIT is its number; without one, all is there. Matrix products share helpers, and stand together."""
+    heads, parts = [], [[] for _ in range(units)]
+    done, whole = 0, sum(len(f.text) for f in functions)
+    for f in sorted(functions, key=lambda f: f.matmul):
+        before, after = f.text.split(f"static void {f.name}(")
+        heads.append(f"void {f.name}({after.split(')')[0]});")
+        parts[done * units // whole].append(f"{before}void {f.name}({after}")
+        done += len(f.text)
+    parts[-1] += segments
+    lines = [f"#define UNITS {units}", "#pragma GCC visibility push(hidden)", *heads, "#pragma GCC visibility pop", ""]
+    for number, part in enumerate(parts):
+        lines += [f"#if !defined UNIT || UNIT == {number}", *part, "#endif", ""]
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Function:
     """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
     share of it; `sizes` are the symbols that it takes. `work` is the estimated time of all of its `points` on one thread, in
     microseconds, at typical sizes. `checks`: it may set the error. `together`: there are barriers in it, so that all threads
-    of a team call it, or one without the others."""
+    of a team call it, or one without the others. `matmul`: it is a matrix product."""
     name: str
     text: str
     work: float
@@ -55,6 +77,7 @@ class Function:
     sizes: tuple[str, ...]
     checks: bool
     together: bool = False
+    matmul: bool = False
 
 
 _THREADS = """
@@ -81,7 +104,8 @@ def _function(kernel: AnyKernel, isa: Isa) -> Function:
         return _loop(kernel, isa, sizes)
     if not isinstance(kernel, Kernel):
         terms = product((kernel.batch, kernel.m, kernel.n, kernel.k))
-        return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes, checks)
+        return Function(kernel.name, print_matmul(kernel, isa), 2.0 * typical(terms) / PRODUCT_SPEED, terms, sizes, checks,
+                        matmul=True)
     kernel = replace(kernel, body=narrowed(kernel.body, frozenset(a.symbol.name for a in kernel.axes)))
     plan = Schedule(kernel, isa)
     shape = Pointwise if not kernel.reduced else Rows if plan.row_wise else Columns
