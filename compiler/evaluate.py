@@ -68,26 +68,42 @@ def _leaf(x: torch.Tensor) -> torch.Tensor:
 
 def disturbed(result: Any, noise: torch.Generator) -> Any:
     """A result, or several, with every float made larger or smaller by its last bit or so."""
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        if not x.is_floating_point():
+            return x
+        signs = torch.randint(0, 2, x.shape, generator=noise, device=noise.device, dtype=torch.float64) * 2 - 1
+        return x * (1 + signs * torch.finfo(x.dtype).eps).to(x.device, x.dtype)
+    return _each(moved, result)
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor], result: Any) -> Any:
+    """A result with its tensors changed; one of several results that is a tape stays."""
     if isinstance(result, (tuple, list)):
-        return type(result)(disturbed(r, noise) for r in result)
-    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-        return result
-    signs = torch.randint(0, 2, result.shape, generator=noise, device=noise.device, dtype=torch.float64) * 2 - 1
-    return result * (1 + signs * torch.finfo(result.dtype).eps).to(result.device, result.dtype)
+        return type(result)(change(r) if isinstance(r, torch.Tensor) else r for r in result)
+    return change(result) if isinstance(result, torch.Tensor) else result
 
 
 def run(v: Value, inputs: Sequence[Any], sizes: Mapping[Sym, int] | None = None, precise: bool = False) -> Any:
     """One value's result by its op's meaning. Raises the error of the torch call with the value named."""
     attrs = with_sizes(v.attrs, sizes) if sizes else v.attrs
     try:
-        if precise and takes_random_numbers(v):  # the same numbers, whatever the precision
-            given = [x.to(i.dtype) if isinstance(x, torch.Tensor) else x for i, x in zip(v.inputs, inputs)]
-            return widen(v.op.meaning(*given, **attrs))
-        result = v.op.meaning(*inputs, **(widen(attrs) if precise else attrs))
+        result = _precise(v, inputs, attrs) if precise else v.op.meaning(*inputs, **attrs)
         return result.item() if isinstance(v.type, NumberType) and isinstance(result, torch.Tensor) else result
     except Exception as e:
         e.add_note(f"while evaluating %{v.name} = {v.op.name} ({v.origin})")
         raise
+
+
+def _precise(v: Value, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
+    """A result computed with widened inputs; where torch has the op in the dtypes of the graph alone, it is widened afterwards.
+    Random numbers are the same, whatever the precision."""
+    if not takes_random_numbers(v):
+        try:
+            return _each(widen, v.op.meaning(*inputs, **widen(attrs)))
+        except RuntimeError:
+            pass
+    given = [x.to(i.dtype) if isinstance(x, torch.Tensor) else x for i, x in zip(v.inputs, inputs)]
+    return _each(widen, v.op.meaning(*given, **attrs))
 
 
 def symbol_values(graph: Graph, inputs: Sequence[Any]) -> dict[Sym, int]:

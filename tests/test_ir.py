@@ -304,6 +304,15 @@ def test_evaluate_precisely_widens_dtypes_too():
     assert torch.equal(evaluate(graph, [t], precise=True)[0], t)
 
 
+def test_evaluate_precisely_widens_what_torch_makes_of_integers():
+    b, (x,) = builder((3,))
+    i = b.input("i", TensorType((3,), torch.int64))
+    graph = b.graph("f", [b.mul(b.cos(i), x), b.matmul(b.reshape(b.div(i, 4), shape=(1, 3)), b.reshape(x, shape=(3, 1)))])
+    x, i = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64), torch.arange(3)
+    first, second = evaluate(graph, [x, i], precise=True)
+    assert torch.equal(first, i.cos().double() * x) and torch.equal(second, (i.double() / 4 @ x).reshape(1, 1))
+
+
 def test_random_ops_are_known():
     b, (x,) = builder((3,))
     call = lambda target: b.emit("call", x, type=x.type, target=target, args=(Operand(0),), kwargs={})

@@ -226,14 +226,32 @@ def _under_autograd(inputs, of, attrs, wanted):
 
 
 def _gradients(tape, grads, which, again=False):
-    """Of every leaf, zeros where no result that `which` names depends on it. `again`: to be differentiated once more."""
+    """Of every leaf, zeros where no result that `which` names depends on it. `again`: to be differentiated once more; else they
+    lie in memory of their own, where torch may give back the gradient that it was given, or one for two leaves."""
     leaves, results, complete = tape
     live = [(results[k], g) for k, g in zip(which, grads) if results[k].requires_grad]
     found = _by_one_node(leaves, results, live) if live and complete and not again else None
     if found is None:
         found = gradients_of([r for r, _ in live], leaves, [g for _, g in live], again, retain_graph=True) if live \
             else [None] * len(leaves)
-    return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found))
+    found = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found)]
+    return tuple(found if again else _apart(found, grads))
+
+
+def _apart(found, given):
+    """Copies of those tensors whose memory is also that of one before them, or of a given one."""
+    places = set(map(_memory, given))
+    for g in found:
+        place = _memory(g)
+        yield g.clone() if place and place in places else g
+        places.add(place)
+
+def _memory(tensor) -> int:
+    """Where a tensor's memory lies; 0 where there is none, or it is that of others."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # a wrapper of functorch's
+        return 0
 
 
 def _by_one_node(leaves, results, live):
@@ -260,9 +278,10 @@ def _by_one_node(leaves, results, live):
 
 
 def call_taped(*inputs, of, attrs, wanted):
-    """The op's results, then the tape."""
+    """The op's results, connected to those inputs that are part of a tape that is being made, then the tape."""
     tape = _under_autograd(inputs, of, attrs, wanted)
-    return (*(r.detach() if isinstance(r, torch.Tensor) else r for r in tape[1]), tape)
+    connected = any(not leaf.is_leaf for leaf in tape[0])
+    return (*(r.detach() if isinstance(r, torch.Tensor) and not connected else r for r in tape[1]), tape)
 
 
 def call_backward(tape, *grads, which):

@@ -63,9 +63,11 @@ def _cumsum_gradient(b, v, g):
 
 def _cumprod_gradient(b, v, x, g):
     """Before the first zero, the sum of what the later products pass on, over the element; at the first zero, that sum with
-    products in which it is 1; nothing after it."""
-    dim = v.attrs["dim"]
-    g, result, is_zero = as_dtype(b, g, x.dtype), as_dtype(b, b.cumprod(x, **v.attrs), x.dtype), b.eq(x, 0)
+    products in which it is 1; nothing after it. Of one element, that of the result."""
+    dim, g = v.attrs["dim"], as_dtype(b, g, x.dtype)
+    if not dim or x.shape[dim[0]] == 1:
+        return g
+    result, is_zero = as_dtype(b, b.cumprod(x, **v.attrs), x.dtype), b.eq(x, 0)
     zeros_met = b.cumsum(is_zero, dim=dim, dtype=torch.int32)
     before, one = b.eq(zeros_met, 0), b.eq(zeros_met, 1)
     first = b.logical_and(is_zero, one)

@@ -40,6 +40,7 @@ def host_of(numbers: Numbers, names: Namespace, read: Collection[str], recording
             continue
         define(asked.names)
         steps.append(Condition(asked.test, asked.now, asked.subject, asked.expected))
+    define([name for name in numbers.lines if name in numbers.raising - numbers.data and not lost_of({name})])
     nodes = recording.numbers if recording is not None else ()
     inputs = recording.graph.inputs[len(recording.graph.inputs) - len(nodes):] if nodes else ()
     early = [(i, node) for i, node in zip(inputs, nodes) if node.name not in numbers.data]

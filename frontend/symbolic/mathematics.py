@@ -32,5 +32,5 @@ def of_symbols(function: Callable) -> Callable:
         if function in _TRUTHS and len(args) == 1:
             return numbers.holds(text, function(operands[0].value), *operands)
         size = _WHOLE[function](*operands) if function in _WHOLE else None
-        return numbers.compute(text, function, *operands, size=size).wrapped()
+        return numbers.compute(text, function, *operands, size=size, raises=size is None).wrapped()
     return stand_in

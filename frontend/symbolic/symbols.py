@@ -52,6 +52,7 @@ class Numbers:
     asked       by their tests
     data        the names of those that come of readings (see readings.py); what is asked of these, `tell` is told
     compared    the names in what `tell` was told
+    raising     the names of those that Python may raise for on a later call, so that they are computed although nobody needs them
     quiet       tells whether what is asked now does not matter
     places      those that were given, in order; what is read of tensors is none of them
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
@@ -62,6 +63,7 @@ class Numbers:
         self.asked: dict[str, Asked] = {}
         self.data: set[str] = set()
         self.compared: set[str] = set()
+        self.raising: set[str] = set()
         self.tell: Callable[[Asked], None] = lambda asked: None
         self.quiet: Callable[[], Any] = lambda: False
         self.places: list[Node] = []
@@ -140,8 +142,10 @@ class Numbers:
         return {name: line for name, line in self.lines.items() if name in wanted}
 
     def compute(self, text: str, function: Callable, *operands: "Node", size: Dim | None = None,
-                ratio: Ratio | None = None) -> "Node":
-        """The node of `function(*operands)`; `text` has a {} for each operand. Where Python raises, the operands are fixed."""
+                ratio: Ratio | None = None, raises: bool = False) -> "Node":
+        """The node of `function(*operands)`; `text` has a {} for each operand. Where Python raises, the operands are fixed.
+
+        raises: whether it may do so for other operands"""
         try:
             value = function(*(o.value for o in operands))
         except Exception:
@@ -159,6 +163,8 @@ class Numbers:
         shown = text.format(*(o.shown for o in operands))
         node = self._node(text.format(*(o.text for o in operands)), names, value, f"({shown})", size)
         node.ratio = ratio if isinstance(value, float) else None
+        if raises:
+            self.raising.add(node.name)
         return node
 
     def _name(self) -> str:
@@ -331,7 +337,8 @@ class Node:
         return self.numbers.compute("float({})", float, self, ratio=_as_ratio(self))
 
     def sym_int(self) -> "Node":
-        return self.numbers.compute("int({})", int, self, size=self.truncated())
+        size = self.truncated()
+        return self.numbers.compute("int({})", int, self, size=size, raises=size is None and self.is_float())
 
     trunc = sym_int
 
@@ -349,7 +356,7 @@ class Node:
         return size if self.ratio is None or known(size, 0) else None
 
     def round(self, digits: int | None = None) -> "Node":
-        return self.numbers.compute(f"round({{}}, {digits})", lambda value: round(value, digits), self)
+        return self.numbers.compute(f"round({{}}, {digits})", lambda value: round(value, digits), self, raises=self.is_float())
 
     def sym_min(self, other: "Node") -> "Node":
         return self.numbers.compute("min({}, {})", min, self, other)
@@ -460,6 +467,11 @@ def _size(symbol: str, a: Node, b: Node) -> Dim | None:
     return simplest(_SIZES[symbol](x, y)) if symbol in _SIZES else None
 
 
+def _raises(symbol: str, b: Node) -> bool:
+    """Whether an operator raises for some operands, where the second one is the present one if it is a constant."""
+    return symbol in ("**", "<<", ">>") or symbol in ("/", "//", "%") and bool(b.name) and not (b.size is not None and known(b.size, 1))
+
+
 def _as_ratio(node: Node) -> Ratio | None:
     """A number as a quotient, if it is a size, a quotient of such, or a constant that is a short one."""
     if node.ratio is None and not node.name and isinstance(node.value, (int, float)) and math.isfinite(node.value):
@@ -514,7 +526,7 @@ def _on_nodes(name: str, symbol: str) -> Callable:
 
     def method(self: Node, other: Node) -> Node:
         found = self.numbers.compute(text, function, self, other, size=_size(symbol, self, other),
-                                     ratio=_ratio(symbol, self, other))
+                                     ratio=_ratio(symbol, self, other), raises=_raises(symbol, other))
         if name == "pow":  # of an int it may be an int or a float, of a float also complex
             found.numbers.holds(f"type({{}}) is {type(found.value).__name__}", True, found)
         return found
@@ -542,6 +554,11 @@ def _binary(name: str, kind: type, reflected: bool) -> Callable:
             self.node.fixed()
         return result
     return operate
+
+
+def _no_operator(self, other) -> Any:
+    """Python's method of an operator that torch's class has and the number has not."""
+    return NotImplemented
 
 
 def _comparison(name: str, symbol: str, kind: type) -> Callable:
@@ -642,9 +659,8 @@ def _add_operators() -> None:
         for name, symbol in _COMPARISONS:
             setattr(cls, f"__{name}__", _comparison(name, symbol, kind))
         for name, _, _, kinds in _BINARY:
-            if kind in kinds:
-                setattr(cls, f"__{name}__", _binary(name, kind, reflected=False))
-                setattr(cls, f"__r{name}__", _binary(name, kind, reflected=True))
+            setattr(cls, f"__{name}__", _binary(name, kind, reflected=False) if kind in kinds else _no_operator)
+            setattr(cls, f"__r{name}__", _binary(name, kind, reflected=True) if kind in kinds else _no_operator)
         for name, _, kinds in _UNARY:
             if kind in kinds:
                 setattr(cls, f"__{name}__", _unary(name))

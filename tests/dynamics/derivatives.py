@@ -1,4 +1,6 @@
 """Derivatives that a run goes on with: gradients inside, of gradients, and transforms of torch.func."""
+import math
+
 import torch
 from torch import nn
 
@@ -296,3 +298,48 @@ def second_derivative_of_a_call_of_torch_on_a_branch(compile):
         x = (torch.eye(3) * k + 1).requires_grad_()
         backward(f(x))
         yield x.grad
+
+
+class Squared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x, x + 1
+
+    @staticmethod
+    def backward(ctx, by_square, by_sum):
+        x, = ctx.saved_tensors
+        return 2 * by_square * x + by_sum
+
+
+@program(exact=False)
+def second_derivative_through_a_custom_function(compile):
+    f = compile(lambda x: Squared.apply(x)[0].sin())
+    for _ in range(4):
+        x = leaf(4)
+        g, = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        yield g, torch.autograd.grad(g.pow(2).sum(), x)
+
+
+@program(exact=False)
+def gradient_that_torch_passes_on_as_it_is(compile):
+    """torch's gradient of `addr` gives the very tensor that it was given: that is no memory to write to."""
+    def f(x):
+        v = x.sin()
+        return x * 2, torch.addr(v, v[:, 0].sin(), v[0].sin()).float()
+    g = compile(f)
+    for _ in range(4):
+        x = tensor(4, 4, dtype=torch.float64).requires_grad_()
+        torch.autograd.backward(g(x), [tensor(4, 4).double() / 8, tensor(4, 4)])
+        yield x.grad
+
+
+@program(exact=False)
+def products_of_one_element(compile):
+    """torch hands the gradient on, where others would multiply NaN and infinity."""
+    f = compile(lambda x: x.cumprod(-1))
+    for value in (2.0, 2.0, 0.0, math.inf, math.nan, -1.0):
+        for shape in ((), (1,), (3, 1), (3, 2)):
+            x = torch.full(shape, value, requires_grad=True)
+            backward(f(x))
+            yield x.grad

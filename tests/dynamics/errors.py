@@ -1,6 +1,7 @@
 """Exceptions: the type that eager raises, on the first call and on later ones, and what is left behind."""
 import asyncio
 import contextlib
+import math
 import traceback
 
 import torch
@@ -381,3 +382,47 @@ def errors_of_leaves_caught(compile):
         return y
     for x in (leaf(3), leaf(3), leaf(3) * 1, leaf(3) * 1, tensor(3), leaf(3)):
         yield f(x), x, x._version
+
+
+@program
+def number_divided_by_for_nothing(compile):
+    """What Python raises for numbers counts, although nobody uses what it gives."""
+    def divided(x, k):
+        unused = 1 / k
+        return x * 2
+
+    def counted(x, ks):
+        zeros = 0
+        for k in ks:
+            try:
+                1 % k
+            except ZeroDivisionError:
+                zeros += 1
+        return x * zeros
+
+    def rooted(x, t):
+        try:
+            math.sqrt(t.item())
+            int(1e300 * t.item())
+        except (ValueError, OverflowError) as error:
+            return x * (3 if isinstance(error, ValueError) else 5)
+        return x
+    f, g, h = compile(divided), compile(counted), compile(rooted)
+    for k in (1, 2, 3, 0, 2, 0, 0.0, 0.5):
+        yield outcome(f, X, k)
+    for ks in ([1, 2], [1, 2], [0, 1], [0, 0], [1, 2], [0, 1], [0, 0], [3, 0]):
+        yield g(X, ks)
+    for t in (1.0, 2.0, 3.0, -1.0, 1e300, 2.0, -2.0):
+        yield h(X, torch.tensor(t, dtype=torch.float64))
+
+
+@program
+def operator_that_a_number_lacks(compile):
+    def shifted(x, k):
+        try:
+            return x * (1 << k) + (k & 1)
+        except TypeError:
+            return x
+    f = compile(shifted)
+    for k in (1.0, 2.0, 3.0, 1, 2, 3, 4.0):
+        yield f(X, k)
