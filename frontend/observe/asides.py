@@ -14,6 +14,7 @@ import logging
 import types
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Iterator
 
 _LOGS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
@@ -28,6 +29,7 @@ class Aside:
     """One such statement.
 
     owner   the code that it stands in, and `first` and `last` its lines
+    columns where it begins in its first line and ends in its last one, if something else stands there; else None
     code    the call, where a name stands for each of `attributes`
     names   the variables that it reads
     bare    of the names, those that are handed on as they are: not only called, or looked up in
@@ -37,6 +39,7 @@ class Aside:
     owner: types.CodeType
     first: int
     last: int
+    columns: tuple[int, int] | None
     code: types.CodeType
     names: frozenset[str]
     bare: frozenset[str]
@@ -52,6 +55,16 @@ class Aside:
         except Exception:
             return False
         return teller is logging or isinstance(teller, logging.Logger)
+
+    def runs(self, frame: types.FrameType) -> bool:
+        """Whether a frame, which is at one of its lines, is in it."""
+        if self.columns is None:
+            return True
+        position = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+        if None in position:  # this Python was told to keep no columns
+            return False
+        line, end_line, column, end_column = position
+        return (self.first, self.columns[0]) <= (line, column) and (end_line, end_column) <= (self.last, self.columns[1])
 
     def contains(self, code: types.CodeType) -> bool:
         """Whether it is in the statement that a function is defined: by a comprehension, or a lambda."""
@@ -83,8 +96,8 @@ def _asides(file: str, code: types.CodeType) -> tuple[Aside, ...]:
     key = code.co_firstlineno, code.co_name
     if key not in functions or not any(_alike(code, c) for c in codes if (c.co_firstlineno, c.co_name) == key):
         return ()
-    own = (s for s in _statements(functions[key].body) if _apart(s, lines))
-    return tuple(a for s in own if (a := _aside(code, s)) is not None)
+    found = (_aside(code, s, lines) for s in _statements(functions[key].body))
+    return tuple(a for a in found if a is not None)
 
 
 @lru_cache(maxsize=64)
@@ -126,7 +139,7 @@ def _apart(statement: ast.stmt, lines: tuple[str, ...]) -> bool:
     return not before.strip() and (not behind or behind.startswith(b"#"))
 
 
-def _aside(owner: types.CodeType, statement: ast.Expr) -> Aside | None:
+def _aside(owner: types.CodeType, statement: ast.Expr, lines: tuple[str, ...]) -> Aside | None:
     call = statement.value
     nodes = list(ast.walk(statement))
     if not isinstance(call, ast.Call) or any(isinstance(n, (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)) for n in nodes):
@@ -140,7 +153,8 @@ def _aside(owner: types.CodeType, statement: ast.Expr) -> Aside | None:
     passed = {id(n.func) for n in ast.walk(code) if isinstance(n, ast.Call)}
     passed |= {id(n.value) for n in ast.walk(code) if isinstance(n, ast.Attribute)}
     bare = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in passed}
-    return Aside(owner, statement.lineno, statement.end_lineno, _compiled(code, owner), frozenset(names), frozenset(bare),
+    columns = None if _apart(statement, lines) else (statement.col_offset, statement.end_col_offset)
+    return Aside(owner, statement.lineno, statement.end_lineno, columns, _compiled(code, owner), frozenset(names), frozenset(bare),
                  _compiled(call.func.value, owner) if logs else None, {n: _compiled(e, owner) for n, e in given.found.items()})
 
 

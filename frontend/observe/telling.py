@@ -36,7 +36,7 @@ class Telling:
         self._ignored = False  # whether the filters that the run came with begin with one that ignores
         self._observer = observer
         self._streams = sys.stdout, sys.stderr
-        self._lines: dict[tuple[str, int], Aside] = {}
+        self._lines: dict[tuple[str, int], list[Aside]] = {}
         self._until: tuple[types.FrameType, tuple[str, ...], set[int]] | None = None  # the last, the ids of its tensors
 
     @property
@@ -46,7 +46,11 @@ class Telling:
 
     def enter(self, code: types.CodeType) -> None:
         """The user's code is about to run."""
-        self._lines.update(((code.co_filename, line), a) for a in asides_in(code) for line in range(a.first, a.last + 1))
+        for aside in asides_in(code):
+            for line in range(aside.first, aside.last + 1):
+                there = self._lines.setdefault((code.co_filename, line), [])
+                if aside not in there:
+                    there.append(aside)
 
     def aside(self, frame: types.FrameType | None = None) -> Aside | None:
         """The aside that the run is in; None if it is in none."""
@@ -56,7 +60,8 @@ class Telling:
     def _found(self, frame: types.FrameType | None) -> tuple[Aside, types.FrameType] | None:
         """The same, with the frame of the function that it stands in."""
         frame = user_frame(frame)
-        aside = frame and self._lines.get((frame.f_code.co_filename, frame.f_lineno))
+        there = self._lines.get((frame.f_code.co_filename, frame.f_lineno), ()) if frame else ()
+        aside = next((a for a in there if a.runs(frame)), None)
         while aside and frame and frame.f_code != aside.owner:
             frame = frame.f_back
         if not aside or frame is None:

@@ -469,7 +469,9 @@ def _size(symbol: str, a: Node, b: Node) -> Dim | None:
 
 def _raises(symbol: str, b: Node) -> bool:
     """Whether an operator raises for some operands, where the second one is the present one if it is a constant."""
-    return symbol in ("**", "<<", ">>") or symbol in ("/", "//", "%") and bool(b.name) and not (b.size is not None and known(b.size, 1))
+    if symbol in ("/", "//", "%"):
+        return bool(b.name) and not (b.size is not None and known(b.size, 1))
+    return symbol in ("**", "<<", ">>")
 
 
 def _as_ratio(node: Node) -> Ratio | None:

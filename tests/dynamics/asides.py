@@ -646,3 +646,26 @@ def a_warning_of_another_name(compile):
         return x * 2
     for _ in range(4):
         yield f(X), warner.told
+
+
+@program
+def beside_other_statements_on_a_line(compile):
+    """What stands on the line of its `if`, or beside others, is no less a statement: what is beside it is not run again."""
+    log, records = listener("beside")
+    told = []
+
+    def noted(value):
+        told.append(value)
+        return value
+
+    @compile
+    def f(x, n):
+        y = x * 2; print("twice", y.sum().item()); z = y + 1; print([v + n for v in (1, 2)])
+        if n % 2 == 0: print("even",
+                             n); y = y - 1
+        if noted(n) > 2: log.info("step %d of %s", n, [n for _ in range(2)])
+        for k in range(2): print(k, end=" ")
+        return y + z
+    with heard() as text:
+        for n in (0, 1, 2, 3, 4, 3, 2, 5):
+            yield f(X + n, n), text.getvalue(), records
