@@ -365,9 +365,26 @@ def metadata(t: torch.Tensor) -> dict[str, Any]:
 
 
 def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
-    """Whether an input that the program writes to shares its storage with another input."""
+    """Whether an input that the program writes to may share elements with another input."""
     places = [t.untyped_storage().data_ptr() for t in tensors]
-    return any(places[w] and places.count(places[w]) > 1 for w in written)
+    return any(places[w] and places.count(places[w]) > 1 and
+               any(k != w and place == places[w] and touching(tensors[w], tensors[k]) for k, place in enumerate(places))
+               for w in written)
+
+
+def touching(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether writes to one of two tensors in one memory may show in the other: not where they lie one behind the other and
+    autograd counts the writes to each by itself, as it does for parameters that a vector was cut into."""
+    if a._is_view() or b._is_view():
+        return True
+    (start, end), (other_start, other_end) = _span(a), _span(b)
+    return start < other_end and other_start < end
+
+
+def _span(t: torch.Tensor) -> tuple[int, int]:
+    """The addresses that a tensor's elements lie between."""
+    start = t.data_ptr()
+    return start, start + t.itemsize * (1 + sum((n - 1) * stride for n, stride in zip(t.shape, t.stride()))) * (t.numel() > 0)
 
 
 class TensorCheck:

@@ -154,8 +154,9 @@ def _aside(owner: types.CodeType, statement: ast.Expr, lines: tuple[str, ...]) -
     passed |= {id(n.value) for n in ast.walk(code) if isinstance(n, ast.Attribute)}
     bare = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in passed}
     columns = None if _apart(statement, lines) else (statement.col_offset, statement.end_col_offset)
-    return Aside(owner, statement.lineno, statement.end_lineno, columns, _compiled(code, owner), frozenset(names), frozenset(bare),
-                 _compiled(call.func.value, owner) if logs else None, {n: _compiled(e, owner) for n, e in given.found.items()})
+    return Aside(owner, statement.lineno, statement.end_lineno, columns, _compiled(code, owner), frozenset(names),
+                 frozenset(bare), _compiled(call.func.value, owner) if logs else None,
+                 {n: _compiled(e, owner) for n, e in given.found.items()})
 
 
 class _Attributes(ast.NodeTransformer):

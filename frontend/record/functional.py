@@ -23,6 +23,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import TensorType, Type, Value, dense
 from ...compiler.ops.views import inverse
 from ...errors import Unsupported
+from ..guard.guards import touching
 from ..recording import ViewStep
 from ..symbolic.sizes import inner
 from ..torch_internals import is_zero, version_of
@@ -40,6 +41,7 @@ _SCATTERS = {"aten.slice.Tensor": torch.ops.smelt.put_slice.default, "aten.selec
 
 #: Why a tensor is refused.
 UNSEEN = "reads a tensor whose numbers were written where autograd did not see it (no_grad, detach, .data)"
+SHARED = "writes to an input that shares memory with another input"
 #: A view that a custom autograd.Function gives of its argument.
 OWN_VIEW = ViewStep(torch.ops.aten.alias.default, (), {})
 DETACHED = ViewStep(torch.ops.aten.detach.default, (), {})
@@ -139,8 +141,8 @@ class Memory:
         if input is not None:
             self.inputs.append(base)
             self._inputs_at.setdefault(base.address, []).append(base)
-            if any(neighbour.version for neighbour in self._inputs_at[base.address]):
-                self._refuse_shared_write(base)
+            if any(n.version and self._touch(base, n) for n in self._inputs_at[base.address] if n is not base):
+                raise Unsupported(SHARED)
         return self._put(tensor, Alias(base, (), type, family, value))
 
     def add_view(self, parent: Alias, tensor: torch.Tensor, step: Step, value: Value) -> Alias:
@@ -186,8 +188,14 @@ class Memory:
     def _refuse_shared_write(self, base: Base) -> None:
         if base.shared:
             raise Unsupported("writes to a gradient that shares memory with another tensor")
-        if base.input is not None and base.address and len(self._inputs_at[base.address]) > 1:
-            raise Unsupported("writes to an input that shares memory with another input")
+        neighbours = self._inputs_at[base.address] if base.input is not None and base.address else ()
+        if any(self._touch(base, n) for n in neighbours if n is not base):
+            raise Unsupported(SHARED)
+
+    def _touch(self, a: Base, b: Base) -> bool:
+        """Whether writes to one input may show in another one."""
+        tensors = a.owner(), b.owner()
+        return None in tensors or touching(*map(inner, tensors))
 
     # Reading
 

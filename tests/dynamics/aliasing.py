@@ -969,3 +969,37 @@ def complex_parameters_trained(compile):
             return loss.detach()
         for _ in range(4):
             yield step(tensor(2, 8))
+
+
+@program
+def parts_of_one_memory_written_to(compile):
+    """Parameters that a vector was cut into lie behind one another: a write to one shows in no other, until they overlap."""
+    vector = tensor(12) / 4
+    net = nn.Linear(3, 3)
+    nn.utils.vector_to_parameters(vector, net.parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.125)
+
+    @compile
+    def step(x):
+        optimizer.zero_grad()
+        net(x).sum().backward()
+        optimizer.step()
+
+    @compile
+    def shift(a, b):
+        a.add_(1)
+        b.mul_(2)
+        return a + b
+    for n in range(4):
+        yield step(tensor(2, 3) + n), vector
+    memory = tensor(10)
+
+    def part(start):
+        held = torch.empty(0)
+        held.data = memory[start:start + 4]
+        return held
+    for starts in ((0, 4), (0, 5), (4, 0), (0, 6), (0, 2), (3, 0), (0, 0), (1, 5)):
+        yield shift(*map(part, starts)), memory
+    rows = tensor(2, 4)
+    for _ in range(3):
+        yield shift(rows[0], rows[1]), rows, rows._version
