@@ -302,6 +302,10 @@ class Reached:
                 self.read_named(holder, name, attribute)
             for special in _specials(holder) if isinstance(holder, type) else ():
                 self.read_named(holder, name, special)
+            if isinstance(holder, types.ModuleType):
+                self.read_named(holder, name, "__getattr__", missed=True)
+                if type(holder) is not types.ModuleType:
+                    self._follow_object(holder, name)
         elif isinstance(holder, types.ModuleType) or holder is torch.Tensor:
             self.libraries.append((holder, name))
             for attribute in self.attributes & vars(holder).keys():

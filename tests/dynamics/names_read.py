@@ -476,3 +476,34 @@ def arrays_that_are_not_guarded(compile):
     for k in range(4):
         large[7] = masked[0] = k // 2
         yield f(X)
+
+
+@program
+def attributes_that_a_module_gives_by_a_function(compile):
+    """A module's `__getattr__`, replaced, removed, added, with another default; and modules of a class of the user's."""
+    class Lazy(types.ModuleType):
+        scale = 2
+
+        @property
+        def work(self):
+            return self.scale
+    module, late, lazy, stored = (types.ModuleType(name) for name in ("module", "late", "lazy", "stored"))
+    module.__getattr__, lazy.__class__, store = lambda name, held=[2]: held[0], Lazy, {"scale": 2}
+    stored.__getattr__ = lambda name: store[name]
+    f = compile(lambda x: x * module.scale)
+    g = compile(lambda x: x * getattr(late, "scale", 2))
+    h = compile(lambda x: x * lazy.work)
+    k = compile(lambda x: x * stored.scale)
+
+    def changes():
+        yield
+        module.__getattr__.__defaults__[0][0], late.__getattr__, Lazy.scale, store["scale"] = 3, lambda name: 5, 7, 9
+        yield
+        module.__getattr__, lazy.scale = lambda name: 11, 13
+        del late.__getattr__
+        yield
+        late.__getattr__, lazy.__class__, stored.scale = lambda name: 15, types.ModuleType, 17
+        yield
+    for _ in changes():
+        for _ in range(2):
+            yield [outcome(function, X) for function in (f, g, h, k)]
