@@ -53,6 +53,7 @@ class Op:
     aten        overload -> function (b, *args, **kwargs) -> Value(s), which imports a recorded call;
                 args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call;
                 None for a result that only torch's own gradient of the op reads
+    raises      may refuse the numbers that it is given: places outside a dimension, integers divided by 0
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE
@@ -79,6 +80,7 @@ class Op:
     random: bool = False
     images: str = ""
     waits: bool = False
+    raises: bool = False
 
     def __repr__(self):
         return self.name

@@ -155,11 +155,11 @@ def _div_trunc_meaning(x, y):
     return on_tensors(lambda x, y: torch.div(x, y, rounding_mode="trunc"))(x, y).to(dtype)
 
 
-pointwise("div_trunc", "a / b rounded toward zero, once", cost=5, exact=(1,), scalar=_div_trunc, gradient=partials(zero, zero),
-          meaning=_div_trunc_meaning, samples=with_number(floats(2, low=0.5), 2.5))
+pointwise("div_trunc", "a / b rounded toward zero, once", raises=True, cost=5, exact=(1,), scalar=_div_trunc,
+          gradient=partials(zero, zero), meaning=_div_trunc_meaning, samples=with_number(floats(2, low=0.5), 2.5))
 
-pointwise("div_floor", "a / b rounded down, exactly", cost=16, exact=(1,), scalar=_div_floor, gradient=partials(zero, zero),
-          meaning=_division("floor"), samples=with_number(floats(2, low=0.5), 2.5),
+pointwise("div_floor", "a / b rounded down, exactly", raises=True, cost=16, exact=(1,), scalar=_div_floor,
+          gradient=partials(zero, zero), meaning=_division("floor"), samples=with_number(floats(2, low=0.5), 2.5),
           aten=("floor_divide", "floor_divide.Scalar"))
 
 
@@ -173,11 +173,11 @@ def _remainder(s, x, y):
     return s.where(_wrong_side(s, r, y), s.add(r, y), r)
 
 
-pointwise("fmod", "remainder with the sign of a", cost=10, scalar=_fmod, meaning=on_tensors(torch.fmod),
+pointwise("fmod", "remainder with the sign of a", raises=True, cost=10, scalar=_fmod, meaning=on_tensors(torch.fmod),
           samples=with_number(floats(2, low=0.5), 2.5), aten=("fmod.Tensor", "fmod.Scalar"),
           gradient=partials(passed, lambda b, v, g: b.mul(b.neg(g), b.div_trunc(*v.inputs))))
 
-pointwise("remainder", "remainder with the sign of b, as Python's %", cost=12, scalar=_remainder,
+pointwise("remainder", "remainder with the sign of b, as Python's %", raises=True, cost=12, scalar=_remainder,
           meaning=on_tensors(torch.remainder), samples=with_number(floats(2, low=0.5), 2.5),
           aten=("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor"),
           gradient=partials(passed, lambda b, v, g: b.mul(b.neg(g), b.div_floor(*v.inputs))))

@@ -160,6 +160,13 @@ def takes_random_numbers(v: Value) -> bool:
     return op.random or torch.Tag.nondeterministic_seeded in tags
 
 
+def may_raise(v: Value) -> bool:
+    """Whether a value's op may refuse the numbers of its inputs: it runs whether or not anybody reads it."""
+    if not v.op.raises or v.op.kind != "pointwise":
+        return v.op.raises
+    return not v.dtype.is_floating_point and isinstance(v.inputs[1], Value)
+
+
 def waits(v: Value) -> bool:
     """Whether the CPU gives the GPU something in a value's op, or waits for what it has computed."""
     op, tags = _op_and_tags(v)

@@ -68,7 +68,7 @@ register(Op("gather", "gather", "x at the result's own coordinates, but for `dim
             meaning=lambda x, index, *, dim: x.gather(dim, index.long()), index=_gather_index, gradient=_gather_gradient,
             aten={"gather": _import_gather},
             samples=lambda: [((torch.randn(2, 4), _index_samples()), {"dim": 1}),
-                             ((torch.randn(4, 5), _index_samples()), {"dim": 0})]))
+                             ((torch.randn(4, 5), _index_samples()), {"dim": 0})], raises=True))
 
 
 def _pick_type(inputs, a):
@@ -103,7 +103,7 @@ register(Op("pick", "gather", "One element of each row along `dim`: the target's
             meaning=lambda x, target, *, dim: x.gather(dim, target.long().unsqueeze(dim)).squeeze(dim),
             index=_pick_index, gradient=_pick_gradient,
             samples=lambda: [((torch.randn(3, 4), torch.tensor([3, 0, 2])), {"dim": 1}),
-                             ((torch.randn(2, 4, 3), _index_samples()), {"dim": 1})]))
+                             ((torch.randn(2, 4, 3), _index_samples()), {"dim": 1})], raises=True))
 
 
 # index_select and embedding: one index per slice
@@ -133,7 +133,7 @@ def _import_index_select(b, x, dim, index):
 register(Op("index_select", "gather", "The slices of one dimension that a 1-dimensional index names.", _index_select_type,
             meaning=lambda x, index, *, dim: x.index_select(dim, index), index=_index_select_index,
             gradient=_index_select_gradient, aten={"index_select": _import_index_select},
-            samples=lambda: [((torch.randn(4, 5), torch.tensor([3, 0, 3])), {"dim": d}) for d in (0, 1)]))
+            samples=lambda: [((torch.randn(4, 5), torch.tensor([3, 0, 3])), {"dim": d}) for d in (0, 1)], raises=True))
 
 
 def _embedding_index(v, coordinates, read):
@@ -159,7 +159,8 @@ register(Op("embedding", "gather", "A row of the weight for each index; the grad
             meaning=lambda weight, index, *, padding, by_frequency:
             torch.ops.aten.embedding(weight, index, padding, by_frequency),
             index=_embedding_index, gradient=_embedding_gradient, aten={"embedding": _import_embedding},
-            samples=lambda: [((torch.randn(4, 5), _index_samples()), _PLAIN), ((torch.randn(4, 5), torch.tensor(2)), _PLAIN)]))
+            samples=lambda: [((torch.randn(4, 5), _index_samples()), _PLAIN), ((torch.randn(4, 5), torch.tensor(2)), _PLAIN)],
+            raises=True))
 
 
 def _embedding_backward_gradient(b, v, g):
@@ -247,7 +248,8 @@ register(Op("index", "gather", "Advanced indexing: x[..., i, j, ...] by integer 
             aten={"index.Tensor": _import_index, "_unsafe_index.Tensor": _import_index},
             samples=lambda: [((torch.randn(4, 5), _index_samples()), {"dims": (0,)}),
                              ((torch.randn(4, 2, 5), _index_samples(), torch.tensor([0, -1, 4])), {"dims": (0, 2)}),
-                             ((torch.randn(2, 4, 5), _index_samples(), torch.tensor([[-1], [4]])), {"dims": (1, 2)})]))
+                             ((torch.randn(2, 4, 5), _index_samples(), torch.tensor([[-1], [4]])), {"dims": (1, 2)})],
+            raises=True))
 
 
 # Writing

@@ -269,7 +269,7 @@ def _nll_backward_samples():
 
 register(Op("nll_loss", "composite", "(minus the targets' inputs, weighted and reduced; the sum of the weights)", _nll_type,
             meaning=_nll_meaning, decompose=_decompose_nll, gradient=_nll_gradient,
-            aten={"nll_loss_forward": _import_nll, "nll_loss2d_forward": _import_nll}, samples=_nll_samples))
+            aten={"nll_loss_forward": _import_nll, "nll_loss2d_forward": _import_nll}, samples=_nll_samples, raises=True))
 
 register(Op("nll_loss_backward", "composite", "The gradient of nll_loss for its first input, whose shape is `shape`.",
             _nll_backward_type, meaning=_nll_backward_meaning, decompose=_decompose_nll_backward,

@@ -15,6 +15,8 @@ import torch
 
 from ...compiler.dims import typical
 from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value
+from ...compiler.ops.core import may_raise
+from ...compiler.passes.dce import needed
 from ...errors import Unsupported
 from ..generators import random_state, same_state
 from ..observe.draws import Draw
@@ -777,12 +779,20 @@ class Recorder:
             base.input, outputs.add_written(base, tensor, self._alias), _state(tensor)[2] - version, base.replaced,
             base.flows) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
-        graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         readings = self._readings.all
+        self._keep_errors(outputs, [v for r in readings for v in r.values])
+        graph, inputs, numbers = self._graph(self._b.values, outputs.values)
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
                          tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled,
                          outputs.loose, self._flags())
+
+    def _keep_errors(self, outputs: Outputs, read: Sequence[Value]) -> None:
+        """Let what nobody reads be an output, too, where it may raise an error."""
+        values = self._b.values
+        live = set(needed((*outputs.values, *read), tuple(values)))
+        for v in [v for v in values if v not in live and may_raise(v)]:
+            outputs.add(self._b.item(v, index=0) if isinstance(v.type, TupleType) else v)
 
     def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
         """The inference mode that the results were made under, where the run entered or left it for that."""

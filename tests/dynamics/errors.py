@@ -426,3 +426,38 @@ def operator_that_a_number_lacks(compile):
     f = compile(shifted)
     for k in (1.0, 2.0, 3.0, 1, 2, 3, 4.0):
         yield f(X, k)
+
+
+@program
+def numbers_refused_by_what_nobody_reads(compile):
+    """An op whose result is of no use raises its error all the same, also where another way would have used it."""
+    rows = tensor(3, 4)
+
+    def looked_up(x, i):
+        F.embedding(i, rows)
+        return x * 2
+
+    def lost(x, i):
+        F.cross_entropy(rows[:1], i)
+        return x * 3
+
+    def divided(x, i):
+        i // i
+        return x * 4
+
+    def caught(x, i):
+        try:
+            rows.index_select(0, i)
+        except IndexError:
+            return x
+        return x * 5
+
+    def on_a_branch(x, i):
+        row = rows[i]
+        return x * 6 if x.sum() > 0 else row
+    places = (1, 2, 2, 7, 1, 0, -9)
+    for function in (looked_up, lost, divided, caught, on_a_branch):
+        f = compile(function)
+        for i in places:
+            for x in (X + 4, X - 4) if function is on_a_branch else (X,):
+                yield outcome(f, x, torch.tensor([i]))
