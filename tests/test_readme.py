@@ -60,6 +60,21 @@ def remembering():
     return f
 
 
+def hooked():
+    weight = torch.ones(3, requires_grad=True)
+    weight.register_hook(lambda grad: grad * 2)
+
+    def step(x):
+        weight.grad = None
+        (x * weight).sum().backward()
+    return step
+
+
+def printing_on_a_line(x):
+    if x.sum() > 0: print("above", end="\r")
+    return x + 1
+
+
 def printing(x):
     print(f"{x.sum().item():.1f}", end="\r")
     return x + 1
@@ -121,11 +136,11 @@ WORKS = {
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "A whole training step as one program: backward passes, `.grad` and the optimiser's step inside the function.":
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
-    "Clocks and random generators of Python's and NumPy's: each call asks them anew, and may branch on what they give.":
+    "Numbers of clocks and of Python's and NumPy's random generators: each call asks for them anew, and may branch on them.":
         [(lambda: lambda x: x * random.random() + time.time(), (X,)), (lambda: lambda x: x * numpy.random.rand(), (X,))],
     "What is printed and logged by statements of their own: run again on every call, with what it computes; warnings, given "
     "again.":
-        [(lambda: printing, (X,))],
+        [(lambda: printing, (X,)), (lambda: printing_on_a_line, (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`, `nonzero`, boolean masks.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
          (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
@@ -146,6 +161,11 @@ DOES_NOT = {
          (lambda: lambda x, a: x * torch.from_numpy(a), (X, numpy.ones(3, numpy.float32))),
          (lambda: lambda x: x * x.storage_offset(), (X,)), (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,)),
          (lambda: lambda x, net=torch.jit.script(torch.nn.Tanh()): net(x), (X,))],
+    "Hooks on tensors of a backward pass inside; `random.sample`, `choices`, `shuffle`; arrays that NumPy draws; a "
+    "`torch.Generator`.":
+        [(hooked, (X,)), (lambda: lambda x: x[random.sample([0, 1], 1)], (X,)),
+         (lambda: lambda x: x * float(numpy.random.rand(3).sum()), (X,)),
+         (lambda: lambda x, g=torch.Generator(): x + torch.rand(3, generator=g), (X,))],
     "Sparse, nested and quantised tensors.": [(lambda: torch.neg, (X.to_sparse(),))],
 }
 
