@@ -32,7 +32,7 @@ from .record.recorder import Recorder
 from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
 from .recording import Grads, Recording
 from .run.branches import Branches
-from .run.bridge import misrecorded
+from .run.bridge import Late, misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import Place, Varying
@@ -73,25 +73,13 @@ class CompiledProgram:
     def __post_init__(self):
         self.check = self.guards.check
 
+    def arrived(self, late: Late) -> Run | None:
+        """The run that was waited for; None where it can't be built."""
+        self.run, self.reason = late.run, late.reason
+        return self.run
+
     def __str__(self):
         return f"{'eager: ' + self.reason if self.run is None else 'compiled'}\n{self.guards}"
-
-
-class Late:
-    """In the place of a run that is not built yet: that of a case whose own recording changed what it depends on, as an
-    optimiser's first step does. It is built when a call fits it after all, or when someone asks what would run."""
-
-    def __init__(self, build: Callable[[], Run], say: Callable[[Unsupported | BuildError], None]):
-        self._build, self._say = build, say
-
-    def built(self, program: CompiledProgram) -> Run | None:
-        """The run, which takes this one's place in its program; None where it can't be built, which is said."""
-        try:
-            program.run = self._build()
-        except (Unsupported, BuildError) as why:
-            program.run, program.reason = None, str(why)
-            self._say(why)
-        return program.run
 
 
 class Passing:
@@ -241,7 +229,7 @@ class CompiledFunction:
             if tensors is not None:
                 run = program.run
                 if type(run) is Late:
-                    run = run.built(program)
+                    run = program.arrived(run)
                 if run is None or run.broken:
                     return self._function(*args, **kwargs)
                 try:
@@ -338,9 +326,8 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         if self._in_vain(str(reading)):
             return self._function(*args, **kwargs)
-        if reading.how == "number":  # where one loss or metric changes, so will the others
-            read = (r for path in branches.paths for r in path.readings if r.how == "number")
-            self._changing.lines |= {reading.where, *(r.where for r in read if type(r.answer) is float)}
+        if reading.how == "number":
+            self._changing.lines.add(reading.where)
         return self._recorded(str(reading), args, kwargs)
 
     def _recorded(self, change: str, args: tuple, kwargs: dict) -> Any:
@@ -350,9 +337,15 @@ class CompiledFunction:
         try:
             if change:
                 self.recompilations.append(f"{self.name}: {change}")
+                self._changing.lines |= self._floats_read()
             return self._record(args, kwargs)
         finally:
             _recording.release()
+
+    def _floats_read(self) -> set[str]:
+        """The lines where runs read floats that were computed: a loss or metric is another one in the next run."""
+        paths = (path for p in self.programs if isinstance(p, Branches) for path in p.paths)
+        return {r.where for path in paths for r in path.readings if r.how == "number" and type(r.answer) is float}
 
     def _change(self, args: tuple, kwargs: dict) -> str:
         return self.programs[0].guards.why(args, kwargs) if self.programs else ""
@@ -454,15 +447,20 @@ class CompiledFunction:
         if not self._holds(run, guards, args, kwargs):
             raise Unsupported(f"the run itself changes what it depends on: {guards.why(args, kwargs)}")
         if recording.readings:
-            self._keep_path(run, recording, guards, rebuild.make, rebuild.numbers)
+            self._keep_path(run, recording, guards, rebuild.make, rebuild.numbers,
+                            late=not self._at_once(run, guards, args, kwargs))
             return
         recording, count = replace(recording, tensors=()), len(rebuild.numbers)
 
         def build() -> Run:
             built = self._built(recording)
             return Passing(built, count) if count else built
-        at_once = self._fullgraph or isinstance(run.recorder, Second) or guards.check(args, kwargs) is not None
-        self._keep_program(run, guards, build() if at_once else Late(build, self._say), rebuild.make)
+        self._keep_program(run, guards, build() if self._at_once(run, guards, args, kwargs) else Late(build, self._say),
+                           rebuild.make)
+
+    def _at_once(self, run: _Run, guards: Guards, args: tuple, kwargs: dict) -> bool:
+        """Whether to build what was recorded now: not where the run changed what it depends on (see Late)."""
+        return self._fullgraph or isinstance(run.recorder, Second) or guards.check(args, kwargs) is not None
 
     def _keep_in_symbols(self, run: _Run, recording: Recording, args: tuple, kwargs: dict) -> bool:
         """Keep a program for all sizes like those of a run that was recorded, if some change and all goes well with them."""
@@ -546,7 +544,7 @@ class CompiledFunction:
             self._vain += 1
 
     def _keep_path(self, run: _Run, recording: Recording, guards: Guards, make: Callable | None, returned: Sequence[str],
-                   reason: str = "") -> None:
+                   reason: str = "", late: bool = False) -> None:
         """Keep a path of a program that branches: of one whose paths begin like this, or of a new one."""
         modes, origins = run.observer.modes, run.origins(recording)
         numbers = run.recorder.numbers
@@ -554,8 +552,9 @@ class CompiledFunction:
             if isinstance(branches, Branches) and branches.modes == modes and branches.fits(recording, origins, numbers):
                 break
         else:
-            branches = Branches(modes, self._built, self._new_path, lambda args, kwargs: self._function(*args, **kwargs))
-        branches.add(recording, origins, numbers, make, returned=tuple(returned), guards=guards, reason=reason,
+            branches = Branches(modes, self._built, self._new_path, lambda args, kwargs: self._function(*args, **kwargs),
+                                self._say)
+        branches.add(recording, origins, numbers, make, late, returned=tuple(returned), guards=guards, reason=reason,
                      **run.numbers)
         self.programs = (branches, *(p for p in self.programs if p is not branches))
 

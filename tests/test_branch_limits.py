@@ -113,4 +113,5 @@ def test_paths_that_other_guards_lead_to_count(monkeypatch):
         for _ in range(12):
             compiled(torch.ones(3))
     told = [str(w.message) for w in caught if "path_limit" in str(w.message)]
-    assert len(told) == 1 and [len(p.paths) for p in compiled.programs] == [4]
+    assert len(told) == 1
+    assert [len(p.paths) for p in compiled.programs] == [4, 1]  # the first holds for the number that it read, the rest for any

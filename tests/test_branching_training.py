@@ -9,6 +9,7 @@ from torch import nn
 import smelt
 from smelt.errors import SmeltWarning
 from smelt.frontend.api import compiled_function
+from smelt.frontend.run.bridge import Late
 
 from . import common
 
@@ -297,3 +298,23 @@ def test_hooks_of_parameters_are_run_as_in_eager():
         compiled(X, w)
     assert seen == [1]
     close(w.grad, before)
+
+
+def test_a_step_that_gives_its_loss_as_a_number_is_built_once():
+    """The first call makes the optimiser's state, so that none is like it; the second knows that the loss is another one."""
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+
+    @smelt.compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = net(x).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+    losses = [step(torch.ones(4, 3)) for _ in range(5)]
+    assert losses == sorted(losses, reverse=True)
+    used, first = compiled_function(step).programs
+    assert not any(isinstance(e, Late) for e in used.executables.values())
+    assert first.executables and not any("run" in vars(e) for e in first.executables.values())
+    assert smelt.explain(step).compiled and len(step.recompilations) == 1

@@ -15,11 +15,11 @@ from ..compiler.instantiate import instantiate
 from ..compiler.ir import Graph
 from ..compiler.text import show
 from ..errors import BuildError, SmeltError
-from ..frontend.api import CompiledFunction, Late, compiled_function
+from ..frontend.api import CompiledFunction, compiled_function
 from ..frontend.guard.guards import Guards
 from ..frontend.recording import Fresh, OutputView
 from ..frontend.run.branches import Branches
-from ..frontend.run.bridge import Executable
+from ..frontend.run.bridge import Executable, Late
 from ..runtime import load
 from ..runtime.ahead_of_time import Resources, compile_for
 from ..runtime.program import Call, Program, arena_layout, nbytes
@@ -211,10 +211,11 @@ def _kept(function: CompiledFunction) -> list[tuple[Guards, Executable]]:
     """Everything that runs, with its guards."""
     kept: list[tuple[Guards, Executable]] = []
     for p in function.programs:
-        if isinstance(waiting := p.run, Late):
-            waiting.built(p)
-        built = p.executables.values() if isinstance(p, Branches) else [p.run] if p.run is not None else []
-        kept += [(p.guards, executable) for executable in built]
+        if isinstance(p.run, Late):
+            p.arrived(p.run)
+        found = p.executables.values() if isinstance(p, Branches) else [p.run]
+        built = [run.run if isinstance(run, Late) else run for run in found]
+        kept += [(p.guards, run) for run in built if run is not None]
     return kept
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Callable, Hashable, Mapping, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from ...compiler.ir import Graph, Value
 from ...compiler.ops.core import takes_random_numbers
 from ...compiler.ops.gradients import parts
 from ...compiler.passes import Segment, cut
+from ...errors import BuildError, Unsupported
 from ..guard.changing import Spot
 from ..guard.guards import Guards, float32, same
 from ..guard.host import early_names, late_lines, maker
@@ -30,7 +32,7 @@ from ..recording import Fresh, Recording
 from ..symbolic.symbols import Numbers
 from .backward import gradients_between
 from .before import TORCH, Before
-from .bridge import Executable, assemble
+from .bridge import Executable, Late, assemble
 
 #: A tensor of a call: ("input", k); ("value", k), the k-th of the recorded graph's values; ("number", name), a number as one.
 Slot = tuple[str, Any]
@@ -87,7 +89,7 @@ class Step:
 
     makes   which of the numbers read become tensors for it, and how
     """
-    run: Executable | None
+    run: Executable | Late | None
     takes: tuple[Slot, ...]
     gives: tuple[Slot, ...]
     makes: tuple[tuple[str, Callable[[Any], torch.Tensor]], ...]
@@ -139,17 +141,19 @@ class Branches:
     build       makes a segment's recording into an Executable
     record      (branches, reading, args, kwargs) -> the result of a call that takes no recorded path: none has this answer
     eagerly     (args, kwargs) -> the result of a call that runs eagerly
+    say         is told why a program can't be built, after all
     broken      why calls that fit run eagerly, "" if they don't
     """
 
     def __init__(self, modes: Hashable, build: Callable[[Recording], Executable],
-                 record: Callable[[Branches, Reading, tuple, dict], Any], eagerly: Callable[[tuple, dict], Any]):
+                 record: Callable[[Branches, Reading, tuple, dict], Any], eagerly: Callable[[tuple, dict], Any],
+                 say: Callable[[Unsupported | BuildError], None]):
         self.paths: tuple[Path, ...] = ()
         self.modes = modes
-        self.executables: dict[Hashable, Executable] = {}
+        self.executables: dict[Hashable, Executable | Late] = {}
         self.broken = ""
         self.misses = 0  # calls in a row that took no recorded path
-        self._build, self._record, self._eagerly = build, record, eagerly
+        self._build, self._record, self._eagerly, self._say = build, record, eagerly, say
         self._generators: set[Generator] = set()  # that the paths draw random numbers from
         self._enables = False
         self._version = 0
@@ -167,7 +171,8 @@ class Branches:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why paths run eagerly."""
-        return tuple(p.reason for p in self.paths if p.reason)
+        late = (e for e in self.executables.values() if isinstance(e, Late))
+        return tuple(r.reason for r in (*self.paths, *late) if r.reason)
 
     @property
     def unused(self) -> int:
@@ -266,9 +271,10 @@ class Branches:
         """Whether a recording begins as the paths do. For the arguments see `add`."""
         return bool(self._shared(_nodes(recording, origins, numbers)))
 
-    def add(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers, make: Finish | None,
+    def add(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers, make: Finish | None, late: bool = False,
             **path: Any) -> None:
-        """Add a path. Without `make`, one that runs eagerly, for `reason`, after the last reading.
+        """Add a path. Without `make`, one that runs eagerly, for `reason`, after the last reading. `late`: it is built when a
+        call takes it.
 
         origins     for each of the recording's tensors but the numbers, what tells it from others: equal ones are the same
                     tensor in every call that fits the guards
@@ -282,7 +288,7 @@ class Branches:
             own = own[:-1]
         shared = self._shared(own)
         nodes = (*shared, *own[len(shared):])
-        outputs = self._fit(recording, nodes)
+        outputs = self._fit(recording, nodes, late)
         bare = replace(recording, graph=Graph("", recording.graph.inputs, (), ()), tensors=(), numbers=(), readings=())
         late = {("number", name) for name in numbers.data}
         inputs = tuple(map(_slots(recording).__getitem__, recording.graph.inputs))
@@ -312,7 +318,7 @@ class Branches:
             best = max(best, path.nodes[:depth], key=len)
         return best
 
-    def _fit(self, recording: Recording, nodes: Sequence[Node]) -> tuple[Slot, ...]:
+    def _fit(self, recording: Recording, nodes: Sequence[Node], late: bool) -> tuple[Slot, ...]:
         """Give every node a step that serves this recording, and all those before it. The slots of the graph's outputs."""
         graph = recording.graph
         whole = {slot: v for v, slot in _slots(recording).items()}
@@ -329,10 +335,11 @@ class Branches:
         live |= {whole[s] for n in nodes for s in n.need.flows}
         slots = _slots(recording, pieces.outputs)
         for node, segment in zip(nodes, pieces.segments):
-            self._serve(node, segment, slots, live, recording.written if results else ())
+            self._serve(node, segment, slots, live, recording.written if results else (), late)
         return tuple(slots[o] for o in pieces.outputs)
 
-    def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int]) -> None:
+    def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int],
+               late: bool) -> None:
         """Let a node's step give what is asked of it now."""
         takes, gives = (tuple(slots[v] for v in values) for values in (segment.takes, segment.gives))
         flow = frozenset(slots[v] for v in (*segment.takes, *segment.gives) if v in live)
@@ -346,15 +353,16 @@ class Branches:
                          written=tuple(k for k, s in enumerate(takes) if s in changed))
         inputs = zip(takes, segment.graph.inputs)
         makes = tuple((slot[1], maker(i.dtype, i.type.device)) for slot, i in inputs if slot[0] == "number")
-        node.step = Step(self._executable(part) if gives or random else None, takes, gives, makes)
+        node.step = Step(self._executable(part, late) if gives or random else None, takes, gives, makes)
         node.need = need
 
-    def _executable(self, part: Recording) -> Executable:
+    def _executable(self, part: Recording, late: bool) -> Executable | Late:
         """The program of a segment; equal segments (the turns of a loop) have one."""
         key = graph_key(part.graph), part.results, part.differentiated, part.written
-        if key not in self.executables:
-            self.executables[key] = self._build(part)
-        return self.executables[key]
+        found = self.executables.get(key)
+        if found is None or isinstance(found, Late) and not late:
+            found = self.executables[key] = Late(partial(self._build, part), self._say) if late else self._build(part)
+        return found
 
 
 def _computed(node: Node, numbers: dict[str, Any]) -> bool:
@@ -369,15 +377,16 @@ def _computed(node: Node, numbers: dict[str, Any]) -> bool:
 
 
 def _advance(step: Step, known: dict[Slot, Any], numbers: dict[str, Any]) -> bool:
-    """Run a segment. False if its program can't be trusted."""
+    """Run a segment. False if its program can't be built, or trusted."""
     if step.run is None:
         return True
-    if step.run.broken:
+    run = step.run.run if isinstance(step.run, Late) else step.run
+    if run is None or run.broken:
         return False
     for name, make in step.makes:
         if ("number", name) not in known:
             known["number", name] = make(numbers[name])
-    known.update(zip(step.gives, step.run([known[s] for s in step.takes])))
+    known.update(zip(step.gives, run([known[s] for s in step.takes])))
     return True
 
 

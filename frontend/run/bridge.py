@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -13,7 +13,7 @@ from ...compiler.dims import Sym
 from ...compiler.evaluate import evaluate, symbol_values
 from ...compiler.instantiate import with_sizes
 from ...compiler.ir import TensorType, dense
-from ...errors import SmeltWarning, WrongResult
+from ...errors import BuildError, SmeltWarning, Unsupported, WrongResult
 from ..casting import autocasting, outside_autocast
 from ..generators import State, drawing_from, random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
@@ -21,6 +21,26 @@ from .backward import Derivative, Differentiable, as_end, copied, laid_out
 from .before import TORCH, Before
 
 Tensors = Sequence[torch.Tensor]
+
+
+class Late:
+    """In the place of a run that is not built yet: that of a recording whose own run changed what it depends on, as an
+    optimiser's first step does. It is built when a call fits it after all, or when someone asks what would run. `reason`: why
+    it can't be built, which is said."""
+
+    def __init__(self, build: Callable[[], Callable], say: Callable[[Unsupported | BuildError], None]):
+        self.reason = ""
+        self._build, self._say = build, say
+
+    @cached_property
+    def run(self) -> Callable | None:
+        """What was waited for; None where it can't be built."""
+        try:
+            return self._build()
+        except (Unsupported, BuildError) as why:
+            self.reason = str(why)
+            self._say(why)
+            return None
 
 
 class Executable:
