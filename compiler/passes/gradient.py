@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Sequence
 
+from torch.autograd.function import once_differentiable
+
 from ...errors import InvalidGraph, Unsupported
 from ..builder import Builder, Replacement, describe, rewrite, same_type
 from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value, dense
@@ -145,6 +147,10 @@ def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) 
         wanted = tuple(k for k, i in enumerate(v.inputs) if i in active and differentiable(i.type))
         if not wanted or not differentiable(v.type) or _stops_gradients(v.op):
             return None
+        if v.op.name == "call_backward" and _differentiates_once(v):
+            if wanted != (0,):
+                raise Unsupported("the second derivative of a custom autograd.Function that has but one", str(v.origin))
+            return None
         if v.op.name == "call_taped" and not set(wanted) <= set(v.attrs["wanted"]):
             return _taped_again(b, v, wanted, active)
         real = not any(map(_is_complex, (v, *v.operands)))  # the records' rules are for real numbers
@@ -163,6 +169,16 @@ def _aside(graph: Graph, ends: set[str]) -> set[str]:
 
 def _stops_gradients(op: Op) -> bool:
     return op.name == "detach" or op.random and op.gradient is None
+
+
+def _differentiates_once(v: Value) -> bool:
+    """Whether torch's gradient is that of a custom Function whose backward is marked `once_differentiable`: it depends on the
+    gradients that arrive alone, as autograd sees it."""
+    taped = v.inputs[0].inputs[0] if v.inputs[0].op.name == "item" else v
+    if taped.attrs.get("of") != "function":
+        return False
+    backward = taped.attrs["attrs"]["function"].backward
+    return getattr(backward, "__code__", None) is once_differentiable(lambda ctx: None).__code__
 
 
 def _taped(b: Builder, v: Value, wanted: tuple[int, ...], active: set[Value]) -> Replacement:

@@ -3,6 +3,7 @@ import math
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from .autograd import gradients
 from .harness import backward, calls, leaf, outcome, program, tensor, whole
@@ -343,3 +344,30 @@ def products_of_one_element(compile):
             x = torch.full(shape, value, requires_grad=True)
             backward(f(x))
             yield x.grad
+
+
+class SquaredOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0] * 2
+
+
+@program
+def second_derivative_of_a_function_that_has_but_one(compile):
+    """Its gradient counts as independent of its arguments, unless what arrives for it requires grad: that raises."""
+    def doubly(f):
+        x = leaf(4)
+        y = f(x)
+        g, = torch.autograd.grad(y, x, create_graph=True)
+        (y + (g * x).sum()).backward()
+        return g, x.grad
+    for function in (lambda x: SquaredOnce.apply(x).sum(), lambda x: SquaredOnce.apply(x).pow(2).sum()):
+        f = compile(function)
+        for _ in range(4):
+            yield outcome(doubly, f)
