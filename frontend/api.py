@@ -121,7 +121,7 @@ class _Run:
 
     def _stand_ins(self) -> bool:
         """Whether the run may be given symbolic numbers that come of no place."""
-        return self.symbolic and not self.observer.looks.named
+        return self.symbolic and not self.observer.looks.named and not self.observer.looks.strict
 
     @property
     def redoable(self) -> bool:
@@ -380,7 +380,7 @@ class CompiledFunction:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
                 raise
         else:  # what looks at types takes a stand-in for no number
-            self._changing.barred |= run.observer.looks.numbers
+            self._changing.barred |= run.observer.looks.numbers or run.observer.looks.strict
             again = symbolic and run.observer.looks.numbers and run.redoable
         if again:
             run.observer.take_back()

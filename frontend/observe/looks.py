@@ -15,17 +15,19 @@ class Looks:
     frames of code with such lines are traced.
 
     `where` is the first such line as file:line, "" if there is none; `numbers` tells whether such code may ask it of a number,
-    be it on a line that the run did not get to; `named` whether any code entered so far has such lines.
+    be it on a line that the run did not get to; `named` whether any code entered so far has such lines; `strict` whether it
+    names functions in C that take Python's own numbers alone.
     """
 
     def __init__(self):
         self.where = ""
-        self.numbers = self.named = False
+        self.numbers = self.named = self.strict = False
         self._tracing = False
         self._unseen: set[types.FrameType] = set()  # that nothing was told of yet
 
     def enter(self, frame: types.FrameType) -> None:
         """Code of the user's is entered."""
+        self.strict |= not _STRICT.isdisjoint(frame.f_code.co_names)
         if not types_named(frame.f_code):
             return
         self.named = True
@@ -66,6 +68,10 @@ class Looks:
 
 #: Numbers, stand-ins for such, and what may be any object.
 _NUMBERS = {bool, int, float, Int, Float, None}
+
+
+#: Functions, types and methods in C that refuse whatever is not Python's own number.
+_STRICT = {"Decimal", "timedelta", "fromtimestamp", "utcfromtimestamp", "localtime", "gmtime", "ctime", "sleep", "wait"}
 
 
 def _kind(frame: types.FrameType, variable: str | None) -> type | None:

@@ -7,15 +7,18 @@ import itertools
 import json
 import math
 import statistics
+import time
 from collections import deque, namedtuple
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 FLOATS = (2.0, 2.0, 3.0, 3.0, -0.5, 2.0, -0.0, 0.0, math.inf, -math.inf, math.nan, 1e-45, 1e300, 2.0)
 INTEGERS = (2, 2, 3, 3, -1, 0, 2, 1 << 20, 5)
@@ -711,3 +714,22 @@ def numbers_in_exceptions(compile):
         return x * state.count
     for _ in range(4):
         yield f(X), error.args, type(error.args[0]), errors
+
+
+@program(exact=False)
+def functions_that_take_no_stand_ins(compile):
+    """Of Python's clocks, dates and decimals, in a step that cannot be taken back: a number that changes stays a plain one."""
+    net = whole(nn.Linear(3, 2), 0.25)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.125)
+
+    @compile
+    def step(x, k):
+        optimizer.zero_grad()
+        loss = net(x).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        seconds = round(loss.item(), 2)
+        left = timedelta(seconds=seconds * k), time.gmtime(1000 * k), datetime.fromtimestamp(k).year
+        return str(left[0]), left[1].tm_min, left[2], float(Decimal(k) * 2)
+    for k in (1, 2, 3, 4, 2.5, 3.5, 1):
+        yield step(tensor(4, 3), k)
