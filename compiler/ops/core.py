@@ -253,6 +253,7 @@ def _apart(found, given):
         yield g.clone() if place and place in places else g
         places.add(place)
 
+
 def _memory(tensor) -> int:
     """Where a tensor's memory lies; 0 where there is none, or it is that of others."""
     try:

@@ -60,7 +60,7 @@ class Aside:
         """Whether a frame, which is at one of its lines, is in it."""
         if self.columns is None:
             return True
-        position = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+        position = next(islice(frame.f_code.co_positions(), max(frame.f_lasti, 0) // 2, None), (None,))
         if None in position:  # this Python was told to keep no columns
             return False
         line, end_line, column, end_column = position
