@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 from torch.nn import functional as F
 
 import smelt
@@ -383,7 +383,7 @@ def test_a_training_step_says_what_is_written_where(tmp_path):
 
 
 def test_the_report_names_ops_of_other_libraries():
-    @torch.library.custom_op("smelt_tests::halved", mutates_args=())
+    @library.custom_op("smelt_tests::halved", mutates_args=())
     def halved(x: torch.Tensor) -> torch.Tensor:
         return x / 2
     f = smelt.compile(lambda x: halved(x) + 1, fullgraph=True)

@@ -7,7 +7,7 @@ import warnings
 
 import numpy
 import torch
-from torch import nn
+from torch import library, nn
 
 from smelt.errors import SmeltWarning
 
@@ -176,7 +176,7 @@ REGISTRY = {}
 RUNS: list[int] = []
 
 
-@torch.library.custom_op("smelt_tests::doubled", mutates_args=())
+@library.custom_op("smelt_tests::doubled", mutates_args=())
 def doubled(x: torch.Tensor) -> torch.Tensor:
     RUNS.append(x.numel())
     return x * 2
