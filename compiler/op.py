@@ -53,13 +53,13 @@ class Op:
     aten        overload -> function (b, *args, **kwargs) -> Value(s), which imports a recorded call;
                 args as the dispatcher hands them, with tensors as Values; NotImplemented: this one stays an opaque call;
                 None for a result that only torch's own gradient of the op reads
-    raises      may refuse the numbers that it is given: places outside a dimension, integers divided by 0
     samples     () -> iterable of (inputs, attrs): inputs as tensors or numbers, for tests of every rule above
     cost        rough scalar operations an element
     random      consumes random numbers: never duplicated, reordered against others of its kind, or removed by CSE
     images      of torch's calls on images: "best" where these may best have the channels last in memory, which attribute
                 `channels_last` then says (passes/channels_last.py); "kept": the result is laid out as the first operand
     waits       the CPU gives the GPU something in it, or waits for what it has computed
+    raises      may refuse the numbers that it is given: places outside a dimension, integers divided by 0
     """
     name: str
     kind: str

@@ -242,10 +242,10 @@ def _gradients(tape, grads, which, again=False):
         found = gradients_of([r for r, _ in live], leaves, [g for _, g in live], again, retain_graph=True) if live \
             else [None] * len(leaves)
     found = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found)]
-    return tuple(found if again else _apart(found, grads))
+    return tuple(found if again else apart(found, grads))
 
 
-def _apart(found, given):
+def apart(found, given):
     """Copies of those tensors whose memory is also that of one before them, or of a given one."""
     places = set(map(_memory, given))
     for g in found:

@@ -10,11 +10,10 @@ from ...compiler.compare import Mismatch, compare
 from ...compiler.dims import Dim
 from ...compiler.evaluate import evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
-from ...compiler.ops.core import gradients_of
+from ...compiler.ops.core import apart, gradients_of
 from ...compiler.ops.gradients import gradients
 from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
-from ..record.functional import address
 from ..recording import Recording
 from ..torch_internals import PlainFunction, current_backward, is_batched, is_batched_by_autograd, keeps_graph, version_of
 
@@ -330,12 +329,8 @@ _FLAG = torch.empty(0, requires_grad=True)  # makes what it is given to require 
 
 def gradients_between(operands: Tensors, roots: int, again: bool, strides: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     """The gradients of a `gradients` value's operands, from autograd's engine: in these strides, each in memory of its own."""
-    found, places = [], {address(t) for t in operands}
-    for g, order in zip(gradients(*operands, roots=roots, again=again), strides):
-        g = laid_out(g, order)
-        found.append(g.clone() if address(g) in places else g)
-        places.add(address(found[-1]))
-    return found
+    found = gradients(*operands, roots=roots, again=again)
+    return list(apart((laid_out(g, order) for g, order in zip(found, strides)), operands))
 
 
 def as_end(output: torch.Tensor, error: str, once: bool = False, sources: Tensors = ()) -> torch.Tensor:
