@@ -195,7 +195,7 @@ class Memory:
     def _touch(self, a: Base, b: Base) -> bool:
         """Whether writes to one input may show in another one."""
         tensors = a.owner(), b.owner()
-        return None in tensors or touching(*map(inner, tensors))
+        return any(t is None for t in tensors) or touching(*map(inner, tensors))
 
     # Reading
 
