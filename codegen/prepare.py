@@ -277,10 +277,10 @@ def matrix_strides(x: Value) -> tuple[Dim, Dim, Dim] | None:
 
 def _outputs_in_memory(graph: Graph) -> Graph:
     """Outputs that are views, sources or kept tensors, as copies."""
-    copies: dict[Value, Value] = {}
+    copies, device = dict[Value, Value](), graph.device
     for o in graph.outputs:
         if (o.op.kind in ("view", "source") or o.op is CONSTANT) and o not in copies:
-            op = OPS["copy"] if o.type.device == graph.device else _as_opaque(OPS["copy"])
+            op = OPS["copy"] if o.type.device == device else _as_opaque(OPS["copy"])
             copies[o] = Value(f"{o.name}.copy", op, (o,), {}, o.type, o.origin)
     if not copies:
         return graph

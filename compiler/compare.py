@@ -7,6 +7,7 @@ side, differences of nearly equal numbers) are told from wrong results.
 """
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
@@ -22,6 +23,8 @@ CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 4e-3, torch.b
 ERROR_FACTOR = 8.0
 #: How many times roundings are disturbed at most: the few elements of a small tensor may all be near by chance.
 DISTURBANCES = 16
+#: Elements that are held against each other at a time, so that what is between them stays in the cache.
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[],
             if x != y:
                 return Mismatch(k, 0, x, y, 1, 1, what)
         a, b = a.detach().flatten(), b.detach().flatten()  # torch reduces no tensor of more than 64 dims
+        if _close(a, b):
+            continue
         wrong = _differs(a, b)
         if not wrong.any():
             continue
@@ -70,6 +75,15 @@ def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[],
             at = int(wrong.nonzero()[0])
             return Mismatch(k, at, a[at].item(), b[at].item(), int(wrong.sum()), b.numel())
     return None
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of finite floats differ nowhere by more than is taken for rounding of the largest: `_differs` without
+    memory for every element, piece by piece."""
+    if b.dtype not in CLOSE or b.is_complex() or not b.numel():
+        return False
+    bound = CLOSE[b.dtype] * max(abs(float(end)) for end in b.aminmax())
+    return bound < math.inf and all(float((x - y).abs_().max()) <= bound for x, y in zip(a.split(_PIECE), b.split(_PIECE)))
 
 
 def _differs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ import threading
 import types
 import warnings
 import weakref
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, ContextManager, Hashable, Iterable, Mapping, Protocol, Sequence
+from typing import Any, Callable, ContextManager, Hashable, Iterable, Iterator, Mapping, Protocol, Sequence
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from .. import config
 from ..compiler.dims import Expr
-from ..errors import BuildError, OtherForm, SmeltWarning, Unsupported, WrongResult
+from ..errors import BuildError, OtherForm, SmeltError, SmeltWarning, Unsupported, WrongResult
 from .guard.changing import Changing, Spot, StandIns, looks_at_identity, number_reads, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
@@ -392,9 +392,10 @@ class CompiledFunction:
         self.varying.note([*((name, t) for _, name, t in arguments.tensors), *run.fetched.tensors])
         try:
             try:
-                rebuild, recording = run.finish(result)
-                self._check(run, recording, rebuild.tensors)
-                self._keep(run, rebuild, recording, args, kwargs)
+                with _own_defects("keeping the recording"):
+                    rebuild, recording = run.finish(result)
+                    self._check(run, recording, rebuild.tensors)
+                    self._keep(run, rebuild, recording, args, kwargs)
                 self.asides.update((w.where, None) for w in run.observer.telling.told)
             finally:
                 result = without_symbols(result, run.recorder.numbers, arguments)
@@ -418,13 +419,12 @@ class CompiledFunction:
         if verify == "off" or verify == "first" and recording.foreign:
             return
         try:
-            run.check(recording, results)
+            with _own_defects("checking the recording"):
+                run.check(recording, results)
         except WrongResult as wrong:
             if verify == "raise":
                 raise
             raise Unsupported(str(wrong)) from wrong
-        except Exception as defect:  # the call itself went well
-            raise Unsupported(f"internal error while checking the recording: {type(defect).__name__}: {defect}") from defect
 
     def _arguments(self, args: tuple, kwargs: dict, names: Namespace, symbolic: bool) -> Arguments:
         """The call taken apart, with symbolic numbers where numbers were seen to change."""
@@ -522,22 +522,31 @@ class CompiledFunction:
         """Let the calls that come to the same answers as a run be eager, and no others. False if the run read nothing before
         it became clear that it is eager."""
         try:
-            beginning = run.recorder.beginning()
-            if not beginning.readings:
-                return False
-            guards = self._guards(run, beginning, early_names(run.recorder.numbers, ()))
-            if not self._holds(run, guards, args, kwargs):
-                return False
-            self._keep_path(run, beginning, guards, None, (), reason)
+            with _own_defects("keeping how the recording begins"):
+                beginning = run.recorder.beginning()
+                if not beginning.readings:
+                    return False
+                guards = self._guards(run, beginning, early_names(run.recorder.numbers, ()))
+                if not self._holds(run, guards, args, kwargs):
+                    return False
+                self._keep_path(run, beginning, guards, None, (), reason)
+        except _Defect as defect:
+            self._say(defect)
+            return False
         except (Unsupported, BuildError):  # of the beginning itself
             return False
         return True
 
     def _keep_eager(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> None:
         """Let the calls that fit a run's guards be eager."""
-        guards = self._guards(run)
-        with run.recorder.flags_before():
-            holds = guards.check(args, kwargs) is not None
+        try:
+            with _own_defects("guarding an eager run"):
+                guards = self._guards(run)
+                with run.recorder.flags_before():
+                    holds = guards.check(args, kwargs) is not None
+        except _Defect as defect:
+            self._say(defect)
+            holds = False
         if holds:
             self._keep_program(run, guards, None, None, reason)
         else:
@@ -559,13 +568,9 @@ class CompiledFunction:
         self.programs = (branches, *(p for p in self.programs if p is not branches))
 
     def _built(self, recording: Recording) -> Run:
-        """The program. A defect of smelt's own is told as any reason for running eagerly: the call itself went well."""
-        try:
+        """The program."""
+        with _own_defects("compiling"):
             return self._build(recording)
-        except (Unsupported, BuildError):
-            raise
-        except Exception as defect:
-            raise Unsupported(f"internal error while compiling: {type(defect).__name__}: {defect}") from defect
 
     def _guards(self, run: _Run, recording: Recording | None = None, returned: Sequence[str] = ()) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
@@ -625,6 +630,21 @@ class CompiledFunction:
         else:
             module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
             warnings.warn_explicit(text, SmeltWarning, frame.f_code.co_filename, frame.f_lineno, module, registry)
+
+
+class _Defect(Unsupported):
+    """An error in smelt's own code."""
+
+
+@contextmanager
+def _own_defects(doing: str) -> Iterator[None]:
+    """A defect of smelt's own is told as any reason for running eagerly: the user's call itself went well."""
+    try:
+        yield
+    except (SmeltError, Warning):
+        raise
+    except Exception as defect:
+        raise _Defect(f"internal error while {doing}: {type(defect).__name__}: {defect}") from defect
 
 
 def compiled_function(compiled: Any) -> CompiledFunction:

@@ -3,6 +3,7 @@ judgement of rounding; each call against eager."""
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from smelt.compiler import Builder, TensorType
 from smelt.compiler.compare import compare, evaluate_noisily, evaluate_precisely
 from smelt.compiler.evaluate import evaluate
 from smelt.compiler.passes import simplify
+from smelt.frontend.api import CompiledFunction
 
 
 def three_calls(function, make):
@@ -109,6 +111,19 @@ def test_a_defect_in_compiling_is_told_and_the_call_goes_well(monkeypatch):
     with pytest.warns(smelt.SmeltWarning, match="internal error while compiling: KeyError"):
         assert compiled(torch.ones(2)).tolist() == [2, 2]
     assert compiled(torch.ones(2)).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["_keep", "_guards"])
+def test_a_defect_behind_the_users_run_is_told_and_the_call_goes_well(monkeypatch, name):
+    def broken(*_):
+        raise KeyError("a value that is not there")
+    monkeypatch.setattr(CompiledFunction, name, broken)
+    for function in (lambda x: x + 1, lambda x: x + (1 if x.sum() > 0 else 2), lambda x: x + int(os.environ["HOME"] != "")):
+        compiled = smelt.compile(function)
+        with pytest.warns(smelt.SmeltWarning, match="internal error while .*: KeyError"):
+            assert compiled(torch.ones(2)).tolist() == [2, 2]
+        assert compiled(torch.ones(2)).tolist() == [2, 2]
+        assert not smelt.explain(compiled).compiled
 
 
 SCALE = 2.0

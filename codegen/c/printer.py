@@ -1,7 +1,7 @@
 """A whole C source: kernels, and the segments that run them one after another on a team of threads."""
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Mapping, Sequence
 
 from ...compiler.dims import Dim, product, typical
@@ -9,6 +9,7 @@ from ..comparisons import narrowed
 from ..loops import AnyKernel, Check, Kernel, Loop, Part, Store, body_of, sizes_of
 from .body import Names, size_text
 from .columns import Columns
+from .function import Function, size_name
 from .helpers import header
 from .isa import Isa, isa_of, memory_type
 from .math import LIBRARY_NAMES
@@ -16,6 +17,7 @@ from .matmul import print_matmul
 from .pointwise import Pointwise
 from .rows import Rows
 from .schedule import Schedule, work_of
+from .sharing import share
 
 Call = tuple[AnyKernel, tuple[int, ...]]
 
@@ -37,10 +39,10 @@ def print_source(name: str, segments: Sequence[tuple[str, Sequence[Call]]], mess
     each size symbol stands.
     """
     vectors, names = isa_of(isa), Names()
-    names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments} | {_size(s) for s in symbols} | {"useful_threads"}
+    names.taken |= LIBRARY_NAMES | {symbol for symbol, _ in segments} | {size_name(s) for s in symbols} | {"useful_threads"}
     kernels = dict.fromkeys(kernel for _, calls in segments for kernel, _ in calls)
-    printed = {kernel: _function(replace(kernel, name=names.fresh(kernel.name)), vectors) for kernel in kernels}
-    functions = list(printed.values())
+    printed = dict(zip(kernels, share([_function(replace(k, name=names.fresh(k.name)), vectors) for k in kernels])))
+    functions = list({f.name: f for f in printed.values()}.values())
     runs = [_segment(symbol, calls, printed, symbols) for symbol, calls in segments]
     units = min(cores, sum(len(f.text) for f in functions) // UNIT_TEXT)
     text = _in_units(functions, runs, units) if units > 1 else "\n".join([f.text for f in functions] + runs)
@@ -62,22 +64,6 @@ def _in_units(functions: Sequence[Function], segments: Sequence[str], units: int
     for number, part in enumerate(parts):
         lines += [f"#if !defined UNIT || UNIT == {number}", *part, "#endif", ""]
     return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A kernel as `static void <name>(<pointers>, <sizes>, long tid, long threads, long *error)`, which does thread `tid`'s
-    share of it; `sizes` are the symbols that it takes. `work` is the estimated time of all of its `points` on one thread, in
-    microseconds, at typical sizes. `checks`: it may set the error. `together`: there are barriers in it, so that all threads
-    of a team call it, or one without the others. `matmul`: it is a matrix product."""
-    name: str
-    text: str
-    work: float
-    points: Dim
-    sizes: tuple[str, ...]
-    checks: bool
-    together: bool = False
-    matmul: bool = False
 
 
 _THREADS = """
@@ -117,22 +103,22 @@ def _loop(loop: Loop, isa: Isa, sizes: tuple[str, ...]) -> Function:
     """Steps whose kernels each wait for the one before."""
     kernels, names = dict.fromkeys(k for k, _ in loop.calls), Names()
     inside = {k: _function(replace(k, name=names.fresh(f"{loop.name}_{k.name}")), isa) for k in kernels}
-    steps, written = size_text(loop.steps, _size), {p.other if p.how == "handed" else p.buffer for p in _stored(loop)}
+    steps, written = size_text(loop.steps, size_name), {p.other if p.how == "handed" else p.buffer for p in _stored(loop)}
     parameters = [f"{'' if b.name in written or any(p.buffer == b.name for p in loop.handed()) else 'const '}"
                   f"{memory_type(b.dtype, 1).scalar} *{b.name}" for b in loop.buffers]
-    parameters += [f"long {_size(s)}" for s in sizes]
+    parameters += [f"long {size_name(s)}" for s in sizes]
     lines = [f"// {', '.join(loop.values)}: {steps} steps",
              f"static void {loop.name}({', '.join(parameters)}, long tid, long threads, long *error)", "{"]
     wait = ["    if (threads > 1) {", "        #pragma omp barrier", "    }"]
     for p in loop.handed():
-        numel = size_text(p.numel, _size)
+        numel = size_text(p.numel, size_name)
         lines.append(f"    for (long n = 0; tid == 0 && n < {numel}; n++) {p.buffer}[{numel} + n] = 0;")
     lines += wait if loop.handed() else []
     lines += [f"    for (long k = 0; k < {steps}; k++) {{",
               f"        const long t = {f'{steps} - 1 - k' if loop.falls else 'k'};"]
     for kernel, parts in loop.calls:
         places = [_place(loop, p) for p in parts]
-        lines += [f"        {_call(inside[kernel], places, 'tid', 'threads', 'error')}", *("    " + line for line in wait)]
+        lines += [f"        {inside[kernel].call(places, 'tid', 'threads', 'error')}", *("    " + line for line in wait)]
     text = "\n".join([f.text for f in inside.values()] + [*lines, "    }", "}"]) + "\n"
     work = sum(inside[k].work for k, _ in loop.calls)  # of a step
     return Function(loop.name, text, work, sum(inside[k].points for k, _ in loop.calls), sizes, False, together=True)
@@ -149,7 +135,7 @@ def _stored(loop: Loop) -> list[Part]:
 
 def _place(loop: Loop, p: Part) -> str:
     """The pointer to a part, in step t, the k-th."""
-    n, steps = size_text(p.numel, _size), size_text(loop.steps, _size)
+    n, steps = size_text(p.numel, size_name), size_text(loop.steps, size_name)
     if p.how == "before":
         there = f"t {'-' if loop.before < 0 else '+'} 1"
         return f"{'t > 0' if loop.before < 0 else f't + 1 < {steps}'} ? {p.buffer} + ({there}) * {n} : {p.other}"
@@ -168,7 +154,7 @@ def _segment(symbol: str, calls: Sequence[Call], printed: dict[AnyKernel, Functi
     if any(f.sizes for f, _ in run):
         lines += _sized_calls(run, checked, symbols)
     elif team == 1:
-        lines += [f"    {_when(_call(f, _pointers(slots), '0', '1'), '!error' * after)}"
+        lines += [f"    {_when(f.call(_pointers(slots), '0', '1'), '!error' * after)}"
                   for (f, slots), after in zip(run, checked)]
     else:
         lines += [f"    if (threads > {team}) threads = {team};", "    #pragma omp parallel num_threads(threads)", "    {",
@@ -185,10 +171,10 @@ def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], checked: Seque
                  symbols: Mapping[str, int]) -> list[str]:
     """The inside of a segment with symbolic sizes: how many threads have work follows from the sizes."""
     sizes = sorted({s for f, _ in run for s in f.sizes})
-    lines = [f"    const long {_size(s)} = (long)slots[{symbols[s]}];" for s in sizes]
+    lines = [f"    const long {size_name(s)} = (long)slots[{symbols[s]}];" for s in sizes]
     for number, (f, _) in enumerate(run):
         worth = max(1, int(WORK_PER_THREAD * typical(f.points) / max(f.work, 1e-6)))  # points that a thread is for
-        lines.append(f"    const long useful_{number} = useful_threads({size_text(f.points, _size)} / {worth}, threads);")
+        lines.append(f"    const long useful_{number} = useful_threads({size_text(f.points, size_name)} / {worth}, threads);")
     lines.append("    long most = 1;")
     lines += [f"    if (most < useful_{number}) most = useful_{number};" for number in range(len(run))]
     lines += ["    #pragma omp parallel num_threads(most)", "    {",
@@ -198,16 +184,11 @@ def _sized_calls(run: Sequence[tuple[Function, tuple[int, ...]]], checked: Seque
         if number:
             lines.append("        #pragma omp barrier")
         if f.together:
-            call = _when(_call(f, _pointers(slots), "tid", "team"), error)
+            call = _when(f.call(_pointers(slots), "tid", "team"), error)
         else:
-            call = _when(_call(f, _pointers(slots), "tid", f"team < {useful} ? team : {useful}"), error, f"tid < {useful}")
+            call = _when(f.call(_pointers(slots), "tid", f"team < {useful} ? team : {useful}"), error, f"tid < {useful}")
         lines.append(f"        {call}")
     return [*lines, "    }"]
-
-
-def _size(symbol: str) -> str:
-    """The C variable of a segment for a size symbol."""
-    return f"size_{symbol}"
 
 
 def _useful_threads(f: Function) -> int:
@@ -218,10 +199,10 @@ def _shared_call(f: Function, slots: tuple[int, ...], team: int, condition: str)
     """A call by as many threads of the team as the kernel has work for."""
     useful = _useful_threads(f)
     if useful == 1:
-        return _when(_call(f, _pointers(slots), "0", "1"), condition, "tid == 0")
+        return _when(f.call(_pointers(slots), "0", "1"), condition, "tid == 0")
     if useful >= team or f.together:
-        return _when(_call(f, _pointers(slots), "tid", "team"), condition)
-    return _when(_call(f, _pointers(slots), "tid", f"team < {useful} ? team : {useful}"), condition, f"tid < {useful}")
+        return _when(f.call(_pointers(slots), "tid", "team"), condition)
+    return _when(f.call(_pointers(slots), "tid", f"team < {useful} ? team : {useful}"), condition, f"tid < {useful}")
 
 
 def _when(call: str, *conditions: str) -> str:
@@ -232,7 +213,3 @@ def _when(call: str, *conditions: str) -> str:
 
 def _pointers(slots: Sequence[int]) -> list[str]:
     return [f"slots[{s}]" for s in slots]
-
-
-def _call(f: Function, pointers: Sequence[str], tid: str, threads: str, error: str = "&error") -> str:
-    return f"{f.name}({', '.join([*pointers, *map(_size, f.sizes), tid, threads, error])});"

@@ -815,7 +815,8 @@ class Recorder:
         readings = self._readings.all
         while readings and readings[-1].gives:
             readings = readings[:-1]
-        graph, inputs, numbers = self._graph(self._b.values[:readings[-1].position] if readings else (), ())
+        ends = [r.position for r in readings[-1:]] + [self._b.values.index(v) + 1 for r in readings for v in r.gives]
+        graph, inputs, numbers = self._graph(self._b.values[:max(ends, default=0)], ())
         return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()), flags=self._flags(),
                          elements=dict(self._elements.inputs), differentiated=self._differentiated(()), readings=tuple(readings))
 

@@ -669,3 +669,30 @@ def beside_other_statements_on_a_line(compile):
     with heard() as text:
         for n in (0, 1, 2, 3, 4, 3, 2, 5):
             yield f(X + n, n), text.getvalue(), records
+
+
+@program(exact=False)
+def an_object_that_tells_itself_after_a_backward_pass(compile):
+    class Meter:
+        def __init__(self):
+            self.value = self.sum = 0.0
+
+        def __str__(self):
+            return f"{self.value:.2f} of {self.sum:.2f}"
+    net, meter = nn.Linear(8, 2), Meter()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.125, momentum=0.5)
+
+    @compile
+    def epoch(batches):
+        for x in batches:
+            loss = net(x).square().mean()
+            meter.value = loss.item()
+            meter.sum += meter.value
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            print(str(meter))
+        return meter.sum
+    with heard() as text:
+        for k in range(4):
+            yield epoch([X + k, X - k]), text.getvalue().splitlines()[-2:], list(net.parameters())
