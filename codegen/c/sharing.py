@@ -3,8 +3,8 @@
 The layers of a network often do the same at different sizes, and the C compiler's time is most of a compilation. Kernels are
 alike if their texts are, whatever their variables are called. A number that differs becomes a parameter where it is part of an
 address, of a loop's or a condition's head or of a `long`, or where it is a float; an array is as large as the largest one.
-Elsewhere (lanes, divisors in a loop's inside, unrolling) it stays, for the compiler makes faster code of it, and kernels in which it differs are
-not alike.
+Elsewhere (lanes, divisors in a loop's inside, unrolling) a number stays, for the compiler makes faster code of it, and kernels
+in which it differs are not alike.
 """
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ def _as_one(functions: Sequence[Function], readings: Sequence[_Reading]) -> list
     text = "".join([*text, first.text[at:]])
     kinds = ("long" if not _FLOAT.fullmatch(given[0]) else "float" if given[0].endswith("f") else "double" for given in names)
     parameters = "".join(f"{kind} {name}, " for kind, name in zip(kinds, names.values()))
-    told = f"// {len(functions)} kernels, which differ in {', '.join(names.values()) or 'the sizes of arrays'}; the first of them:\n"
-    text = told + text.replace("long tid, long threads,", f"{parameters}long tid, long threads,", 1)
+    differing = ", ".join(names.values()) or "the sizes of arrays"
+    text = text.replace("long tid, long threads,", f"{parameters}long tid, long threads,", 1)
+    text = f"// {len(functions)} kernels, which differ in {differing}; the first of them:\n{text}"
     return [replace(f, name=functions[0].name, text=text, numbers=numbers)
             for f, numbers in zip(functions, zip(*names) if names else [()] * len(functions))]
 
