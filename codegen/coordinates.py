@@ -218,8 +218,9 @@ def window(view: Value) -> tuple[tuple[Dim, ...], Dim] | None:
     """(strides, offset) of a value in the memory of what it is a view of; None if it is no such window."""
     coordinates = identity(view.shape)
     base, at, exact = trace(view, coordinates)
-    parts = linear(dot(at, layout(base))) if exact and base.op.kind != "source" else None
-    if parts is None or not all(known(c, 0) for c in parts[0].values()):
+    own = layout(base)  # which are no negative numbers, be that known or not
+    parts = linear(dot(at, own)) if exact and base.op.kind != "source" else None
+    if parts is None or not all(c in own or known(c, 0) for c in parts[0].values()):
         return None
     steps, offset = parts
     return tuple(steps.get(next(iter(variables(c)), None), 0) for c in coordinates), offset

@@ -19,6 +19,7 @@ from typing import Callable, Iterable, Iterator
 
 from ..compiler.dims import Expr, Sym, dot, expr_of, product, typical
 from ..compiler.ir import Graph, Value, contiguous_strides
+from ..compiler.ops.core import takes_random_numbers
 from .coordinates import (ZERO, Coordinates, Read, Substitution, axes_of, identity, one_to_one, reads, size, solve, substitute,
                           unflatten, variable, variables)
 
@@ -92,6 +93,7 @@ class _Fuser:
         self.before: dict[int, int] = {}  # group's bit -> bits of the groups that it reads directly
         self.ancestors: dict[int, int] = {}  # and of all that come before it; in the order of the groups' last members
         self.ends: dict[int, tuple[int, int]] = {}  # the bits that its first and its last member had as groups of their own
+        self.drawn: tuple[Value, ...] = ()  # the last one that takes random numbers: they are taken in program order
         self.next_bit = 1
 
     def add(self, v: Value) -> None:
@@ -99,7 +101,8 @@ class _Fuser:
         self.groups.append(group)
         self.group_of[v] = group
         before = ancestors = 0
-        for base in operand_bases(v):
+        earlier, self.drawn = (self.drawn, (v,)) if takes_random_numbers(v) else ((), self.drawn)
+        for base in (*operand_bases(v), *earlier):
             if base in self.group_of:
                 bit = self.group_of[base].bit
                 before |= bit

@@ -86,12 +86,21 @@ def _each(change: Callable[[torch.Tensor], torch.Tensor], result: Any) -> Any:
 def run(v: Value, inputs: Sequence[Any], sizes: Mapping[Sym, int] | None = None, precise: bool = False) -> Any:
     """One value's result by its op's meaning. Raises the error of the torch call with the value named."""
     attrs = with_sizes(v.attrs, sizes) if sizes else v.attrs
+    if isinstance(v.type, NumberType):
+        inputs = [_as_in_python(x, v.dtype) for x in inputs]
     try:
         result = _precise(v, inputs, attrs) if precise else v.op.meaning(*inputs, **attrs)
         return result.item() if isinstance(v.type, NumberType) and isinstance(result, torch.Tensor) else result
     except Exception as e:
         e.add_note(f"while evaluating %{v.name} = {v.op.name} ({v.origin})")
         raise
+
+
+def _as_in_python(x: Any, result: torch.dtype) -> Any:
+    """A number that a number is computed of: torch would take floats, and quotients of integers, as of the default dtype."""
+    if isinstance(x, float) or isinstance(x, int) and result.is_floating_point:
+        return torch.tensor(x, dtype=torch.float64)
+    return x
 
 
 def _precise(v: Value, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..guard.guards import MISSING
 from ..guard.structure import slots_of
-from .objects import dict_of, is_open, join, slot
+from .objects import OURS, dict_of, is_open, join, slot
 from .places import TORCH, USER, kind_of, kind_of_file, passing, user_line
 from .profiling import unprofiled
 from .reached import Reached
@@ -72,7 +72,7 @@ class Accesses:
                 ours = {name for cls, name, before in self._patches if cls is place and before is MISSING}
                 names = tuple(name for name in vars(place) if name not in ours)
                 self._reached.read("keys", self._reached.vars_of(place), None, names, f"{place.__name__}.__dict__")
-                for attribute in set(names) - {"__dict__"}:
+                for attribute in set(names) - OURS - {"__dict__", "__builtins__"}:  # which are guarded where code uses them
                     self.looked_up(holder, attribute)
 
     def watch(self, cls: type) -> bool:

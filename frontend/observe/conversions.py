@@ -1,4 +1,5 @@
 """Conversions to numbers, `float(loss)` and `int(steps * share)`, and `len(batch)`: of Python itself they give no symbolic ones.
+And `type(size)`, which of Python itself tells a stand-in from what it stands for.
 
 While a run is recorded, stand-ins take their places in the globals of code that does nothing with these names but call them.
 """
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
-from ..symbolic.symbols import Node, is_symbolic
-from .names import called_alone
+from ..symbolic.sizes import Sized
+from ..symbolic.symbols import Float, Int, Node, is_symbolic
+from .names import called_alone, globals_named
 from .places import passing
 from .profiling import unprofiled
 from .replaced import Replaced
@@ -35,22 +37,38 @@ class _Kind(type):
         return issubclass(other, cls.kind)
 
 
+@passing
+def _type(*args: Any) -> type:
+    found = type(*args)
+    return args[0].__class__ if found in (Int, Float, Sized) else found
+
+
 class Conversions:
     """The stand-ins of one run. `enter` is told of code before it runs, and `restore` ends it."""
 
     def __init__(self, observer: Observer):
         self._observer = observer
-        self._made = {"len": self._length(), **{kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}}
+        self._made = {"len": self._length(), "type": _type, **{kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}}
         self._replaced = Replaced()
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
-        for name in self._made.keys() & set(code.co_names):
+        for name in self._made.keys() & set(globals_named(code)):
             if called_alone(code, name):
                 if name not in names:
                     self._replaced.put(names, name, self._made[name])
-            elif names.get(name) is self._made[name]:
+            elif self.stands_in(name, names):
                 self._replaced.give_back(names, name)
+                if name == "type":  # code that is under way has lost it
+                    self._observer.looks.found(f"{code.co_filename}:{code.co_firstlineno}", True)
+
+    def stands_in(self, name: str, names: dict[str, Any]) -> bool:
+        """Whether a stand-in lies in these globals."""
+        return names.get(name) is self._made[name]
+
+    def original(self, value: Any) -> Any:
+        """What stood in the place of a stand-in; any other value itself."""
+        return self._replaced.original(value)
 
     def restore(self) -> None:
         self._replaced.restore()

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import functools
 import types
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -42,7 +41,6 @@ def c_effect(frame: types.FrameType, function: Any) -> str:
     listed = module in _C_MODULES or (module, name) in _C_FUNCTIONS or module == "sys" and name not in _PURE_OF_SYS \
         or name == "__subclasses__" and isinstance(receiver, type) \
         or name in ("cache_info", "cache_clear") and isinstance(receiver, functools._lru_cache_wrapper) \
-        or name in ("set", "reset") and isinstance(receiver, ContextVar) \
         or name in _OF_FRAMES and kind_of_file(frame.f_code.co_filename) == USER
     switch = module in ("torch", "torch._C") and name.startswith(_SETTERS) and isinstance(receiver, types.ModuleType)
     generator = isinstance(receiver, torch.Generator)

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import types
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 import torch
@@ -22,7 +23,7 @@ from ..torch_internals import active_transform, distributions_check
 from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    globals_named, globals_written, imports_named, looks_for_any_module, modules_named)
+                    globals_named, globals_written, imports_named, modules_named)
 from .objects import OURS, content
 from .places import SMELT, USER, is_checkpoint, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
@@ -61,6 +62,8 @@ class Entered:
         self._observer = observer
         self._reached = reached
         self._arguments = arguments
+        #: variables of contexts that the run sets, with what they held before, and the user's lines
+        self.variables_set: dict[ContextVar, tuple[Any, str]] = {}
         self.where = ""  # the first of the user's functions to be entered
         self.read_flags = False  # whether the run may have read a tensor's requires_grad
         self.loaded: set[str] = set()  # attributes that the code entered may read
@@ -120,11 +123,11 @@ class Entered:
     def _enter_user(self, frame: types.FrameType, code: types.CodeType) -> None:
         if self._observer.telling.calls(frame):
             self._observer.refuse(f"calls {code.co_qualname}() in order to print or log", user_line(frame.f_back))
-        self._observer.looks.enter(frame)
         key = id(code), id(frame.f_globals)
         if key not in self._entered and on_behalf_of_user(frame, trust_torch=False):
             self._entered[key] = code
             self._enter(frame, code)
+        self._observer.looks.enter(frame, self._observer.conversions.stands_in("type", frame.f_globals))
         if key in self._entered and any(name != "__class__" for name in code.co_freevars):
             self._enter_closure(frame, code)  # every time: another function may have the same code
         if key in self._entered and OURS.intersection(code.co_names):
@@ -179,6 +182,10 @@ class Entered:
             self._observer.recorder.leave_function(result)
 
     def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
+        receiver = getattr(function, "__self__", None)
+        if isinstance(receiver, ContextVar) and function.__name__ in ("set", "reset") and on_behalf_of_user(frame, trust_torch=True):
+            self._reached.follow(receiver, receiver.name)
+            self.variables_set.setdefault(receiver, (receiver.get(MISSING), user_line(frame)))
         if function in _C_SWITCHES:
             self._read_switch(function)
         if function in _ASKS_AUTOCAST:
@@ -203,8 +210,9 @@ class Entered:
             self._reached.touch("item", names, name, names.get(name, MISSING), f"global {name}", where, surely=False)
         for name in globals_named(code):
             self._reached.surely.add(("item", id(names), name))
-            self._reached.read("item", names, name, names.get(name, MISSING), f"global {name}")
-            if self._reached.reads.get(("item", id(names), name)) and name not in names:
+            value = self._observer.conversions.original(names.get(name, MISSING))
+            self._reached.read("item", names, name, value, f"global {name}")
+            if self._reached.reads.get(("item", id(names), name)) and value is MISSING:
                 found = self._observer.lookups.original(vars(builtins).get(name, MISSING))
                 self._reached.read("item", vars(builtins), name, found, f"builtin {name}")
         self._inner.update(code_in(code))
@@ -213,8 +221,6 @@ class Entered:
         self.loaded |= attributes_loaded(code)
         for module in (*imports_named(code, names), *modules_named(code, names)):
             self._read_module(module)
-        if looks_for_any_module(code):
-            self._observer.refuse("looks for modules by names that it computes", f"{code.co_filename}:{code.co_firstlineno}")
         self._reached.perhaps_missing |= attributes_missed(code)
         for _, name, t in self._arguments.tensors if attributes_missed(code) else ():
             if not (own := vars(self._arguments.own(t))).keys() - {MARK}:

@@ -1,10 +1,12 @@
-"""Functions of libraries that have stand-ins while a run is recorded: those that draw, those of `math`, warnings.warn, and
-what tells whether calls of torch's API are seen.
+"""Functions that have stand-ins while a run is recorded: those that draw, those of `math`, warnings.warn, what tells whether
+calls of torch's API are seen, and the user's that remember their results.
 
-The stand-ins take their places in their modules, and where the user's globals hold them. Those of `math` take symbolic numbers.
+The stand-ins take their places in their modules, and where the user's globals hold them. Those of `math` take symbolic numbers,
+and so do those of functions that remember: these are computed, for no memory has results for them.
 """
 from __future__ import annotations
 
+import functools
 import math
 import types
 import warnings
@@ -13,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Callable, Hashable
 import torch
 
 from ..symbolic import mathematics
+from ..symbolic.symbols import is_symbolic
 from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
 from .names import attributes_named, called_alone
+from .places import USER, kind_of, passing
 from .replaced import Replaced
 from .warned import WARN, warning
 
@@ -81,9 +85,26 @@ class Functions:
             return mathematics.of_symbols(function)
         if function in OVERRIDE_CHECKS:
             return without_own_mode(function, lambda: self._observer.listening)
+        if isinstance(function, functools._lru_cache_wrapper):
+            return _computed(function)
         return warning(self._observer) if function is WARN else self._observer.draws.stand_in(function)
+
+
+def _computed(function: Callable) -> Callable:
+    """A function that remembers results, and computes those for symbolic numbers."""
+    @passing
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        return (function.__wrapped__ if _has_symbols((args, kwargs)) else function)(*args, **kwargs)
+    return functools.update_wrapper(stand_in, function)
+
+
+def _has_symbols(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return any(map(_has_symbols, value))
+    return any(map(_has_symbols, value.values())) if type(value) is dict else is_symbolic(value)
 
 
 def _is_known(function: Any) -> bool:
     return isinstance(function, Hashable) and isinstance(function, KINDS) and (
-        function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function is WARN)
+        function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function is WARN) \
+        or isinstance(function, functools._lru_cache_wrapper) and kind_of(function) == USER

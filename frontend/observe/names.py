@@ -143,17 +143,17 @@ def modules_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def looks_for_any_module(code: types.CodeType) -> bool:
-    """Whether this code uses sys.modules by other names than constant ones and its own module's."""
-    found = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+def modules_sought(code: types.CodeType) -> frozenset[int]:
+    """The lines of this code that use sys.modules by other names than constant ones and its own module's."""
+    found, lines = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")], set()
     for n, i in enumerate(found[:-2]):
         if i.opname in ("LOAD_ATTR", "LOAD_METHOD") and i.argval == "modules" and n and found[n - 1].argval == "sys":
             before, (after, last) = found[n - 2] if n > 1 else i, found[n + 1:n + 3]
             key = before if after.opname == "CONTAINS_OP" else after if last.opname == "BINARY_SUBSCR" else \
                 last if after.argval == "get" else i
             if key.opname != "LOAD_CONST" and key.argval != "__name__":
-                return True
-    return False
+                lines.add(i.positions.lineno)
+    return frozenset(lines)
 
 
 @lru_cache(maxsize=4096)

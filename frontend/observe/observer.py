@@ -64,7 +64,7 @@ class Observer:
         self.reads, self.tensors = self.reached.reads, self.reached.tensors
         self.accesses, self.applied = Accesses(self, self.reached), Applied(self, self.reached)
         self.entered = Entered(self, self.reached, arguments)
-        self.logs, self.looks = Logs(), Looks()
+        self.logs, self.looks = Logs(), Looks(self.refuse)
         self.draws, self.functions = Draws(self), Functions(self)
         self.lookups, self.conversions = Lookups(self), Conversions(self)
         self.telling = Telling(self)
@@ -133,6 +133,9 @@ class Observer:
             raise self.unsupported
         if _random_states() != self._random:
             raise Unsupported("draws random numbers from Python's or NumPy's generator", self.entered.where)
+        for variable, (before, where) in self.entered.variables_set.items():
+            if variable.get(MISSING) is not before:
+                raise Unsupported("calls contextvars.set()", where)
         if self.telling.catching:
             raise Unsupported("leaves warnings filtered", self.entered.where)
         for name, tensor, before in self.reached.tagged:

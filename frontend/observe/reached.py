@@ -53,7 +53,7 @@ _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime
                        "_thread", "_collections", "inspect", "zoneinfo", "__future__"}
 #: Classes made in C whose instances hold nothing but attributes, or what is observed otherwise, or what never changes.
 _PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set, frozenset, deque, defaultdict, OrderedDict,
-                types.SimpleNamespace, threading.local, Generic, *random.Random.__mro__}
+                types.SimpleNamespace, types.ModuleType, threading.local, Generic, *random.Random.__mro__}
 #: Attributes that can be set and stand in no dict.
 _OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"},
                   type: {"__name__", "__qualname__"}}
@@ -351,9 +351,11 @@ class Reached:
 
     def vars_of(self, holder: Any) -> Any:
         """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
-        entries = self._mappings.setdefault(id(holder), vars(holder))
-        if isinstance(holder, type):
-            self._owners[id(entries)] = holder
+        entries = self._mappings.get(id(holder))
+        if entries is None:
+            entries = self._mappings[id(holder)] = vars(holder)
+            if isinstance(holder, type):
+                self._owners[id(entries)] = holder
         return entries
 
     def _follow_object(self, value: Any, name: str) -> None:
@@ -419,13 +421,13 @@ class Reached:
 
     def follow_contents(self, container: Any, name: str, owner: str | None = None) -> None:
         """Guard everything a container holds. `owner`: the module, where the items are reached as its attributes."""
-        self._items += len(container)
-        if self._items > ITEM_LIMIT:
-            self._observer.refuse(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
-            return
         self.known[id(container)] = container, name
         where = ("contents", id(container), None)
         if where in self.reads:
+            return
+        self._items += len(container)
+        if self._items > ITEM_LIMIT:
+            self._observer.refuse(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
             return
         self.reads[where] = Read("contents", container, None, snapshot(container), name, user_line())
         for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):

@@ -1,0 +1,231 @@
+"""Python as libraries of models are written: lazy modules, configurations that watch their attributes, results that remember
+their shapes, layers that ask for types. Each runs as in eager, compiled, in no more programs than it needs."""
+import copy
+import sys
+import types
+from contextvars import ContextVar
+from functools import lru_cache
+
+import pytest
+import torch
+from torch import nn
+
+import smelt
+
+X = torch.arange(6.0).reshape(2, 3)
+
+
+def calls(function, inputs, programs):
+    """The results of a compiled function are eager's, and so many programs at most give them."""
+    compiled = smelt.compile(function)
+    for given in inputs:
+        torch.testing.assert_close(compiled(*given), function(*given), rtol=0, atol=0)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) <= programs, str(report)
+    return report
+
+
+class Watching:
+    def __getattribute__(self, key):
+        return super().__getattribute__(key)
+
+
+class Config(Watching):
+    def __init__(self):
+        self.scale = 2.0
+
+    def get(self, name):
+        return self.__dict__[name]
+
+
+def test_a_class_below_one_with_attribute_access_of_its_own():
+    config = Config()
+    calls(lambda x: x * config.scale + len(type(config).__dict__) * 0, [(X,)] * 4, 1)
+    calls(lambda x: x * config.get("scale"), [(X,)] * 4, 1)
+
+
+def test_attributes_looked_up_in_a_dict_many_times_are_guarded_once():
+    config = Config()
+    for k in range(40):
+        setattr(config, f"a{k}", k)
+
+    def f(x):
+        for _ in range(600):
+            x = x + config.get("a0")
+        return x
+    calls(f, [(X,)] * 2, 1)
+    config.a0 = 1
+    calls(f, [(X,)], 1)
+
+
+class Lazy(types.ModuleType):
+    FLAG = True
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+@pytest.fixture
+def lazy(monkeypatch):
+    package, part = Lazy("lazy_package"), types.ModuleType("lazy_package.part")
+    package.__path__, package.factor, package.part, part.factor = [], 3.0, part, 4.0
+    monkeypatch.setitem(sys.modules, "lazy_package", package)
+    monkeypatch.setitem(sys.modules, "lazy_package.part", part)
+    return package
+
+
+def test_modules_of_a_class_of_their_own(lazy):
+    def imports(x):
+        from lazy_package import factor
+        from lazy_package.part import factor as other
+        return x * factor + other
+
+    def never(x, debug=False):
+        if debug:
+            import lazy_package
+            return lazy_package
+        return x * 2
+    for f in (imports, never, lambda x: x * lazy.factor if lazy.FLAG else x):
+        compiled = smelt.compile(f)
+        for factor in (3.0, 3.0, 5.0, 7.0):
+            lazy.factor = factor
+            assert torch.equal(compiled(X), f(X))
+        assert smelt.explain(compiled).compiled
+
+
+def test_a_context_variable_that_is_set_and_reset():
+    active = ContextVar("active", default=None)
+
+    def f(x):
+        token = active.set([])
+        try:
+            active.get().append(x * 2)
+            return active.get()[0] + 1
+        finally:
+            active.reset(token)
+    calls(f, [(X,)] * 3, 1)
+
+    def leaves(x):
+        active.set(float(active.get() or 0) + 1)
+        return x * active.get()
+    compiled = smelt.compile(leaves)
+    with pytest.warns(smelt.SmeltWarning, match="changes closure active"):
+        assert [compiled(X)[1, 2].item() for _ in range(3)] == [5, 10, 15]
+    assert active.get() == 3
+
+
+def _scaled(x, s):
+    return x * s if isinstance(s, float) else x
+
+
+def _counted(x, s):
+    return x * s if type(s) is int else x
+
+
+def test_methods_named_like_builtins():
+    for f in (lambda x: _scaled(x.float(), 2.0), lambda x: _counted(x.int(), 2), lambda x: _scaled(x, 2.0)):
+        calls(f, [(X,)] * 3, 1)
+
+
+def test_the_names_in_a_module():
+    module = types.ModuleType("names_in_it")
+    exec("one = 2.0", vars(module))
+    calls(lambda x: x * getattr(module, [n for n in dir(module) if n == "one"][0]), [(X,)] * 3, 1)
+
+
+def _library_of(x, known):
+    found = known.get(type(x))
+    if found is not None:
+        return found
+    for name in ("numpy", "torch"):
+        if name in sys.modules:
+            return name
+
+
+def test_modules_sought_by_computed_names_on_a_line_that_is_not_reached():
+    known = {torch.Tensor: "torch"}
+    calls(lambda x: x * 2 if _library_of(x, known) == "torch" else x, [(X,)] * 3, 1)
+    compiled = smelt.compile(lambda x: x * 2 if _library_of(x, {}) == "numpy" else x)
+    with pytest.warns(smelt.SmeltWarning, match="looks for modules by names that it computes"):
+        assert torch.equal(compiled(X), X * 2)
+
+
+@lru_cache(1024)
+def _halved(shape, by=2):
+    return shape[0], by, shape[1] // by
+
+
+def test_shapes_that_a_function_remembers():
+    inputs = [(torch.arange(4.0 * n).view(n, 4),) for n in (2, 3, 4, 5, 3)]
+    calls(lambda x: x.reshape(_halved(tuple(x.shape))) * 2, inputs, 2)
+    calls(lambda x: x.reshape(_halved((x.size(0), 4), by=x.size(1))) * 2, inputs, 2)
+
+
+def test_a_tensor_tells_its_type_whatever_its_sizes():
+    inputs = [(torch.arange(4.0 * n).view(n, 4),) for n in (2, 3, 4, 5)]
+    calls(lambda x: (x * 2).sum(-1) if str(type(x)).startswith("<class 'torch.") else x, inputs, 2)
+
+
+def test_a_type_in_a_message_leaves_numbers_symbolic():
+    class Net(nn.Linear):
+        layers = [1]
+
+        def forward(self, x):
+            if x.dim() != 2:
+                raise TypeError(f"not {type(self.layers[0])}")
+            return super().forward(x)
+    torch.manual_seed(0)
+    nets = [net := Net(3, 2), copy.deepcopy(net)]
+    optimizers = [torch.optim.AdamW(n.parameters(), lr=1e-2) for n in nets]
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers]
+
+    def step(k, x):
+        optimizers[k].zero_grad()
+        loss = nets[k](x).square().mean()
+        loss.backward()
+        optimizers[k].step()
+        schedules[k].step()
+        return loss.detach()
+    compiled = smelt.compile(step)
+    for n in range(6):
+        torch.testing.assert_close(compiled(0, X + n), step(1, X + n))
+    torch.testing.assert_close(list(nets[0].parameters()), list(nets[1].parameters()))
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) <= 3, str(report)
+
+
+def test_draws_of_torchs_own_calls_and_of_kernels_stay_in_order():
+    def f(x):
+        h = x * 2
+        z = torch.poisson(h.sigmoid())
+        return z, h * torch.rand(2, 3)
+    compiled = smelt.compile(f, fullgraph=True)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        found = compiled(X)
+        torch.manual_seed(seed)
+        assert all(map(torch.equal, found, f(X)))
+
+
+def test_batch_norm_in_float64_for_changing_batches():
+    norm = nn.BatchNorm2d(4).double()
+    twin = copy.deepcopy(norm)
+    compiled = smelt.compile(twin)
+    for n in (2, 3, 5, 7):
+        x = torch.randn(n, 4, 3, 3, dtype=torch.float64)
+        torch.testing.assert_close(compiled(x), norm(x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(twin.running_var, norm.running_var, rtol=1e-14, atol=0)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == 2 and not any(p.broken for p in report.programs)
+
+
+def test_products_of_lengths_that_may_be_negative_for_what_is_known():
+    def f(x):
+        h = x[:, :(x.shape[1] + 3) // 4 - 2]
+        return (h + 1).contiguous() @ (h * 2).transpose(1, 2).contiguous()
+    compiled = smelt.compile(f)
+    for n in (2, 3, 4, 5):
+        x = torch.randn(n, 25 + n * 4, 8)
+        torch.testing.assert_close(compiled(x), f(x))
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) == 2, str(report)
