@@ -229,3 +229,49 @@ def test_products_of_lengths_that_may_be_negative_for_what_is_known():
         torch.testing.assert_close(compiled(x), f(x))
     report = smelt.explain(compiled)
     assert report.compiled and len(report.programs) == 2, str(report)
+
+
+def test_a_table_of_a_schedule_at_a_step_that_is_a_tensor():
+    table, grid = torch.linspace(0, 1, 20), torch.arange(12.0).view(3, 4)
+    steps = [(X, torch.tensor(t, dtype=dtype)) for t in (16, 12, 8, 4, 9) for dtype in (torch.int64, torch.int32)]
+    calls(lambda x, t: x * table[t], steps, 4)
+    calls(lambda x, t: x * grid[t % 3, 1:].sum(), steps, 8)
+
+    def written(x, t):
+        x = x.clone()
+        x[:, t % 3] = table[t]
+        return x
+    calls(written, steps, 4)
+
+
+def test_a_factor_that_is_a_tensor():
+    def f(x, g):
+        ratio = g.norm() / 8
+        return x.add(g, alpha=-0.5 * ratio), torch.addmm(x, x @ x.T, g, alpha=ratio, beta=ratio * 2)
+    torch.manual_seed(0)
+    compiled = smelt.compile(f)
+    for _ in range(7):
+        g = torch.rand(2, 3)
+        torch.testing.assert_close(compiled(X, g), f(X, g))
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.programs) <= 8, str(report)
+
+
+def test_what_torch_has_no_gradient_of():
+    x = torch.randn(3, requires_grad=True)
+    for f in (lambda x: (x // 2).sum(), lambda x: torch.floor_divide(x, x).sum()):
+        compiled = smelt.compile(f)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="derivative for aten::floor_divide is not implemented"):
+                compiled(x).backward()
+    calls(lambda x: torch.div(x, 2, rounding_mode="floor"), [(x,)] * 3, 1)
+
+
+@pytest.mark.parametrize("function", [torch.fmax, torch.fmin])
+def test_the_first_of_two_zeros(function):
+    for dtype in (torch.float32, torch.float64):
+        zeros = torch.zeros(37, dtype=dtype)
+        compiled = smelt.compile(function)
+        for _ in range(3):
+            for a, b in ((zeros, -zeros), (-zeros, zeros)):
+                assert torch.equal(compiled(a, b).signbit(), function(a, b).signbit())

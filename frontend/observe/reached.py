@@ -94,6 +94,7 @@ class Reached:
         self._weak: list[tuple[weakref.ref, bool, str, str]] = []
         self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
         self._mappings: dict[int, Any] = {}
+        self._names: dict[int, AbstractSet[str]] = {}  # by the id of the class; see _names_in
         self._owners: dict[int, type] = {}  # the classes that these mappings are of
         self._items = 0
 
@@ -330,8 +331,11 @@ class Reached:
         if attribute == "__dict__" and isinstance(holder, (types.FunctionType, type)):
             self._observer.accesses.looked_through(holder)
             return
+        missed = missed or attribute in self.perhaps_missing or _falls_back(holder)
+        if isinstance(holder, type) and not missed and attribute not in self._names_in(holder):
+            return
         missing = []
-        for place in (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,):
+        for place in _places(holder):
             entries = self.vars_of(place)
             self.named.add(id(entries))
             if not entries and isinstance(place, types.FunctionType):  # as nearly all: one guard for all names
@@ -344,10 +348,18 @@ class Reached:
             if kind_of(place) == USER:
                 missing.append(entries)
         else:
-            if not missed and attribute not in self.perhaps_missing and not _falls_back(holder):
+            if not missed:
                 return
         for entries in missing:
             self.read("item", entries, attribute, MISSING, f"{name}.{attribute}")
+
+    def _names_in(self, cls: type) -> AbstractSet[str]:
+        """All attributes that a class had, its bases and its metaclass among it, when the run came by it."""
+        if id(cls) not in self._names:
+            entries = [self.vars_of(place) for place in _places(cls)]
+            self.named.update(map(id, entries))
+            self._names[id(cls)] = frozenset().union(*entries)
+        return self._names[id(cls)]
 
     def vars_of(self, holder: Any) -> Any:
         """A holder's attributes; the same mapping each time (vars(cls) makes another one on every call)."""
@@ -462,6 +474,11 @@ _WAYS: dict[type | tuple[type, ...], Callable[[Reached, Any, str], None]] = {
     (operator.attrgetter, operator.methodcaller, operator.itemgetter): Reached._follow_getter,
     property: Reached._follow_property, weakref.ref: Reached._follow_weak, ContextVar: Reached._follow_variable,
     functools._lru_cache_wrapper: Reached._follow_memo, numpy.ndarray: Reached._follow_array, tuple: Reached._follow_tuple}
+
+
+def _places(holder: Any) -> tuple:
+    """Where Python looks for an attribute of a function, class or module."""
+    return (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,)
 
 
 def _falls_back(holder: Any) -> bool:

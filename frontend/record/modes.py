@@ -73,6 +73,8 @@ _LOOKS = {**dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu
 _BACKWARD = (_T.backward, torch.autograd.backward, torch.autograd.grad)
 #: Indexing, and the same with symbolic numbers in the index.
 _AT = {_T.__getitem__: item_at, _T.__setitem__: put_at}
+#: Arguments that torch takes as numbers only, and reads where they are tensors.
+_FACTORS = {"alpha", "beta"}
 #: Calls that make tensors of Python numbers: whether numbers are all that they are given, or NumPy's arrays that they copy.
 _MAKERS: dict[Callable, Callable[..., bool]] = {
     **{f: lambda data, *more: _is_numbers(data) for f in (torch.as_tensor, torch.asarray)},
@@ -155,6 +157,9 @@ class Api(TorchFunctionMode):
         if function in _AT and recorder.unsupported is None and not recorder._busy:
             with self:
                 args = (args[0], bounds_read(args[1]), *args[2:])
+        if not _FACTORS.isdisjoint(kwargs or ()) and recorder.unsupported is None and not recorder._busy:
+            with self:
+                kwargs = {k: v.item() if k in _FACTORS and _is_factor(v) else v for k, v in kwargs.items()}
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.for_caller and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
@@ -235,6 +240,10 @@ class Api(TorchFunctionMode):
             if len(self._recorder.calls) > ops or not self._recorder.for_caller or plain(given) is given:
                 raise
         return function(*fixed(args), **fixed(kwargs))
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, _T) and not value.dim() and not value.requires_grad and value.dtype.is_floating_point
 
 
 class Engine:

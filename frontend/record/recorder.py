@@ -40,7 +40,7 @@ from .modes import NO_NUMBERS, READS, TRUTHS, Api, Classes, Engine, Ops, count_w
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
 from .packed import Packed
-from .results import OVERWRITES, Call, Results, refuse_overlap
+from .results import OVERWRITES, Call, Results, refuse_overlap, refuse_without_gradient
 from .windows import moves
 
 #: Elements of the largest tensor made from Python numbers that becomes a constant of the graph.
@@ -353,6 +353,7 @@ class Recorder:
             raise Unsupported(f"computes with numbers alone, into a tensor ({op.key})")
         if call.targets:
             refuse_overlap(call)
+        refuse_without_gradient(call)
         if op.seeded or op.foreign:
             call.generator = random_state()
         self.calls.append((op, *op.shortest(self._given(args), self._given(kwargs))))

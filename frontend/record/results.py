@@ -219,3 +219,9 @@ def refuse_overlap(call: Call) -> None:
             settled([s.view for s in (*alias.steps, *other.steps)])
             if len(call.targets) > 1 or overlap(target, tensor):
                 raise Unsupported(f"writes to a tensor that it also reads, at other places ({call.op.key})")
+
+
+def refuse_without_gradient(call: Call) -> None:
+    """Refuse an op that torch raises for in a backward pass, where the rule here has a gradient: floor division."""
+    if call.op.packet.rstrip("_") == "floor_divide" and torch.is_grad_enabled() and any(t.requires_grad for t, _ in call.reads):
+        raise Unsupported("computes what torch has no gradient of (floor_divide)")

@@ -62,18 +62,23 @@ def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
     return tuple(replace(v, args=fixed(v.args)) if moving(v) else v for v in views)
 
 
+_WHOLE = (torch.int64, torch.int32)
+
+
 def bounds_read(index: Any) -> Any:
-    """An index with the whole numbers that tensors are in its slices, read as torch reads them; numbers of more than 64 bits,
-    which torch takes no symbols for, are fixed."""
+    """An index with the whole numbers that tensors are in it and in its slices, read as torch reads them; numbers of more than
+    64 bits, which torch takes no symbols for, are fixed."""
     if type(index) is tuple:
         return tuple(map(bounds_read, index))
+    if isinstance(index, torch.Tensor) and not index.dim() and index.dtype in _WHOLE:
+        return index.item()
     if is_symbolic(index):
         return index if -1 << 63 <= plain(index) < 1 << 63 else fixed(index)
     return slice(*map(_read, (index.start, index.stop, index.step))) if type(index) is slice else index
 
 
 def _read(bound: Any) -> Any:
-    whole = isinstance(bound, torch.Tensor) and bound.numel() == 1 and bound.dtype in (torch.int64, torch.int32)
+    whole = isinstance(bound, torch.Tensor) and bound.numel() == 1 and bound.dtype in _WHOLE
     return bound.item() if whole else bounds_read(bound)
 
 
