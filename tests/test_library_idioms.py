@@ -241,7 +241,7 @@ def test_a_table_of_a_schedule_at_a_step_that_is_a_tensor():
         x = x.clone()
         x[:, t % 3] = table[t]
         return x
-    calls(written, steps, 4)
+    calls(written, steps, 8)
 
 
 def test_a_factor_that_is_a_tensor():
