@@ -275,3 +275,41 @@ def test_the_first_of_two_zeros(function):
         for _ in range(3):
             for a, b in ((zeros, -zeros), (-zeros, zeros)):
                 assert torch.equal(compiled(a, b).signbit(), function(a, b).signbit())
+
+
+class Kind:
+    factor = 2.0
+
+
+KINDS = {Kind, int}
+
+
+def test_sets_of_classes_that_are_asked_and_looked_through(monkeypatch):
+    def asks(x):
+        if float not in KINDS:
+            KINDS.add(float)
+        return x * 2 if Kind in KINDS else x
+
+    def looks(x):
+        for kind in KINDS:
+            x = x * getattr(kind, "factor", 1.0)
+        return x
+
+    def both(x):
+        return looks(x) if int in KINDS else x
+    monkeypatch.setitem(globals(), "KINDS", {Kind, int, float})
+    calls(asks, [(X,)] * 3, 1)
+    report = calls(lambda x: x * (2 if Kind in KINDS else 3), [(X,)] * 3, 1)
+    assert not any("factor" in str(g) for g in report.programs[0].guards)
+    for function in (looks, both):
+        compiled = smelt.compile(function)
+        for factor in (2.0, 3.0, 3.0, 4.0, 5.0):
+            monkeypatch.setattr(Kind, "factor", factor)
+            assert torch.equal(compiled(X), X * factor)
+        assert smelt.explain(compiled).compiled
+    compiled = smelt.compile(asks)
+    assert torch.equal(compiled(X), X * 2)
+    KINDS.remove(Kind)
+    assert torch.equal(compiled(X), X)
+    KINDS.add(Kind)
+    assert torch.equal(compiled(X), X * 2)

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from ..guard.changing import referrers
-from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read
+from ..guard.guards import AUTOCAST_DETAILS, MISSING, SWITCHES, call_read, constant
 from ..guard.structure import Arguments
 from ..symbolic.symbols import fixed
 from ..symbolic.varying import MARK
@@ -23,7 +23,7 @@ from ..torch_internals import active_transform, distributions_check
 from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    globals_named, globals_written, imports_named, modules_named)
+                    globals_named, globals_written, imports_named, membership_alone, modules_named)
 from .objects import OURS, content
 from .places import SMELT, USER, is_checkpoint, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
@@ -211,6 +211,10 @@ class Entered:
         for name in globals_named(code):
             self._reached.surely.add(("item", id(names), name))
             value = self._observer.conversions.original(names.get(name, MISSING))
+            if type(value) is set and all(isinstance(v, type) or constant(v) for v in value) and membership_alone(code, name):
+                self._reached.read_membership(names, name, value)
+                continue
+            self._reached.open(value, f"global {name}")
             self._reached.read("item", names, name, value, f"global {name}")
             if self._reached.reads.get(("item", id(names), name)) and value is MISSING:
                 found = self._observer.lookups.original(vars(builtins).get(name, MISSING))

@@ -60,6 +60,18 @@ def called_alone(code: types.CodeType, name: str, attribute: bool = False) -> bo
     return True
 
 
+@lru_cache(maxsize=4096)
+def membership_alone(code: types.CodeType, name: str) -> bool:
+    """Whether this code, and that of functions that it defines, does nothing with a global but ask what is in it, and add to it."""
+    for c in (code, *code_in(code)):
+        instructions = [i for i in dis.get_instructions(c) if i.opname not in ("PRECALL", "CACHE")]
+        for i, after in zip(instructions, instructions[1:]):
+            if i.argval == name and i.opname in _READS and after.opname != "CONTAINS_OP" \
+                    and not (after.opname in _ATTRIBUTES and after.argval == "add"):
+                return False
+    return True
+
+
 def _takes_null(instruction: dis.Instruction) -> bool:
     """Whether an instruction loads a global for a call, with the NULL that a call takes."""
     return instruction.opname == "LOAD_GLOBAL" and instruction.arg & 1 == 1

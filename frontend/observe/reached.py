@@ -97,6 +97,7 @@ class Reached:
         self._names: dict[int, AbstractSet[str]] = {}  # by the id of the class; see _names_in
         self._owners: dict[int, type] = {}  # the classes that these mappings are of
         self._items = 0
+        self._closed: set[int] = set()  # sets whose items were not followed
 
     def touch(self, kind: str, holder: Any, key: Any, before: Any, subject: str, where: str = "", surely: bool = True) -> None:
         """The run is about to write to a place, surely or perhaps."""
@@ -133,6 +134,7 @@ class Reached:
             return
         if isinstance(value, (Enum, *VALUE_TYPES)):
             self._follow_value(value, name)
+        self.open(value, name)
         if id(value) in self.known or constant(value) or is_symbolic(value):
             return
         self.known[id(value)] = value, name
@@ -431,6 +433,13 @@ class Reached:
         if dict_of(t).keys() - {MARK}:
             self.follow_contents(dict_of(t), f"attributes of {name}")
 
+    def read_membership(self, names: dict[str, Any], key: str, found: AbstractSet) -> None:
+        """Guard a global that is a set of classes, by code that asks for nothing but what is in it: they need not be followed."""
+        self.read("item", names, key, found, f"global {key}", follow=False)
+        if id(found) not in self.known:
+            self._closed.add(id(found))
+            self.follow_contents(found, f"global {key}")
+
     def follow_contents(self, container: Any, name: str, owner: str | None = None) -> None:
         """Guard everything a container holds. `owner`: the module, where the items are reached as its attributes."""
         self.known[id(container)] = container, name
@@ -442,6 +451,16 @@ class Reached:
             self._observer.refuse(f"reads {name}: more than {ITEM_LIMIT} items to guard", user_line())
             return
         self.reads[where] = Read("contents", container, None, snapshot(container), name, user_line())
+        if id(container) not in self._closed:
+            self._follow_within(container, name, owner)
+
+    def open(self, value: Any, name: str) -> None:
+        """Follow the items of a set that was asked for them alone before."""
+        if id(value) in self._closed:
+            self._closed.remove(id(value))
+            self._follow_within(value, name, None)
+
+    def _follow_within(self, container: Any, name: str, owner: str | None) -> None:
         for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
             self.follow(key, f"a key of {name}")
             item = f"{name}[{key!r}]" if constant(key) else f"an item of {name}"
