@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Mapping, Sequence
 
-from ...compiler.dims import Dim, product, typical
+from ...compiler.dims import product, typical
 from ..comparisons import narrowed
 from ..loops import AnyKernel, Check, Kernel, Loop, Part, Store, body_of, sizes_of
 from .body import Names, size_text

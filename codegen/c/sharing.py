@@ -9,7 +9,7 @@ in which it differs are not alike.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Sequence
 
@@ -27,8 +27,9 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 def share(functions: Sequence[Function]) -> list[Function]:
     """The functions to call, in order; those that are alike have one name and one text."""
     groups: dict[tuple[str, ...], list[tuple[int, _Reading]]] = defaultdict(list)
+    alike = Counter(map(_stem, functions))
     for k, f in enumerate(functions):
-        if not (f.matmul or f.together):
+        if not (f.matmul or f.together) and alike[_stem(f)] >= ALIKE:
             reading = _Reading(f.text)
             groups[tuple(reading.skeleton)].append((k, reading))
     found = list(functions)
@@ -37,6 +38,11 @@ def share(functions: Sequence[Function]) -> list[Function]:
             for (k, _), f in zip(group, _as_one([functions[k] for k, _ in group], [r for _, r in group])):
                 found[k] = f
     return found
+
+
+def _stem(f: Function) -> str:
+    """The name without its number: what kernels that do the same have in common, and some others."""
+    return re.sub(r"_\d+$", "", f.name)
 
 
 def _as_one(functions: Sequence[Function], readings: Sequence[_Reading]) -> list[Function]:

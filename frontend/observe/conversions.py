@@ -38,8 +38,8 @@ class _Kind(type):
 
 
 @passing
-def _type(*args: Any) -> type:
-    found = type(*args)
+def _type(*args: Any, **kwargs: Any) -> type:
+    found = type(*args, **kwargs)
     return args[0].__class__ if found in (Int, Float, Sized) else found
 
 
@@ -48,7 +48,8 @@ class Conversions:
 
     def __init__(self, observer: Observer):
         self._observer = observer
-        self._made = {"len": self._length(), "type": _type, **{kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}}
+        kinds = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
+        self._made = {"len": self._length(), "type": _type, **kinds}
         self._replaced = Replaced()
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:

@@ -183,7 +183,8 @@ class Entered:
 
     def _enter_c(self, frame: types.FrameType, function: Callable) -> None:
         receiver = getattr(function, "__self__", None)
-        if isinstance(receiver, ContextVar) and function.__name__ in ("set", "reset") and on_behalf_of_user(frame, trust_torch=True):
+        sets = isinstance(receiver, ContextVar) and function.__name__ in ("set", "reset")
+        if sets and on_behalf_of_user(frame, trust_torch=True):
             self._reached.follow(receiver, receiver.name)
             self.variables_set.setdefault(receiver, (receiver.get(MISSING), user_line(frame)))
         if function in _C_SWITCHES:
@@ -211,7 +212,8 @@ class Entered:
         for name in globals_named(code):
             self._reached.surely.add(("item", id(names), name))
             value = self._observer.conversions.original(names.get(name, MISSING))
-            if type(value) is set and all(isinstance(v, type) or constant(v) for v in value) and membership_alone(code, name):
+            plain = type(value) is set and all(isinstance(v, type) or constant(v) for v in value)
+            if plain and membership_alone(code, name):
                 self._reached.read_membership(names, name, value)
                 continue
             self._reached.open(value, f"global {name}")

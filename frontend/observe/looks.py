@@ -16,7 +16,8 @@ class Looks:
     """Sees whether a run gets to a line that names `type`, but to ask for that of a variable with another object in it: the
     frames of code with such lines are traced. Code whose `type` is a stand-in (conversions.py) has none.
 
-    `refuse` is told of lines that look for any module; `where` is the first such line as file:line, "" if there is none; `numbers` tells whether such code may ask it of a number,
+    `refuse` is told of lines that look for any module.
+    `where` is the first such line as file:line, "" if there is none; `numbers` tells whether such code may ask it of a number,
     be it on a line that the run did not get to; `named` whether any code entered so far has such lines; `strict` whether it
     names functions in C that take Python's own numbers alone.
     """

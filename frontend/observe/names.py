@@ -62,7 +62,7 @@ def called_alone(code: types.CodeType, name: str, attribute: bool = False) -> bo
 
 @lru_cache(maxsize=4096)
 def membership_alone(code: types.CodeType, name: str) -> bool:
-    """Whether this code, and that of functions that it defines, does nothing with a global but ask what is in it, and add to it."""
+    """Whether this code, and that of functions that it defines, asks a global for nothing but what is in it, or adds to it."""
     for c in (code, *code_in(code)):
         instructions = [i for i in dis.get_instructions(c) if i.opname not in ("PRECALL", "CACHE")]
         for i, after in zip(instructions, instructions[1:]):
