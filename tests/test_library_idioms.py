@@ -267,16 +267,6 @@ def test_what_torch_has_no_gradient_of():
     calls(lambda x: torch.div(x, 2, rounding_mode="floor"), [(x,)] * 3, 1)
 
 
-@pytest.mark.parametrize("function", [torch.fmax, torch.fmin])
-def test_the_first_of_two_zeros(function):
-    for dtype in (torch.float32, torch.float64):
-        zeros = torch.zeros(37, dtype=dtype)
-        compiled = smelt.compile(function)
-        for _ in range(3):
-            for a, b in ((zeros, -zeros), (-zeros, zeros)):
-                assert torch.equal(compiled(a, b).signbit(), function(a, b).signbit())
-
-
 class Kind:
     factor = 2.0
 

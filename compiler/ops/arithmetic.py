@@ -361,8 +361,7 @@ _extreme("minimum", "smaller of a and b; NaN if either is", torch.minimum, _smal
 
 
 def _number_extreme(name: str, doc: str, function, extreme, wins: str):
-    """The extreme that prefers a number to NaN: a where `wins` says so, be it 0 beside -0, or b is NaN, else b. So does the
-    gradient."""
+    """The extreme that prefers a number to NaN. The gradient goes to a where `wins` says so or b is NaN, else to b."""
     def first(b, v):
         x, y = v.inputs
         return b.logical_or(b.emit(wins, x, y), b.isnan(y) if isinstance(y, Value) else isnan(y))
@@ -370,7 +369,7 @@ def _number_extreme(name: str, doc: str, function, extreme, wins: str):
     def number(s, x, y):
         if not x.dtype.is_floating_point:
             return extreme(s, x, y)
-        return s.where(s.ne(y, y), x, s.where(getattr(s, wins)(x, y), x, y))
+        return s.where(s.ne(y, y), x, s.where(s.ne(x, x), y, extreme(s, x, y)))
     pointwise(name, doc, meaning=on_tensors(function), samples=pairs, aten=(name,), cost=3, scalar=number,
               gradient=partials(lambda b, v, g: masked(b, first(b, v), g), lambda b, v, g: b.where(first(b, v), 0, g)))
 
