@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Sequence
 
 from .function import Function
@@ -86,7 +87,10 @@ class _Reading:
         tokens = [m for m in _TOKEN.finditer(self.text) if not m.group().isspace() and not m.group().startswith("//")]
         words = [m.group() for m in tokens]
         self._words = set(words)
-        names = {w: f"${n}" for n, w in enumerate(dict.fromkeys(w for k, w in enumerate(words) if _declared(words, k)))}
+        names: dict[str, str] = {}
+        for k, word in enumerate(words):
+            if word not in names and _declared(words, k):
+                names[word] = f"${len(names)}"
         rooms = ["body"]  # what is open: a "body", "address", "head", "long", "array", "value" or "constant"
         for k, (word, match) in enumerate(zip(words, tokens)):
             if word in "([{":
@@ -124,17 +128,22 @@ def _open(words: Sequence[str], k: int, room: str) -> bool:
 
 def _declared(words: Sequence[str], k: int) -> bool:
     """Whether the k-th word is a name that is declared there."""
-    before = words[k - 2:k] if words[k - 1:k] == ["*"] else words[k - 1:k]
-    kind = before[0] if before else ""
-    return (kind in ("void", "restrict") or bool(_TYPE.fullmatch(kind))) and bool(_NAME.fullmatch(words[k])) \
-        and not _TYPE.fullmatch(words[k]) and words[k] != "restrict"
+    if k < 2 or not words[k][0].isidentifier() or words[k] == "restrict":
+        return False
+    kind = words[k - 2] if words[k - 1] == "*" else words[k - 1]
+    return (kind in ("void", "restrict") or _is_type(kind)) and not _is_type(words[k])
+
+
+@lru_cache(maxsize=4096)
+def _is_type(word: str) -> bool:
+    return _TYPE.fullmatch(word) is not None
 
 
 def _room(words: Sequence[str], k: int, outer: str) -> str:
     """What the bracket that is the k-th word opens."""
     before = words[k - 1] if k else ""
     if words[k] == "{":
-        made = before == "=" or before == ")" and words[k - 3] == "(" and _TYPE.fullmatch(words[k - 2])
+        made = before == "=" or before == ")" and words[k - 3] == "(" and _is_type(words[k - 2])
         return "constant" if made or outer == "constant" else "body"
     if words[k] == "[":
         return "array" if _declared(words, k - 1) and words[k + 2] == "]" else "constant" if words[k + 2] == "]" else "address"
