@@ -133,6 +133,20 @@ def test_the_names_in_a_module():
     calls(lambda x: x * getattr(module, [n for n in dir(module) if n == "one"][0]), [(X,)] * 3, 1)
 
 
+@pytest.mark.parametrize("look", [dir, vars], ids=lambda f: f.__name__)
+def test_a_module_shows_no_stand_in_to_who_looks_through_it(look):
+    module = types.ModuleType("looked_through")
+    exec("def g(x): return x * (2 if type(x.shape[0]) is int else 3) + float(x.shape[1]) + len(x)", vars(module))
+    names = {"dir": lambda: dir(module), "vars": lambda: [*vars(module)]}[look.__name__]
+    for told in (lambda: len([n for n in names() if not n.startswith("_")]),
+                 lambda: hasattr(module, "type") + 2 * (getattr(module, "float", None) is None)):
+        compiled = smelt.compile(lambda x: module.g(x) * told() + module.g(x))
+        for n in (2, 3, 4, 5, 5):
+            x = torch.ones(n, 4)
+            assert torch.equal(compiled(x), module.g(x) * told() + module.g(x))
+        assert smelt.explain(compiled).compiled
+
+
 def _library_of(x, known):
     found = known.get(type(x))
     if found is not None:

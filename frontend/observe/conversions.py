@@ -39,6 +39,7 @@ class _Kind(type):
 
 @passing
 def _type(*args: Any, **kwargs: Any) -> type:
+    """`type`, to which stand-ins are of the types that they stand for."""
     found = type(*args, **kwargs)
     return args[0].__class__ if found in (Int, Float, Sized) else found
 
@@ -58,10 +59,19 @@ class Conversions:
             if called_alone(code, name):
                 if name not in names:
                     self._replaced.put(names, name, self._made[name])
-            elif self.stands_in(name, names):
-                self._replaced.give_back(names, name)
-                if name == "type":  # code that is under way has lost it
-                    self._observer.looks.found(f"{code.co_filename}:{code.co_firstlineno}", True)
+            else:
+                self._give_back(names, name, f"{code.co_filename}:{code.co_firstlineno}")
+
+    def shown(self, names: dict[str, Any], where: str) -> None:
+        """These globals are about to be looked through, at the user's line `where`: no stand-in is to be among them."""
+        for name in self._made:
+            self._give_back(names, name, where)
+
+    def _give_back(self, names: dict[str, Any], name: str, where: str) -> None:
+        if self.stands_in(name, names):
+            self._replaced.give_back(names, name)
+            if name == "type":  # code that is under way has lost it
+                self._observer.looks.found(where, True)
 
     def stands_in(self, name: str, names: dict[str, Any]) -> bool:
         """Whether a stand-in lies in these globals."""

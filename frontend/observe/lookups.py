@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
-from .places import passing
+from .places import passing, user_line
 from .profiling import unprofiled
 from .replaced import Replaced
 
@@ -49,6 +49,8 @@ class Lookups:
             if args and observer.listening:
                 holder = args[0].__self_class__ if isinstance(args[0], super) else args[0]
                 if isinstance(holder, (type, types.FunctionType, types.ModuleType, torch.Tensor)):
+                    if isinstance(holder, types.ModuleType):
+                        observer.conversions.shown(holder.__dict__, user_line())
                     look = observer.accesses.looked_up if args[1:] else observer.accesses.looked_through
                     with unprofiled():
                         observer.watch(look, holder, *args[1:2])

@@ -62,6 +62,7 @@ def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
     return tuple(replace(v, args=fixed(v.args)) if moving(v) else v for v in views)
 
 
+#: The dtypes of tensors that are read as indices.
 _WHOLE = (torch.int64, torch.int32)
 
 
