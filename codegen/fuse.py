@@ -270,13 +270,17 @@ def _row_major(axes: list[Sym]) -> Expr:
 
 def moved(group: Group, values: Substitution) -> Group:
     """The group's coordinates in terms of other axes."""
+    renamed = _is_renaming(group.axes, values)
     values = {a: e for a, e in values.items() if e != expr_of(a)}
     if not values:
         return group
-    return Group(group.bit, coordinates={v: substitute(c, values) for v, c in group.coordinates.items()},
-                 inner={v: substitute(c, values) for v, c in group.inner.items()},
-                 reads={v: tuple(r._replace(coordinates=substitute(r.coordinates, values)) for r in found)
-                        for v, found in group.reads.items()})
+    coordinates = {v: substitute(c, values) for v, c in group.coordinates.items()}
+    inner = {v: substitute(c, values) for v, c in group.inner.items()}
+    if renamed:
+        found = {v: tuple(r._replace(coordinates=substitute(r.coordinates, values)) for r in rs) for v, rs in group.reads.items()}
+    else:  # as lowering will find them: an expression put into another may come out simpler than what follows from the two
+        found = {v: tuple(reads(v, c, inner.get(v))) if group.reads[v] else () for v, c in coordinates.items()}
+    return Group(group.bit, coordinates=coordinates, inner=inner, reads=found)
 
 
 def _coherent(a: Group, b: Group) -> bool:

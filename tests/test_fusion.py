@@ -1,10 +1,10 @@
 """Fusion: what becomes one kernel, what is stored and what is computed again."""
 from __future__ import annotations
 
-
 import pytest
 import torch
 
+import smelt
 from smelt.codegen import loops
 from smelt.codegen.fuse import fuse
 from smelt.codegen.generate import build
@@ -262,6 +262,20 @@ def test_the_backward_of_layer_norm():
         return ATEN["native_layer_norm"](b, x, (8,), w, c, 1e-5)[0]
     graph = gradient(graph_of(write, x=(6, 8), w=(8,), c=(8,)), (0, 1, 2), (0,)).graph
     assert len(fused(graph)) == 2
+
+
+def test_a_place_whose_simplest_form_only_fusion_would_see():
+    """Rows repeated, summed up and read flat: what fusion joins, lowering finds at the coordinates of the loop."""
+    def write(x):
+        rows = x.repeat(2, 1)
+        flat = rows.view(-1)
+        return flat[::2], rows.cumsum(0), flat * 2
+    x, y = (torch.arange(48.0).view(8, 6).requires_grad_() for _ in range(2))
+    compiled = smelt.compile(write)
+    for f, given in ((write, x), (compiled, y)):
+        sum(r.sin().sum() for r in f(given)).backward()
+    torch.testing.assert_close(y.grad, x.grad)
+    assert smelt.explain(compiled).compiled
 
 
 # The order
