@@ -132,10 +132,11 @@ class Recording:
     unoptimised recording: pure, no in-place ops. The last inputs are the `numbers`, symbolic ones, as 0-dim tensors;
     `elements` are inputs that such are read from, by the names that they have there. `spent` are outputs that require grad,
     and a backward pass from which raises, with the error. `loose` are others, whose gradient flows to leaves that the run made
-    and kept to itself, with whether a second backward pass raises. `flags` are those that the run set. `differentiated` are the
-    inputs that require grad, and `written` those that the call writes to before it ends. The graph stands for the run only where
-    `readings` come out as they did in it. `inference` is the mode that the results are made under, where it is not the
-    caller's; `enabled` says that gradients are on for them, though they are off where the function is called."""
+    and kept to itself, with whether a second backward pass raises. `versions` are outputs that the run wrote to once it had made
+    them, with how often autograd counted that. `flags` are those that the run set. `differentiated` are the inputs that require
+    grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come out
+    as they did in it. `inference` is the mode that the results are made under, where it is not the caller's; `enabled` says that
+    gradients are on for them, though they are off where the function is called."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
@@ -151,6 +152,7 @@ class Recording:
     inference: bool | None = None
     enabled: bool = False
     loose: Mapping[int, bool] = field(default_factory=dict)
+    versions: Mapping[int, int] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
 
     @property

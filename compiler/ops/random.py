@@ -19,7 +19,9 @@ from .normalization import items
 
 def random_fill(*, target, args, shape, strides, dtype, device):
     """A new tensor filled in place by one of torch's random ops: the layout decides which number goes where."""
-    return overload(target)(torch.empty_strided(shape, strides, dtype=dtype, device=device), *args)
+    drawn = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+    overload(target)(drawn.data, *args)  # a write that autograd does not count
+    return drawn
 
 
 def _like_strides(x):

@@ -9,7 +9,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import TensorType, Value, dense
 from ...errors import Unsupported
 from ..recording import Fresh, Given, InputView, OutputView, Result, replay
-from ..torch_internals import is_view
+from ..torch_internals import is_view, version_of
 from .functional import OWN_VIEW, RESOLVED, Alias, Base, Memory
 from .gradients import Reach, Sources, custom_function
 from .overloads import overload
@@ -29,6 +29,7 @@ class Outputs:
         self.values: list[Value] = []
         self.spent: dict[int, str] = {}
         self.loose: dict[int, bool] = {}
+        self.versions: dict[int, int] = {}
         self._b, self._memory, self._reach, self._sources = b, memory, reach, sources
         self._inputs, self._left, self._ends = inputs, left, ends
         self._bases: dict[Base, int] = {}
@@ -76,6 +77,8 @@ class Outputs:
             result = OutputView(self._add_base(base, spent), settled(steps), tensor.requires_grad)
         if loose:
             self.loose[result.output] = bool(self._sources.saved(tensor))
+        if not parameter and not tensor.is_inference() and version_of(tensor):
+            self.versions[result.output] = version_of(tensor)
         return result
 
     def add_written(self, base: Base, tensor: torch.Tensor, alias: Callable[[torch.Tensor], Alias]) -> int:

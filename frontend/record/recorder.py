@@ -786,7 +786,7 @@ class Recorder:
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
                          tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled,
-                         outputs.loose, self._flags())
+                         outputs.loose, outputs.versions, self._flags())
 
     def _keep_errors(self, outputs: Outputs, read: Sequence[Value]) -> None:
         """Let what nobody reads be an output, too, where it may raise an error."""

@@ -25,7 +25,7 @@ from ..guard.structure import Arguments, tuple_like
 from ..guard.writes import held, holds, put_back
 from ..observe.draws import Draw
 from ..observe.profiling import unprofiled
-from ..recording import Recording
+from ..recording import Fresh, OutputView, Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import Place
@@ -233,6 +233,7 @@ class Second(Recorder):
         self._calls, self._state, self._own = first.recorder.calls, arguments.state, arguments.own
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
+        self._results, self._versions = first.recording.results, first.recording.versions
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
@@ -251,7 +252,9 @@ class Second(Recorder):
         if self.calls != self._calls:
             raise Unsupported(OTHER_OPS)
         writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
-        return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks)
+        versions = {ours.output: self._versions[theirs.output] for ours, theirs in zip(recording.results, self._results)
+                    if isinstance(ours, (Fresh, OutputView)) and theirs.output in self._versions}
+        return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks, versions=versions)
 
     def _bind_symbols(self) -> None:
         """Let numbers that are sizes be inputs, and strides, and tensors that the run found in state, and took nothing but

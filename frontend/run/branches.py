@@ -97,14 +97,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Need:
-    """What the paths through a node want of its segment: values to give, slots that gradients flow through, and inputs that
-    are written to at the end of a path."""
+    """What the paths through a node want of its segment: values to give, slots that gradients flow through, inputs that are
+    written to at the end of a path, and how often what it gives is to count as written to."""
     gives: frozenset[Slot] = frozenset()
     flows: frozenset[Slot] = frozenset()
     written: frozenset[int] = frozenset()
+    versions: frozenset[tuple[Slot, int]] = frozenset()
 
     def __or__(self, other: Need) -> Need:
-        return Need(self.gives | other.gives, self.flows | other.flows, self.written | other.written)
+        return Need(self.gives | other.gives, self.flows | other.flows, self.written | other.written,
+                    self.versions | other.versions)
 
 
 @dataclass(eq=False)
@@ -334,23 +336,26 @@ class Branches:
             live |= flows(graph, set(leaves), roots)
         live |= {whole[s] for n in nodes for s in n.need.flows}
         slots = _slots(recording, pieces.outputs)
+        versions = {slots[pieces.outputs[k]]: count for k, count in recording.versions.items()}
         for node, segment in zip(nodes, pieces.segments):
-            self._serve(node, segment, slots, live, recording.written if results else (), late)
+            self._serve(node, segment, slots, live, recording.written if results else (), versions, late)
         return tuple(slots[o] for o in pieces.outputs)
 
     def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int],
-               late: bool) -> None:
+               versions: Mapping[Slot, int], late: bool) -> None:
         """Let a node's step give what is asked of it now."""
         takes, gives = (tuple(slots[v] for v in values) for values in (segment.takes, segment.gives))
         flow = frozenset(slots[v] for v in (*segment.takes, *segment.gives) if v in live)
-        need = node.need | Need(frozenset(gives), flow, frozenset(written))
+        counted = frozenset((slot, versions[slot]) for slot in gives if slot in versions)
+        need = node.need | Need(frozenset(gives), flow, frozenset(written), counted)
         if node.step is not None and need == node.need:
             return
         random = any(map(takes_random_numbers, segment.graph.values))
         changed = {("input", k) for k in need.written}
         part = Recording(segment.graph, (), tuple(Fresh(k, v in live) for k, v in enumerate(segment.gives)), (), random,
                          differentiated=tuple(k for k, v in enumerate(segment.takes) if v in live),
-                         written=tuple(k for k, s in enumerate(takes) if s in changed))
+                         written=tuple(k for k, s in enumerate(takes) if s in changed),
+                         versions={gives.index(slot): count for slot, count in sorted(need.versions) if slot in gives})
         inputs = zip(takes, segment.graph.inputs)
         makes = tuple((slot[1], maker(i.dtype, i.type.device)) for slot, i in inputs if slot[0] == "number")
         node.step = Step(self._executable(part, late) if gives or random else None, takes, gives, makes)
@@ -358,7 +363,7 @@ class Branches:
 
     def _executable(self, part: Recording, late: bool) -> Executable | Late:
         """The program of a segment; equal segments (the turns of a loop) have one."""
-        key = graph_key(part.graph), part.results, part.differentiated, part.written
+        key = graph_key(part.graph), part.results, part.differentiated, part.written, tuple(part.versions.items())
         found = self.executables.get(key)
         if found is None or isinstance(found, Late) and not late:
             found = self.executables[key] = Late(partial(self._build, part), self._say) if late else self._build(part)

@@ -62,6 +62,8 @@ class Executable:
         self.broken = ""
         if autocasting():
             forward = _outside_autocast(forward)
+        if recording.versions:
+            forward = _counting(forward, recording.versions)
         if recording.inference is not None:
             forward = torch.inference_mode(recording.inference)(forward)
         self._run = forward if derivative is None else Differentiable(
@@ -201,6 +203,17 @@ def _replace(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
     tensor.data = value
     for _ in range(counted):
         torch.autograd.graph.increment_version(tensor)
+
+
+def _counting(forward: Callable, versions: Mapping[int, int]) -> Callable:
+    """One whose outputs, by number, count as written to so often."""
+    def run(*inputs):
+        outputs = forward(*inputs)
+        for k, count in versions.items():
+            for _ in range(count):
+                torch.autograd.graph.increment_version(outputs[k])
+        return outputs
+    return run
 
 
 def _undone(function: Callable, random: bool, requiring: Sequence[int]) -> Callable:
