@@ -233,7 +233,8 @@ class Second(Recorder):
         self._calls, self._state, self._own = first.recorder.calls, arguments.state, arguments.own
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
-        self._results, self._versions = first.recording.results, first.recording.versions
+        self._versions = [first.recording.versions.get(r.output, 0) if isinstance(r, (Fresh, OutputView)) else 0
+                          for r in first.recording.results]
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
         self._forget: int | None = None
@@ -252,8 +253,8 @@ class Second(Recorder):
         if self.calls != self._calls:
             raise Unsupported(OTHER_OPS)
         writebacks = tuple(replace(w, counted=self._counted[w.input]) for w in recording.writebacks)
-        versions = {ours.output: self._versions[theirs.output] for ours, theirs in zip(recording.results, self._results)
-                    if isinstance(ours, (Fresh, OutputView)) and theirs.output in self._versions}
+        versions = {r.output: count for r, count in zip(recording.results, self._versions, strict=True)
+                    if count and isinstance(r, (Fresh, OutputView))}
         return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks, versions=versions)
 
     def _bind_symbols(self) -> None:
