@@ -243,6 +243,8 @@ class Expr:
 
 
 Dim = Union[int, Expr]  # a size
+#: A number that stands for a size is smaller.
+LONGEST = 1 << 31
 
 
 def expr(value: "Dim") -> Expr:

@@ -35,7 +35,7 @@ from .run.branches import Branches
 from .run.bridge import Late, misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
-from .symbolic.varying import Place, Varying
+from .symbolic.varying import COUNT, NUMBER, Place, Varying
 from .torch_internals import (active_dispatch_modes, active_transform, default_devices, forward_ad, saved_tensors_hooks,
                               tracing)
 
@@ -152,6 +152,13 @@ class _Run:
         if self.observer.looks.numbers:
             return {}
         return {"leaves": self.arguments.leaves, "reads": number_reads(self.observer.reads.values(), self.arguments.places)}
+
+    @property
+    def lengths(self) -> dict[Place, str]:
+        """The numbers that may be sizes, with their names, and those that ops found, with their lines."""
+        given, found = self.recorder.numbers.lengths(), self.recorder.counts
+        return {**{(NUMBER, k): name for k, name in given.items()},
+                **{(COUNT, k): line for k, (line, count) in enumerate(found) if count >= 2}}
 
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
@@ -328,6 +335,8 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         if reading.how == "number":
             self._changing.lines.add(reading.where)
+        elif reading.how == "sizes":
+            self.varying.lines.add(reading.where)
         return self._recorded(str(reading), args, kwargs)
 
     def _recorded(self, change: str, args: tuple, kwargs: dict) -> Any:
@@ -468,8 +477,8 @@ class CompiledFunction:
                       run.observer.reads.values(), run.fetched)
         tensors = [*((name, t) for _, name, t in run.arguments.tensors),
                    *((first.fetched.place(read), read.expected) for read in first.found)]
-        lengths = run.recorder.numbers.lengths()
-        places = self.varying.symbols(tensors, lengths)
+        numbers = run.lengths
+        places = self.varying.symbols(tensors, numbers)
         if not places:
             return False
         if once := run.once(recording):
@@ -503,11 +512,11 @@ class CompiledFunction:
             with run.recorder.flags_before():
                 kept = without_fixed(places, bool(run.recorder.stretches), attempt)
         except (Unsupported, BuildError) as why:
-            self.varying.fix(tensors, lengths, places, reason=str(why).partition("\n")[0])
+            self.varying.fix(tensors, numbers, places, reason=str(why).partition("\n")[0])
             return False
-        self.varying.fix(tensors, lengths, places, kept)
+        self.varying.fix(tensors, numbers, places, kept)
         if isinstance(program := self.programs[0], CompiledProgram):
-            program.fix = functools.partial(self.varying.fix, [(name, None) for name, _ in tensors], lengths,
+            program.fix = functools.partial(self.varying.fix, [(name, None) for name, _ in tensors], numbers,
                                             dict(zip(kept, kept)), reason="a call of torch gave a size that was not foreseen")
         return True
 

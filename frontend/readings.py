@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Hashable, Sequence
 
 from .. import config
+from ..compiler.dims import LONGEST
 from ..compiler.equality import key_of
 from ..compiler.ir import Value
 from ..errors import Unsupported
@@ -15,13 +16,15 @@ from ..errors import Unsupported
 if TYPE_CHECKING:
     from .observe.draws import Draw
 
-#: What Python gets of tensors. A "symbol" is a number whose value does not matter by itself.
+#: What Python gets of tensors. A "symbol" is a number whose value does not matter by itself, and a "count" one that is a size of
+#: the tensor, and of others: it does not matter from 2 on.
 HOW: dict[str, Callable[..., Any]] = {
     "truth": lambda t: bool(t),
     "number": lambda t: t.item(),
     "symbol": lambda t: t.item(),
     "elements": lambda t: t.tolist(),
     "sizes": lambda *tensors: tuple((tuple(t.shape), t.stride()) for t in tensors),
+    "count": lambda t: t.shape[0],
 }
 #: A tensor with more elements than this is not read as a list.
 LARGEST_LIST = 16
@@ -37,7 +40,7 @@ class Reading:
     position    how many of the graph's values were there before it, `inputs` how many of its inputs, and `lines` how many
                 lines of symbolic numbers
     where       the user's file:line
-    text        of a condition, the Python expression that was asked about; of a symbol or a draw, its name
+    text        of a condition, the Python expression that was asked about; of a symbol, a count or a draw, its name
     subject     of a condition, its text for people
     draw        what was drawn
     gives       of a backward pass, the values that are the gradients; `text` tells whether they are differentiated in turn
@@ -65,7 +68,8 @@ class Reading:
         return self.outcome_of(self.answer)
 
     def outcome_of(self, answer: Any) -> Hashable:
-        return type(answer) if self.how in ("symbol", "draw") else key_of(answer)
+        plain = self.how in ("symbol", "draw") or self.how == "count" and 2 <= answer < LONGEST
+        return type(answer) if plain else key_of(answer)
 
     def alike(self, other: Reading) -> bool:
         """Whether two readings of the same values ask the same."""

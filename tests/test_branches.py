@@ -535,3 +535,63 @@ def test_arguments_that_come_to_require_grad_before_a_branch():
         assert torch.equal(f(x, w), w * 2 if sign > 0 else w) and x.requires_grad
     report = smelt.explain(f)
     assert report.compiled and not report.fallbacks and len(report.recompilations) == 1
+
+
+# Rows that are found
+
+class Experts(nn.Module):
+    """A mixture of experts, each of which works on the rows that are sent to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(6, 3)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)) for _ in range(3))
+
+    def forward(self, x):
+        weights, chosen = self.gate(x).softmax(-1).topk(2, -1)
+        out = torch.zeros_like(x)
+        for k, expert in enumerate(self.experts):
+            row, place = torch.where(chosen == k)
+            out.index_add_(0, row, expert(x[row]) * weights[row, place, None])
+        return out
+
+
+@pytest.mark.parametrize("sizes", [(32,) * 12, (32, 32, 40, 28, 36, 33, 47, 32, 29, 51)])
+def test_how_many_rows_experts_get_is_a_symbol(sizes):
+    torch.manual_seed(0)
+    net = Experts()
+    compiled = smelt.compile(net)
+    for k, size in enumerate(sizes):
+        torch.manual_seed(k)
+        x = torch.randn(size, 6)
+        found = []
+        for f in (net, compiled):
+            net.zero_grad()
+            out = f(x)
+            out.square().sum().backward()
+            found.append([out, *(p.grad.clone() for p in net.parameters())])
+        close(*found)
+    assert smelt.explain(compiled).compiled and len(smelt.explain(compiled).recompilations) == len(set(sizes[:3]))
+
+
+def test_rows_of_equal_masks_are_as_many():
+    def f(x, labels):
+        return nn.functional.mse_loss(x[labels != -1], labels[labels != -1] * 1.0)
+    compiled = smelt.compile(f)
+    for n in (3, 5, 4, 6, 7, 3):
+        labels = torch.where(torch.arange(8) < n, torch.arange(8), -1)
+        x = torch.randn(8)
+        close(compiled(x, labels), f(x, labels))
+    assert len(smelt.explain(compiled).recompilations) == 1
+
+
+def test_as_many_rows_as_there_are_turns_are_told_by_number():
+    def f(x):
+        for k in range(x[x > 0].shape[0]):
+            x = x * 2 + k
+        return x
+    compiled = smelt.compile(f)
+    for n in (1, 2, 3, 2, 1, 0, 3):
+        x = torch.where(torch.arange(4) < n, 1.0, -1.0)
+        close(compiled(x), f(x))
+    assert smelt.explain(compiled).fixed_sizes and len(smelt.explain(compiled).recompilations) == 3

@@ -272,7 +272,7 @@ def test_fifty_batch_sizes_through_whole_steps(name):
     for a, b in zip(*(t.parameters() for t in twins)):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=3e-3)
     assert len(state[0]["log"]) == len(state[1]["log"])
-    assert smelt.explain(step).compiled and len(step.programs) == 3, smelt.explain(step)
+    assert smelt.explain(step).compiled and len(step.programs) <= 3, smelt.explain(step)
 
 
 def test_state_is_as_eager_leaves_it_where_the_repetition_fails():

@@ -627,7 +627,7 @@ READ = {
     "allclose": (lambda x: x * torch.allclose(x, x.abs()), "truth", lambda x: torch.allclose(x, x.abs())),
     "contains": (lambda x: x * (1.0 in x), "number", lambda x: 1.0 in x),
     "nonzero": (lambda x: x.nonzero(), "sizes", lambda x: ((tuple(x.nonzero().shape), x.nonzero().stride()),)),
-    "mask": (lambda x: x[x > 0], "sizes", lambda x: ((tuple(x[x > 0].shape), (1,)),)),
+    "mask": (lambda x: x[x > 0], "sizes", lambda x: ((tuple((x > 0).nonzero().shape), (x > 0).nonzero().stride()),)),
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Collection, Sequence
 
 from ..builder import Builder
+from ..dims import typical
 from ..ir import Graph, TensorType, Type, Value, dense
 from ..op import OPS
 from ..ops.core import takes_random_numbers
@@ -32,14 +33,16 @@ class Cut:
     outputs: tuple[Value, ...]
 
 
-def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = (), apart: Collection[Value] = ()) -> Cut:
+def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = (), apart: Collection[Value] = (),
+        counted: Collection[Value] = ()) -> Cut:
     """Cut after the first `ends[0]` values, after `ends[1]`, ...; one more segment holds the rest.
 
     `wanted`: values that are to be given, each by its own segment, whether or not a later one reads it. No output of the
     whole is also what a later segment takes (it becomes a copy): the caller may hand it on to be written to.
     `apart`: values that no segment computes; each is there once the segments before its place have run.
+    `counted`: values at the ends of segments, whose sizes are symbols only for what comes after: nobody knows them before.
     """
-    cutting = _Cutting(graph, ends, wanted, apart)
+    cutting = _Cutting(graph, ends, wanted, apart, counted)
     segments = [cutting.segment(k) for k in reversed(range(len(ends) + 1))]
     return Cut(tuple(reversed(segments)), cutting.outputs)
 
@@ -47,8 +50,9 @@ def cut(graph: Graph, ends: Sequence[int], wanted: Collection[Value] = (), apart
 class _Cutting:
     """Segments are made from the last to the first: each says what it takes, which the earlier ones must give."""
 
-    def __init__(self, graph: Graph, ends: Sequence[int], wanted: Collection[Value], apart: Collection[Value]):
-        self.graph, self.starts, self.apart = graph, (0, *ends), set(apart)
+    def __init__(self, graph: Graph, ends: Sequence[int], wanted: Collection[Value], apart: Collection[Value],
+                 counted: Collection[Value]):
+        self.graph, self.starts, self.apart, self.counted = graph, (0, *ends), set(apart), counted
         self.place = {v: bisect_right(ends, n) for n, v in enumerate(graph.values)}
         self.names = [v.name for v in (*graph.inputs, *graph.values)]
         self.users, self.bindings = graph.users(), graph.bindings()
@@ -79,7 +83,7 @@ class _Cutting:
         if k == len(self.starts) - 1:
             own = (*own, *self.copies.values())
         gives = tuple(v for v in own if v in self.given)
-        part = _Part(self.place, self.names)
+        part = _Part(self.place, self.names, self.counted)
         for v in needed([*gives, *filter(takes_random_numbers, own)], own):
             part.add(v)
         outputs = [part.output(v) for v in gives]
@@ -95,15 +99,17 @@ class _Cutting:
 class _Part:
     """One segment's graph as it is built. `takes`: what its inputs stand for."""
 
-    def __init__(self, place: dict[Value, int], names: Sequence[str]):
-        self.place = place
+    def __init__(self, place: dict[Value, int], names: Sequence[str], counted: Collection[Value]):
+        self.place, self.counted = place, counted
         self.b = Builder(names)
         self.takes: list[Value] = []
         self.new: dict[Value, Value] = {}
 
     def add(self, v: Value) -> Value:
         """The value on the segment's own operands."""
-        self.new[v] = self.b.keep(v, [self.value_of(i) if isinstance(i, Value) else i for i in v.inputs])
+        inputs = [self.value_of(i) if isinstance(i, Value) else i for i in v.inputs]
+        known = Value(v.name, v.op, v.inputs, v.attrs, as_found(v.type), v.origin) if v in self.counted else v
+        self.new[v] = self.b.keep(known, inputs)
         return self.new[v]
 
     def value_of(self, v: Value) -> Value:
@@ -119,9 +125,14 @@ class _Part:
 
     def output(self, v: Value) -> Value:
         """The value, in memory of its own."""
-        if handed_on(v.type) == v.type:
+        if v in self.counted or handed_on(v.type) == v.type:
             return self.new[v]
         return self.b.emit("copy", self.new[v], type=handed_on(v.type))
+
+
+def as_found(type: TensorType) -> TensorType:
+    """A type as it was in the run that was recorded."""
+    return replace(type, shape=tuple(map(typical, type.shape)), strides=tuple(map(typical, type.strides)))
 
 
 def repeated(v: Value) -> bool:

@@ -20,7 +20,7 @@ from torch import nn
 
 from ...errors import Unsupported
 from ..guard.fetched import parts
-from ..guard.guards import MISSING, Read, snapshot, torch_state
+from ..guard.guards import MISSING, Read, same_contents, snapshot, torch_state
 from ..guard.structure import Arguments
 from ..guard.writes import Write, container_writes, put, put_back, unchanged, writes_of
 from ..symbolic.symbols import is_symbolic, plain
@@ -262,6 +262,14 @@ class Observer:
         """Whether the run has written to a place, or may have."""
         return (kind, id(holder), key) in self.reached.touched
 
+    def intact(self, container: Any) -> bool:
+        """Whether the run, as far as it went, has surely written nothing to a container that was there before it."""
+        if any(holder == id(container) for _, holder, _ in self.reached.touched):
+            return False
+        given = [before for _, c, before in self._containers if c is container]
+        return (all(same_contents(container, before) for before in given)
+                and all(read.holds() for read in self.reads.values() if read.holder is container))
+
     def refuse(self, what: str, where: str) -> None:
         """The run did something that can't be replayed."""
         if self.unsupported is None:
@@ -281,6 +289,8 @@ class Observer:
 
     def draw(self, draw: Draw) -> Any:
         """The user's code draws a number: what the run gets for it."""
+        if self.telling.aside() is not None:
+            self.refuse(f"calls {draw.name}() in order to print or log", user_line())
         self.busy, before = True, _random_states()
         if draw.generator and all(draw.generator != g for g, _ in self._generators):
             self._generators.append((draw.generator, draw.generator.get()))

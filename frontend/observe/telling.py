@@ -5,6 +5,7 @@ import logging
 import sys
 import types
 import warnings
+from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOGGING = (logging.Logger, logging.Manager, logging.Handler)
 _UNCHANGING = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+#: The containers that show themselves as Python's own do.
+_SHOWN = {list, dict, set, frozenset, deque, OrderedDict, defaultdict, Counter}
 _GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
 
 
@@ -158,7 +161,8 @@ class Telling:
         settings = all(s.holds() for s in observer.switches if s.holder not in _GRADIENTS)
         if (sys.stdout, sys.stderr) != self._streams or not settings:
             raise Unsupported("prints or logs under other settings than it was called with")
-        values = {name: held.get(name, names.get(name)) for name in aside.names if name in held or _by_value(names.get(name))}
+        values = {name: held.get(name, names.get(name)) for name in aside.names
+                  if name in held or _changing(names.get(name), name in aside.bare)}
         if any(observer.touched("item", names, name) for name in aside.names - values.keys()):
             raise Unsupported("prints or logs what it sets")
         values |= {name: eval(attribute, names, held) for name, attribute in aside.attributes.items()}
@@ -180,14 +184,28 @@ class Telling:
             return type(value)(self._kept(v, True, tensors) for v in value)
         if not found and type(value) is dict:
             return {self._kept(k, True, tensors): self._kept(v, True, tensors) for k, v in value.items()}
+        if isinstance(value, CONTAINERS) and found and self._plain(value):
+            return value
         if bare or not found or isinstance(value, CONTAINERS):
             raise Unsupported(f"prints or logs an object of type {type(value).__qualname__}")
         return value
+
+    def _plain(self, container: Any) -> bool:
+        """Whether a container that was there before the run holds nothing but constants, and the run has not written to it: when
+        the aside is told, it still is as it is now."""
+        if not self._observer.intact(container):
+            raise Unsupported("prints or logs what it sets")
+        parts = (*container, *container.values()) if isinstance(container, dict) else container
+        return type(container) in _SHOWN and all(
+            self._plain(p) if isinstance(p, CONTAINERS) else constant(p) and not is_symbolic(p) for p in parts)
 
 
 def _category(message: Any, category: Any = None, *_: Any, **__: Any) -> type[Warning]:
     return type(message) if isinstance(message, Warning) else category or UserWarning
 
 
-def _by_value(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or value is not None and constant(value) or is_symbolic(value)
+def _changing(value: Any, bare: bool) -> bool:
+    """Whether what a global variable holds may be another thing once an aside is told, which hands it on as it is if `bare`."""
+    if value is None or isinstance(value, _UNCHANGING):
+        return False
+    return bare or constant(value) or is_symbolic(value) or isinstance(value, (torch.Tensor, *CONTAINERS))

@@ -26,6 +26,7 @@ from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_tr
                                innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
                                without_innermost_mode)
 from .as_one import BY_SIZES, COUNTED, STEPWISE
+from .masks import by_places
 from .overloads import Overload, leaves, overload
 from .windows import bounds_read, item_at, placed, put_at
 
@@ -124,9 +125,9 @@ class Ops(TorchDispatchMode):
             return recorder.run(function, args, kwargs)
         if recorder.beside.enters():
             return recorder.beside.run(op, function, args, kwargs)
-        if op.composite or op.each:
+        if made := op.each or by_places(op, args) or op.composite and function.decompose:
             with self:
-                result = (op.each or function.decompose)(*args, **kwargs)
+                result = made(*args, **kwargs)
             count_writes(op, args, kwargs)
             return result
         return recorder.make(function, args, kwargs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -36,6 +36,7 @@ from .differentiating import Differentiating, Pass, Slot
 from .elements import Elements
 from .functional import DETACHED, RESOLVED, Alias, Memory, Step, address
 from .gradients import Reach, Sources, node_of
+from .masks import ANY_ROWS, alike
 from .modes import NO_NUMBERS, READS, TRUTHS, Api, Classes, Engine, Ops, count_writes
 from .outputs import Outputs
 from .overloads import Overload, check_kind, import_call, leaves, opaque_call, overload, refuse_sign, type_of
@@ -70,6 +71,7 @@ class Recorder:
     looks       what Python was told of tensors, in order: numbers and lists
     stretches   the calls that make the same ops for each place of a sequence
     ends        for each result, what a backward pass from it raises
+    counts      how many rows ops found where they may find any number, with the user's lines
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
     flags       the inputs whose requires_grad the run set, with what it is now
@@ -109,6 +111,8 @@ class Recorder:
         self.looks: list[Any] = []
         self.stretches: list[Stretch] = []
         self.ends: list[str] = []
+        self.counts: list[tuple[str, int]] = []
+        self._rows: dict[Hashable, Value] = {}
         self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
@@ -529,6 +533,11 @@ class Recorder:
 
     def _add_sized(self, call: Call, result) -> None:
         """The sizes of the results depend on the values: the call is torch's own, and Python goes on with tensors of these."""
+        if call.op.key in ANY_ROWS:
+            key = call.op.key, alike((call.values, call.keywords))
+            value = self._rows.get(key) or self._rows.setdefault(key, self._add_rows(call, result))
+            self._memory.add(*self._met(result, value.type, value), value)
+            return
         several = isinstance(result, (list, tuple))
         type = type_of(result)
         values = opaque_call(self._b, call.op, call.values, call.keywords, type)
@@ -537,6 +546,13 @@ class Recorder:
             check_kind(r)
             self._memory.add(r, type_of(r), value)
         self.add_reading([v for _, v in pairs], "sizes", HOW["sizes"](*(r for r, _ in pairs)))
+
+    def _add_rows(self, call: Call, result: torch.Tensor) -> Value:
+        """The value of an op that gives any number of rows, which is looked at."""
+        self.counts.append((here().place, result.shape[0]))
+        value = opaque_call(self._b, call.op, call.values, call.keywords, type_of(result))
+        self.add_reading([value], "sizes", HOW["sizes"](result))
+        return value
 
     def _answered(self, function: Callable | None = None, result: Any = None) -> Any:
         """What a call of torch's API gives the user: the symbolic number that it read, if it can take its place."""

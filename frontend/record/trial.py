@@ -24,16 +24,17 @@ from ..guard.guards import Contents, Read
 from ..guard.structure import Arguments, tuple_like
 from ..guard.writes import held, holds, put_back
 from ..observe.draws import Draw
+from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..recording import Fresh, OutputView, Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
-from ..symbolic.varying import Place
+from ..symbolic.varying import COUNT, Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .as_one import BY_SIZES, STEPWISE, AsOne, Stretch, is_whole
 from .differentiating import Pass
 from .gradients import node_of
-from .overloads import leaves, overload
+from .overloads import leaves, opaque_call, overload, type_of
 from .modes import Api
 from .outputs import Outputs
 from .recorder import Recorder
@@ -256,6 +257,18 @@ class Second(Recorder):
         versions = {r.output: count for r, count in zip(recording.results, self._versions, strict=True)
                     if count and isinstance(r, (Fresh, OutputView))}
         return replace(recording, tensors=tuple(map(self._own, recording.tensors)), writebacks=writebacks, versions=versions)
+
+    def _add_rows(self, call, result: torch.Tensor) -> Value:
+        """How many there are is a symbol, where it changes."""
+        name = f"the rows of {call.op.packet}"
+        size = self._sizes.counted((COUNT, len(self.counts)), result.shape[0], name)
+        if size is None:
+            return super()._add_rows(call, result)
+        self.counts.append((here().place, result.shape[0]))
+        form = laid_out((size, *result.shape[1:]), type_of(result))
+        value = opaque_call(self._b, call.op, call.values, call.keywords, form)
+        self._note([value], "count", result.shape[0], len(self._b.values), text=size.symbol.name, subject=name)
+        return value
 
     def _bind_symbols(self) -> None:
         """Let numbers that are sizes be inputs, and strides, and tensors that the run found in state, and took nothing but

@@ -14,10 +14,11 @@ from typing import Any, Callable, Hashable, Mapping, Sequence
 
 import torch
 
+from ...compiler.dims import Expr
 from ...compiler.equality import graph_key, value_key
 from ...compiler.evaluate import symbol_values
 from ...compiler.instantiate import with_sizes
-from ...compiler.ir import Graph, Value
+from ...compiler.ir import Graph, TensorType, TupleType, Value
 from ...compiler.ops.core import takes_random_numbers
 from ...compiler.ops.gradients import parts
 from ...compiler.passes import Segment, cut
@@ -132,7 +133,11 @@ class Node:
 
     def like(self, other: Node) -> bool:
         """Whether both compute the same from the same tensors, and read the same of it."""
-        return (self.reading is not None and other.reading is not None and self.reading.alike(other.reading)
+        return self.beside(other) and self.reading.alike(other.reading)
+
+    def beside(self, other: Node) -> bool:
+        """Whether both compute the same from the same tensors, whatever they read of it: a number, or that as a symbol."""
+        return (self.reading is not None and other.reading is not None
                 and (self.slots, self.gives, self.keys, self.lines) == (other.slots, other.gives, other.keys, other.lines))
 
 
@@ -227,9 +232,9 @@ class Branches:
                     with before.flags():
                         turn = _turn(node, found, args, kwargs)
                     if turn is None:
-                        left |= {node}
                         with before.flags():
-                            other = self._beside(path, depth, left, args, kwargs)
+                            other = None if node in left else self._beside(path, left | {node}, args, kwargs)
+                        left |= {node}
                         if other is not None:
                             before.put_back()
                             return self._walk(*other, args, kwargs, before, left)
@@ -247,11 +252,11 @@ class Branches:
         results = assemble(path.recording, path.given(known), [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
 
-    def _beside(self, path: Path, depth: int, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
-        """A path that comes as far as this one and then reads something else, or the same as a symbol, and its tensors."""
+    def _beside(self, path: Path, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
+        """A path that begins as this one and then reads something else, or the same as a symbol, and its tensors."""
         for other in reversed(self.paths):
-            if (other.nodes[:depth] == path.nodes[:depth] and other.outcomes[:depth] == path.outcomes[:depth]
-                    and len(other.nodes) > depth and other.nodes[depth] not in left):
+            parting = next((k for k, (a, b) in enumerate(zip(path.nodes, other.nodes)) if a is not b), None)
+            if parting is not None and path.outcomes[:parting] == other.outcomes[:parting] and left.isdisjoint(other.nodes):
                 tensors = other.check(args, kwargs)
                 if tensors is not None:
                     return other, tensors
@@ -271,7 +276,8 @@ class Branches:
 
     def fits(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers) -> bool:
         """Whether a recording begins as the paths do. For the arguments see `add`."""
-        return bool(self._shared(_nodes(recording, origins, numbers)))
+        first = _nodes(recording, origins, numbers)[0]
+        return any(path.nodes[0].beside(first) for path in self.paths)
 
     def add(self, recording: Recording, origins: Sequence[Hashable], numbers: Numbers, make: Finish | None, late: bool = False,
             **path: Any) -> None:
@@ -327,7 +333,8 @@ class Branches:
         wanted = {v for r in recording.readings for v in r.values} | {whole[s] for n in nodes for s in n.need.gives}
         passes = [graph.values[r.position] for r in recording.readings if r.gives]
         apart = {*passes, *(v for r in recording.readings for v in r.gives)}
-        pieces = cut(graph, [r.position for r in recording.readings], wanted, apart)
+        counted = {v for r in recording.readings if r.how == "count" for v in r.values}
+        pieces = cut(graph, [r.position for r in recording.readings], wanted, apart, counted)
         results = recording.flowing
         live = flows(graph, {graph.inputs[k] for k in recording.differentiated}, [graph.outputs[k] for k in results])
         live |= {pieces.outputs[k] for k in results if graph.outputs[k] in live}
@@ -408,8 +415,10 @@ def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: P
         known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
         return reading.answer
     answer = reading.draw() if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))
-    if reading.how in ("symbol", "draw"):
+    if reading.how in ("symbol", "draw", "count"):
         numbers[reading.text] = answer
+    if reading.how == "count":
+        known["number", reading.text] = torch.tensor(answer)
     return answer
 
 
@@ -434,10 +443,11 @@ def _slots(recording: Recording, more: Sequence[Value] = ()) -> dict[Value, Slot
 def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) -> list[Node]:
     """A node for each segment of a recording."""
     readings, slots = recording.readings, _slots(recording)
-    sized = {v for r in readings if r.how == "sizes" for v in r.values}
+    sized = {v for r in readings if r.how in ("sizes", "count") for v in r.values}
     untyped = {*sized, *(i for v in sized for i in v.operands if v.op.name == "item")}
-    keys = [value_key(v, slots.__getitem__, v not in untyped) for v in recording.graph.values]
-    inputs = [(i.type, k in recording.differentiated, o) for k, (i, o) in enumerate(zip(recording.graph.inputs, origins))]
+    keys = [_unhinted(value_key(v, slots.__getitem__, v not in untyped)) for v in recording.graph.values]
+    inputs = [(_unhinted(i.type), k in recording.differentiated, o)
+              for k, (i, o) in enumerate(zip(recording.graph.inputs, origins))]
     nodes, start, line = [], 0, 0
     for r in readings:
         key = tuple(inputs[:r.inputs]), tuple(keys[start:r.position])
@@ -445,3 +455,14 @@ def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) 
                           tuple((slots[v], v.type.strides) for v in r.gives)))
         start, line = r.position, r.lines
     return [*nodes, Node((), late_lines(numbers, line, None), None, ())]
+
+
+def _unhinted(part: Any) -> Hashable:
+    """A part of a key, with symbolic sizes told by their names: what they were in a recording does not count."""
+    if isinstance(part, Expr):
+        return str(part)
+    if isinstance(part, TensorType):
+        return tuple(map(_unhinted, part.shape)), part.dtype, part.device, tuple(map(_unhinted, part.strides))
+    if isinstance(part, TupleType):
+        return tuple(map(_unhinted, part.items))
+    return tuple(map(_unhinted, part)) if type(part) is tuple else part

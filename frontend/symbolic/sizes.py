@@ -11,11 +11,11 @@ from typing import Any, Callable, Collection, Sequence
 
 import torch
 
-from ...compiler.dims import Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
+from ...compiler.dims import LONGEST, Dim, Expr, Sym, dot, expr, expr_of, known, simplest, sym, typical
 from ...compiler.ir import TensorType, Value, contiguous_strides, tensor_types
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
-from .symbols import LONGEST, Float, Int, Node, Numbers, Plain, is_symbolic
+from .symbols import Float, Int, Node, Numbers, Plain, is_symbolic
 from .varying import NUMBER, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
@@ -35,7 +35,7 @@ class Sizes(Numbers):
     """
 
     def __init__(self, lengths: Collection[Place] = (), derives: bool = True):
-        """lengths: the places of numbers that are sizes; derives: whether there may be derived symbols."""
+        """lengths: the places of the symbols; derives: whether there may be derived symbols."""
         super().__init__()
         self.symbols: dict[Place, Sym] = {}
         self.derived: set[Sym] = set()
@@ -52,6 +52,15 @@ class Sizes(Numbers):
         self._bound.append(node)
         super().holds(f"2 <= {{}} < {LONGEST}", True, node)
         return node.wrapped()
+
+    def counted(self, place: Place, value: int, subject: str) -> Expr | None:
+        """A symbol for a size that the run found in what it computed; None where that is to be a number."""
+        if place not in self._lengths or not 2 <= value < LONGEST:
+            return None
+        size = self.symbol(place, value, subject)
+        self.data.add(size.symbol.name)
+        self._bound.append(self._of(size))
+        return size
 
     def stride(self, place: Place, value: int, subject: str) -> Expr:
         """A symbol for the stride at `place`."""

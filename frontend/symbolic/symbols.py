@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterable, Iterator, Union
 import numpy
 import torch
 
-from ...compiler.dims import Dim, Expr, known, simplest
+from ...compiler.dims import LONGEST, Dim, Expr, known, simplest
 from ..torch_internals import WRAPPED_NUMBER, without_modes
 
 Plain = Union[bool, int, float]
@@ -27,8 +27,6 @@ Plain = Union[bool, int, float]
 Ratio = tuple[Dim, int]
 #: The largest number that is divided or multiplied by in one.
 _LARGEST_PART = 1 << 16
-#: A number that stands for a size is smaller.
-LONGEST = 1 << 31
 #: Characters of an expression shown to people; a longer one is shown by its name.
 _SHOWN = 60
 
@@ -193,7 +191,7 @@ class Numbers:
     def convertible(self, node: "Node", dtype: torch.dtype) -> None:
         """Let the program hold for the numbers that this dtype has room for: where it has not, torch raises or wraps."""
         n = node.text
-        if dtype == torch.bool or dtype == torch.float64:
+        if dtype == torch.bool or dtype == torch.float64 or dtype == torch.int64 and isinstance(node.size, Expr):
             return
         limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
         test = f"{limits.min} <= {n} <= {limits.max}"

@@ -7,10 +7,10 @@ from typing import Container, Hashable, Mapping, Sequence
 
 import torch
 
-#: A size of one of the tensors of a call: (which of them, dimension); a stride: (which of them, ~dimension); or a number that is
-#: a size: (NUMBER, which of them).
+#: A size of one of the tensors of a call: (which of them, dimension); a stride: (which of them, ~dimension); a number that is
+#: a size: (NUMBER, which of them); or one that is found in what the run computes: (COUNT, which of them).
 Place = tuple[int, int]
-NUMBER = -1
+NUMBER, COUNT = -1, -2
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
 Named = Sequence[tuple[Hashable, torch.Tensor]]
 #: Where torch notes the dimensions that mark_dynamic was called for.
@@ -32,20 +32,24 @@ class Varying:
 
     dynamic  None: sizes become symbols once they are seen to change; True: at once; False: never
     reasons  why sizes that change stay numbers
+    lines    the user's file:line where sizes are found that change
     """
 
     def __init__(self, dynamic: bool | None = None):
         self.dynamic = dynamic
         self.reasons: list[str] = []
         self._seen: list[dict[Hashable, dict[int, int]]] = []
+        self.lines: set[str] = set()
         self._fixed: set[tuple[Hashable, int]] = set()
 
-    def symbols(self, tensors: Named, lengths: Mapping[int, str]) -> dict[Place, Place]:
+    def symbols(self, tensors: Named, numbers: Mapping[Place, str]) -> dict[Place, Place]:
         """The places whose sizes are to be symbols, each with the first place that has the same size and always had.
 
-        lengths: the numbers that may be sizes, with their names."""
-        asked = lengths if self.dynamic is not False else ()
-        found = {(NUMBER, k): (NUMBER, k) for k in asked if (lengths[k], NUMBER) not in self._fixed}
+        numbers: those that may be sizes, with their names; of what is found, these are the lines."""
+        found = {}
+        if self.dynamic is not False:
+            found = {place: place for place, name in numbers.items() if (name, place[0]) not in self._fixed
+                     and (place[0] == NUMBER or self.dynamic or name in self.lines)}
         roots: dict[tuple, Place] = {}
         for k, (name, t) in enumerate(tensors):
             for d, n in _form(t).items():
@@ -75,13 +79,13 @@ class Varying:
         """A call with these tensors has been recorded."""
         self._seen.append({name: _form(t) for name, t in tensors})
 
-    def fix(self, tensors: Named, lengths: Mapping[int, str], places: Mapping[Place, Place], kept: Container[Place] = (),
+    def fix(self, tensors: Named, numbers: Mapping[Place, str], places: Mapping[Place, Place], kept: Container[Place] = (),
             reason: str = "") -> None:
         """Of these places for symbols, only the sizes of those that are kept could be; the reason where there are none.
 
         Of several equal sizes one may have to be fixed, and another not: this shows once they differ."""
         alone = Counter(places.values())
-        self._fixed.update((lengths[d], NUMBER) if k == NUMBER else (tensors[k][0], d)
+        self._fixed.update((numbers[k, d], k) if (k, d) in numbers else (tensors[k][0], d)
                            for (k, d), root in places.items() if (k, d) not in kept and alone[root] == 1)
         if reason:
             self.tell(reason)

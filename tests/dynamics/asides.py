@@ -696,3 +696,81 @@ def an_object_that_tells_itself_after_a_backward_pass(compile):
     with heard() as text:
         for k in range(4):
             yield epoch([X + k, X - k]), text.getvalue().splitlines()[-2:], list(net.parameters())
+
+
+STATISTICS = {"n": 0}
+HISTORY = {"lists": {"loss": []}}
+LOSSES = []
+SETTINGS = {"name": "test", "steps": [1, 2]}
+
+
+@program
+def what_a_global_container_holds(compile):
+    @compile
+    def counting(x):
+        print("before", STATISTICS["n"])
+        STATISTICS["n"] += 1
+        print("after", STATISTICS["n"])
+        return x * 2
+
+    @compile
+    def collecting(x):
+        LOSSES.append(x.sum().item())
+        print(f"mean {sum(LOSSES) / len(LOSSES)}", LOSSES[-1], LOSSES)
+        if len(LOSSES) == 3:
+            LOSSES.clear()
+        return x * 2
+
+    @compile
+    def nested(x):
+        HISTORY["lists"]["loss"].append(x.mean().item())
+        print(HISTORY["lists"], len(HISTORY["lists"]["loss"]))
+        return x + 1
+
+    @compile
+    def reading(x):
+        print(SETTINGS["name"], SETTINGS, len(SETTINGS["steps"]))
+        SETTINGS["steps"][0] += 1
+        return x - 1
+    STATISTICS["n"] = 0
+    HISTORY["lists"] = {"loss": []}
+    LOSSES.clear()
+    SETTINGS["steps"][:] = [1, 2]
+    with heard() as text:
+        for n in range(6):
+            yield [f(X + n) for f in (counting, collecting, nested, reading)], text.getvalue()
+            yield STATISTICS, HISTORY, LOSSES, SETTINGS
+
+
+@program
+def what_containers_of_others_hold(compile):
+    settings, history = {"rate": 0.5, "sizes": [4, 8]}, []
+
+    @compile
+    def f(x, given):
+        print(settings, settings["sizes"][1], given, given[0])
+        history.append(1)
+        return x * settings["rate"]
+
+    @compile
+    def g(x):
+        history.append(2)
+        print(history)
+        return x * 2
+    with heard() as text:
+        for n in range(5):
+            yield f(X + n, [n, n + 1]), g(X), text.getvalue()
+        settings["rate"] = 0.25
+        yield f(X, [1]), text.getvalue()
+
+
+@program
+def numbers_drawn_to_be_printed(compile):
+    @compile
+    def f(x):
+        print(random.random(), [random.randint(0, 9) for _ in range(2)])
+        return x * 2
+    random.seed(3)
+    with heard() as text:
+        for n in range(4):
+            yield f(X + n), text.getvalue(), random.random()
