@@ -128,7 +128,7 @@ def snapshot(container: Any) -> Contents:
 
 def same_contents(container: Any, before: tuple) -> bool:
     """Whether a container still holds what its snapshot holds."""
-    return all(map(_same_items, snapshot(container), before))
+    return len(container) == len(before[-1]) and all(map(_same_items, snapshot(container), before))
 
 
 def _same_items(a: tuple, b: tuple) -> bool:

@@ -130,6 +130,8 @@ class Node:
 
     def __post_init__(self):
         self.code = compile(self.lines, "<smelt numbers>", "exec") if self.lines else None
+        asked = self.reading is not None and self.reading.how == "condition"
+        self.asked = compile(self.reading.text, "<smelt condition>", "eval") if asked else None
 
     def like(self, other: Node) -> bool:
         """Whether both compute the same from the same tensors, and read the same of it."""
@@ -405,8 +407,8 @@ def _advance(step: Step, known: dict[Slot, Any], numbers: dict[str, Any]) -> boo
 def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: Path) -> Any:
     """What a node's reading finds on a path; a symbol is added to the numbers, gradients to what is known."""
     reading = node.reading
-    if reading.how == "condition":
-        return eval(reading.text, _FUNCTIONS, numbers)
+    if node.asked is not None:
+        return eval(node.asked, _FUNCTIONS, numbers)
     if reading.how == "gradients":
         slots, strides = zip(*node.gives)
         operands = [known[s] for s in node.slots]
