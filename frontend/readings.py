@@ -4,7 +4,7 @@ A backward pass through what was computed before a reading is such a place too: 
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Hashable, Sequence
 
 from .. import config
@@ -43,6 +43,7 @@ class Reading:
     text        of a condition, the Python expression that was asked about; of a symbol, a count or a draw, its name
     subject     of a condition, its text for people
     draw        what was drawn
+    claim       with another answer the run raises: what comes behind may be computed before the answer is looked at
     gives       of a backward pass, the values that are the gradients; `text` tells whether they are differentiated in turn
     """
     values: tuple[Value, ...]
@@ -56,6 +57,7 @@ class Reading:
     subject: str = ""
     gives: tuple[Value, ...] = ()
     draw: Draw | None = None
+    claim: bool = False
 
     @property
     def asks(self) -> bool:
@@ -105,8 +107,22 @@ class Readings:
         """Whether what Python reads of these values is to be noted."""
         return self.open() and not all(map(fixed, values))
 
+    @property
+    def cut(self) -> int:
+        """Where the last segment so far ended: how many of the graph's values were there."""
+        return next((r.position for r in reversed(self.all) if not r.claim), 0)
+
     def add(self, reading: Reading) -> None:
         """Raises Unsupported where there are too many."""
         if len(self.all) >= config.reading_limit:
             raise Unsupported(f"reads tensors in Python more than {config.reading_limit} times (config.reading_limit)")
         self.all.append(reading)
+
+
+def settled(readings: Sequence[Reading], end: Reading) -> tuple[Reading, ...]:
+    """The same, with claims looked at when the next other reading comes about; the last ones at the `end`."""
+    found: list[Reading] = []
+    for r in reversed(readings):
+        end = replace(r, position=end.position, inputs=end.inputs, lines=end.lines) if r.claim else r
+        found.append(end)
+    return tuple(reversed(found))

@@ -67,6 +67,8 @@ unwatched = _take("torch._C._disabled_torch_function_impl", "to record tensors o
 keeps_graph = _take("torch._C._autograd._get_current_graph_task_keep_graph", "to know whether a backward pass frees what it used")
 current_backward = _take("torch._C._current_graph_task_id", "to notice a backward pass")
 pad_rows = _take("torch._C._nn.pad_sequence", "to record it with sequences of symbolic sizes")
+fused_steps = {_take(f"torch._fused_{name}_", "to record their learning rates as numbers that change")
+               for name in ("adam", "adamw", "sgd", "adagrad")}
 pack = _take("torch._VF._pack_padded_sequence", "to record it without the sizes of what it gives")
 unpack = _take("torch._VF._pad_packed_sequence", "to notice that it looks at the batch sizes")
 TensorGuards = _take("torch._C._dynamo.guards.TensorGuards", "to check tensors against what was recorded")

@@ -595,3 +595,60 @@ def test_as_many_rows_as_there_are_turns_are_told_by_number():
         x = torch.where(torch.arange(4) < n, 1.0, -1.0)
         close(compiled(x), f(x))
     assert smelt.explain(compiled).fixed_sizes and len(smelt.explain(compiled).recompilations) == 3
+
+
+# Claims
+
+def test_what_only_raises_cuts_nothing():
+    """The checks of distributions, and assertions, are looked at when all is computed: a step is one program."""
+    nets = [nn.Linear(4, 4) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+
+    def step_of(net):
+        def step(x):
+            mean, deviation = net(x).chunk(2, -1)
+            drawn = torch.distributions.Normal(mean, deviation.exp())
+            sample = drawn.rsample()
+            if not sample.abs().max() < 100:  # (an `assert` of this file would be pytest's)
+                raise AssertionError("too far")
+            if torch.isnan(sample).any():
+                raise ValueError(f"no number in {sample}")
+            prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+            loss = torch.distributions.kl_divergence(drawn, prior).sum() - drawn.log_prob(sample.detach()).sum()
+            loss.backward()
+            return loss.detach(), sample.detach()
+        return step
+    eager, compiled = step_of(nets[0]), smelt.compile(step_of(nets[1]))
+    for k in range(6):
+        x, found = torch.randn(3, 4), []
+        for net, step in zip(nets, (eager, compiled)):
+            net.zero_grad(set_to_none=False)
+            torch.manual_seed(k)
+            found.append([*step(x), *(p.grad.clone() for p in net.parameters()), torch.rand(2)])
+        close(*found, rel=1e-4, rtol=1e-4, atol=1e-5)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.recompilations) == 1 and len(report.programs) == report.paths == 2
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_claim_that_fails_leaves_what_eager_leaves(requires_grad):
+    def f(x, kept):
+        kept.add_(1)
+        noise = torch.rand(3)
+        y = x * 2 + noise * 0
+        if not y.min() > 0:
+            raise AssertionError("below")
+        kept.mul_(2)
+        if not y.isfinite().all():
+            raise ValueError("not finite")
+        if y.sum() > 100:
+            return y.log(), torch.rand(2)
+        return y.log() + 1, kept * 3
+
+    compiled = smelt.compile(f)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        for x in (1.0, 2.0, -1.0, 3.0, -1.0, math.inf, 1.0, 1e3, 2e3, -1.0, math.inf, 4.0):
+            given = torch.full((3,), x, requires_grad=requires_grad), torch.ones(3)
+            close(outcome(compiled, given), outcome(f, given))
+    assert smelt.explain(compiled).paths == 4 and len(smelt.explain(compiled).recompilations) == 3

@@ -317,3 +317,38 @@ def test_sets_of_classes_that_are_asked_and_looked_through(monkeypatch):
     assert torch.equal(compiled(X), X)
     KINDS.add(Kind)
     assert torch.equal(compiled(X), X * 2)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
+def test_fused_optimizers_take_any_learning_rate(optimizer):
+    torch.manual_seed(0)
+    nets = [nn.Linear(4, 3) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+
+    def step_of(net):
+        steps = optimizer(net.parameters(), lr=0.01, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(steps, 20)
+
+        def step(x):
+            steps.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            steps.step()
+            schedule.step()
+            return loss.detach()
+        return step
+    eager, compiled = step_of(nets[0]), smelt.compile(step_of(nets[1]))
+    for _ in range(6):
+        x = torch.randn(5, 4)
+        torch.testing.assert_close(compiled(x), eager(x))
+    torch.testing.assert_close(*(dict(n.named_parameters()) for n in nets))
+    assert smelt.explain(compiled).compiled and len(smelt.explain(compiled).recompilations) == 1
+
+
+def test_products_of_groups_of_any_size():
+    """Which torch knows the sizes of, on the meta device, for one dtype alone."""
+    weight = torch.randn(3, 8, 16)
+
+    def f(x, ends):
+        return nn.functional.grouped_mm(x, weight, offs=ends) if hasattr(nn.functional, "grouped_mm") else x
+    calls(f, [(torch.randn(n, 8), torch.tensor([1, n // 2, n], dtype=torch.int32)) for n in (6, 8, 9, 12)], 2)

@@ -142,7 +142,8 @@ WORKS = {
     "again.":
         [(lambda: printing, (X,)), (lambda: printing_on_a_line, (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`. How many rows a boolean mask "
-    "or `torch.where` finds is a symbol once it changes, as for the experts of a mixture.":
+    "or `torch.where` finds is a symbol once it changes, as for the experts of a mixture. What only raises (`assert`, the checks "
+    "of distributions) is looked at when all is computed.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
          (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
          (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0] if x.sum() > 0 else x, (X.clone().requires_grad_(),))],

@@ -244,8 +244,9 @@ class Namespace:
 
     def function(self, source: str, name: str) -> Callable:
         """Compile the source of one function over these names."""
-        exec(compile(source, f"<smelt {name}>", "exec"), self.bound)
-        return self.bound.pop(name)
+        defined: dict[str, Callable] = {}
+        exec(compile(source, f"<smelt {name}>", "exec"), self.bound, defined)
+        return defined[name]
 
 
 def equality(names: Namespace, expression: str, expected: Any) -> str:
@@ -451,11 +452,27 @@ def brief(value: Any) -> str:
     return f"{named.__qualname__} at {id(value):#x}"
 
 
-@dataclass(frozen=True)
 class _Unless:
-    """Conditions that need no look where the function called `name` gives true."""
-    name: str
-    conditions: tuple[Condition, ...]
+    """Conditions that need no look where the function called `name` gives true. They use no locals, and are compiled once one
+    looks at them: thousands of them take longer to compile than what they guard."""
+
+    def __init__(self, names: Namespace, holds: Callable[[], bool], conditions: Sequence[Condition]):
+        self.name, self.conditions = names.bind(holds), tuple(conditions)
+        self.fails = names.bind(self._first_that_fails)
+        self.now = names.bind(self._now)
+        self._names = names
+        self._compiled: Callable[[], int | None] | None = None
+
+    def _first_that_fails(self) -> int | None:
+        """Its place among the conditions; None if all hold."""
+        if self._compiled is None:
+            tests = "".join(f"    if not ({c.test}):\n        return {k}\n" for k, c in enumerate(self.conditions))
+            self._compiled = self._names.function(f"def unless():\n{tests}", "unless")
+        return self._compiled()
+
+    def _now(self, k: int) -> Any:
+        """What the k-th condition is about, as it is now."""
+        return eval(self.conditions[k].now, self._names.bound)
 
 
 def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, Read],
@@ -471,7 +488,7 @@ def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, R
     holds = watch([p for p in places if p is not None]) if watch and any(places) else None
     if holds is None:
         return [s for group in steps for s in group]
-    together = _Unless(names.bind(holds), tuple(s for group, p in zip(steps, places) if p is not None for s in group))
+    together = _Unless(names, holds, [s for group, p in zip(steps, places) if p is not None for s in group])
     return [together, *(s for group, p in zip(steps, places) if p is None for s in group)]
 
 
@@ -639,12 +656,12 @@ class Guards:
         flat = (c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)))
         self.conditions = [c for c in flat if isinstance(c, Condition)]
         self._steps = steps
-        self.source = self._text("check", lambda i, c: "return None", f"return [{passed}]")
+        self.source = self._text("check", lambda index, now: "return None", f"return [{passed}]")
         self.check: Callable[[tuple, dict], list[torch.Tensor] | None] = names.function(self.source, "check")
 
     def why(self, args: tuple, kwargs: dict) -> str:
         """The first condition that this call fails, as "x.shape (8, 4) -> (16, 4)"; "" if it fits."""
-        source = self._text("find", lambda i, c: f"return {i}, {c.now}", "return None")
+        source = self._text("find", lambda index, now: f"return {index}, {now}", "return None")
         found = self._names.function(source, "find")(args, kwargs)
         if found is None:
             return ""
@@ -657,17 +674,18 @@ class Guards:
     def __str__(self):
         return "\n".join(str(c.expected) if isinstance(c.expected, TensorCheck) else str(c) for c in self.conditions)
 
-    def _text(self, name: str, fail: Callable[[int, Condition], str], success: str) -> str:
+    def _text(self, name: str, fail: Callable[[str, str], str], success: str) -> str:
         lines, index = [], 0
         for step in self._steps:
             if isinstance(step, str):
                 lines.append(step)
                 continue
-            inside, conditions = ("", (step,)) if isinstance(step, Condition) else ("    ", step.conditions)
-            if inside:
-                lines.append(f"if not {step.name}():")
-            for condition in conditions:
-                lines += [f"{inside}if not ({condition.test}):", f"{inside}    {fail(index, condition)}"]
+            if isinstance(step, _Unless):
+                lines += [f"if not {step.name}() and (k := {step.fails}()) is not None:",
+                          f"    {fail(f'{index} + k', f'{step.now}(k)')}"]
+                index += len(step.conditions)
+            else:
+                lines += [f"if not ({step.test}):", f"    {fail(str(index), step.now)}"]
                 index += 1
         body = "\n".join(f"        {line}" for line in (*lines, success))
         # A key, attribute or cell that is gone fails the condition that reads it; so do numbers that Python can't compute with.

@@ -14,9 +14,10 @@ _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FRO
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
 _ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"}
-_SIMPLE = {"LOAD_CONST", "LOAD_FAST", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}
 #: See `uses`.
-STORED, OTHER = "[...] =", "..."
+STORED, OTHER, ANY = "[...] =", "...", type("ANY", (), {})()
+#: What is done at once is done within so many instructions.
+_AT_ONCE = 48
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
@@ -192,25 +193,43 @@ def _loads_method(instruction: dis.Instruction) -> bool:
 def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
     """Every instruction that loads something by its name: offset -> (instruction, name, what is done with it at once).
 
-    The last is (keys..., method) where constant keys are looked up in it, one after the other, and then a method is called;
-    (keys..., STORED) where an item is set in what was found so; (keys..., OTHER) where something else is done with what was
-    found; without keys, ()."""
+    The last is (keys..., method) where items are looked up in it, one in the other, and then a method is called;
+    (keys..., STORED) where an item is set in what was found so; (keys..., OTHER) where something else is done with it;
+    without keys, (). A key that is no constant is ANY. `setdefault(key, ...)` looks up an item, too."""
     instructions = list(dis.get_instructions(code))
-    return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + 12]))
+    return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + _AT_ONCE]))
             for n, i in enumerate(instructions) if i.opname in _LOADS}
 
 
 def _chain(following: list[dis.Instruction]) -> tuple:
+    """Follows what was loaded, which lies at the bottom of `depth` objects on Python's stack, with the key or the arguments
+    that were loaded since."""
     keys: list = []
-    for n in range(0, len(following) - 1, 2):
-        this, after = following[n], following[n + 1].opname
-        if _loads_method(this):
-            return (*keys, this.argval)
-        if this.opname in _SIMPLE and after == "STORE_SUBSCR":
+    depth, given, called = 1, [], False
+    for i in following:
+        if depth == 1:
+            given, called = [], _loads_method(i)
+            if called and i.argval != "setdefault":
+                return (*keys, i.argval)
+            if not called and (not i.opname.startswith("LOAD_") or i.opname in _ATTRIBUTES):
+                break
+        elif depth == 2 and not called and i.opname == "STORE_SUBSCR":
             return (*keys, STORED)
-        if this.opname == "LOAD_CONST" and after == "COPY":  # an item of which more is made: d["n"] += 1
-            return (*keys, this.argval, OTHER)
-        if this.opname != "LOAD_CONST" or after != "BINARY_SUBSCR":
+        elif depth == 2 and not called and i.opname == "COPY":  # an item of which more is made: d["n"] += 1
+            return (*keys, _key(given), OTHER)
+        elif i.opname in ("COPY", "SWAP") or "JUMP" in i.opname:
             break
-        keys.append(this.argval)
+        looked_up = depth == 2 and i.opname == "BINARY_SUBSCR" and not called
+        depth += dis.stack_effect(i.opcode, i.arg, jump=False)
+        if looked_up or called and depth == 1:
+            keys.append(_key(given[:1] if called else given))
+        elif depth < 2:
+            break
+        elif not _loads_method(i) or given:
+            given.append(i)
     return (*keys, OTHER) if keys else ()
+
+
+def _key(given: list[dis.Instruction]) -> Any:
+    """The constant that instructions load; ANY if they do more."""
+    return given[0].argval if len(given) == 1 and given[0].opname == "LOAD_CONST" else ANY

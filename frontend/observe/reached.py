@@ -57,6 +57,8 @@ _PLAIN_BASES = {object, tuple, int, float, complex, str, bytes, list, dict, set,
 #: Attributes that can be set and stand in no dict.
 _OUTSIDE_DICTS = {types.FunctionType: {"__name__", "__qualname__", "__doc__", "__module__", "__annotations__"},
                   type: {"__name__", "__qualname__"}}
+#: Attributes that are looked for in another way.
+_ANYWHERE = {"__closure__", "__dict__", *_OUTSIDE_DICTS[types.FunctionType], *_OUTSIDE_DICTS[type]}
 #: Attributes of classes that Python itself reads only where code names them.
 _UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__",
            "__parameters__", "__firstlineno__", "__static_attributes__", "__dataclass_fields__", "__dataclass_params__",
@@ -224,12 +226,30 @@ class Reached:
         """Code may read or set attributes of these names, of whatever object."""
         new = names - self.attributes
         self.attributes |= names
-        for attribute in new:
-            for holder, name, _ in list(self.holders):
+        if not new:
+            return
+        for holder, name, _ in list(self.holders):
+            for attribute in self._perhaps_in(holder, new):
                 self.read_named(holder, name, attribute)
-            for holder, name in list(self.libraries):
-                if attribute in vars(holder):
-                    self.read_of_library(holder, name, attribute)
+        for holder, name in list(self.libraries):
+            for attribute in new & vars(holder).keys():
+                self.read_of_library(holder, name, attribute)
+
+    def _perhaps_in(self, holder: Any, names: AbstractSet[str]) -> AbstractSet[str]:
+        """Of these names, those that a function, class or module may have, or is to be guarded not to have."""
+        if _falls_back(holder):
+            return names
+        own = self._names_in(holder) if isinstance(holder, type) else self.vars_of(holder).keys()
+        if not own and isinstance(holder, types.FunctionType):
+            return names & _ANYWHERE
+        return (names & own) | (names & self.perhaps_missing) | (names & _ANYWHERE)
+
+    def _note_bare(self, function: types.FunctionType, name: str) -> None:
+        """A function has no attributes, as nearly all: one guard for all names."""
+        entries = self.vars_of(function)
+        self.named.add(id(entries))
+        self._bare[id(entries)] = entries, name
+        self.read("size", entries, None, 0, f"{name}.__dict__")
 
     def name_attributes_set(self) -> None:
         """Of functions that had no attributes and were given some: let the reads be of names."""
@@ -301,7 +321,9 @@ class Reached:
                 self.read("attr", holder, "__mro__", holder.__mro__, f"{name}.__mro__", follow=False)
             before = self._observer.conversions.without(vars(holder))
             self.holders.append((holder, name, {k: self._observer.functions.original(v) for k, v in before.items()}))
-            for attribute in self.attributes:
+            if isinstance(holder, types.FunctionType) and not vars(holder):
+                self._note_bare(holder, name)
+            for attribute in self._perhaps_in(holder, self.attributes):
                 self.read_named(holder, name, attribute)
             for special in _specials(holder) if isinstance(holder, type) else ():
                 self.read_named(holder, name, special)
@@ -323,7 +345,7 @@ class Reached:
     def read_named(self, holder: Any, name: str, attribute: str, missed: bool = False) -> None:
         """Guard an attribute of a function, class or module: where it was found, and where it is looked for before that.
         `missed`: also where it is missing."""
-        if attribute in next((own for kind, own in _OUTSIDE_DICTS.items() if isinstance(holder, kind)), ()):
+        if attribute in _ANYWHERE and attribute in _outside_dict(holder):
             self.read("attr", holder, attribute, getattr(holder, attribute), f"{name}.{attribute}")
             return
         if attribute == "__closure__" and isinstance(holder, types.FunctionType):
@@ -340,9 +362,8 @@ class Reached:
         for place in _places(holder):
             entries = self.vars_of(place)
             self.named.add(id(entries))
-            if not entries and isinstance(place, types.FunctionType):  # as nearly all: one guard for all names
-                self._bare[id(entries)] = entries, name
-                self.read("size", entries, None, 0, f"{name}.__dict__")
+            if not entries and isinstance(place, types.FunctionType):
+                self._note_bare(place, name)
                 return
             if attribute in entries:
                 self.read("item", entries, attribute, entries[attribute], f"{name}.{attribute}")
@@ -498,6 +519,11 @@ _WAYS: dict[type | tuple[type, ...], Callable[[Reached, Any, str], None]] = {
 def _places(holder: Any) -> tuple:
     """Where Python looks for an attribute of a function, class or module."""
     return (*holder.__mro__, *type(holder).__mro__) if isinstance(holder, type) else (holder,)
+
+
+def _outside_dict(holder: Any) -> AbstractSet[str]:
+    """The attributes of a function or class that are not in its dict."""
+    return next((own for kind, own in _OUTSIDE_DICTS.items() if isinstance(holder, kind)), frozenset())
 
 
 def _falls_back(holder: Any) -> bool:

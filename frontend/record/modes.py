@@ -22,8 +22,8 @@ from ..observe.origins import here
 from ..observe.places import of_checkpoint, passing
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import fixed, is_symbolic, plain
-from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, in_forward_transform, in_python,
-                               innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
+from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, fused_steps, in_forward_transform,
+                               in_python, innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
                                without_innermost_mode)
 from .as_one import BY_SIZES, COUNTED, STEPWISE
 from .masks import by_places
@@ -316,6 +316,8 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
         return (function, _lists_fixed(args), kwargs) if index is None else (_AT[function], (args[0], index, *args[2:]), kwargs)
     if function is pad_rows:
         return _pad_rows, args, kwargs
+    if function in fused_steps and is_symbolic(kwargs.get("lr")):  # which it takes as a tensor, too
+        return function, args, {**kwargs, "lr": torch.full((), kwargs["lr"], dtype=torch.float64)}
     if function is F.ctc_loss and (*args[5:6], kwargs.get("reduction", "mean"))[0] in _REDUCTIONS:
         return torch.ctc_loss, _ctc_arguments(*args, **kwargs), {}
     if function in _POOLS and args and type(args[0]) is Sized:

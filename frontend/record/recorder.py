@@ -19,11 +19,12 @@ from ...compiler.ops.core import may_raise
 from ...compiler.passes.dce import needed
 from ...errors import Unsupported
 from ..generators import random_state, same_state
+from ..observe.claims import claims
 from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.places import draws_again
 from ..observe.profiling import unprofiled
-from ..readings import HOW, LARGEST_LIST, Reading, Readings
+from ..readings import HOW, LARGEST_LIST, Reading, Readings, settled
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
@@ -451,11 +452,16 @@ class Recorder:
     def add_reading(self, values: Sequence[Value], how: str, answer: Any) -> None:
         """The run looked at these values in Python."""
         if self._readings.matter(values):
-            self._note(values, how, answer, len(self._b.values))
+            claim = how == "truth" and self._as_truth and claims(sys._getframe(), answer)
+            self._note(values, how, answer, len(self._b.values), claim=claim)
 
     def _note(self, values: Sequence[Value], how: str, answer: Any, position: int, **more) -> None:
         self._readings.add(Reading(tuple(values), how, answer, position, len(self._b.inputs), len(self.numbers.lines),
                                    here().place, **more))
+
+    def _reading_now(self) -> Reading:
+        """One that would be made now, of nothing."""
+        return Reading((), "", None, len(self._b.values), len(self._b.inputs), len(self.numbers.lines), "")
 
     def _symbol_wanted(self, values: Sequence[Value], answer: Any) -> bool:
         """Whether the run is to get a symbolic number from .item()."""
@@ -496,7 +502,8 @@ class Recorder:
     @property
     def _asked_at(self) -> int:
         """Where a reading stands that needs nothing of the graph since the last one."""
-        return self._readings.all[-1].position if self._readings.all else 0
+        done = self._readings.all
+        return len(self._b.values) if done and done[-1].claim else self._readings.cut
 
     def _add_number(self, call: Call, result) -> None:
         """An element was read, or all elements of two tensors were compared."""
@@ -607,8 +614,8 @@ class Recorder:
 
     def _note_gradients(self, whole: Value, gives: Sequence[Value]) -> None:
         """A backward pass: it is made between two segments where its gradients flow through a reading."""
-        done, roots = self._readings.all, whole.attrs["roots"]
-        if not done or not self._reach.crosses(whole.inputs[:roots], done[-1].position):
+        cut, roots = self._readings.cut, whole.attrs["roots"]
+        if not cut or not self._reach.crosses(whole.inputs[:roots], cut):
             return
         if not all(v in self._b.inputs for v in whole.inputs[2 * roots:]):
             raise Unsupported("after it read a tensor in Python, differentiates with respect to one that it made before")
@@ -796,12 +803,12 @@ class Recorder:
             base.input, outputs.add_written(base, tensor, self._alias), _state(tensor)[2] - version, base.replaced,
             base.flows) for base, tensor, (_, _, version) in written)
         grads = self._grads.recorded([(leaf, entries.get(id(grad)), entries.get(id(leaf))) for leaf, grad in left])
-        readings = self._readings.all
-        self._keep_errors(outputs, [v for r in readings for v in r.values])
+        self._keep_errors(outputs, [v for r in self._readings.all for v in r.values])
         graph, inputs, numbers = self._graph(self._b.values, outputs.values)
+        readings = settled(self._readings.all, self._reading_now())
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
-                         tuple(w.input for w in writebacks), tuple(readings), self._inference_of(results, entries), enabled,
+                         tuple(w.input for w in writebacks), readings, self._inference_of(results, entries), enabled,
                          outputs.loose, outputs.versions, self._flags())
 
     def _keep_errors(self, outputs: Outputs, read: Sequence[Value]) -> None:
@@ -832,10 +839,11 @@ class Recorder:
         readings = self._readings.all
         while readings and readings[-1].gives:
             readings = readings[:-1]
+        readings = settled(readings, readings[-1]) if readings else ()
         ends = [r.position for r in readings[-1:]] + [self._b.values.index(v) + 1 for r in readings for v in r.gives]
         graph, inputs, numbers = self._graph(self._b.values[:max(ends, default=0)], ())
         return Recording(graph, inputs, (), (), self._random, numbers, self._grads.recorded(()), flags=self._flags(),
-                         elements=dict(self._elements.inputs), differentiated=self._differentiated(()), readings=tuple(readings))
+                         elements=dict(self._elements.inputs), differentiated=self._differentiated(()), readings=readings)
 
     def _flags(self) -> tuple[Flag, ...]:
         """What the run did to `requires_grad` of its inputs."""

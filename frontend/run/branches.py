@@ -114,12 +114,12 @@ class Need:
 class Node:
     """One segment, and the reading at its end (None at a path's end) of the tensors of `slots`.
 
-    keys        what its values compute, and from which tensors
+    keys        from which tensors, and what its values compute
     gives       of a backward pass, the slots of its gradients and the strides that they have there
     lines       the lines of Python that compute numbers for it
     paths       those that go through it, by the outcome of its reading
     """
-    keys: Hashable
+    keys: tuple[tuple, ...]
     lines: str
     reading: Reading | None
     slots: tuple[Slot, ...]
@@ -135,12 +135,15 @@ class Node:
 
     def like(self, other: Node) -> bool:
         """Whether both compute the same from the same tensors, and read the same of it."""
-        return self.beside(other) and self.reading.alike(other.reading)
+        return (self.reading is not None and other.reading is not None and self.reading.alike(other.reading)
+                and (self.slots, self.gives, self.keys, self.lines) == (other.slots, other.gives, other.keys, other.lines))
 
     def beside(self, other: Node) -> bool:
-        """Whether both compute the same from the same tensors, whatever they read of it: a number, or that as a symbol."""
-        return (self.reading is not None and other.reading is not None
-                and (self.slots, self.gives, self.keys, self.lines) == (other.slots, other.gives, other.keys, other.lines))
+        """Whether both begin to compute the same from the same tensors, and read it, be it as a number or as a symbol."""
+        if self.reading is None or other.reading is None or (self.slots, self.gives) != (other.slots, other.gives):
+            return False
+        parts = zip((*self.keys, self.lines), (*other.keys, other.lines))
+        return all(a[:len(b)] == b[:len(a)] for a, b in parts)
 
 
 class Branches:
@@ -456,7 +459,7 @@ def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) 
         nodes.append(Node(key, late_lines(numbers, line, r.lines), r, tuple(slots[v] for v in r.values),
                           tuple((slots[v], v.type.strides) for v in r.gives)))
         start, line = r.position, r.lines
-    return [*nodes, Node((), late_lines(numbers, line, None), None, ())]
+    return [*nodes, Node(((), ()), late_lines(numbers, line, None), None, ())]
 
 
 def _unhinted(part: Any) -> Hashable:

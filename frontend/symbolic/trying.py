@@ -12,6 +12,7 @@ from ...compiler.dims import Dim, Sym, expr_of, simplest, typical
 from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, expressions
 from ...errors import Unsupported
+from ..generators import drawing_from, random_state
 from .sizes import laid_out
 from .symbols import plain
 
@@ -19,6 +20,8 @@ from .symbols import plain
 _FAILURES = (RuntimeError, NotImplementedError, IndexError, ValueError, TypeError)
 #: A size is tried up to so many bits larger.
 _LONGEST_STEP = 14
+#: A call that gets more elements than this is not made for its sizes alone.
+_LARGEST = 1 << 20
 
 
 def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
@@ -31,20 +34,31 @@ def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
     symbols = sorted({s for e in given for s in e.symbols()}, key=lambda s: s.name)
     if not symbols:
         return real
-    try:
-        tried = _Tried(function, args, kwargs, symbols, given)
-    except _FAILURES as error:
-        if isinstance(real, TensorType) and not real.rank:
-            return real
-        raise Unsupported(f"{function} of tensors of symbolic sizes") from error
-    return tried.type(real)
+    failed = None
+    for device in ("meta", "cpu") if _cheap(function, args, kwargs) else ("meta",):
+        try:
+            tried = _Tried(function, args, kwargs, symbols, given, device)
+        except _FAILURES as error:
+            failed = failed or error
+        else:
+            return tried.type(real)
+    if isinstance(real, TensorType) and not real.rank:
+        return real
+    raise Unsupported(f"{function} of tensors of symbolic sizes") from failed
+
+
+def _cheap(function: Callable, args: Any, kwargs: Any) -> bool:
+    """Whether a call can as well be made: its op is torch's own, and gets little. Some take fewer dtypes on the meta device."""
+    values = [v for v in _leaves((args, kwargs)) if isinstance(v, Value) and isinstance(v.type, TensorType)]
+    return function.name().startswith("aten::") and sum(typical(v.type.numel) for v in values) < _LARGEST
 
 
 class _Tried:
     """A call, and what it gives for other sizes: in all symbols, then in each of them once and twice more, then in all again."""
 
-    def __init__(self, function: Callable, args: Any, kwargs: Any, symbols: Sequence[Sym], given: Sequence[Dim]):
+    def __init__(self, function: Callable, args: Any, kwargs: Any, symbols: Sequence[Sym], given: Sequence[Dim], device: str):
         self.function, self.args, self.kwargs, self.symbols, self.given = function, args, kwargs, symbols, given
+        self.device = device
         self.call = functools.cache(self._call)
         self.first = {s: s.hint + 3 + 7 * k for k, s in enumerate(symbols)}
         steps = [{**self.first, s: self.first[s] + step} for s in symbols for step in (1, 2)]
@@ -53,7 +67,8 @@ class _Tried:
 
     def _call(self, *sizes: int) -> Any:
         values = dict(zip(self.symbols, sizes))
-        return self.function(*_on_meta(self.args, values), **_on_meta(self.kwargs, values))
+        with drawing_from(None if self.device == "meta" else random_state()):
+            return self.function(*_made(self.args, values, self.device), **_made(self.kwargs, values, self.device))
 
     def type(self, real: Type) -> Type:
         if isinstance(real, TupleType):
@@ -133,13 +148,13 @@ def _leaves(part: Any) -> Iterator[Any]:
         yield part
 
 
-def _on_meta(part: Any, sizes: Mapping[Sym, int]) -> Any:
-    """An argument of a call, its tensors on the meta device and of these sizes."""
+def _made(part: Any, sizes: Mapping[Sym, int], device: str) -> Any:
+    """An argument of a call, its tensors on this device, of these sizes, and of zeros."""
     if isinstance(part, (list, tuple)):
-        return type(part)(_on_meta(p, sizes) for p in part)
+        return type(part)(_made(p, sizes, device) for p in part)
     if isinstance(part, dict):
-        return {k: _on_meta(p, sizes) for k, p in part.items()}
+        return {k: _made(p, sizes, device) for k, p in part.items()}
     if not isinstance(part, Value) or isinstance(part.type, NumberType):
         return plain(with_sizes(part, sizes))
     t = with_sizes(part.type, sizes)
-    return torch.empty_strided(t.shape, t.strides, dtype=t.dtype, device="meta")
+    return torch.empty_strided(t.shape, t.strides, dtype=t.dtype, device=device).zero_()

@@ -48,6 +48,45 @@ def logs_in_a_dict(compile):
     return compile(net), lambda: net.history
 
 
+@case(programs=1)
+def logs_under_names_that_are_variables(compile):
+    history = {"sum": [], "mean": [], "kept": ["a"]}
+
+    def log(name, value):
+        history[name].append(value)
+
+    def f(x):
+        for name, value in {"sum": x.sum(), "mean": x.mean()}.items():
+            history[name].append(value)
+        log("sum", x.max())
+        return x * 2
+    return compile(f), lambda: history
+
+
+@case(programs=2, calls=8)
+def logs_made_when_they_are_needed(compile):
+    history, more = {}, collections.defaultdict(list)
+
+    def f(x):
+        for name in ("sum", "mean"):
+            history.setdefault(name, []).append(getattr(x, name)())
+            more["the " + name].append(getattr(x, name)())
+        history.setdefault("size", []).append(x.shape[0])
+        return x * 2
+    return compile(f), lambda: (history, more)
+
+
+@case(programs=5)
+def logs_under_variable_names_that_are_read(compile):
+    history = {"sum": [], "mean": []}
+
+    def f(x):
+        for name in history:
+            history[name].append(x.mean())
+        return x * len(history[name])
+    return compile(f), lambda: history
+
+
 @case(programs=5)
 def a_log_that_is_read(compile):
     log = []
