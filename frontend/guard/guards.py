@@ -484,7 +484,7 @@ def _read_steps(names: Namespace, reads: Sequence[Read], fetched: Mapping[int, R
             names.place(vars(read.expected), f"vars(found{n})")
     steps = [_number_steps(names, r) if isinstance(r.expected, Node) else
              _fetch_steps(names, r) if fetched.get(id(r.expected)) is r else [_condition(names, r, fetched)] for r in reads]
-    places = [None if names.reached(r.holder) or names.reached(r.expected) else r.place() for r in reads]
+    places = [None if any(map(names.reached, (r.holder, r.key, r.expected))) else r.place() for r in reads]
     holds = watch([p for p in places if p is not None]) if watch and any(places) else None
     if holds is None:
         return [s for group in steps for s in group]
@@ -681,8 +681,8 @@ class Guards:
                 lines.append(step)
                 continue
             if isinstance(step, _Unless):
-                lines += [f"if not {step.name}() and (k := {step.fails}()) is not None:",
-                          f"    {fail(f'{index} + k', f'{step.now}(k)')}"]
+                lines += [f"if not {step.name}() and (failed := {step.fails}()) is not None:",
+                          f"    {fail(f'{index} + failed', f'{step.now}(failed)')}"]
                 index += len(step.conditions)
             else:
                 lines += [f"if not ({step.test}):", f"    {fail(str(index), step.now)}"]
