@@ -31,8 +31,9 @@ def _askings(code: types.CodeType) -> dict[int, frozenset[bool]]:
             jumps_if = i.opname.endswith("IF_TRUE")
             raising = {jumps_if} if _raises(found[at[i.argval]:]) else set()
             raising |= {not jumps_if} if _raises(found[n + 1:]) else set()
-            asks = n - 1 if n and found[n - 1].opname == "TO_BOOL" else n
-            askings[found[asks].offset] = frozenset(raising)
+            before = found[n - 1] if n else i
+            earlier = before.opname == "TO_BOOL" or before.opname == "COMPARE_OP" and "bool" in before.argrepr  # from 3.13 on
+            askings[(before if earlier else i).offset] = frozenset(raising)
     return askings
 
 
