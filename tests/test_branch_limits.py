@@ -72,6 +72,18 @@ def test_too_many_readings(monkeypatch):
     close(compiled(UP), halvings(UP))
 
 
+def test_calls_that_read_too_much_every_time_are_left_to_eager(monkeypatch):
+    monkeypatch.setattr(config, "reading_limit", 24)
+    compiled = smelt.compile(halvings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmeltWarning)
+        for _ in range(12):
+            close(compiled(UP * 2.0 ** 40), halvings(UP * 2.0 ** 40))
+    tree, = compiled_function(compiled).programs
+    assert "24 times" in tree.broken
+    close(compiled(UP), halvings(UP))
+
+
 def test_what_explain_and_show_say(capsys):
     compiled = smelt.compile(branch)
     for x in (UP, DOWN, UP):

@@ -41,6 +41,8 @@ Slot = tuple[str, Any]
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
 #: Paths of more readings than this are long.
 LONG = 16
+#: So many calls in a row follow such a path to an end where they run eagerly; then none is tried any more.
+MOST_DETOURS = 8
 #: What ends a call: (what the path's last step gave, args, kwargs) -> the call's result.
 Finish = Callable[[Any, tuple, dict], Any]
 
@@ -165,6 +167,7 @@ class Branches:
         self.executables: dict[Hashable, Executable | Late] = {}
         self.broken = ""
         self.misses = 0  # calls in a row that took no recorded path
+        self.detours = 0  # and those that took a long one to its end in vain
         self._build, self._record, self._eagerly, self._say = build, record, eagerly, say
         self._generators: set[Generator] = set()  # that the paths draw random numbers from
         self._enables = False
@@ -252,8 +255,11 @@ class Branches:
             depth += 1
         self._last = (path,)
         if path.reason:
+            self.detours += len(path.readings) > LONG
+            if self.detours > MOST_DETOURS:
+                self.broken = f"calls run eagerly after they read many tensors: {path.reason}"
             return path.finish, before
-        self.misses = 0
+        self.misses = self.detours = 0
         results = assemble(path.recording, path.given(known), [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
 
