@@ -113,8 +113,8 @@ class Readings:
         return next((r.position for r in reversed(self.all) if not r.claim), 0)
 
     def add(self, reading: Reading) -> None:
-        """Raises Unsupported where there are too many."""
-        if len(self.all) >= config.reading_limit:
+        """Raises Unsupported where there are too many, besides claims."""
+        if sum(not r.claim for r in self.all) >= config.reading_limit:
             raise Unsupported(f"reads tensors in Python more than {config.reading_limit} times (config.reading_limit)")
         self.all.append(reading)
 

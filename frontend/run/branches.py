@@ -39,7 +39,7 @@ from .bridge import Executable, Late, assemble
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
 _FUNCTIONS = {"same": same, "float32": float32, "math": math}
-#: Paths of more readings than this are long.
+#: Paths of more readings than this, besides claims, are long.
 LONG = 16
 #: So many calls in a row follow such a path to an end where they run eagerly; then none is tried any more.
 MOST_DETOURS = 8
@@ -75,6 +75,7 @@ class Path:
     def __post_init__(self):
         self.check = self.guards.check
         self.outcomes = tuple(r.outcome for r in self.readings)
+        self.long = sum(not r.claim for r in self.readings) > LONG
 
     def given(self, known: Mapping[Slot, torch.Tensor]) -> list[torch.Tensor | None]:
         """The graph's inputs; None for numbers that are not known yet."""
@@ -192,7 +193,7 @@ class Branches:
     @property
     def unused(self) -> int:
         """How many long paths there are, where no call has come to the end of any."""
-        return 0 if self._last else sum(len(p.readings) > LONG for p in self.paths)
+        return 0 if self._last else sum(p.long for p in self.paths)
 
     # Calls
 
@@ -255,7 +256,7 @@ class Branches:
             depth += 1
         self._last = (path,)
         if path.reason:
-            self.detours += len(path.readings) > LONG
+            self.detours += path.long
             if self.detours > MOST_DETOURS:
                 self.broken = f"calls run eagerly after they read many tensors: {path.reason}"
             return path.finish, before
