@@ -54,7 +54,6 @@ class _Cutting:
                  counted: Collection[Value]):
         self.graph, self.starts, self.apart, self.counted = graph, (0, *ends), set(apart), counted
         self.place = {v: bisect_right(ends, n) for n, v in enumerate(graph.values)}
-        self.last = max(self.place.values(), default=len(ends))  # of the segments that hold anything
         self.names = [v.name for v in (*graph.inputs, *graph.values)]
         self.users, self.bindings = graph.users(), graph.bindings()
         self.copies: dict[Value, Value] = {}
@@ -62,17 +61,16 @@ class _Cutting:
         self.given = {v for v in (*wanted, *self.outputs) if v in self.place}
 
     def output(self, v: Value) -> Value:
-        """What stands for an output of the whole: a copy in the last segment that holds anything, if one later than its own may
-        take it."""
-        own = self.place.get(v, -1)
-        if own == self.last or own >= 0 and not self.read_after(v, own):
+        """What stands for an output of the whole: a copy in the last segment, if a later one than its own may take it."""
+        last, own = len(self.starts) - 1, self.place.get(v, -1)
+        if own == last or own >= 0 and not self.read_after(v, own):
             return v
         if v not in self.copies:
             b = Builder(self.names)
             with b.at(v.origin):
                 copy = self.copies[v] = b.emit("copy", v, type=v.type)
             self.names.append(copy.name)
-            self.place[copy] = self.last
+            self.place[copy] = last
         return self.copies[v]
 
     def read_after(self, v: Value, k: int) -> bool:
@@ -82,7 +80,7 @@ class _Cutting:
     def segment(self, k: int) -> Segment:
         end = self.starts[k + 1] if k + 1 < len(self.starts) else len(self.graph.values)
         own = tuple(v for v in self.graph.values[self.starts[k]:end] if v not in self.apart)
-        if k == self.last:
+        if k == len(self.starts) - 1:
             own = (*own, *self.copies.values())
         gives = tuple(v for v in own if v in self.given)
         part = _Part(self.place, self.names, self.counted)
