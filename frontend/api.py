@@ -244,6 +244,11 @@ class CompiledFunction:
                 except OP_ERRORS as error:
                     raised = error  # dealt with outside, so as not to be the context of what the function raises
                     break
+                except (SmeltError, Warning):
+                    raise
+                except Exception as defect:
+                    raised = defect
+                    break
                 return program.make(found, args, kwargs)
         else:
             return self._first_call(args, kwargs)
@@ -260,7 +265,10 @@ class CompiledFunction:
     def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
         """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
         result = self._function(*args, **kwargs)
-        self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
+        if isinstance(error, OP_ERRORS):
+            self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
+        else:
+            self._say(_Defect(f"internal error while running: {type(error).__name__}: {error}"))
         return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

@@ -126,6 +126,24 @@ def test_a_defect_behind_the_users_run_is_told_and_the_call_goes_well(monkeypatc
         assert not smelt.explain(compiled).compiled
 
 
+def test_a_defect_in_a_later_call_is_told_and_the_call_goes_well(monkeypatch):
+    kept = []
+
+    def f(x):
+        kept.append(1)
+        return x + 1 if x.sum() > 0 else x - 1
+
+    def broken(*_):
+        raise KeyError("a value that is not there")
+    compiled = smelt.compile(f)
+    for _ in range(2):
+        compiled(torch.ones(2))
+    monkeypatch.setattr("smelt.frontend.run.branches._advance", broken)
+    with pytest.warns(smelt.SmeltWarning, match="internal error while running: KeyError"):
+        assert compiled(torch.ones(2)).tolist() == [2, 2]
+    assert kept == [1, 1, 1]
+
+
 SCALE = 2.0
 
 
