@@ -41,8 +41,10 @@ from .torch_internals import (active_dispatch_modes, active_transform, default_d
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
-#: What torch's ops raise. Anything else comes from code of the user's, or of torch's around the call.
+#: What torch's ops raise, and what mistakes in smelt's own code do. Anything else comes from code of the user's, or of torch's
+#: around the call: a checkpoint ends what it computes again by an exception.
 OP_ERRORS = (RuntimeError, IndexError, ValueError, TypeError)
+DEFECTS = (KeyError, AttributeError, AssertionError, NameError)
 
 
 class Run(Protocol):
@@ -241,13 +243,8 @@ class CompiledFunction:
                     return self._function(*args, **kwargs)
                 try:
                     found = run(tensors)
-                except OP_ERRORS as error:
+                except (*OP_ERRORS, *DEFECTS) as error:
                     raised = error  # dealt with outside, so as not to be the context of what the function raises
-                    break
-                except (SmeltError, Warning):
-                    raise
-                except Exception as defect:
-                    raised = defect
                     break
                 return program.make(found, args, kwargs)
         else:
@@ -265,7 +262,7 @@ class CompiledFunction:
     def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
         """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
         result = self._function(*args, **kwargs)
-        if isinstance(error, OP_ERRORS):
+        if not isinstance(error, DEFECTS):
             self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
         else:
             self._say(_Defect(f"internal error while running: {type(error).__name__}: {error}"))
