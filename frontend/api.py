@@ -41,9 +41,10 @@ from .torch_internals import (active_dispatch_modes, active_transform, default_d
 
 #: Swapping the attribute access of classes is visible to all threads: one recording at a time. Who can't have it runs eagerly.
 _recording = threading.Lock()
-#: What torch's ops raise, and what mistakes in smelt's own code do. Anything else comes from code of the user's, or of torch's
-#: around the call: a checkpoint ends what it computes again by an exception.
+#: What torch's ops raise.
 OP_ERRORS = (RuntimeError, IndexError, ValueError, TypeError)
+#: What mistakes in smelt's own code raise. Anything else comes from code of the user's, or of torch's around the call: a
+#: checkpoint ends by an exception what it computes again.
 DEFECTS = (KeyError, AttributeError, AssertionError, NameError)
 
 
@@ -262,10 +263,10 @@ class CompiledFunction:
     def _raising(self, error: Exception, args: tuple, kwargs: dict) -> Any:
         """A program raised, and has written nothing yet: the function itself raises, and leaves behind what it does before."""
         result = self._function(*args, **kwargs)
-        if not isinstance(error, DEFECTS):
-            self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
-        else:
+        if isinstance(error, DEFECTS):
             self._say(_Defect(f"internal error while running: {type(error).__name__}: {error}"))
+        else:
+            self._warn("raised", f"{self.name}: a program raised {type(error).__name__}, the function itself did not: {error}")
         return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

@@ -80,6 +80,12 @@ def printing(x):
     return x + 1
 
 
+def claiming(x):
+    if torch.isnan(x).any():
+        raise ValueError("no number")
+    return x + 1
+
+
 def writing(x):
     os.getpid()
     return x + 1
@@ -145,7 +151,8 @@ WORKS = {
     "or `torch.where` finds is a symbol once it changes, as for the experts of a mixture. What only raises (`assert`, the checks "
     "of distributions) is looked at when all is computed.":
         [(lambda: lambda x: x * x.sum().item(), (X,)), (lambda: lambda x: x if x.sum() > 0 else -x, (X,)),
-         (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)),
+         (lambda: torch.nonzero, (X,)), (lambda: lambda x: x[x > 0], (X,)), (lambda: lambda x: torch.where(x > 0)[0], (X,)),
+         (lambda: claiming, (X,)), (lambda: lambda x: torch.distributions.Normal(x, 1.0).log_prob(x), (X,)),
          (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0] if x.sum() > 0 else x, (X.clone().requires_grad_(),))],
     "Ops without a record of their own (FFT, sort, linear algebra): calls of torch between the kernels, with torch's gradient.":
         [(lambda: lambda x: torch.fft.fft(x).abs().sort()[0], (X,))],

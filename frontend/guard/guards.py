@@ -679,8 +679,7 @@ class Guards:
         for step in self._steps:
             if isinstance(step, str):
                 lines.append(step)
-                continue
-            if isinstance(step, _Unless):
+            elif isinstance(step, _Unless):
                 lines += [f"if not {step.name}() and (failed := {step.fails}()) is not None:",
                           f"    {fail(f'{index} + failed', f'{step.now}(failed)')}"]
                 index += len(step.conditions)

@@ -23,7 +23,7 @@ def by_places(op: Overload, args: Sequence[Any]) -> Callable[..., torch.Tensor] 
     """What makes a call of this op by the places where masks are true; None where it has none, or does not fit and raises."""
     if op.key == "masked_select":
         x, mask = args
-        return _select if mask.dtype == torch.bool and mask.dim() and x.shape == mask.shape else None
+        return (lambda x, mask: _index(x, [mask])) if mask.dtype == torch.bool and mask.dim() and x.shape == mask.shape else None
     if op.key == "index.Tensor" and any(map(_is_mask, args[1])) and _fit(*args):
         return _index
     return None
@@ -49,10 +49,6 @@ def _index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> torch.Ten
     for index in indices:
         places += _UNBIND(_NONZERO(index), 1) if _is_mask(index) else [index]
     return _INDEX(x, places)
-
-
-def _select(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return _index(x, [mask])
 
 
 def alike(part: Any, steps: int = _STEPS) -> Hashable:

@@ -72,7 +72,7 @@ class Recorder:
     looks       what Python was told of tensors, in order: numbers and lists
     stretches   the calls that make the same ops for each place of a sequence
     ends        for each result, what a backward pass from it raises
-    counts      how many rows ops found where they may find any number, with the user's lines
+    counts      for each op that may find any number of rows, the user's line, and how many it found
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
     flags       the inputs whose requires_grad the run set, with what it is now
