@@ -33,6 +33,7 @@ from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, 
 from .recording import Grads, Recording
 from .run.branches import Branches
 from .run.bridge import Late, misrecorded
+from .symbolic.arrays import Arrays
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import COUNT, NUMBER, Place, Varying
@@ -114,7 +115,7 @@ class _Run:
         given = [(name, t) for _, name, t in arguments.tensors]
         self.symbolic, self._lines = symbolic, changing.lines if symbolic and not changing.barred else ()
         ways = {"symbolic": self._symbolic, "stand_ins": self._stand_ins, "aside": observer.telling.aside,
-                "open": lambda: observer.unsupported is None}
+                "open": lambda: observer.unsupported is None, "arrays": arguments.arrays}
         self.recorder = observer.recorder = Second(arguments, observer.name_of, **ways) if isinstance(arguments, SizedArguments) \
             else Recorder(given, observer.name_of, name, arguments.given, **ways)
 
@@ -131,7 +132,7 @@ class _Run:
         """Whether the run may have been given symbolic numbers, and all that it changed can be put back."""
         numbers = self.recorder.numbers
         given = numbers.lines or numbers.data or self.arguments.given is not None
-        return bool(given) and self.observer.revocable and self.recorder.untouched
+        return bool(given or self.arguments.arrays) and self.observer.revocable and self.recorder.untouched
 
     @property
     def fetched(self) -> Fetched:
@@ -449,7 +450,7 @@ class CompiledFunction:
                 self._changing.compare(case.leaves, case.reads, arguments)
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else (),
-                         self._found.another)
+                         self._found.another, Arrays() if symbolic and not self._changing.barred else None)
 
     def _keep(self, run: _Run, rebuild: Rebuild, recording: Recording, args: tuple, kwargs: dict) -> None:
         """Keep a program for a run that went well."""
@@ -499,7 +500,7 @@ class CompiledFunction:
                     names = Namespace()
                     arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
                                                sizes=sizes, symbolic=changing.arguments, another=self._found.another,
-                                               stepless=stepless)
+                                               arrays=None if run.arguments.arrays is None else Arrays(), stepless=stepless)
                     again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
                                  run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
@@ -624,7 +625,7 @@ class CompiledFunction:
         read_flags = observer.entered.read_flags or bool(run.recorder.flags)
         with run.recorder.flags_before():
             return Guards(names, steps, fetched.reads, observer.switches, arguments.tensors, captured, watched, written,
-                          read_flags, self._watch, fetched.at, host, grads, forms, arguments.distinct)
+                          read_flags, self._watch, fetched.at, host, grads, forms, arguments.distinct, arguments.of_arrays)
 
     def _say(self, error: Unsupported | BuildError) -> None:
         """Raise under fullgraph; else warn, once for each reason and place."""

@@ -140,6 +140,11 @@ WORKS = {
         [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1))],
     "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
+    "Arrays of NumPy's as arguments that become tensors (`torch.from_numpy(state)`, `torch.tensor(numpy.stack(rows))`), and as "
+    "results (`return y.numpy()`).":
+        [(lambda: lambda x, a: x * torch.from_numpy(a), (X, numpy.ones(3, numpy.float32))),
+         (lambda: lambda rows: torch.tensor(numpy.stack(rows)), ([numpy.ones(3), numpy.zeros(3)],)),
+         (lambda: lambda x: (x * 2).numpy(), (X,))],
     "A whole training step as one program: backward passes, `.grad` and the optimiser's step inside the function.":
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Numbers of clocks and of Python's and NumPy's random generators: each call asks for them anew, and may branch on them.":
@@ -159,15 +164,14 @@ WORKS = {
 }
 #: What it says to run eagerly.
 DOES_NOT = {
-    "Elements taken out of torch: `.numpy()`, a tensor as text, `.tolist()` of many.":
-        [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,))],
+    "Elements taken out of torch: a tensor as text, `.tolist()` of many; and what NumPy computes, of arguments or of tensors.":
+        [(lambda: lambda x: x * float(x.numpy().sum()), (X,)), (lambda: lambda x: (str(x), x * 2)[1], (X,)),
+         (lambda: lambda x, a: x * torch.from_numpy(a - a.mean()), (X, numpy.ones(3, numpy.float32)))],
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "State that a custom `autograd.Function` or a checkpoint changes: batch norm in a checkpoint.":
         [(lambda: functools.partial(checkpoint, nn.BatchNorm1d(3), use_reentrant=False), (X.clone().requires_grad_(),))],
-    "Locks, objects that C code fills (`bytearray`, ctypes), NumPy's arrays as arguments, `x.storage_offset()`, modules of "
-    "TorchScript.":
+    "Locks, objects that C code fills (`bytearray`, ctypes), `x.storage_offset()`, modules of TorchScript.":
         [(lambda: lambda x, b=bytearray(b"ab"): x * b[0], (X,)), (lambda: lambda x, n=ctypes.c_int(3): x * n.value, (X,)),
-         (lambda: lambda x, a: x * torch.from_numpy(a), (X, numpy.ones(3, numpy.float32))),
          (lambda: lambda x: x * x.storage_offset(), (X,)), (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,)),
          (lambda: lambda x, net=torch.jit.script(torch.nn.Tanh()): net(x), (X,))],
     "Hooks on tensors of a backward pass inside; `random.sample`, `choices`, `shuffle`; arrays that NumPy draws; a "

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
+from ..symbolic.arrays import Array
 from ..symbolic.symbols import Numbers, is_symbolic, plain
 from .fetched import parts
 from .guards import MISSING, Read, attribute, same
@@ -189,7 +190,7 @@ class StandIns:
                 made = _with_stand_ins(value, self._numbers, read.subject)
                 self._places.append((read.holder, read.key, value, made))
                 self._remade += [(made, value)] * (type(value) is tuple)
-        for made, before in self._remade:
+        for made, before in self._remade if self._numbers is not None else ():
             self._numbers.stands_for(made, before)
         for holder, key, before, number in self._places:
             if _held(holder, key) is before:
@@ -216,12 +217,12 @@ def _held(holder: Any, key: Any) -> Any:
 # After the run
 
 def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
-    """The run's result with plain numbers. Those that the run left in other objects are replaced in them, too."""
-    if arguments.given is None and not numbers.surviving():
+    """The run's result with plain numbers and arrays. Those that the run left in other objects are replaced in them, too."""
+    if arguments.given is None and not arguments.arrays and not numbers.surviving():
         return result
     remade = {id(new): before for new, before in arguments.remade}
     result = _plain_result(result, dict(remade))
-    left = numbers.surviving()
+    left = [*numbers.surviving(), *(arguments.arrays.surviving() if arguments.arrays else ())]
     if left:
         _replace(left, remade, {id(left), id(arguments.remade)}, DEPTH)
     return result
@@ -234,9 +235,11 @@ _FROZEN = (tuple, slice, frozenset)
 
 
 def _plain_result(value: Any, done: dict[int, Any]) -> Any:
-    """What stands for a value: itself, unless it is a number, or a tuple or the like with one in it."""
+    """What stands for a value: itself, unless it is a number or an array, or a tuple or the like with one in it."""
     if is_symbolic(value):
         return plain(value)
+    if type(value) is Array:
+        return value.array
     if id(value) in done:
         return done[id(value)]
     done[id(value)] = value

@@ -365,12 +365,16 @@ def metadata(t: torch.Tensor) -> dict[str, Any]:
             "is_inference": t.is_inference()}
 
 
-def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int]) -> bool:
-    """Whether an input that the program writes to may share elements with another input."""
+def overlapping(tensors: Sequence[torch.Tensor], written: Sequence[int], of_arrays: Sequence[int] = ()) -> bool:
+    """Whether an input that the program writes to may share elements with another input. `of_arrays`: those on memory of NumPy's
+    arrays, anywhere in which other tensors may begin."""
     places = [t.untyped_storage().data_ptr() for t in tensors]
-    return any(places[w] and places.count(places[w]) > 1 and
-               any(k != w and place == places[w] and touching(tensors[w], tensors[k]) for k, place in enumerate(places))
-               for w in written)
+    if any(places[w] and places.count(places[w]) > 1 and
+           any(k != w and place == places[w] and touching(tensors[w], tensors[k]) for k, place in enumerate(places))
+           for w in written):
+        return True
+    pairs = ((w, k) for w in written for k in (range(len(tensors)) if w in of_arrays else of_arrays) if k != w)
+    return any(_meet(_span(tensors[w]), _span(tensors[k])) for w, k in pairs)
 
 
 def touching(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -378,8 +382,11 @@ def touching(a: torch.Tensor, b: torch.Tensor) -> bool:
     autograd counts the writes to each by itself, as it does for parameters that a vector was cut into."""
     if a._is_view() or b._is_view():
         return True
-    (start, end), (other_start, other_end) = _span(a), _span(b)
-    return start < other_end and other_start < end
+    return _meet(_span(a), _span(b))
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def _span(t: torch.Tensor) -> tuple[int, int]:
@@ -616,13 +623,14 @@ class Guards:
                  given: Sequence[tuple[str, str, torch.Tensor]], captured: Sequence[tuple[str, torch.Tensor]],
                  watched: Sequence[tuple[str, torch.Tensor]] = (), written: Sequence[int] = (), read_flags: bool = False,
                  watch: Watch | None = None, fetched: Mapping[int, Read] = {}, host: Host | None = None,
-                 grads: Grads = Grads(), forms: Mapping[int, TensorType] = MappingProxyType({}), objects: Iterable = ()):
+                 grads: Grads = Grads(), forms: Mapping[int, TensorType] = MappingProxyType({}), objects: Iterable = (),
+                 of_arrays: Sequence[int] = ()):
         """given: (local name in the generated code, name, tensor) for every tensor among the arguments; captured: what
         else the program takes as input; watched: tensors that the run came by without using them as inputs; fetched: by
         id of the object, the reads whose place has another object on every call (see fetched.py); host: what is computed
         of the numbers read; forms: see TensorCheck; objects: those among the arguments that are other ones on every
-        call, and the containers. Where `watch` tells that no place read has another object in it, the conditions on what is
-        there are not looked at."""
+        call, and the containers; of_arrays: the inputs on memory of NumPy's arrays. Where `watch` tells that no place read has
+        another object in it, the conditions on what is there are not looked at."""
         self._names, reads = names, list(reads)
         looks = _read_steps(names, reads, fetched, watch) + _distinct_step(names, reads, fetched, objects)
         self._tensors = TensorCheck([(name, t) for _, name, t in given] + list(captured) + list(watched), forms)
@@ -651,7 +659,7 @@ class Guards:
             steps += [Condition(f"{v}.requires_grad is {t.requires_grad}", f"{v}.requires_grad", f"{n}.requires_grad",
                                 t.requires_grad) for v, n, t in (*given, *found)]
         if written:
-            overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)})"
+            overlap = f"{names.bind(overlapping)}(({inputs},), {tuple(written)}, {tuple(of_arrays)})"
             steps.append(Condition(f"not {overlap}", overlap, "memory shared with an input that is written to", False))
         flat = (c for s in steps for c in (s.conditions if isinstance(s, _Unless) else (s,)))
         self.conditions = [c for c in flat if isinstance(c, Condition)]

@@ -11,11 +11,13 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any, Callable, Container, Mapping, Sequence
 
+import numpy
 import torch
 from torch import nn
 
 from ...compiler.ir import TensorType
 from ...errors import Unsupported
+from ..symbolic.arrays import Array, Arrays, tensor_of
 from ..symbolic.symbols import Numbers, is_symbolic, noted
 from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
 from .writes import STATEMENTS, Write
@@ -95,14 +97,15 @@ class Arguments:
     instances   by id, the objects that are such, or may become such
     distinct    the containers and fetched objects: none is another of them, or an object that other guards name
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
+    arrays      the stand-ins for arrays of NumPy's; `of_arrays` are the places, among the tensors, of those of their memory
     """
 
     def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0,
                  numbers: Numbers | None = None, symbolic: Container[str] = (),
-                 another: Callable[[str, Any], bool] = lambda place, value: False):
+                 another: Callable[[str, Any], bool] = lambda place, value: False, arrays: Arrays | None = None):
         """bound: how many leading arguments are known to be the same objects on every call, and need no guard; symbolic: the
         places of the numbers for which `numbers` is to have a stand-in; another: tells whether the object at a place is another
-        one on every call."""
+        one on every call; arrays: without it, arrays are objects as others are."""
         self.tensors: list[tuple[str, str, torch.Tensor]] = []
         self.objects: list[tuple[str, Any]] = []
         self.containers: list[tuple[str, Any]] = []
@@ -116,6 +119,7 @@ class Arguments:
         self.distinct: list[Any] = []
         self._another = another
         self.given, self._symbolic, self._taken = numbers, symbolic, {}
+        self.arrays, self.of_arrays = arrays, []
         self._names, self._count, self._locals = names, 0, {}
         positional, keywords = argument_names(function, args, kwargs)
         self.steps: list[Condition | str] = [
@@ -164,6 +168,8 @@ class Arguments:
             self.leaves[place] = value
             if place in self._symbolic:
                 return self._number(value, access, name)
+        if type(value) is numpy.ndarray and self.arrays is not None and tensor_of(value) is not None:
+            return self._array(value, access, place, name)
         if not constant(value) or type(value).__flags__ & _HEAP_TYPE:  # whose class may be the user's
             self.objects.append((name, value))
         if is_plain_instance(value):
@@ -219,6 +225,21 @@ class Arguments:
         self._names.place(vars(value), f"vars({variable})")
         self.tensors.append((variable, name, value))
         return value
+
+    def _array(self, value: numpy.ndarray, access: str, place: str, name: str) -> Array:
+        """Reach an array, as a tensor of its memory."""
+        first = self._locals.get(id(value))
+        if first is not None:
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same array as an earlier one,", value))
+            return self._taken[id(value)]
+        variable = self._locals[id(value)] = self._local(access)
+        kind = self._names.bind(numpy.ndarray)
+        self.steps.append(Condition(f"type({variable}) is {kind}", f"type({variable})", f"type of {name}", numpy.ndarray))
+        self.places[id(value)] = place
+        self.of_arrays.append(len(self.tensors))
+        tensor = self._tensor(tensor_of(value), f"{self._names.bind(tensor_of)}({variable})", place, name)
+        made = self._taken[id(value)] = self.arrays.stand_in(tensor, value)
+        return made
 
     def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
         first = self._locals.get(id(value))
@@ -308,6 +329,8 @@ class Rebuild:
     def _expression(self, value: Any) -> str:
         if is_symbolic(value):
             return self._number(value.node.name)
+        if type(value) is Array and id(value.known) in self._places:
+            return self._expression(value.known)
         if constant(value):
             return self._names.literal(value)
         if id(value) in self._done:
@@ -318,6 +341,8 @@ class Rebuild:
         if isinstance(value, torch.Tensor):
             self.tensors.append(value)
             expression = f"tensors[{len(self.tensors) - 1}]"
+        elif type(value) is Array:
+            expression = self._local(f"{self._expression(value.tensor)}.numpy()")
         elif (id(value) in self._places or id(noted(value)) in self._fetched or self._outside(value)
               or isinstance(value, type) and "<locals>" not in value.__qualname__):
             expression = self._found(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 
+from ..symbolic.arrays import Array
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import Float, Int, Node, is_symbolic
 from .names import called_alone, globals_named
@@ -41,7 +42,7 @@ class _Kind(type):
 def _type(*args: Any, **kwargs: Any) -> type:
     """`type`, to which stand-ins are of the types that they stand for."""
     found = type(*args, **kwargs)
-    return args[0].__class__ if found in (Int, Float, Sized) else found
+    return args[0].__class__ if found in (Int, Float, Sized, Array) else found
 
 
 class Conversions:

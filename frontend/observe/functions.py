@@ -2,7 +2,8 @@
 calls of torch's API are seen, and the user's that remember their results.
 
 The stand-ins take their places in their modules, and where the user's globals hold them. Those of `math` take symbolic numbers,
-and so do those of functions that remember: these are computed, for no memory has results for them.
+and so do those of functions that remember: these are computed, for no memory has results for them. Those that make tensors of
+NumPy's arrays take stand-ins for these.
 """
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Hashable
 
+import numpy
 import torch
 
 from ..symbolic import mathematics
+from ..symbolic.arrays import FROM_NUMPY, MAKERS, Array, holds_stand_ins
 from ..symbolic.symbols import is_symbolic
 from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 _IN_MODULES = {**BY_NAME}
 for _function in mathematics.FUNCTIONS:
     _IN_MODULES[_function.__name__] = *BY_NAME.get(_function.__name__, ()), (math, _function)
+_FLOATS = torch.FloatTensor
+#: Those that make tensors of NumPy's arrays, or arrays of these.
+_OF_ARRAYS = ((torch, FROM_NUMPY), *((numpy, f) for f in MAKERS))
+_IN_MODULES |= {function.__name__: ((module, function),) for module, function in (*_OF_ARRAYS, (torch, _FLOATS))}
 
 
 class Functions:
@@ -45,12 +52,15 @@ class Functions:
         """What a stand-in stands for; any other value itself."""
         return self._replaced.original(value)
 
-    def start(self) -> None:
+    def start(self, arrays: bool) -> None:
+        """arrays: whether the run has stand-ins for arrays of NumPy's."""
         for function in mathematics.FUNCTIONS:
             self._stand_in(vars(math), function.__name__, function)
         for function in OVERRIDE_CHECKS:
             self._stand_in(vars(torch.overrides), function.__name__.lstrip("_"), function)
         self._stand_in(vars(warnings), "warn", WARN)
+        for module, function in _OF_ARRAYS if arrays else ():
+            self._stand_in(vars(module), function.__name__, function)
 
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
@@ -87,6 +97,12 @@ class Functions:
             return without_own_mode(function, lambda: self._observer.listening)
         if isinstance(function, functools._lru_cache_wrapper):
             return _computed(function)
+        if function is FROM_NUMPY:
+            return _shared
+        if function is _FLOATS:
+            return _as_floats
+        if function in MAKERS:
+            return _made_of_arrays(function)
         return warning(self._observer) if function is WARN else self._observer.draws.stand_in(function)
 
 
@@ -98,6 +114,31 @@ def _computed(function: Callable) -> Callable:
     return functools.update_wrapper(stand_in, function)
 
 
+@passing
+@functools.wraps(FROM_NUMPY)
+def _shared(array: Any) -> torch.Tensor:
+    return array.shared() if type(array) is Array else FROM_NUMPY(array)
+
+
+@passing
+def _as_floats(*args: Any) -> torch.Tensor:
+    return args[0].copied(torch.float32) if len(args) == 1 and type(args[0]) is Array else _FLOATS(*args)
+
+
+def _made_of_arrays(function: Callable) -> Callable:
+    """A function of NumPy's that makes an array of others."""
+    @passing
+    @functools.wraps(function)
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        if args and holds_stand_ins(args[0]):
+            known = not args[2:] and kwargs.keys() <= {"dtype"}
+            made = MAKERS[function](*args, **kwargs) if known else NotImplemented
+            if made is not NotImplemented:
+                return made
+        return function(*args, **kwargs)
+    return stand_in
+
+
 def _has_symbols(value: Any) -> bool:
     if isinstance(value, (tuple, frozenset)):
         return any(map(_has_symbols, value))
@@ -106,5 +147,6 @@ def _has_symbols(value: Any) -> bool:
 
 def _is_known(function: Any) -> bool:
     return isinstance(function, Hashable) and isinstance(function, KINDS) and (
-        function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function is WARN) \
+        function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function in MAKERS
+        or function is WARN or function is FROM_NUMPY) \
         or isinstance(function, functools._lru_cache_wrapper) and kind_of(function) == USER

@@ -7,6 +7,8 @@ import types
 from functools import lru_cache
 from typing import Any, Iterable, Iterator
 
+from .places import SMELT, TORCH, kind_of_file
+
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
@@ -199,6 +201,48 @@ def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
     instructions = list(dis.get_instructions(code))
     return {i.offset: (i.opname, i.argval, _chain(instructions[n + 1:n + _AT_ONCE]))
             for n, i in enumerate(instructions) if i.opname in _LOADS}
+
+
+#: Objects that an instruction takes off Python's stack; calls, and those that build containers, take more.
+_TAKES = {"LOAD_ATTR": 1, "LOAD_METHOD": 1, "BINARY_OP": 2, "BINARY_SUBSCR": 2, "POP_TOP": 1, "COMPARE_OP": 2}
+_BUILDS = {"BUILD_TUPLE": 1, "BUILD_LIST": 1, "BUILD_MAP": 2, "BUILD_CONST_KEY_MAP": 1}
+_KEPT = {"PRECALL", "CACHE", "KW_NAMES", "NOP", "RESUME", "PUSH_NULL", "NOT_TAKEN"}
+
+
+def handed_over(frame: types.FrameType | None) -> bool:
+    """Whether the function that smelt called gives what the call under way in this frame gives, or a container with it."""
+    if frame is None:
+        return False
+    outer = frame.f_back
+    while outer is not None and kind_of_file(outer.f_code.co_filename) == TORCH:
+        outer = outer.f_back
+    return outer is not None and kind_of_file(outer.f_code.co_filename) == SMELT and _returned(frame.f_code, frame.f_lasti)
+
+
+@lru_cache(maxsize=4096)
+def _returned(code: types.CodeType, offset: int) -> bool:
+    """Whether what the instruction at an offset gives is returned, by itself or in a container, and nothing else done with it."""
+    found = list(dis.get_instructions(code))
+    after = next((n for n, i in enumerate(found) if i.offset > offset), len(found))
+    depth = 1  # of what is looked for, from the top of the stack
+    for n, i in enumerate(found[after:], after):
+        if i.opname == "RETURN_VALUE":
+            return depth == 1
+        if depth == 1 and i.opname == "STORE_FAST":
+            loads = [k for k, other in enumerate(found) if other.opname in _LOCALS and other.argval == i.argval]
+            return len(loads) == 1 and loads[0] > n and _returned(code, found[loads[0]].offset)
+        if i.opname in _BUILDS:
+            taken = i.arg * _BUILDS[i.opname] + (i.opname == "BUILD_CONST_KEY_MAP")
+            depth = 1 if taken >= depth else depth - taken + 1
+        elif i.opname == "SWAP":
+            depth = i.arg if depth == 1 else 1 if depth == i.arg else depth
+        else:
+            taken = i.arg + 2 if i.opname == "CALL" else _TAKES.get(i.opname, 0)
+            if taken >= depth or not (taken or i.opname.startswith("LOAD_") or i.opname in _KEPT):
+                return False
+            if i.opname != "PRECALL":  # of which CALL is the other half
+                depth += 1 - taken if i.opname == "CALL" else dis.stack_effect(i.opcode, i.arg, jump=False)
+    return False
 
 
 def _chain(following: list[dis.Instruction]) -> tuple:

@@ -79,7 +79,7 @@ class Observer:
         self._containers = [(name, container, snapshot(container)) for name, container in self._arguments.containers]
         try:
             self._open = True
-            self.functions.start()
+            self.functions.start(bool(self._arguments.arrays))
             self.accesses.watch(nn.Module)
             self.reached.follow(torch.Tensor, "torch.Tensor")
             self.reached.read("size", self.reached.vars_of(torch.Tensor), None, len(vars(torch.Tensor)),

@@ -30,6 +30,7 @@ from ..guard.memo import Memo
 from ..guard.structure import Arguments
 from ..guard.writes import unchanged
 from ..modules import original_of
+from ..symbolic.arrays import Array
 from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpOverload, OpPacket
@@ -137,7 +138,7 @@ class Reached:
         if isinstance(value, (Enum, *VALUE_TYPES)):
             self._follow_value(value, name)
         self.open(value, name)
-        if id(value) in self.known or constant(value) or is_symbolic(value):
+        if id(value) in self.known or constant(value) or is_symbolic(value) or type(value) is Array:
             return
         self.known[id(value)] = value, name
         if isinstance(value, _CALLABLES):  # whose attribute access can't be watched

@@ -187,7 +187,7 @@ class Telling:
         if isinstance(value, CONTAINERS) and found and self._plain(value):
             return value
         if bare or not found or isinstance(value, CONTAINERS):
-            raise Unsupported(f"prints or logs an object of type {type(value).__qualname__}")
+            raise Unsupported(f"prints or logs an object of type {value.__class__.__qualname__}")
         return value
 
     def _plain(self, container: Any) -> bool:

@@ -5,6 +5,7 @@ numbers read out, hooks, `.grad`. Autograd's engine and the making of tensors by
 """
 from __future__ import annotations
 
+import sys
 from collections import deque
 from functools import partial
 from threading import get_ident
@@ -19,7 +20,9 @@ from ...compiler.ir import dense
 from ...errors import Unsupported
 from ..casting import autocasting
 from ..observe.origins import here
-from ..observe.places import of_checkpoint, passing
+from ..observe.names import handed_over
+from ..observe.places import of_checkpoint, passing, user_frame
+from ..symbolic.arrays import DTYPES, Array, holds_stand_ins, without_stand_ins
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import fixed, is_symbolic, plain
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, fused_steps, in_forward_transform,
@@ -122,6 +125,7 @@ class Ops(TorchDispatchMode):
             return function(*args, **kwargs)
         op = overload(function)
         if recorder.unsupported is not None or recorder._busy or op.label:
+            recorder.passed |= recorder.unsupported is not None
             return recorder.run(function, args, kwargs)
         if recorder.beside.enters():
             return recorder.beside.run(op, function, args, kwargs)
@@ -161,10 +165,13 @@ class Api(TorchFunctionMode):
         if not _FACTORS.isdisjoint(kwargs or ()) and recorder.unsupported is None and not recorder._busy:
             with self:
                 kwargs = {k: v.item() if k in _FACTORS and _is_factor(v) else v for k, v in kwargs.items()}
+        if recorder.arrays and holds_stand_ins((args, kwargs)):
+            return self._given_arrays(function, args, kwargs)
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.for_caller and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
         if recorder.unsupported is not None:
+            recorder.passed = True
             return function(*plain(args), **plain(kwargs))
         if recorder._busy:
             return function(*args, **kwargs)
@@ -174,6 +181,19 @@ class Api(TorchFunctionMode):
             return function(*args, **kwargs)
         result = self._answered(function, args, kwargs)
         return self._followed(function, args, kwargs) if result is NotImplemented else result
+
+    def _given_arrays(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+        """A call with stand-ins for arrays of NumPy's among its arguments."""
+        if (name := _NAMED.get(function)) in kwargs:
+            args, kwargs = (*args, kwargs[name]), {k: v for k, v in kwargs.items() if k != name}
+        made, arrays = _OF_ARRAYS.get(function), self._recorder.arrays
+        with self:
+            if made and arrays.listening and len(args) == 1 and type(args[0]) is Array and kwargs.keys() <= _PLACES[made]:
+                return made(*args, **kwargs)
+            if function in _AT and arrays.listening and (index := _index_of_arrays(args[1])) is not None:
+                return function(args[0], index, *args[2:], **kwargs)
+            arrays.refuse(f"{function.__name__}()")
+            return function(*without_stand_ins(args), **without_stand_ins(kwargs))
 
     def _answered(self, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         """What the recorder gives in place of a call; NotImplemented where the call is to be made."""
@@ -189,6 +209,8 @@ class Api(TorchFunctionMode):
             recorder.guarded(recorder.keep_gradient, *args)
         if function in _LEAF:
             recorder.guarded(recorder.look_at_leaf, *args)
+        if function is _T.numpy and handed_over(user_frame(sys._getframe(1))):
+            return self._as_array(*args, **kwargs)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
         if function is _T.__deepcopy__ and alone(args[0]):
@@ -201,6 +223,15 @@ class Api(TorchFunctionMode):
         if function in COUNTED:
             return recorder.make_counted(function, args, kwargs)
         return NotImplemented
+
+    def _as_array(self, tensor: torch.Tensor, *, force: bool = False) -> Any:
+        """A tensor's memory as an array, which the function hands over to its caller."""
+        recorder = self._recorder
+        if force:
+            with self:
+                tensor = tensor.detach().cpu()
+        array = tensor.numpy() if recorder.for_caller else None
+        return recorder.arrays.stand_in(tensor, array) if tensor.dtype in DTYPES else array
 
     def _followed(self, function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> Any:
         """Make a call, whose ops are recorded, and note what of it no op shows."""
@@ -241,6 +272,24 @@ class Api(TorchFunctionMode):
             if len(self._recorder.calls) > ops or not self._recorder.for_caller or plain(given) is given:
                 raise
         return function(*fixed(args), **fixed(kwargs))
+
+
+#: Calls that make a tensor of an array, and what that is of a stand-in.
+_OF_ARRAYS = {torch.tensor: Array.copied, torch.as_tensor: Array.converted, torch.asarray: Array.converted}
+#: The arguments that these take besides.
+_PLACES = {Array.copied: {"dtype", "device", "requires_grad"}, Array.converted: {"dtype", "device"}}
+
+
+def _index_of_arrays(index: Any) -> Any:
+    """An index with tensors for the stand-ins for arrays in it; None where torch may take it otherwise."""
+    parts = index if type(index) is tuple else (index,)
+    if not all(p.tensor.dtype in _INDICES if type(p) is Array else not isinstance(p, list) for p in parts):
+        return None
+    made = tuple(p.shared() if type(p) is Array else p for p in parts)
+    return made if type(index) is tuple else made[0]
+
+
+_INDICES = (torch.int64, torch.bool)
 
 
 def _is_factor(value: Any) -> bool:

@@ -26,6 +26,7 @@ from ..observe.places import draws_again
 from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings, settled
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
+from ..symbolic.arrays import Arrays
 from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
                                is_zero, version_of)
@@ -67,6 +68,7 @@ class Recorder:
     stand_ins   tells whether symbolic numbers may be given to the run
     aside       gives the aside (see asides.py) that the run is in, None if it is in none
     open        tells whether the run can still become a program, as far as others than the recorder see
+    arrays      the stand-ins for arrays of NumPy's
 
     calls       the ops called, with what they were given, to compare with another run
     looks       what Python was told of tensors, in order: numbers and lists
@@ -76,6 +78,7 @@ class Recorder:
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
     flags       the inputs whose requires_grad the run set, with what it is now
+    passed      whether anything may have run that was not seen: after the recording ended, but for the use of an array
 
     `unsupported` holds the first thing that could not be recorded; from there on everything passes through unwatched.
     """
@@ -87,8 +90,9 @@ class Recorder:
                  numbers: Numbers | None = None, held: Mapping[int, int | float] | None = None,
                  symbolic: Callable[[str], bool] = lambda line: False,
                  stand_ins: Callable[[], bool] = lambda: True, aside: Callable[[], Any] = lambda: None,
-                 open: Callable[[], bool] = lambda: True):
+                 open: Callable[[], bool] = lambda: True, arrays: Arrays | None = None):
         self.unsupported: Unsupported | None = None
+        self.passed = False
         self.flags: dict[int, bool] = {}
         self.name, self.name_of = name, name_of
         self.numbers = numbers or Numbers()
@@ -100,6 +104,8 @@ class Recorder:
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
         self.numbers.tell = partial(self.guarded, self._add_condition)
+        self.arrays = Arrays() if arrays is None else arrays
+        self.arrays.stop = self._stop_for_array
         self.beside = Beside(aside, self.stop)
         self.numbers.quiet = self.beside.enters
         self._answer: Float | Int | None = None  # to the read of a number that is under way
@@ -137,12 +143,18 @@ class Recorder:
         for mode in reversed(self._modes):
             mode.__exit__(*error)
         self._filled.__exit__(*error)
-        self.numbers.alive = False
+        self.numbers.alive = self.arrays.alive = False
 
     def stop(self, why: Unsupported) -> None:
         """Record nothing more."""
         if self.unsupported is None:
             self.unsupported = Unsupported(why.reason, why.where or self._b.origin.place)
+            self.passed = True
+
+    def _stop_for_array(self, reason: str) -> None:
+        if self.unsupported is None:
+            self.stop(Unsupported(reason, here().place))
+            self.passed = False
 
     def guarded(self, observe: Callable, *args) -> Any:
         """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""
@@ -761,7 +773,7 @@ class Recorder:
     @property
     def untouched(self) -> bool:
         """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
-        return self.unsupported is None and not self._random and not self.wrote
+        return (self.unsupported is None or not self.passed) and not self._random and not self.wrote
 
     @property
     def wrote(self) -> bool:

@@ -27,6 +27,7 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..recording import Fresh, OutputView, Recording
+from ..symbolic.arrays import Arrays
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import COUNT, Place
@@ -79,12 +80,12 @@ class SizedArguments(Arguments):
     """
 
     def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str],
-                 another: Callable[[str, Any], bool], stepless: bool):
+                 another: Callable[[str, Any], bool], arrays: Arrays | None, stepless: bool):
         self.stepless = stepless
         self.first, self.dynamic, self.sizes = first, dynamic, sizes
         self.run_with: list[tuple[str, torch.Tensor]] = []
         self._standing: dict[int, tuple[Any, Any]] = {}  # by the id of what is stood in for: that, and the stand-in
-        super().__init__(*args, sizes, symbolic, another)
+        super().__init__(*args, sizes, symbolic, another, arrays)
         arguments = len(self._standing)
         for k, read in enumerate(first.found, len(self.tensors)):
             self._stand_in(k, read.subject, read.expected)

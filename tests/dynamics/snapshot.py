@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 
 from smelt.frontend.api import CompiledFunction
@@ -60,6 +61,8 @@ class Snapshot:
         self._kept.append(value)
         if isinstance(value, torch.Tensor):
             self._tensor(path, value)
+        elif type(value) is numpy.ndarray and value.dtype.kind in "biuf":
+            self._array(path, value)
         else:
             self.facts.append((path, _kind(value)))
             for name, part in _parts(value):
@@ -82,6 +85,19 @@ class Snapshot:
             self.add(f"{path}.grad", t.grad)
         for name, part in vars(t).items():
             self.add(f"{path}.{name}", part)
+
+
+    def _array(self, path: str, a: numpy.ndarray) -> None:
+        self.facts += [(f"{path}: {name}", fact) for name, fact in (
+            ("dtype", str(a.dtype)), ("shape", a.shape), ("strides", a.strides), ("writeable", a.flags.writeable))]
+        owner = a
+        while isinstance(owner, numpy.ndarray) and owner.base is not None:
+            owner = owner.base
+        if a.size:
+            of_tensor = isinstance(owner, torch.Tensor)
+            place = owner.untyped_storage().data_ptr() if of_tensor else owner.__array_interface__["data"][0]
+            self.facts.append((f"{path}: shares the memory of", self._storages.setdefault(place, path)))
+        self.facts.append((path, torch.from_numpy(a.astype(a.dtype.newbyteorder("="), order="C").copy())))
 
 
 def difference(ours: list[Fact], theirs: list[Fact], exact: bool) -> str:
