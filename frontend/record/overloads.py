@@ -154,7 +154,7 @@ def import_call(b: Builder, op: Overload, args: Sequence, kwargs: Mapping, type:
     start = len(b.values)
     values = rule_call(b, op, args, kwargs)
     if values is NotImplemented:
-        values = opaque_call(b, op, args, kwargs, inferred(op.function, args, kwargs, type))
+        values = opaque_call(b, op, args, kwargs, inferred(op.function, args, kwargs, type, op.view))
     if not isinstance(type, TupleType):
         return checked(b, op, values, type, start)
     return [checked(b, op, v, t, start) if isinstance(v, Value) else None for v, t in zip(values, type.items, strict=True)]

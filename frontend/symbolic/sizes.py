@@ -260,7 +260,8 @@ class Sized(torch.Tensor):
     @staticmethod
     def __new__(cls, inner: torch.Tensor, form: TensorType, sizes: Sizes, requires_grad: bool = False) -> "Sized":
         shape, strides = map(sizes.given_as, form.shape), map(sizes.given_as, form.strides)
-        made = wrapper(cls, tuple(shape), tuple(strides), dtype=form.dtype, device=form.device, requires_grad=requires_grad)
+        with torch.inference_mode(inner.is_inference()):  # a view of another kind of tensor is of that kind
+            made = wrapper(cls, tuple(shape), tuple(strides), dtype=form.dtype, device=form.device, requires_grad=requires_grad)
         made.inner, made.form = inner, form
         return made
 
@@ -291,8 +292,8 @@ def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: boo
     """
     shape = value.shape
     if view:
-        return _in_strides(shape, _view_strides(value, parts), real)
-    found = _in_strides(shape, _dense_strides(shape, real), real)
+        return in_strides(shape, value.type.strides if value.op.name in _CALLS else _view_strides(value, parts), real)
+    found = in_strides(shape, _dense_strides(shape, real), real)
     operands = [t for v in value.operands for t in tensor_types(v.type)]
     if any(_outermost_first(t) != list(range(t.rank)) for t in (found, *operands)):
         for n in shape:
@@ -300,7 +301,12 @@ def in_symbols(real: TensorType, value: Value, parts: Sequence[Value], view: boo
     return found
 
 
-def _in_strides(shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> TensorType:
+#: What gives a call's results, of which the types are known.
+_CALLS = ("call", "item")
+
+
+def in_strides(shape: Sequence[Dim], strides: Sequence[Dim], real: TensorType) -> TensorType:
+    """The type of a real tensor of these sizes and strides. Raises Unsupported where its strides are others."""
     strides = tuple(_unused_stride(d, shape, strides, real) if n == 1 else s for d, (n, s) in enumerate(zip(shape, strides)))
     if tuple(map(typical, strides)) != real.strides:
         raise Unsupported(f"the strides {real.strides} of a tensor of sizes {shape} don't follow from its sizes")
@@ -311,7 +317,7 @@ def laid_out(shape: Sequence[Dim], real: TensorType) -> TensorType:
     """The type of a real tensor without gaps, its sizes being `shape`.
 
     Raises Unsupported where the real strides don't follow from the sizes."""
-    return _in_strides(shape, _dense_strides(shape, real), real)
+    return in_strides(shape, _dense_strides(shape, real), real)
 
 
 def input_strides(tensor: torch.Tensor, shape: Sequence[Dim], gap: Callable[[int, Dim], Dim]) -> tuple[Dim, ...]:

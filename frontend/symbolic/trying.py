@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
@@ -13,7 +12,7 @@ from ...compiler.instantiate import with_sizes
 from ...compiler.ir import NumberType, ObjectType, TensorType, TupleType, Type, Value, expressions
 from ...errors import Unsupported
 from ..generators import drawing_from, random_state
-from .sizes import laid_out
+from .sizes import in_strides, laid_out
 from .symbols import plain
 
 #: What torch raises for sizes that do not fit.
@@ -24,8 +23,9 @@ _LONGEST_STEP = 14
 _LARGEST = 1 << 20
 
 
-def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
-    """The type of what a call gives, in terms of the symbols that its operands' sizes are made of.
+def inferred(function: Callable, args: Any, kwargs: Any, real: Type, view: bool) -> Type:
+    """The type of what a call gives, in terms of the symbols that its operands' sizes are made of. `view`: it gives views, whose
+    strides follow from those of the operands, too.
 
     torch tells the sizes for operands of other sizes: the least formula that fits those is taken for the rule, and a program
     looks at what its calls give. Of several results, one whose sizes follow no such formula is an object.
@@ -41,7 +41,7 @@ def inferred(function: Callable, args: Any, kwargs: Any, real: Type) -> Type:
         except _FAILURES as error:
             failed = failed or error
         else:
-            return tried.type(real)
+            return tried.type(real, view)
     if isinstance(real, TensorType) and not real.rank:
         return real
     raise Unsupported(f"{function} of tensors of symbolic sizes") from failed
@@ -70,22 +70,26 @@ class _Tried:
         with drawing_from(None if self.device == "meta" else random_state()):
             return self.function(*_made(self.args, values, self.device), **_made(self.kwargs, values, self.device))
 
-    def type(self, real: Type) -> Type:
+    def type(self, real: Type, view: bool) -> Type:
         if isinstance(real, TupleType):
-            return TupleType(tuple(map(self._item, itertools.count(), real.items)))
-        return self._tensor(real, lambda result: result) if isinstance(real, TensorType) else real
+            return TupleType(tuple(self._item(k, r, view) for k, r in enumerate(real.items)))
+        return self._tensor(real, lambda result: result, view) if isinstance(real, TensorType) else real
 
-    def _item(self, k: int, real: Type) -> Type:
+    def _item(self, k: int, real: Type, view: bool) -> Type:
         try:
-            return self._tensor(real, operator.itemgetter(k)) if isinstance(real, TensorType) else real
+            return self._tensor(real, operator.itemgetter(k), view) if isinstance(real, TensorType) else real
         except Unsupported:
             return ObjectType("tensor of another size")
 
-    def _tensor(self, real: TensorType, of: Callable[[Any], torch.Tensor]) -> TensorType:
+    def _tensor(self, real: TensorType, of: Callable[[Any], torch.Tensor], view: bool) -> TensorType:
         """The type of one of the tensors that the call gives, `of` its result."""
         if any(of(result).dim() != real.rank for result in self.found):
             raise Unsupported(f"the rank of what {self.function} gives depends on the sizes")
-        return laid_out(tuple(self._size(n, lambda result, d=d: of(result).shape[d]) for d, n in enumerate(real.shape)), real)
+        shape = tuple(self._size(n, lambda result, d=d: of(result).shape[d]) for d, n in enumerate(real.shape))
+        if not view:
+            return laid_out(shape, real)
+        strides = tuple(self._size(n, lambda result, d=d: of(result).stride(d)) for d, n in enumerate(real.strides))
+        return in_strides(shape, strides, real)
 
     def _size(self, real: int, of: Callable[[Any], int]) -> Dim:
         found = list(map(of, self.found))

@@ -420,3 +420,43 @@ def padding_that_may_be_none(compile):
     f = compile(lambda x: F.pad(x.transpose(0, -1), (0, -x.shape[0] % 4)).transpose(0, -1))
     for n in (3, 2, 5, 7, 4, 8, 6, 12, 1):
         yield f(tensor(n, 6))
+
+
+@program(exact=False)
+def of_complex_numbers(compile):
+    """Rotary embeddings, as pairs turned by complex factors."""
+    factors = torch.polar(torch.ones(20, 3), torch.outer(torch.arange(20.0), torch.tensor([1.0, 0.3, 0.1])))
+
+    @compile
+    def f(x):
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        turns = factors[:x.shape[1]].view(1, x.shape[1], 1, -1)
+        return torch.view_as_real(pairs * turns).flatten(3)
+    for rows, length in ((2, 5), (2, 6), (3, 7), (2, 9), (2, 1), (1, 4), (4, 20)):
+        x = leaf(rows, length, 2, 6)
+        y = f(x)
+        yield y, backward(y.sum()), x.grad
+
+
+@program(exact=False)
+def of_spectra(compile):
+    w = torch.complex(tensor(3, 4, 2), tensor(3, 4, 2) * 0.5).requires_grad_()
+
+    @compile
+    def f(x):
+        spectrum = torch.fft.rfft(x)
+        out = torch.zeros(x.shape[0], 4, x.size(-1) // 2 + 1, dtype=torch.cfloat)
+        out[:, :, :2] = torch.einsum("bix,iox->box", spectrum[:, :, :2], w)
+        return torch.fft.irfft(out, n=x.size(-1))
+    for rows, length in ((2, 8), (3, 8), (4, 8), (3, 10), (5, 12), (1, 6), (2, 16)):
+        yield backward(f(tensor(rows, 3, length)).sum()), w.grad
+
+
+@program
+def of_complex_views_given_back(compile):
+    @compile
+    def f(x):
+        z = torch.view_as_complex(x)
+        return z, z.view(-1), z.t(), torch.view_as_real(z)[..., 0], z.unflatten(1, (-1, 2)).split(1, 2)
+    for rows, length in ((2, 4), (3, 4), (4, 6), (2, 8), (5, 2)):
+        yield f(tensor(rows, length, 2))

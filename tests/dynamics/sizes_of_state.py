@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .harness import backward, outcome, program, tensor
+from .harness import backward, outcome, program, tensor, whole
 
 
 class Keeping:
@@ -223,3 +223,42 @@ def what_is_taken_away_for_a_while(compile):
         return y
     for n in (3, 5, 2, 4, 5):
         yield f(tensor(n, 4)), s, s.flag, list(table.items()), list(items), s.total
+
+
+@program(exact=False)
+def a_cache_filled_in_inference_mode(compile):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project, self.cache = whole(nn.Linear(4, 4), 0.1), torch.zeros(2, 12, 4)
+
+        @torch.inference_mode()
+        def forward(self, x, start):
+            end = start + x.shape[1]
+            self.cache[:, start:end] = self.project(x)
+            seen = self.cache[:, :end]
+            return (x @ seen.transpose(1, 2)).softmax(-1) @ seen
+    attention = compile(Attention())
+    for length in (3, 4, 2, 5):
+        at = 0
+        for size in (length, 1, 1, 1, 1, 1):
+            yield attention(tensor(2, size, 4), at), attention.cache
+            at += size
+
+
+@program
+def views_of_tensors_of_both_kinds(compile):
+    """Of tensors made in inference mode, and of others."""
+    @compile
+    @torch.inference_mode()
+    def f(x, y):
+        x[1:] += 1
+        z = y * 2
+        z[:, :2].mul_(y.shape[0])
+        return x[:, 1:], y.t(), z, z[1:], x.view(-1)
+    for rows in (3, 4, 5, 2):
+        x, y = tensor(rows, 3), tensor(rows + 1, 3)
+        yield f(x, y), x, y
+        with torch.inference_mode():
+            x, y = tensor(rows, 3), tensor(rows + 1, 3)
+        yield f(x, y), x, y
