@@ -54,6 +54,10 @@ class Conversions:
         self._made = {"len": self._length(), "type": _type, **kinds}
         self._replaced = Replaced()
 
+    def start(self) -> None:
+        """What torch converts for the user: the loss that a schedule goes by."""
+        self._replaced.put(vars(torch.optim.lr_scheduler), "float", self._made["float"])
+
     def enter(self, code: types.CodeType, names: dict[str, Any]) -> None:
         """The user's code is about to run, with these globals."""
         for name in self._made.keys() & set(globals_named(code)):

@@ -80,6 +80,7 @@ class Observer:
         try:
             self._open = True
             self.functions.start(bool(self._arguments.arrays))
+            self.conversions.start()
             self.accesses.watch(nn.Module)
             self.reached.follow(torch.Tensor, "torch.Tensor")
             self.reached.read("size", self.reached.vars_of(torch.Tensor), None, len(vars(torch.Tensor)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import types
 from typing import Any, Callable, Collection, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from ...compiler.dims import LONGEST, Dim, Expr, Sym, dot, expr, expr_of, known,
 from ...compiler.ir import TensorType, Value, contiguous_strides, tensor_types
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
+from .membership import looked_for_in
 from .symbols import Float, Int, Node, Numbers, Plain, is_symbolic
 from .varying import NUMBER, Place
 
@@ -120,10 +122,10 @@ class Sizes(Numbers):
         names = self.sources(node.name)
         self.fixed |= {s for s in self.symbols.values() if s.name in names}
 
-    def as_key(self, node: Node) -> Plain:
+    def as_key(self, node: Node, frame: types.FrameType) -> Plain:
         """A function that remembers its results would take it for another number than the plain one, and compute once more."""
-        value = super().as_key(node)
-        if node.name and self.listening:
+        value = super().as_key(node, frame)
+        if node.name and self.listening and looked_for_in(frame) is None:
             raise Unsupported(f"looks up {node.shown}")
         return value
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
+import types
 import weakref
 from collections import deque
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ import torch
 
 from ...compiler.dims import LONGEST, Dim, Expr, known, simplest
 from ..torch_internals import WRAPPED_NUMBER, without_modes
+from .membership import looked_for_in
 
 Plain = Union[bool, int, float]
 #: (n, d) of the float nearest to n / d, where d is positive, and small enough that rounding passes no whole number.
@@ -211,9 +214,13 @@ class Numbers:
             self._fixed.add(node.name)
         self._note(f"same({node.text}, {literal(node.value)})", node.text, node.shown, node.value, node)
 
-    def as_key(self, node: "Node") -> Plain:
-        """The node's value for a dict or set, or for what else looks a number up."""
-        return node.fixed()
+    def as_key(self, node: "Node", frame: types.FrameType) -> Plain:
+        """The node's value for a dict or set, or for what else looks a number up, on behalf of this frame."""
+        keys = looked_for_in(frame) if node.is_int() and self.listening else None
+        if keys is None:
+            return node.fixed()
+        self.holds(f"{{}} in {keys!r}", node.value in keys, node)
+        return node.value
 
     def length(self, number: "Int | int") -> Dim:
         """A number as the size of something: in this run it is the present one."""
@@ -608,7 +615,7 @@ class _Number:
         return type(value), (value,)
 
     def __hash__(self) -> int:
-        return hash(self.node.numbers.as_key(self.node))
+        return hash(self.node.numbers.as_key(self.node, sys._getframe(1)))
 
     def __bool__(self) -> bool:
         return self.node.guard_bool()

@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 import time
-from collections import deque, namedtuple
+from collections import Counter, deque, namedtuple
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -733,3 +733,68 @@ def functions_that_take_no_stand_ins(compile):
         return str(left[0]), left[1].tm_min, left[2], float(Decimal(k) * 2)
     for k in (1, 2, 3, 4, 2.5, 3.5, 1):
         yield step(tensor(4, 3), k)
+
+
+MILESTONES = {3: 0.5, 6: 0.25}
+
+
+@program
+def looked_for_in_sets_and_dicts(compile):
+    class Schedule:
+        def __init__(self):
+            self.warm, self.milestones, self.named, self.mixed = {1, 2}, Counter((4, 4, 7)), {"a": 1}, {1, 2.5, "x"}
+
+    schedule, grown = Schedule(), {2}
+
+    @compile
+    def f(x, k):
+        if k in {3, 5}:
+            x = x * 2
+        if k not in MILESTONES:
+            x = x + 1
+        if k - 1 in schedule.warm:
+            x = x - 3
+        if k in schedule.milestones:
+            x = x * schedule.milestones[k]
+        return x, k in grown, -k in {-1, -2}, k in (1, 9), k in schedule.named, k in schedule.mixed, k in {}
+    for k in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3, 6, -1, -2, 1 << 40):
+        yield f(X, k)
+    grown.add(11)
+    for k in (11, 12, 13, True):
+        yield f(X, k)
+
+
+@program
+def looked_for_in_what_changes(compile):
+    @compile
+    def f(x, k, seen):
+        known = {k + 1, 4}
+        if k in seen:
+            return x * 2, 4 in known, k + 1 in known
+        seen.add(k)
+        return x + 1
+    for seen in ({1, 2}, set(), {7}):
+        for k in (1, 2, 3, 5, 5, 7, 8):
+            yield f(X, k, seen), seen
+
+
+@program(exact=False)
+def schedules_in_steps(compile):
+    schedules = torch.optim.lr_scheduler
+    for make in (lambda o: schedules.MultiStepLR(o, [3, 6], 0.5), lambda o: schedules.ReduceLROnPlateau(o, patience=1),
+                 lambda o: schedules.SequentialLR(o, [schedules.ConstantLR(o), schedules.ExponentialLR(o, 0.9)], [3])):
+        net = whole(nn.Linear(4, 2))
+        optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+        schedule = make(optimizer)
+        by_loss = isinstance(schedule, schedules.ReduceLROnPlateau)
+
+        @compile
+        def step(x):
+            loss = net(x).pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step(*[loss.item()] * by_loss)
+            return loss.item()
+        for k in range(9):
+            yield step(tensor(3, 4) + k % 3), optimizer.param_groups[0]["lr"], net.weight
