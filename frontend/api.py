@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from .. import config
 from ..compiler.dims import Expr
 from ..errors import BuildError, OtherForm, SmeltError, SmeltWarning, Unsupported, WrongResult
-from .guard.changing import Changing, Spot, StandIns, looks_at_identity, number_reads, without_symbols
+from .guard.changing import Changing, Spot, StandIns, looks_at_identity, number_reads, surviving, without_symbols
 from .guard.fetched import Fetched, Found
 from .guard.guards import Condition, Guards, Namespace, Read, Watch, has_strides
 from .guard.host import early_names, host_of
@@ -419,7 +419,7 @@ class CompiledFunction:
             self._say(e)
             if not self._keep_beginning(run, str(e), args, kwargs):
                 self._keep_eager(run, str(e), args, kwargs)
-            if run.recorder.numbers.surviving() and run.redoable:  # in what takes no others in their place, as iterators do
+            if surviving(run.recorder.numbers, arguments) and run.redoable:  # in what takes no others in their place: iterators
                 run.observer.take_back()
                 return self._function(*args, **kwargs)
         return result

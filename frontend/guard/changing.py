@@ -222,10 +222,15 @@ def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
         return result
     remade = {id(new): before for new, before in arguments.remade}
     result = _plain_result(result, dict(remade))
-    left = [*numbers.surviving(), *(arguments.arrays.surviving() if arguments.arrays else ())]
+    left = surviving(numbers, arguments)
     if left:
         _replace(left, remade, {id(left), id(arguments.remade)}, DEPTH)
     return result
+
+
+def surviving(numbers: Numbers, arguments: Arguments) -> list:
+    """The stand-ins, for numbers and for arrays, that something still holds."""
+    return [*numbers.surviving(), *(arguments.arrays.surviving() if arguments.arrays else ())]
 
 
 #: How many tuples, or the like, deep a number is looked for.

@@ -7,7 +7,10 @@ recording ends, for what NumPy computes is not seen.
 """
 from __future__ import annotations
 
+import dis
 import operator
+import sys
+import types
 import weakref
 from threading import get_ident
 from typing import Any, Callable
@@ -175,6 +178,9 @@ class Array:
         parts = index if type(index) is tuple else (index,)
         kept = self.tensor.dim() - sum(type(p) is int for p in parts) + sum(p is None for p in parts)
         basic = all(p is None or p is Ellipsis or type(p) is int or _forward(p) for p in parts)
+        if _shuffles(sys._getframe(1)):
+            found = self._used("shuffle()")[index]
+            return found.copy() if isinstance(found, numpy.ndarray) else found
         if not self._arrays.listening or not basic or kept < 1:  # NumPy gives a number for one element
             return self._used("[...]")[index]
         return self._like(self.tensor[index])
@@ -195,6 +201,13 @@ class Array:
     def converted(self, dtype: torch.dtype | None = None, device: Any = None) -> torch.Tensor:
         """torch.as_tensor(array)"""
         return self.shared().to(device or "cpu", dtype or self.tensor.dtype)
+
+
+def _shuffles(frame: types.FrameType) -> bool:
+    """Whether it is NumPy's shuffle that asks for an item on behalf of this frame: of an array it knows that rows are views, and
+    swaps those of anything else as they are."""
+    code = frame.f_code
+    return "shuffle" in code.co_names and dis.opname[code.co_code[frame.f_lasti]].startswith("CALL")
 
 
 def _forward(part: Any) -> bool:

@@ -2,11 +2,13 @@
 import copy
 import pickle
 from collections import deque, namedtuple
+from dataclasses import dataclass
 
 import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
@@ -216,9 +218,10 @@ def arrays_reshaped(compile):
     def f(a):
         return [torch.from_numpy(b) + 1 for b in (
             a.T, a[None], a[..., None], a[1:], a[:, 0], a[1], a[::2], a[-1, None], a.reshape(-1), a.reshape(2, -1),
-            a.transpose(1, 0), a[0].squeeze(), a[:1].squeeze(0), a.ravel(), a.flatten(), a.copy(), numpy.expand_dims(a, 0), numpy.transpose(a),
-            numpy.reshape(a, (6, 2)), numpy.squeeze(a[None]), a.swapaxes(0, 1))]
+            a.transpose(1, 0), a[0].squeeze(), a[:1].squeeze(0), a.ravel(), a.flatten(), a.copy(),
+            numpy.expand_dims(a, 0), numpy.transpose(a), numpy.reshape(a, (6, 2)), numpy.squeeze(a[None]))]
     yield from called_with(compile, f, 3, 4)
+    yield from called_with(compile, lambda a: torch.from_numpy(a.swapaxes(0, 1)), 3, 4)
     yield from called_with(compile, lambda a: [torch.from_numpy(b) for b in (a[:, :1], a.reshape(3, 4), a.T)], 3, 4)
 
 
@@ -489,6 +492,76 @@ def errors(compile):
     yield outcome(f, array(3, 4)), outcome(f, None), outcome(f, tensor(3, 4))
     for k in (1, 7):
         yield outcome(compile(lambda a: torch.from_numpy(a[k]) + 1), array(3, 4))
+
+
+@program
+def in_a_custom_function(compile):
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, a, more):
+            ctx.a = a
+            return x * torch.from_numpy(a) + torch.from_numpy(more[0])
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * torch.from_numpy(ctx.a), None, None
+    f = compile(lambda x, a: Scaled.apply(x, a, [a]) * 2)
+    for k in range(4):
+        x = leaf(3)
+        y = f(x, array(3, k=k, dtype=numpy.float32))
+        yield y, backward(y.sum()), x.grad
+
+
+@program
+def in_a_checkpoint(compile):
+    net = whole(nn.Linear(3, 3))
+    f = compile(lambda x, a: checkpoint(lambda y, b: net(y * torch.from_numpy(b)).relu(), x, a, use_reentrant=False))
+    for k in range(4):
+        x = leaf(3)
+        yield backward(f(x, array(3, k=k, dtype=numpy.float32)).sum()), x.grad, net.weight.grad
+
+
+@program
+def for_a_compiled_function_inside(compile):
+    inner = compile(lambda a: torch.from_numpy(a) * 2)
+    f = compile(lambda a: inner(a) + 1)
+    for k in range(4):
+        a = array(3, k=k)
+        yield f(a), inner(a)
+
+
+@program
+def left_in_iterators_and_closures(compile):
+    state = {}
+
+    @compile
+    def f(a):
+        state["each"], state["get"], state["kept"] = iter([a, a]), lambda: a, (a, [a])
+        return torch.from_numpy(a) + 1
+    for k in range(3):
+        a = array(3, k=k)
+        yield f(a), next(state["each"]), state["get"](), state["kept"], type(state["get"]()).__name__
+
+
+@program
+def shuffled(compile):
+    def f(a):
+        numpy.random.shuffle(a)
+        return torch.from_numpy(a) * 2
+    yield from called_with(compile, f, 6)
+    yield from called_with(compile, f, 6, 2)
+
+
+@program
+def in_objects(compile):
+    @dataclass
+    class Batch:
+        states: numpy.ndarray
+        rewards: list
+
+    f = compile(lambda batch: torch.from_numpy(batch.states).sum(0) * torch.tensor(batch.rewards).sum())
+    for k in range(4):
+        yield f(Batch(array(3, 4, k=k), [1.0, k]))
 
 
 # Results
