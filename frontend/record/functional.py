@@ -437,7 +437,8 @@ class Memory:
         at, whole = alias.value, new
         while at is not base.value:
             at, whole = at.inputs[0], self._put_back(at, whole)
-        if whole is not new:
+        if whole is not new and whole.type != base.type:
+            whole = self._b.copy(whole) if whole.op.kind == "opaque" else whole  # which torch lays out
             whole.type = base.type
         return whole
 

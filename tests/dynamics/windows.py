@@ -247,3 +247,17 @@ def slices_with_less_said(compile):
     f = compile(lambda i: (aten.slice(DATA) * 2, aten.slice(DATA, 1) + 1, aten.slice(DATA, 0, i) - 1, aten.slice(DATA, start=i)))
     for i in (0, 1, 2, 38):
         yield f(i)
+
+
+@program
+def written_in_a_layout_of_their_own(compile):
+    """Into a tensor that lies the other way round, and was computed anew since."""
+    @compile
+    def f(a, b, k):
+        y = a + b
+        y.sub_(a, alpha=0.5)
+        y[k % 2].neg_()
+        y[:, k % 3] += 1
+        return y[:, :3], y
+    for k in (3, 5, 4, 2, 6, 1):
+        yield f(tensor(6, 4).t(), tensor(4, 6), k)
