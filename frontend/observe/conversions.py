@@ -98,6 +98,8 @@ class Conversions:
 
         @passing
         def length(*args: Any) -> Any:
+            if len(args) == 1 and type(args[0]) is Array and args[0].rows is not None:
+                args = (args[0].rows,)
             if len(args) == 1 and getattr(type(args[0]), "__len__", None) is torch.Tensor.__len__ and observer.listening:
                 with unprofiled():
                     return args[0].__len__()

@@ -187,6 +187,7 @@ class Api(TorchFunctionMode):
         if (name := _NAMED.get(function)) in kwargs:
             args, kwargs = (*args, kwargs[name]), {k: v for k, v in kwargs.items() if k != name}
         made, arrays = _OF_ARRAYS.get(function), self._recorder.arrays
+        made = made if torch.get_default_device().type == "cpu" else None
         with self:
             if made and arrays.listening and len(args) == 1 and type(args[0]) is Array and kwargs.keys() <= _PLACES[made]:
                 return made(*args, **kwargs)

@@ -112,8 +112,8 @@ class Array:
             setattr(self._used(f".{name} = ..."), name, value)
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        known = _FUNCTIONS.get(function)
-        if known is not None and self._arrays.listening and (made := known(*args, **kwargs)) is not NotImplemented:
+        known = _FUNCTIONS.get(function) if self._arrays.listening and kwargs.keys() <= {"axis"} else None
+        if known is not None and (made := known(*args, **kwargs)) is not NotImplemented:
             return made
         self._used(f"numpy.{function.__name__}")
         return function(*without_stand_ins(args), **without_stand_ins(kwargs))
@@ -125,7 +125,12 @@ class Array:
     # What is known without a look at the elements
 
     def __len__(self) -> int:
-        return len(self.tensor) if self._arrays.listening and self.tensor.dim() else len(self._used("len"))
+        return len(self.array if self.rows is None else self.rows)
+
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """What tells its length; None if it has none, or acts as the array."""
+        return self.tensor if self._arrays.listening and self.tensor.dim() else None
 
     shape = property(lambda self: tuple(self.tensor.shape) if self._arrays.listening else self.array.shape)
     ndim = property(lambda self: self.tensor.dim() if self._arrays.listening else self.array.ndim)
@@ -156,11 +161,11 @@ class Array:
             return self._used(".reshape()").reshape(*shape, **order)
         return self._like(self.tensor.reshape(*shape))
 
-    def flatten(self, *order: str) -> Any:
-        return self._used(".flatten()").flatten(*order) if order else self.copy().reshape(-1)
+    def flatten(self, *order: str, **more: Any) -> Any:
+        return self._used(".flatten()").flatten(*order, **more) if order or more else self.copy().reshape(-1)
 
-    def ravel(self, *order: str) -> Any:
-        return self._used(".ravel()").ravel(*order) if order else self.reshape(-1)
+    def ravel(self, *order: str, **more: Any) -> Any:
+        return self._used(".ravel()").ravel(*order, **more) if order or more else self.reshape(-1)
 
     def squeeze(self, axis: int | None = None) -> Any:
         if not self._arrays.listening or not (axis is None or type(axis) is int and self.tensor.shape[axis] == 1):
@@ -293,10 +298,10 @@ def _operator(name: str, reflected: bool) -> Callable:
     function, method = getattr(operator, f"__{name}__"), f"__{'r' * reflected}{name}__"
 
     def operate(self: Array, other: Any) -> Any:
-        if not self._simple or reflected and name == "truediv":  # which torch rounds twice
-            return getattr(self._used(name), method)(without_stand_ins(other))
         mine, divided = self.tensor, name == "truediv"
-        if type(other) in (int, float) and abs(other) <= _LARGEST:
+        if not self._simple or not mine.dim() or reflected and divided:  # NumPy gives numbers; torch rounds twice
+            return getattr(self._used(name), method)(without_stand_ins(other))
+        if type(other) in _LARGEST and abs(other) <= _LARGEST[type(other)]:
             if mine.dtype in _WHOLE and (divided or type(other) is float):
                 mine = mine.to(torch.float64)
             if mine.dtype in _COMPUTED:
@@ -307,8 +312,8 @@ def _operator(name: str, reflected: bool) -> Callable:
     return operate
 
 
-#: Numbers up to this are numbers of every dtype that is computed in.
-_LARGEST = 1e30
+#: Numbers up to this are rounded once on their way into every dtype that is computed in.
+_LARGEST = {int: 1 << 24, float: 1e30}
 _ARITHMETIC = ("add", "sub", "mul", "truediv")
 
 

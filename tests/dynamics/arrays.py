@@ -283,6 +283,40 @@ def arithmetic_of_whole_numbers(compile):
 
 
 @program
+def arrays_of_no_dimensions(compile):
+    def f(a):
+        return torch.from_numpy(a), torch.tensor(a) + 1, torch.as_tensor(a.astype(numpy.float32)), a.ndim, a.copy()
+    yield from called_with(compile, f)
+    yield from called_with(compile, lambda a: (torch.as_tensor(a * 2), torch.as_tensor(a + a), a / 3))
+    yield from called_with(compile, lambda a: len(a))
+
+
+@program
+def options_of_functions(compile):
+    def of(function):
+        return called_with(compile, lambda a: torch.from_numpy(function(a)) + 1, 3, 1)
+    yield from of(lambda a: numpy.ravel(a, order="F"))
+    yield from of(lambda a: numpy.squeeze(a, axis=1))
+    yield from of(lambda a: numpy.stack([a, a], axis=-1))
+    yield from of(lambda a: numpy.stack([a, a], dtype="float64"))
+    yield from of(lambda a: numpy.concatenate([a, a], axis=None))
+    yield from of(lambda a: numpy.transpose(a, (1, 0)))
+    yield from of(lambda a: numpy.reshape(a, (1, 3), order="F"))
+    yield from of(lambda a: a.flatten(order="F"))
+    yield from of(lambda a: numpy.array(a, copy=True, ndmin=3))
+    yield from of(lambda a: a + (1 << 30) + 1e200)
+
+
+@program
+def under_a_default_device(compile):
+    f = compile(lambda a: (torch.tensor(a), torch.as_tensor(a), torch.from_numpy(a)))
+    for k in range(3):
+        with torch.device("meta"):
+            there = f(array(3, k=k))
+        yield there, f(array(3, k=k))
+
+
+@program
 def arithmetic_of_numpy(compile):
     def f(a):
         b = (a - a.mean()) / (a.std() + 1e-5)
