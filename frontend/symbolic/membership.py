@@ -47,8 +47,8 @@ def _at(frame: types.FrameType, start: dis.Instruction, names: Iterable[str]) ->
         found = start.argval
     elif start.opname == "LOAD_GLOBAL":
         found = frame.f_globals.get(start.argval)
-    elif start.opname in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"):
-        found = frame.f_locals.get(start.argval)
+    elif start.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):  # of two at once it is the second
+        found = frame.f_locals.get(start.argval[1] if isinstance(start.argval, tuple) else start.argval)
     else:
         return None
     for name in names:
