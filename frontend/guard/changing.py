@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
 from ..symbolic.arrays import Array
+from ..symbolic.scalars import KINDS
 from ..symbolic.symbols import Numbers, is_symbolic, plain
 from .fetched import parts
 from .guards import MISSING, Read, attribute, same
@@ -83,7 +84,7 @@ def changed(before: Any, now: Any) -> bool:
         return False
     if type(before) is tuple:
         return len(now) == len(before) and all(same(n, b) or _number(b) and changed(b, n) for b, n in zip(before, now))
-    return _number(before)
+    return _number(before) or type(before) in KINDS
 
 
 def _number(value: Any) -> bool:

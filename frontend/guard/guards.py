@@ -17,6 +17,7 @@ from math import copysign
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+import numpy
 import torch
 from torch.nn.utils import parametrize
 
@@ -219,7 +220,7 @@ class Namespace:
 
     def __init__(self):
         self.bound: dict[str, Any] = {"same": same, "same_contents": same_contents, "snapshot": snapshot, "attribute": attribute,
-                                      "MISSING": MISSING, "float32": float32, "math": math}
+                                      "MISSING": MISSING, "float32": float32, "math": math, "numpy": numpy}
         self._names: dict[int, str] = {id(v): k for k, v in self.bound.items()}
 
     def bind(self, value: Any, hint: str = "c") -> str:

@@ -18,6 +18,7 @@ from torch import nn
 from ...compiler.ir import TensorType
 from ...errors import Unsupported
 from ..symbolic.arrays import Array, Arrays, tensor_of
+from ..symbolic.scalars import KINDS, Scalar, is_scalar, standing_for
 from ..symbolic.symbols import Numbers, is_symbolic, noted
 from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
 from .writes import STATEMENTS, Write
@@ -168,6 +169,10 @@ class Arguments:
             self.leaves[place] = value
             if place in self._symbolic:
                 return self._number(value, access, name)
+        if type(value) in KINDS:
+            self.leaves[place] = value
+            if place in self._symbolic:
+                return self._scalar(value, access, name)
         if type(value) is numpy.ndarray and self.arrays is not None and tensor_of(value) is not None:
             return self._array(value, access, place, name)
         if not constant(value) or type(value).__flags__ & _HEAP_TYPE:  # whose class may be the user's
@@ -200,6 +205,15 @@ class Arguments:
         self.numbers.add(number.node.name)
         self.steps += [f"{number.node.name} = {access}", number_condition(number.node, number.node.name)]
         return number
+
+    def _scalar(self, value: Any, access: str, name: str) -> Scalar:
+        """Reach a number of NumPy's, as one of Python's."""
+        kind, (python, _) = self._names.bind(type(value)), KINDS[type(value)]
+        number = self.given.given(python(value), name)
+        self.numbers.add(number.node.name)
+        self.steps += [Condition(f"type({access}) is {kind}", f"type({access})", f"type of {name}", type(value)),
+                       f"{number.node.name} = {python.__name__}({access})"]
+        return standing_for(number.node, type(value))
 
     @staticmethod
     def _flat_dataclass(value: Any) -> bool:
@@ -327,12 +341,16 @@ class Rebuild:
         return STATEMENTS[w.kind](self._names, w, self._found(w.holder), key, self._expression(w.value))
 
     def _expression(self, value: Any) -> str:
+        if is_scalar(value):
+            return f"{self._names.bind(value.kind)}({self._number(value.node.name)})"
         if is_symbolic(value):
             return self._number(value.node.name)
         if type(value) is Array and id(value.known) in self._places:
             return self._expression(value.known)
         if constant(value):
             return self._names.literal(value)
+        if isinstance(value, numpy.dtype) or isinstance(value, numpy.generic) and value.dtype.kind in "biufc":
+            return self._names.bind(value)
         if id(value) in self._done:
             return self._done[id(value)]
         if id(value) in self._open or len(self._open) > DEPTH:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import torch
 
 from ..symbolic.arrays import Array
+from ..symbolic.scalars import FloatScalar, IntScalar, number_of
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import Float, Int, Node, is_symbolic
 from .names import called_alone, globals_named
@@ -38,11 +39,14 @@ class _Kind(type):
         return issubclass(other, cls.kind)
 
 
+_STAND_INS = (Int, Float, Sized, Array, FloatScalar, IntScalar)
+
+
 @passing
 def _type(*args: Any, **kwargs: Any) -> type:
     """`type`, to which stand-ins are of the types that they stand for."""
     found = type(*args, **kwargs)
-    return args[0].__class__ if found in (Int, Float, Sized, Array) else found
+    return args[0].__class__ if found in _STAND_INS else found
 
 
 class Conversions:
@@ -111,6 +115,7 @@ class Conversions:
 
         @passing
         def convert(value: Any) -> Any:
+            value = number_of(value)
             found, method = value, None if is_symbolic(value) else getattr(type(value), of_tensor.__name__, None)
             if isinstance(method, types.FunctionType):
                 found = method(value)

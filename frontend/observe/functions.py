@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Hashable
 import numpy
 import torch
 
-from ..symbolic import mathematics
+from ..symbolic import mathematics, scalars
 from ..symbolic.arrays import FROM_NUMPY, MAKERS, Array, holds_stand_ins
 from ..symbolic.symbols import is_symbolic
 from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
@@ -38,6 +38,7 @@ _FLOATS = torch.FloatTensor
 #: Those that make tensors of NumPy's arrays, or arrays of these.
 _OF_ARRAYS = ((torch, FROM_NUMPY), *((numpy, f) for f in MAKERS))
 _IN_MODULES |= {function.__name__: ((module, function),) for module, function in (*_OF_ARRAYS, (torch, _FLOATS))}
+_IN_MODULES |= {name: ((numpy, function),) for name, function in scalars.FUNCTIONS.items()}
 
 
 class Functions:
@@ -97,6 +98,8 @@ class Functions:
             return without_own_mode(function, lambda: self._observer.listening)
         if isinstance(function, functools._lru_cache_wrapper):
             return _computed(function)
+        if function in scalars.FUNCTIONS.values():
+            return scalars.of_symbols(function)
         if function is FROM_NUMPY:
             return _shared
         if function is _FLOATS:
@@ -146,7 +149,7 @@ def _has_symbols(value: Any) -> bool:
 
 
 def _is_known(function: Any) -> bool:
-    return isinstance(function, Hashable) and isinstance(function, KINDS) and (
+    return isinstance(function, Hashable) and isinstance(function, (*KINDS, type(numpy.mean))) and (
         function in KNOWN or function in mathematics.FUNCTIONS or function in OVERRIDE_CHECKS or function in MAKERS
-        or function is WARN or function is FROM_NUMPY) \
+        or function is WARN or function is FROM_NUMPY or function in scalars.FUNCTIONS.values()) \
         or isinstance(function, functools._lru_cache_wrapper) and kind_of(function) == USER

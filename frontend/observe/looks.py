@@ -9,6 +9,7 @@ from typing import Callable, Collection, Mapping
 import torch
 
 from ..symbolic.arrays import Array
+from ..symbolic.scalars import FloatScalar, IntScalar
 from ..symbolic.symbols import Float, Int
 from .names import modules_sought, types_named
 
@@ -88,7 +89,7 @@ class Looks:
 
 
 #: Numbers, stand-ins for such, and what may be any object.
-_NUMBERS = {bool, int, float, Int, Float, Array, None}
+_NUMBERS = {bool, int, float, Int, Float, Array, FloatScalar, IntScalar, None}
 
 
 #: Functions, types and methods in C that refuse whatever is not Python's own number.

@@ -47,7 +47,7 @@ ITEM_LIMIT = 20_000
 LARGEST_ARRAY = 256
 
 _UNCHANGING = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
-               types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, numpy.dtype, numpy.generic,
+               types.GetSetDescriptorType, types.MemberDescriptorType, numpy.ufunc, type(numpy.mean), numpy.dtype, numpy.generic,
                type(namedtuple("_", "field").field), OpOverload, OpPacket, *SINGLETONS)
 #: Modules whose types have no state that a program could change, or none that it could see.
 _UNCHANGING_MODULES = {"re", "typing", "types", "operator", "decimal", "datetime", "fractions", "pathlib", "uuid", "enum", "abc",

@@ -23,6 +23,7 @@ from ..observe.origins import here
 from ..observe.names import handed_over
 from ..observe.places import of_checkpoint, passing, user_frame
 from ..symbolic.arrays import DTYPES, Array, holds_stand_ins, without_stand_ins
+from ..symbolic.scalars import KINDS, holds_scalars, is_scalar, numbers_in
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import fixed, is_symbolic, plain
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, fused_steps, in_forward_transform,
@@ -167,6 +168,8 @@ class Api(TorchFunctionMode):
                 kwargs = {k: v.item() if k in _FACTORS and _is_factor(v) else v for k, v in kwargs.items()}
         if recorder.arrays and holds_stand_ins((args, kwargs)):
             return self._given_arrays(function, args, kwargs)
+        if recorder.numbers.scalars and holds_scalars((args, kwargs)):
+            args, kwargs = _of_scalars(function, args, kwargs)
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.for_caller and _keeps_lists(function, args, kwargs):
             args, kwargs = fixed((args, kwargs))
@@ -375,6 +378,17 @@ def _with_numbers(function: Callable, args: tuple, kwargs: dict) -> tuple[Callab
     if function is F.one_hot and args and active_transform() is None:
         return _one_hot, args, kwargs
     return (function, *fixed((args, kwargs))) if function in _BY_VALUE or function in _MAKERS else (function, args, kwargs)
+
+
+def _of_scalars(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """What a call is given, with Python's numbers in place of NumPy's; torch makes tensors of these in dtypes of their own."""
+    if function in (torch.tensor, torch.as_tensor, torch.asarray) and "dtype" not in kwargs:
+        data = args[-1] if args else kwargs.get("data", kwargs.get("obj"))
+        kinds = {is_scalar(d) and d.kind for d in (data if isinstance(data, (list, tuple)) else (data,))}
+        if len(kinds) > 1 or False in kinds:
+            return fixed(args), fixed(kwargs)
+        kwargs = {**kwargs, "dtype": KINDS[kinds.pop()][1]}
+    return numbers_in(args), numbers_in(kwargs)
 
 
 def _pad_rows(rows, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Callable, Hashable, Mapping, Sequence
 
+import numpy
 import torch
 
 from ...compiler.dims import Expr
@@ -38,7 +39,7 @@ from .bridge import Executable, Late, assemble
 #: A tensor of a call: ("input", k); ("value", k), the k-th of the recorded graph's values; ("number", name), a number as one.
 Slot = tuple[str, Any]
 #: What numbers are computed with, besides Python's own.
-_FUNCTIONS = {"same": same, "float32": float32, "math": math}
+_FUNCTIONS = {"same": same, "float32": float32, "math": math, "numpy": numpy}
 #: Paths of more readings than this, besides claims, are long.
 LONG = 16
 #: So many calls in a row follow such a path to an end where they run eagerly; then none is tried any more.

@@ -5,6 +5,7 @@ import functools
 import math
 from typing import Any, Callable
 
+from .scalars import number_of
 from .symbols import Node, as_operand, is_symbolic
 
 #: Those of one or two numbers that give a number; those that give a truth value.
@@ -21,6 +22,7 @@ def of_symbols(function: Callable) -> Callable:
     """The stand-in for a function of `math` that takes symbolic numbers, too."""
     @functools.wraps(function)
     def stand_in(*args: Any, **kwargs: Any) -> Any:
+        args = tuple(map(number_of, args))
         number = next(filter(is_symbolic, args), None)
         if number is None:
             return function(*args, **kwargs)

@@ -56,6 +56,7 @@ class Numbers:
     raising     the names of those that Python may raise for on a later call, so that they are computed although nobody needs them
     quiet       tells whether what is asked now does not matter
     places      those that were given, in order; what is read of tensors is none of them
+    scalars     whether there are stand-ins for NumPy's numbers (scalars.py)
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
     """
 
@@ -69,7 +70,7 @@ class Numbers:
         self.quiet: Callable[[], Any] = lambda: False
         self.places: list[Node] = []
         self._fixed: set[str] = set()
-        self.alive = True
+        self.alive, self.scalars = True, False
         self._thread = get_ident()
         self._known: dict[str, Node] = {}
         self._count = 0
@@ -373,6 +374,13 @@ class Node:
         return self.numbers.compute("not {}", operator.not_, self)
 
 
+class Stand:
+    """A symbolic number that stands for an object of another type than Python's own: `of` gives the object for a value."""
+
+    def of(self, value: Plain) -> Any:
+        raise NotImplementedError
+
+
 def literal(value: Plain) -> str:
     """A number's exact text, which may stand anywhere in an expression."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -419,7 +427,8 @@ def fixed(value: Any) -> Any:
 def _with_numbers(value: Any, number: Callable[[Node], Plain]) -> Any:
     """A value with numbers in the place of the symbolic ones in it; itself where there are none."""
     if is_symbolic(value):
-        return number(value.node)
+        found = number(value.node)
+        return value.of(found) if issubclass(type(value), Stand) else found
     if type(value) in (list, tuple, deque, torch.Size):
         items = [_with_numbers(v, number) for v in value]
         return type(value)(items) if any(new is not v for new, v in zip(items, value)) else value
@@ -553,6 +562,8 @@ def _binary(name: str, kind: type, reflected: bool) -> Callable:
     method, own = getattr(Node, name), getattr(kind, f"__{'r' * reflected}{name}__")
 
     def operate(self, other, *modulo):
+        if issubclass(type(other), Stand):  # whose type the result is of
+            return NotImplemented
         operand = as_operand(self.node.numbers, other)
         if operand is not None and not modulo:
             return (method(operand, self.node) if reflected else method(self.node, operand)).wrapped()
@@ -572,6 +583,8 @@ def _comparison(name: str, symbol: str, kind: type) -> Callable:
     function, own, text = _function(name), getattr(kind, f"__{name}__"), f"{{}} {symbol} {{}}"
 
     def compare(self, other):
+        if issubclass(type(other), Stand):
+            return NotImplemented
         operand = as_operand(self.node.numbers, other)
         if operand is not None:
             return self.node.numbers.holds(text, function(self.node.value, operand.value), self.node, operand)
@@ -633,7 +646,8 @@ class _Number:
         return numpy.array(self.node.fixed(), dtype)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
-        return getattr(ufunc, method)(*map(fixed, inputs), **fixed(kwargs))
+        from .scalars import of_ufunc  # which is made of these
+        return of_ufunc(ufunc, method, inputs, kwargs)
 
 
 class Float(_Number, torch.SymFloat):

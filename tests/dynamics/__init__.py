@@ -9,7 +9,7 @@ from importlib import import_module
 from .harness import PROGRAMS, Outcome, Program, check, difference_made, run
 
 #: The modules of programs, in the order of what they are about: control flow, state, tensors, the world outside.
-ROWS = ("branches", "numbers", "conversions", "windows", "lengths", "found_rows", "packed", "recurrent", "calls", "sizes",
+ROWS = ("branches", "numbers", "scalars", "conversions", "windows", "lengths", "found_rows", "packed", "recurrent", "calls", "sizes",
         "sizes_in_steps", "sizes_of_state", "names_read", "objects_read", "classes_read", "special_methods", "modules_read",
         "callables", "hidden", "attributes_written", "containers_written", "effects", "aliasing", "versions",
         "flowing_writes", "autograd", "leaves", "own_backward", "derivatives", "random_numbers", "draws", "asides", "arrays",
