@@ -171,6 +171,7 @@ class _Run:
         rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, fetched.at)
         if any(vars(t) and self.recorder.made(t) for t in rebuild.tensors):
             raise Unsupported("gives a tensor that it set attributes of")
+        self.recorder.numbers.want(rebuild.numbers)
         return rebuild, self.recorder.finish(rebuild.tensors)
 
     def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:

@@ -118,7 +118,7 @@ def test_paths_that_other_guards_lead_to_count(monkeypatch):
 
     def f(x):
         state["n"] += 1
-        return x * 2 if state["n"] not in {100, 200} else x, float(x.sum()) > 0
+        return x * 2 if state["n"] not in {100.5, 200} else x, float(x.sum()) > 0
     compiled = smelt.compile(f)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -43,6 +43,7 @@ class NumberBuilder(Builder):
     def _value(self, node: Node, device: torch.device) -> Value:
         key = node.name, device
         if key not in self._values:
+            self._numbers.want((node.name,))
             dtype = torch.float64 if node.is_float() else torch.int64
             length = isinstance(node.size, Expr) and node.size.symbol and device.type == "cpu"
             held = {"symbol": node.size.symbol} if length else {}

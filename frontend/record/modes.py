@@ -162,7 +162,7 @@ class Api(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _AT and recorder.unsupported is None and not recorder._busy:
             with self:
-                args = (args[0], bounds_read(args[1]), *args[2:])
+                args = (args[0], bounds_read(args[1], recorder.place_in), *args[2:])
         if not _FACTORS.isdisjoint(kwargs or ()) and recorder.unsupported is None and not recorder._busy:
             with self:
                 kwargs = {k: v.item() if k in _FACTORS and _is_factor(v) else v for k, v in kwargs.items()}

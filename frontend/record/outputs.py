@@ -8,7 +8,7 @@ import torch
 from ...compiler.builder import Builder
 from ...compiler.ir import TensorType, Value, dense
 from ...errors import Unsupported
-from ..recording import Fresh, Given, InputView, OutputView, Result, replay
+from ..recording import Fresh, Given, InputView, OutputView, Result, ViewStep, replay
 from ..torch_internals import is_view, version_of
 from .functional import OWN_VIEW, RESOLVED, Alias, Base, Memory
 from .gradients import Reach, Sources, custom_function
@@ -96,14 +96,15 @@ class Outputs:
         base = alias.base
         if base is not self._memory.inputs[base.input]:
             raise Unsupported("returns a view of memory that it replaced (.data = ...)")
-        self._check_view(tensor, alias)
-        return InputView(base.input, settled(tuple(s.view for s in alias.steps))) if alias.steps else Given(base.input)
+        views = settled(tuple(s.view for s in alias.steps))
+        self._check_view(tensor, views, base.input)
+        return InputView(base.input, views) if views else Given(base.input)
 
-    def _check_view(self, tensor: torch.Tensor, alias: Alias) -> None:
+    def _check_view(self, tensor: torch.Tensor, views: Sequence[ViewStep], input: int) -> None:
         """Refuse what replaying the views on another call's input would not give."""
-        if any(s.view.function is torch.ops.aten.as_strided.default for s in alias.steps):
+        if any(view.function is torch.ops.aten.as_strided.default for view in views):
             raise Unsupported("returns an as_strided view of an input")
-        again = replay(self._inputs[alias.base.input], [s.view for s in alias.steps])
+        again = replay(self._inputs[input], views)
         if (again.requires_grad, again.is_leaf) != (tensor.requires_grad, tensor.is_leaf) or custom_function(tensor):
             raise Unsupported("returns a view of an input with a gradient of its own")
 

@@ -104,6 +104,7 @@ class Recorder:
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
         self.numbers.tell = partial(self.guarded, self._add_condition)
+        self.numbers.read_now = self._add_unread
         self.arrays = Arrays() if arrays is None else arrays
         self.arrays.stop = self._stop_for_array
         self.beside = Beside(aside, self.stop)
@@ -481,8 +482,31 @@ class Recorder:
 
     def _add_symbol(self, value: Value, answer: int | float) -> None:
         """A number was read that is another one on each call: the run gets a symbolic one."""
-        self._answer = self.numbers.read(answer, f"{value.op.name}.item()")
-        self._note([value], "symbol", answer, len(self._b.values), text=self._answer.node.name)
+        subject = f"{value.op.name}.item()"
+        if type(answer) is int and value.type.device.type == "cpu":
+            self._answer = self.numbers.read_later(answer, subject, (value, answer))
+        else:
+            self._answer = self.numbers.read(answer, subject)
+            self._note([value], "symbol", answer, len(self._b.values), text=self._answer.node.name)
+
+    def _add_unread(self, name: str) -> None:
+        """Python needs such a number, after all."""
+        value, answer = self.numbers.held[name]
+        self._note([value], "symbol", answer, len(self._b.values), text=name)
+
+    def place_in(self, tensor: torch.Tensor) -> Any:
+        """The whole number in a tensor, as an index."""
+        found = None
+        if self._stand_ins() and not self.apart and active_transform() is None:
+            found = self.guarded(self._place_in, tensor)
+        return tensor.item() if found is None else found
+
+    def _place_in(self, tensor: torch.Tensor) -> Int | None:
+        value = self._memory.current(self._alias(tensor))
+        if value.type.device.type != "cpu" or not self._readings.matter([value]):
+            return None
+        answer = self.unseen(torch.Tensor.item, tensor)
+        return self.numbers.read_later(answer, f"{value.op.name}.item()", (value, answer))
 
     def _add_condition(self, asked: Asked) -> None:
         """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
@@ -772,8 +796,10 @@ class Recorder:
 
     @property
     def untouched(self) -> bool:
-        """Whether the run, as far as it went, surely changed no tensor from outside and drew no random numbers."""
-        return (self.unsupported is None or not self.passed) and not self._random and not self.wrote
+        """Whether the run, as far as it went, surely changed no tensor from outside, be it in how often it was written to, and drew
+        no random numbers."""
+        counted = any(_state(t)[2] != before[2] for t, before in zip(self._tensors, self._before))
+        return (self.unsupported is None or not self.passed) and not (self._random or self.wrote or counted)
 
     @property
     def wrote(self) -> bool:

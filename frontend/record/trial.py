@@ -218,7 +218,7 @@ class _SizedOutputs(Outputs):
         """As there, but the stride of a dimension of size 1, which may be another one of the sizes, is then told by the view."""
         return super()._fills(alias) and not (alias.steps and 1 in alias.type.shape)
 
-    def _check_view(self, tensor, alias) -> None:
+    def _check_view(self, tensor, views, input) -> None:
         """The first recording has passed it."""
 
 

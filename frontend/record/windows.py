@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import torch
 
@@ -26,6 +26,8 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if not is_symbolic(args[2]) or args[2].node.size is not None:
         return False
     x, dim, start, *end = args
+    if op.packet == "select" and start.node.name in start.node.numbers.held:
+        return isinstance(type_of(x).shape[dim], int)
     end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
     n = type_of(x).shape[dim]
     if not (is_symbolic(end) and step == 1 and isinstance(n, int) and 0 <= plain(start) <= plain(end) <= n):
@@ -47,7 +49,7 @@ def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     op, dim, begin = overload(view.function), view.args[0] % x.rank, len(b.values)
     size = 1 if op.packet == "select" else _length(*view.args[1:3])
     steps = b.iota(size=size, start=0, step=1, dtype=torch.int64, device=x.type.device)
-    found = b.index_select(x, b.add(steps, view.args[1]), dim=dim)
+    found = b.index_select(x, b.add(steps, _start(b, view.args[1], x.shape[dim])), dim=dim)
     if op.packet == "select":
         found = b.reshape(found, shape=(*x.shape[:dim], *x.shape[dim + 1:]))
     strides = x.type.strides if op.packet == "slice" else (*x.type.strides[:dim], *x.type.strides[dim + 1:])
@@ -55,6 +57,15 @@ def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
         found.type = replace(found.type, strides=strides)
         return found
     return checked(b, op, found, type, begin)
+
+
+def _start(b: Builder, start: Any, n: Dim) -> Any:
+    """Where a window begins. A place that the graph holds may be counted from the end."""
+    held = start.node.numbers.held.get(start.node.name) if is_symbolic(start) else None
+    if held is None:
+        return start
+    place = b.cast(b.reshape(held[0], shape=()), dtype=torch.int64)
+    return b.where(b.lt(place, 0), b.add(place, n), place)
 
 
 def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
@@ -66,13 +77,13 @@ def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
 _WHOLE = (torch.int64, torch.int32)
 
 
-def bounds_read(index: Any) -> Any:
-    """An index with the whole numbers that tensors are in it and in its slices, read as torch reads them; numbers of more than
-    64 bits, which torch takes no symbols for, are fixed."""
+def bounds_read(index: Any, place_in: Callable[[torch.Tensor], Any]) -> Any:
+    """An index with the whole numbers that tensors are in it and in its slices, read as torch reads them, those that are places
+    by `place_in`; numbers of more than 64 bits, which torch takes no symbols for, are fixed."""
     if type(index) is tuple:
-        return tuple(map(bounds_read, index))
+        return tuple(bounds_read(part, place_in) for part in index)
     if isinstance(index, torch.Tensor) and not index.dim() and index.dtype in _WHOLE:
-        return index.item()
+        return place_in(index)
     if is_symbolic(index):
         return index if -1 << 63 <= plain(index) < 1 << 63 else fixed(index)
     return slice(*map(_read, (index.start, index.stop, index.step))) if type(index) is slice else index
@@ -80,7 +91,7 @@ def bounds_read(index: Any) -> Any:
 
 def _read(bound: Any) -> Any:
     whole = isinstance(bound, torch.Tensor) and bound.numel() == 1 and bound.dtype in _WHOLE
-    return bound.item() if whole else bounds_read(bound)
+    return bound.item() if whole else bounds_read(bound, torch.Tensor.item)
 
 
 def placed(index: Any) -> tuple | None:

@@ -85,3 +85,17 @@ def state_written_to(compile):
         return kept["last"].sum()
     for n in (3, 3, 4, 5):
         yield f(tensor(n)), kept["last"]._version
+
+
+@program
+def of_what_is_turned_round_before_an_error(compile):
+    """Which is no write to its elements, but counts as one: no run is made again after it."""
+    @compile
+    def f(x, k):
+        x.view(2, -1).t_()
+        if k >= 0:
+            raise ValueError(k)
+        return x * k
+    for k in (1, 2, 3, 4):
+        x = tensor(6)
+        yield outcome(f, x, k), x._version

@@ -261,3 +261,81 @@ def written_in_a_layout_of_their_own(compile):
         return y[:, :3], y
     for k in (3, 5, 4, 2, 6, 1):
         yield f(tensor(6, 4).t(), tensor(4, 6), k)
+
+
+@program
+def places_that_tensors_hold(compile):
+    """Read by the program itself: at rows and elements, from either end, in place, and of gradients."""
+    table = leaf(5, 3)
+
+    @compile
+    def f(x, i, j):
+        row, last = x[i] * 2, x[j - 5]
+        x[j] = row
+        x[i, -1] += 1
+        return row + last, x[i, j % 3], x[i][None] * 1, (table[i] * table[j, 0]).sum()
+    for k in range(7):
+        x, i, j = tensor(5, 3) + k, torch.tensor(k % 5), torch.tensor((3 * k + 1) % 5)
+        found = f(x, i, j)
+        yield found, x, backward(found[3]), table.grad
+
+
+@program
+def places_of_the_largest(compile):
+    @compile
+    def f(x, scores):
+        best = scores.argmax().item()
+        i = scores.argmin()
+        return x[best] * 2, x[i, best % 3] + 1, scores[best] - scores[i]
+    for k in range(6):
+        yield f(tensor(5, 3), tensor(5).float().roll(k) * (-1) ** k)
+
+
+@program
+def places_that_python_looks_at_as_well(compile):
+    @compile
+    def f(x, scores):
+        best = scores.argmax().item()
+        y = x[best] * 2
+        if best > 2:
+            y = y + best
+        return y, best, [10, 20, 30, 40, 50][best], x[:best + 1].sum()
+    for k in range(8):
+        yield f(tensor(5, 3), tensor(5).float().roll(k))
+
+
+@program
+def places_that_there_are_not(compile):
+    f = compile(lambda x, i: x[i] * 2)
+    for i in (1, 2, 4, 5, -5, -6, 3, 1 << 40):
+        yield outcome(f, tensor(5, 3), torch.tensor(i))
+    for i in (torch.tensor(True), torch.tensor(1, dtype=torch.uint8), torch.tensor(1.0), torch.tensor([1]), torch.tensor(2)):
+        yield outcome(f, tensor(5, 3), i)
+
+
+@program
+def rows_given_back_at_places_that_tensors_hold(compile):
+    @compile
+    def f(x, i):
+        y = x * 2
+        return x[i], y, y[i], x[i].detach()
+    for k in (1, 2, 1, 4, -1, 2):
+        x = leaf(5, 3)
+        yield f(x, torch.tensor(k)), x
+
+
+@program(exact=False)
+def scores_of_tags(compile):
+    """A sum along a way through a table that the data tells, with its gradient."""
+    ways = nn.Parameter(tensor(4, 4) * 0.5)
+
+    @compile
+    def loss(scores, tags):
+        total, at = torch.zeros(1), torch.tensor([3])
+        tags = torch.cat([at, tags])
+        for k, row in enumerate(scores):
+            total = total + ways[tags[k + 1], tags[k]] + row[tags[k + 1]]
+        return total - torch.logsumexp(scores.sum(0), 0)
+    for k in range(5):
+        ways.grad = None
+        yield backward(loss(tensor(3, 4).float() + k, (torch.arange(3) * 2 + k) % 4).sum()), ways.grad
