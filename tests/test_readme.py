@@ -136,8 +136,9 @@ WORKS = {
     "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same.":
         [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2))],
     "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
-    "on.":
-        [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1))],
+    "on. Rows at places that tensors hold (`ways[tags[k]]`, `x[scores.argmax().item()]`) are found by the program itself.":
+        [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1)), (lambda: lambda x, i: x[i] * 2, (X, torch.tensor(1))),
+         (lambda: lambda x: x[x.argmax().item()] * 2, (X,))],
     "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "Arrays of NumPy's as arguments that become tensors (`torch.from_numpy(state)`, `torch.tensor(numpy.stack(rows))`), and as "
@@ -149,6 +150,9 @@ WORKS = {
         [(training_step, (X,)), (lambda: lambda x: torch.autograd.grad(x.sum(), x)[0], (X.clone().requires_grad_(),))],
     "Numbers of clocks and of Python's and NumPy's random generators: each call asks for them anew, and may branch on them.":
         [(lambda: lambda x: x * random.random() + time.time(), (X,)), (lambda: lambda x: x * numpy.random.rand(), (X,))],
+    "What Python's `math` and NumPy compute of numbers that change: `numpy.mean(losses)`, `numpy.sqrt(1 - share)`.":
+        [(lambda: lambda x, k: x * math.sqrt(k) + numpy.sqrt(k), (X, 2.0)),
+         (lambda: lambda x: numpy.mean([x.sum().item(), x.max().item()]), (X,))],
     "What is printed and logged by statements of their own: run again on every call, with what it computes; warnings, given "
     "again.":
         [(lambda: printing, (X,)), (lambda: printing_on_a_line, (X,))],
