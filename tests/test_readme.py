@@ -138,7 +138,7 @@ WORKS = {
     "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
     "on. Rows at places that tensors hold (`ways[tags[k]]`, `x[scores.argmax().item()]`) are found by the program itself.":
         [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1)), (lambda: lambda x, i: x[i] * 2, (X, torch.tensor(1))),
-         (lambda: lambda x: x[x.argmax().item()] * 2, (X,))],
+         (lambda: lambda x: x[x[:, 0].argmax().item()] * 2, (X,))],
     "Other dtypes, ranks, layouts or module attributes: guards see them, and another program is recorded.":
         [(lambda: lambda x, k: x * k, (X, 2.0))],
     "Arrays of NumPy's as arguments that become tensors (`torch.from_numpy(state)`, `torch.tensor(numpy.stack(rows))`), and as "
