@@ -56,8 +56,11 @@ class Run(Protocol):
     def __call__(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]: ...
 
 
-#: So many long paths, of which no call took one after its recording, are followed by no more.
-UNUSED_LIMIT = 6
+#: So many paths, of which no call took one after its recording, are followed by no more: long ones, which count twice, and those
+#: for one float alone.
+UNUSED_LIMIT = 12
+#: After so many recordings in a row that run eagerly, all for one reason, what differs again is not recorded.
+EAGER_LIMIT = 4
 
 
 @dataclass(eq=False, repr=False)
@@ -320,16 +323,22 @@ class CompiledFunction:
                 self._warn("limit", f"{self.name} was recorded {limit}; calls that fit none of its programs run eagerly. "
                            f"What changed last: {change}")
             return self._function(*args, **kwargs)
-        change = self._change(args, kwargs)
-        return self._function(*args, **kwargs) if self._in_vain(change) else self._recorded(change, args, kwargs)
+        if self._in_vain(lambda: self._change(args, kwargs)):
+            return self._function(*args, **kwargs)
+        return self._recorded(self._change(args, kwargs), args, kwargs)
 
-    def _in_vain(self, change: str) -> bool:
-        """Whether there are enough long paths that no call takes."""
+    def _in_vain(self, change: Callable[[], str]) -> bool:
+        """Whether there are enough paths that hardly any call takes, or recordings that all run eagerly."""
         unused = sum(p.unused for p in self.programs if isinstance(p, Branches))
-        if unused >= UNUSED_LIMIT:
-            self._warn("unused", f"{self.name} was recorded along {unused} long paths, which no other call took; calls that "
-                       f"take none of them run eagerly. What changed last: {change}")
-        return unused >= UNUSED_LIMIT
+        if unused >= UNUSED_LIMIT and "unused" not in self._warned:  # what changed takes time to tell
+            self._warn("unused", f"{self.name} was recorded along many paths, long ones or for one number alone, which no other "
+                       f"call took; calls that take none of them run eagerly. What changed last: {change()}")
+        reasons = {getattr(p, "reason", "") for p in self.programs[:EAGER_LIMIT]}
+        eager = len(self.programs) >= EAGER_LIMIT and len(reasons) == 1 and reasons != {""}
+        if eager and "eager" not in self._warned:
+            self._warn("eager", f"{self.name} was recorded {EAGER_LIMIT} times in a row for nothing; calls that differ again run "
+                       f"eagerly, too. What changed last: {change()}")
+        return eager or unused >= UNUSED_LIMIT
 
     def _new_path(self, branches: Branches, reading: Reading, args: tuple, kwargs: dict) -> Any:
         """A call that came to an answer which no path was recorded under."""
@@ -339,7 +348,7 @@ class CompiledFunction:
             if branches.misses > config.path_limit:
                 branches.broken = "hardly any call takes a path that was recorded"
             return self._function(*args, **kwargs)
-        if self._in_vain(str(reading)):
+        if self._in_vain(lambda: str(reading)):
             return self._function(*args, **kwargs)
         if reading.how == "number":
             self._changing.lines.add(reading.where)

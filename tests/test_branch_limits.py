@@ -127,3 +127,29 @@ def test_paths_that_other_guards_lead_to_count(monkeypatch):
     told = [str(w.message) for w in caught if "path_limit" in str(w.message)]
     assert len(told) == 1
     assert [len(p.paths) for p in compiled.programs] == [4]
+
+
+def test_what_runs_eagerly_time_and_again_is_not_recorded_for_ever():
+    def f(x, key):
+        return x * float(x.numpy().sum()), key
+    compiled = smelt.compile(f)
+    x = torch.ones(3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for key in "abcdefgh":
+            close(compiled(x, key), f(x, key))
+    assert sum("4 times in a row for nothing" in str(w.message) and "key 'd' -> 'e'" in str(w.message) for w in caught) == 1
+    assert len(compiled.programs) == 4 and len(smelt.explain(compiled).recompilations) == 3
+
+
+def test_paths_for_one_float_alone_are_not_recorded_for_ever():
+    def f(x):
+        return f"{x.sum():.3f}", x * 2
+    compiled = smelt.compile(f)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for k in range(20):
+            x = torch.full((3,), k + 0.125)
+            close(compiled(x), f(x))
+    assert sum("many paths, long ones or for one number alone" in str(w.message) for w in caught) == 1
+    assert smelt.explain(compiled).paths == 12

@@ -182,7 +182,7 @@ def test_long_paths_that_no_call_takes_are_not_recorded_for_ever(monkeypatch):
     def f(x):
         log.append(1)
         return plain(x, len(log))
-    with pytest.warns(smelt.SmeltWarning, match="recorded along 2 long paths, which no other call took") as warned:
+    with pytest.warns(smelt.SmeltWarning, match="recorded along many paths, .* which no other call took") as warned:
         for calls in range(1, 6):
             assert torch.allclose(f(x), plain(x, calls)) and len(log) == calls
     assert len(warned) == 1 and len(f.programs) <= 2

@@ -205,6 +205,7 @@ def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
 
 #: Objects that an instruction takes off Python's stack; calls, and those that build containers, take more.
 _TAKES = {"LOAD_ATTR": 1, "LOAD_METHOD": 1, "BINARY_OP": 2, "BINARY_SUBSCR": 2, "POP_TOP": 1, "COMPARE_OP": 2}
+_READERS = {"argmax"}
 _BUILDS = {"BUILD_TUPLE": 1, "BUILD_LIST": 1, "BUILD_MAP": 2, "BUILD_CONST_KEY_MAP": 1}
 _KEPT = {"PRECALL", "CACHE", "KW_NAMES", "NOP", "RESUME", "PUSH_NULL", "NOT_TAKEN"}
 
@@ -221,7 +222,8 @@ def handed_over(frame: types.FrameType | None) -> bool:
 
 @lru_cache(maxsize=4096)
 def _returned(code: types.CodeType, offset: int) -> bool:
-    """Whether what the instruction at an offset gives is returned, by itself or in a container, and nothing else done with it."""
+    """Whether what the instruction at an offset gives is returned, by itself or in a container, or given to a function of NumPy's
+    that arrays have a method for, and nothing else done with it."""
     found = list(dis.get_instructions(code))
     after = next((n for n, i in enumerate(found) if i.offset > offset), len(found))
     depth = 1  # of what is looked for, from the top of the stack
@@ -237,6 +239,8 @@ def _returned(code: types.CodeType, offset: int) -> bool:
         elif i.opname == "SWAP":
             depth = i.arg if depth == 1 else 1 if depth == i.arg else depth
         else:
+            if depth == 1 and i.opname == "CALL" and i.arg == 1:
+                return any(f.argval in _READERS and f.opname in _ATTRIBUTES for f in found[max(after - _AT_ONCE, 0):after])
             taken = i.arg + 2 if i.opname == "CALL" else _TAKES.get(i.opname, 0)
             if taken >= depth or not (taken or i.opname.startswith("LOAD_") or i.opname in _KEPT):
                 return False

@@ -77,6 +77,7 @@ class Path:
         self.check = self.guards.check
         self.outcomes = tuple(r.outcome for r in self.readings)
         self.long = sum(not r.claim for r in self.readings) > LONG
+        self.rare = self.long or any(r.how in ("number", "condition") and type(r.answer) is float for r in self.readings)
 
     def given(self, known: Mapping[Slot, torch.Tensor]) -> list[torch.Tensor | None]:
         """The graph's inputs; None for numbers that are not known yet."""
@@ -193,8 +194,8 @@ class Branches:
 
     @property
     def unused(self) -> int:
-        """How many long paths there are, where no call has come to the end of any."""
-        return 0 if self._last else sum(p.long for p in self.paths)
+        """How many paths there are that hardly any call takes, where none has come to the end of any. Long ones count twice."""
+        return 0 if self._last else sum(p.rare + p.long for p in self.paths)
 
     # Calls
 

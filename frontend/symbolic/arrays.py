@@ -18,6 +18,9 @@ from typing import Any, Callable
 import numpy
 import torch
 
+from .scalars import standing_for
+from .symbols import is_symbolic
+
 FROM_NUMPY = torch.from_numpy
 #: NumPy's dtypes that torch has as well, by torch's.
 DTYPES = {dtype: torch.empty(0, dtype=dtype).numpy().dtype for dtype in (
@@ -172,6 +175,16 @@ class Array:
             return self._used(".squeeze()").squeeze(axis)
         return self._like(self.tensor.squeeze() if axis is None else self.tensor.squeeze(axis))
 
+    def argmax(self, *axis: Any, **more: Any) -> Any:
+        """The place of the first of the largest, as both have it."""
+        if not self._simple or axis or more or not self.tensor.numel():
+            return self._used(".argmax()").argmax(*axis, **more)
+        place = self.tensor.argmax().item()
+        return standing_for(place.node, numpy.int64) if is_symbolic(place) else numpy.int64(place)
+
+    def item(self, *place: Any) -> Any:
+        return self._used(".item()").item(*place) if place or not self._simple or self.tensor.numel() != 1 else self.tensor.item()
+
     def transpose(self, *axes: Any) -> Any:
         if not axes:
             return self.T
@@ -256,6 +269,12 @@ def _concatenate(arrays: Any, axis: int = 0) -> Any:
     return arrays[0]._like(torch.cat([a.tensor for a in arrays], axis)) if same else NotImplemented
 
 
+def _stacked_by(function: Callable) -> Callable:
+    def of(arrays: Any) -> Any:
+        return arrays[0]._like(function([a.tensor for a in arrays])) if _all_alike(arrays) else NotImplemented
+    return of
+
+
 def _method(name: str) -> Callable:
     def of(a: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(a, name)(*args, **kwargs) if type(a) is Array else NotImplemented
@@ -264,7 +283,8 @@ def _method(name: str) -> Callable:
 
 _FUNCTIONS: dict[Callable, Callable] = {
     numpy.expand_dims: _expand_dims, numpy.stack: _stack, numpy.concatenate: _concatenate,
-    **{getattr(numpy, name): _method(name) for name in ("reshape", "squeeze", "transpose", "ravel")}}
+    numpy.vstack: _stacked_by(torch.vstack), numpy.hstack: _stacked_by(torch.hstack),
+    **{getattr(numpy, name): _method(name) for name in ("reshape", "squeeze", "transpose", "ravel", "argmax")}}
 
 
 def _made_of(function: Callable) -> Callable:

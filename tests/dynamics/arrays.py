@@ -726,3 +726,44 @@ def dtypes_of_results(compile):
                   torch.complex64):
         yield from (outcome(f, tensor(3, dtype=dtype)) for _ in range(3))
     yield outcome(f, leaf(3)), outcome(f, tensor(3))
+
+
+@program(exact=False)
+def the_best_action(compile):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    @compile
+    def act(state):
+        x = torch.from_numpy(state).float().unsqueeze(0)
+        net.eval()
+        with torch.no_grad():
+            values = net(x)
+        net.train()
+        return numpy.argmax(values.cpu().data.numpy())
+
+    @compile
+    def best(state):
+        with torch.no_grad():
+            return net(torch.as_tensor(state, dtype=torch.float32)).numpy().argmax()
+    for k in range(8):
+        yield act(array(4, k=k) / 3), best(array(4, k=k) / 3)
+
+
+@program
+def places_of_the_largest(compile):
+    def f(a):
+        return numpy.argmax(a), a.argmax(), torch.from_numpy(a)[a.argmax()] * 2, numpy.argmax(a, axis=0)
+    yield from called_with(compile, lambda a: (numpy.argmax(a), a.argmax(), torch.from_numpy(a).view(-1)[a.argmax()] * 2), 3, 4)
+    yield from called_with(compile, f, 3)
+    g = compile(lambda a: (numpy.argmax(a), torch.from_numpy(a).argmax()))
+    for a in ([1.0, 3.0, 3.0], [numpy.nan, 1.0, 2.0], [1.0, numpy.nan, numpy.nan], [2.0, 2.0, 2.0], [-0.0, 0.0, -1.0]):
+        yield g(numpy.array(a))
+    yield outcome(g, numpy.zeros(0))
+
+
+@program
+def numbers_in_arrays(compile):
+    yield from called_with(compile, lambda a: (a.item(), torch.from_numpy(a) * a.item()), 1)
+    yield from called_with(compile, lambda a: (numpy.vstack([a, a]).shape, torch.from_numpy(numpy.vstack([a, a + 1]))), 3)
+    yield from called_with(compile, lambda a: torch.from_numpy(numpy.hstack([a, a + 1])), 3, 2)
