@@ -33,7 +33,6 @@ from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, 
 from .recording import Grads, Recording
 from .run.branches import Branches
 from .run.bridge import Late, misrecorded
-from .symbolic.arrays import Arrays
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
 from .symbolic.varying import COUNT, NUMBER, Place, Varying
@@ -460,7 +459,7 @@ class CompiledFunction:
                 self._changing.compare(case.leaves, case.reads, arguments)
         given = Numbers() if symbolic and self._changing else None
         return Arguments(self._function, args, kwargs, names, self._bound, given, self._changing.arguments if given else (),
-                         self._found.another, Arrays() if symbolic and not self._changing.barred else None)
+                         self._found.another, symbolic and not self._changing.barred)
 
     def _keep(self, run: _Run, rebuild: Rebuild, recording: Recording, args: tuple, kwargs: dict) -> None:
         """Keep a program for a run that went well."""
@@ -510,7 +509,7 @@ class CompiledFunction:
                     names = Namespace()
                     arguments = SizedArguments(self._function, args, kwargs, names, self._bound, first=first, dynamic=places,
                                                sizes=sizes, symbolic=changing.arguments, another=self._found.another,
-                                               arrays=None if run.arguments.arrays is None else Arrays(), stepless=stepless)
+                                               arrays=run.arguments.with_arrays, stepless=stepless)
                     again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
                                  run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:

@@ -231,7 +231,7 @@ def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
 
 def surviving(numbers: Numbers, arguments: Arguments) -> list:
     """The stand-ins, for numbers and for arrays, that something still holds."""
-    return [*numbers.surviving(), *(arguments.arrays.surviving() if arguments.arrays else ())]
+    return [*numbers.surviving(), *arguments.arrays.surviving()]
 
 
 #: How many tuples, or the like, deep a number is looked for.

@@ -98,15 +98,16 @@ class Arguments:
     instances   by id, the objects that are such, or may become such
     distinct    the containers and fetched objects: none is another of them, or an object that other guards name
     given       the numbers of the recording, None if there are none; `numbers` are the names of those among the arguments
-    arrays      the stand-ins for arrays of NumPy's; `of_arrays` are the places, among the tensors, of those of their memory
+    arrays      the stand-ins for arrays of NumPy's; `with_arrays`: whether arguments get such; `of_arrays`: which of the tensors
+                are of their memory
     """
 
     def __init__(self, function: Callable, args: tuple, kwargs: dict, names: Namespace, bound: int = 0,
                  numbers: Numbers | None = None, symbolic: Container[str] = (),
-                 another: Callable[[str, Any], bool] = lambda place, value: False, arrays: Arrays | None = None):
+                 another: Callable[[str, Any], bool] = lambda place, value: False, arrays: bool = False):
         """bound: how many leading arguments are known to be the same objects on every call, and need no guard; symbolic: the
         places of the numbers for which `numbers` is to have a stand-in; another: tells whether the object at a place is another
-        one on every call; arrays: without it, arrays are objects as others are."""
+        one on every call; arrays: whether arrays get stand-ins, or are objects as others are."""
         self.tensors: list[tuple[str, str, torch.Tensor]] = []
         self.objects: list[tuple[str, Any]] = []
         self.containers: list[tuple[str, Any]] = []
@@ -120,7 +121,7 @@ class Arguments:
         self.distinct: list[Any] = []
         self._another = another
         self.given, self._symbolic, self._taken = numbers, symbolic, {}
-        self.arrays, self.of_arrays = arrays, []
+        self.arrays, self.with_arrays, self.of_arrays = Arrays(), arrays, []
         self._names, self._count, self._locals = names, 0, {}
         positional, keywords = argument_names(function, args, kwargs)
         self.steps: list[Condition | str] = [
@@ -173,7 +174,7 @@ class Arguments:
             self.leaves[place] = value
             if place in self._symbolic:
                 return self._scalar(value, access, name)
-        if type(value) is numpy.ndarray and self.arrays is not None and tensor_of(value) is not None:
+        if type(value) is numpy.ndarray and self.with_arrays and tensor_of(value) is not None:
             return self._array(value, access, place, name)
         if not constant(value) or type(value).__flags__ & _HEAP_TYPE:  # whose class may be the user's
             self.objects.append((name, value))

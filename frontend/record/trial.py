@@ -27,7 +27,6 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..recording import Fresh, OutputView, Recording
-from ..symbolic.arrays import Arrays
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import COUNT, Place
@@ -80,7 +79,7 @@ class SizedArguments(Arguments):
     """
 
     def __init__(self, *args, first: First, dynamic: Mapping[Place, Place], sizes: Sizes, symbolic: Sequence[str],
-                 another: Callable[[str, Any], bool], arrays: Arrays | None, stepless: bool):
+                 another: Callable[[str, Any], bool], arrays: bool, stepless: bool):
         self.stepless = stepless
         self.first, self.dynamic, self.sizes = first, dynamic, sizes
         self.run_with: list[tuple[str, torch.Tensor]] = []

@@ -3,6 +3,7 @@ import copy
 import pickle
 from collections import deque, namedtuple
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy
 import torch
@@ -767,3 +768,12 @@ def numbers_in_arrays(compile):
     yield from called_with(compile, lambda a: (a.item(), torch.from_numpy(a) * a.item()), 1)
     yield from called_with(compile, lambda a: (numpy.vstack([a, a]).shape, torch.from_numpy(numpy.vstack([a, a + 1]))), 3)
     yield from called_with(compile, lambda a: torch.from_numpy(numpy.hstack([a, a + 1])), 3, 2)
+
+
+@program
+def beside_code_that_takes_plain_numbers_alone(compile):
+    @compile
+    def f(x, a, seconds):
+        return (x * timedelta(seconds=seconds).total_seconds()).numpy(), torch.from_numpy(a) * seconds, a
+    for k in range(5):
+        yield f(tensor(3) + k, array(3, k=k), k), f(tensor(3), array(3, k=k), 1.5)
