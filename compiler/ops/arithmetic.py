@@ -411,7 +411,9 @@ def _import_clamp_to_numbers(b, x, min=None, max=None):
     plain = type(limit) in (int, float)
     if not _NAN_IS_NO_LIMIT or None not in (min, max) or plain and not isnan(limit):
         return clamped
-    return b.cast(b.copy(x), dtype=clamped.dtype) if plain else b.where(b.isnan(limit), x, clamped)
+    if plain:
+        return b.cast(b.copy(x), dtype=clamped.dtype)
+    return b.where(b.isnan(b.scalar(limit, dtype=torch.float64, device=x.type.device)), x, clamped)
 
 
 #: By record, the import rules of its overloads.
