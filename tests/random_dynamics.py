@@ -84,7 +84,8 @@ NUMBERS = (
     "{new} = F.leaky_relu({a}, s.scale)", "{new} = {a}.sum() + s.items[0]", "{new} = {a} + float(k) / 3",
     "{new} = {a} * max(p, s.scale)", "{new} = {a} + round(p)", "{new} = torch.tensor([p, s.scale, k])",
     "{new} = {a}.unsqueeze(-1).expand(*{a}.shape, k)", "{new} = {a} * (p if k > 2 else s.scale)",
-    "{new} = [{a}, {b}][k % 2] * 1.5",
+    "{new} = [{a}, {b}][k % 2] * 1.5", "{new} = {a} * numpy.sqrt(abs(p))", "{new} = {a} - numpy.mean([p, s.scale, k])",
+    "{new} = {a} * numpy.float64(p) if k not in {{2, 5}} else {a} + 1", "{new} = {a} * numpy.clip(p, 0.5, 2.0).item()",
 )
 IN_PLACE = (
     "{a}.add_({b})", "{a}.mul_(0.5)", "{a}.relu_()", "{a}[0] = 1.5", "{a}[..., 1:] *= 2", "{a}[1:].add_({b})", "{a} += 1",
@@ -117,6 +118,9 @@ DATA = (
     "{new} = {b}[{a}.flatten().argmax().item() % 2]", "{new} = torch.full((3,), {a}.mean().item())",
     "{new} = {a} if {b}.mean() > 0 else -{a}", "assert {a}.sum() > -100", "{new} = {a} + int({b}.sum())",
     "{new} = {a} * float({b}.max() > 1)", "{new} = {a} + {b}.flatten().tolist()[0]", "{new} = torch.unique({a})",
+    "{new} = {a}[{b}.flatten().argmax() % 2]", "{new} = {a}[torch.tensor(k % 2)] * 2", "{a}[{b}.flatten().argmin() % 2] = p",
+    "{new} = {a}[..., ({b} > 0).sum() % 2] + 1", "{a}[{b}.flatten().argmax().item() % 2 - 1].mul_(0.5)",
+    "{new} = {b} * numpy.mean([{a}.sum().item(), {a}.max().item()])", "s.scale = numpy.tanh({a}.mean().item())",
 )
 WORLD = (
     "print({a}.shape, k)", "print(s.count, p)", "print(len(s.items))", "print(f'{{k}} {{p:.2f}}', {a}.dtype)",
