@@ -26,7 +26,7 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if not is_symbolic(args[2]) or args[2].node.size is not None:
         return False
     x, dim, start, *end = args
-    if op.packet == "select" and start.node.name in start.node.numbers.held:
+    if op.packet == "select" and _held(start, x.device) is not None:
         return isinstance(type_of(x).shape[dim], int)
     end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
     n = type_of(x).shape[dim]
@@ -49,7 +49,7 @@ def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     op, dim, begin = overload(view.function), view.args[0] % x.rank, len(b.values)
     size = 1 if op.packet == "select" else _length(*view.args[1:3])
     steps = b.iota(size=size, start=0, step=1, dtype=torch.int64, device=x.type.device)
-    found = b.index_select(x, b.add(steps, _start(b, view.args[1], x.shape[dim])), dim=dim)
+    found = b.index_select(x, b.add(steps, _start(b, view.args[1], x, dim)), dim=dim)
     if op.packet == "select":
         found = b.reshape(found, shape=(*x.shape[:dim], *x.shape[dim + 1:]))
     strides = x.type.strides if op.packet == "slice" else (*x.type.strides[:dim], *x.type.strides[dim + 1:])
@@ -59,13 +59,19 @@ def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     return checked(b, op, found, type, begin)
 
 
-def _start(b: Builder, start: Any, n: Dim) -> Any:
+def _held(start: Any, device: torch.device) -> Value | None:
+    """The graph's value of where a window of a tensor on this device begins, if it has one."""
+    held = start.node.numbers.held.get(start.node.name) if is_symbolic(start) and device.type == "cpu" else None
+    return held and held[0]
+
+
+def _start(b: Builder, start: Any, x: Value, dim: int) -> Any:
     """Where a window begins. A place that the graph holds may be counted from the end."""
-    held = start.node.numbers.held.get(start.node.name) if is_symbolic(start) else None
+    held = _held(start, x.type.device)
     if held is None:
         return start
-    place = b.cast(b.reshape(held[0], shape=()), dtype=torch.int64)
-    return b.where(b.lt(place, 0), b.add(place, n), place)
+    place = b.cast(b.reshape(held, shape=()), dtype=torch.int64)
+    return b.where(b.lt(place, 0), b.add(place, x.shape[dim]), place)
 
 
 def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
