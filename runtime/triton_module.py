@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import linecache
+import threading
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ from .interpreted import Libdevice, interpreted as in_interpreter
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
 #: Where the target has libdevice: its functions keep small numbers.
 NVIDIA_OPTIONS: dict[str, Any] = {"enable_reflect_ftz": False}
+#: Whether kernels are to be interpreted is one switch of the process, which sources are loaded under; forward and backward are
+#: loaded at once.
+_switch = threading.Lock()
 
 
 def triton_functions(source: str, device: torch.device) -> tuple[Callable[[str], Callable[..., int]], Path]:
@@ -45,7 +49,7 @@ def load_module(source: str, interpreted: bool) -> ModuleType:
     module = ModuleType(f"smelt_{path.stem[:16]}")
     module.__file__ = str(path)
     linecache.checkcache(str(path))
-    with triton.knobs.runtime.scope():
+    with _switch, triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = interpreted
         exec(compile(source, str(path), "exec"), module.__dict__)
     if interpreted:
