@@ -4,7 +4,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from smelt.compiler.compare import compare, evaluate_precisely
 from smelt.compiler.dims import Sym, sym
 from smelt.errors import BuildError, Unsupported
 from smelt.runtime import Launch, Program, Slot, load
+from smelt.runtime.triton_module import load_module
 
 from .random_programs import random_graph
 from .test_c_printer import CASES as KERNELS
@@ -274,3 +277,17 @@ def test_explain_tells_of_the_interpreter_and_of_gpus():
     assert "tl.store" in smelt.show(f, "triton")
     with pytest.raises(BuildError, match="there is sm_80, sm_90, gfx942"):
         smelt.explain(f, target="sm_1")
+
+
+def test_sources_that_are_loaded_at_once_are_all_interpreted():
+    """The second one begins before the first one is done, and ends after it."""
+    import triton
+    from triton.runtime.interpreter import InterpretedFunction
+    source = "import time, triton\ntime.sleep({})\n\n@triton.jit\ndef kernel(x):\n    pass\n"
+    before = triton.knobs.runtime.interpret
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(load_module, source.format(0.1), True)
+        time.sleep(0.05)
+        second = pool.submit(load_module, source.format(0.2), True)
+    assert all(type(m.result().kernel) is InterpretedFunction for m in (first, second))
+    assert triton.knobs.runtime.interpret == before
