@@ -17,7 +17,7 @@ import numpy
 import torch
 
 from ..symbolic import mathematics, scalars
-from ..symbolic.arrays import FROM_NUMPY, MAKERS, Array, holds_stand_ins
+from ..symbolic.arrays import FROM_NUMPY, MAKERS, Array
 from ..symbolic.symbols import is_symbolic
 from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
@@ -133,12 +133,9 @@ def _made_of_arrays(function: Callable) -> Callable:
     @passing
     @functools.wraps(function)
     def stand_in(*args: Any, **kwargs: Any) -> Any:
-        if args and holds_stand_ins(args[0]):
-            known = not args[2:] and kwargs.keys() <= {"dtype"}
-            made = MAKERS[function](*args, **kwargs) if known else NotImplemented
-            if made is not NotImplemented:
-                return made
-        return function(*args, **kwargs)
+        known = len(args) in (1, 2) and kwargs.keys() <= {"dtype"}
+        made = MAKERS[function](*args, **kwargs) if known else NotImplemented
+        return function(*args, **kwargs) if made is NotImplemented else made
     return stand_in
 
 

@@ -7,15 +7,14 @@ import types
 from functools import lru_cache
 from typing import Any, Iterable, Iterator
 
-from .places import SMELT, TORCH, kind_of_file
-
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
-_LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
-_ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"}
+#: Instructions that load a variable, and those that do something with an attribute.
+LOCALS = {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK", "LOAD_DEREF"}
+ATTRIBUTES = {"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR"}
 #: See `uses`.
 STORED, OTHER, ANY = "[...] =", "...", type("ANY", (), {})()
 #: What is done at once is done within so many instructions.
@@ -45,7 +44,7 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
             called = (call.opname, call.arg) == ("CALL", 1)
             if called and variable.opname == "LOAD_CONST":  # type(None)
                 continue
-            plain = called and variable.opname in _LOCALS and variable.argval in own
+            plain = called and variable.opname in LOCALS and variable.argval in own
             asked = variable.argval if plain and (line, variable.argval) not in stored else None
             found[line] = found.get(line, frozenset()) | {asked}
     return found
@@ -57,7 +56,7 @@ def called_alone(code: types.CodeType, name: str, attribute: bool = False) -> bo
     for c in (code, *code_in(code)):
         instructions = list(dis.get_instructions(c))
         for n, i in enumerate(instructions):
-            if i.argval == name and (i.opname in _ATTRIBUTES) is attribute:
+            if i.argval == name and (i.opname in ATTRIBUTES) is attribute:
                 if not (_attribute_called(instructions, n) if attribute else _takes_null(i)):
                     return False
     return True
@@ -70,7 +69,7 @@ def membership_alone(code: types.CodeType, name: str) -> bool:
         instructions = [i for i in dis.get_instructions(c) if i.opname not in ("PRECALL", "CACHE")]
         for i, after in zip(instructions, instructions[1:]):
             if i.argval == name and i.opname in _READS and after.opname != "CONTAINS_OP" \
-                    and not (after.opname in _ATTRIBUTES and after.argval == "add"):
+                    and not (after.opname in ATTRIBUTES and after.argval == "add"):
                 return False
     return True
 
@@ -203,52 +202,6 @@ def uses(code: types.CodeType) -> dict[int, tuple[str, str, tuple]]:
             for n, i in enumerate(instructions) if i.opname in _LOADS}
 
 
-#: Objects that an instruction takes off Python's stack; calls, and those that build containers, take more.
-_TAKES = {"LOAD_ATTR": 1, "LOAD_METHOD": 1, "BINARY_OP": 2, "BINARY_SUBSCR": 2, "POP_TOP": 1, "COMPARE_OP": 2}
-_READERS = {"argmax"}
-_BUILDS = {"BUILD_TUPLE": 1, "BUILD_LIST": 1, "BUILD_MAP": 2, "BUILD_CONST_KEY_MAP": 1}
-_KEPT = {"PRECALL", "CACHE", "KW_NAMES", "NOP", "RESUME", "PUSH_NULL", "NOT_TAKEN"}
-
-
-def handed_over(frame: types.FrameType | None) -> bool:
-    """Whether the function that smelt called gives what the call under way in this frame gives, or a container with it."""
-    if frame is None:
-        return False
-    outer = frame.f_back
-    while outer is not None and kind_of_file(outer.f_code.co_filename) == TORCH:
-        outer = outer.f_back
-    return outer is not None and kind_of_file(outer.f_code.co_filename) == SMELT and _returned(frame.f_code, frame.f_lasti)
-
-
-@lru_cache(maxsize=4096)
-def _returned(code: types.CodeType, offset: int) -> bool:
-    """Whether what the instruction at an offset gives is returned, by itself or in a container, or given to a function of NumPy's
-    that arrays have a method for, and nothing else done with it."""
-    found = list(dis.get_instructions(code))
-    after = next((n for n, i in enumerate(found) if i.offset > offset), len(found))
-    depth = 1  # of what is looked for, from the top of the stack
-    for n, i in enumerate(found[after:], after):
-        if i.opname == "RETURN_VALUE":
-            return depth == 1
-        if depth == 1 and i.opname == "STORE_FAST":
-            loads = [k for k, other in enumerate(found) if other.opname in _LOCALS and other.argval == i.argval]
-            return len(loads) == 1 and loads[0] > n and _returned(code, found[loads[0]].offset)
-        if i.opname in _BUILDS:
-            taken = i.arg * _BUILDS[i.opname] + (i.opname == "BUILD_CONST_KEY_MAP")
-            depth = 1 if taken >= depth else depth - taken + 1
-        elif i.opname == "SWAP":
-            depth = i.arg if depth == 1 else 1 if depth == i.arg else depth
-        else:
-            if depth == 1 and i.opname == "CALL" and i.arg == 1:
-                return any(f.argval in _READERS and f.opname in _ATTRIBUTES for f in found[max(after - _AT_ONCE, 0):after])
-            taken = i.arg + 2 if i.opname == "CALL" else _TAKES.get(i.opname, 0)
-            if taken >= depth or not (taken or i.opname.startswith("LOAD_") or i.opname in _KEPT):
-                return False
-            if i.opname != "PRECALL":  # of which CALL is the other half
-                depth += 1 - taken if i.opname == "CALL" else dis.stack_effect(i.opcode, i.arg, jump=False)
-    return False
-
-
 def _chain(following: list[dis.Instruction]) -> tuple:
     """Follows what was loaded, which lies at the bottom of `depth` objects on Python's stack, with the key or the arguments
     that were loaded since."""
@@ -259,7 +212,7 @@ def _chain(following: list[dis.Instruction]) -> tuple:
             given, called = [], _loads_method(i)
             if called and i.argval != "setdefault":
                 return (*keys, i.argval)
-            if not called and (not i.opname.startswith("LOAD_") or i.opname in _ATTRIBUTES):
+            if not called and (not i.opname.startswith("LOAD_") or i.opname in ATTRIBUTES):
                 break
         elif depth == 2 and not called and i.opname == "STORE_SUBSCR":
             return (*keys, STORED)

@@ -20,12 +20,12 @@ from ...compiler.ir import dense
 from ...errors import Unsupported
 from ..casting import autocasting
 from ..observe.origins import here
-from ..observe.names import handed_over
+from ..observe.handing import handed_over
 from ..observe.places import of_checkpoint, passing, user_frame
-from ..symbolic.arrays import DTYPES, Array, holds_stand_ins, without_stand_ins
-from ..symbolic.scalars import KINDS, holds_scalars, is_scalar, numbers_in
+from ..symbolic.arrays import DTYPES, Array, without_stand_ins
+from ..symbolic.scalars import KINDS, is_scalar
 from ..symbolic.sizes import Sized
-from ..symbolic.symbols import fixed, is_symbolic, plain
+from ..symbolic.symbols import fixed, is_symbolic, own, plain
 from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, fused_steps, in_forward_transform,
                                in_python, innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
                                without_innermost_mode)
@@ -166,9 +166,9 @@ class Api(TorchFunctionMode):
         if not _FACTORS.isdisjoint(kwargs or ()) and recorder.unsupported is None and not recorder._busy:
             with self:
                 kwargs = {k: v.item() if k in _FACTORS and _is_factor(v) else v for k, v in kwargs.items()}
-        if recorder.arrays and holds_stand_ins((args, kwargs)):
+        if recorder.arrays and any(type(v) is Array for v in leaves((args, kwargs))):
             return self._given_arrays(function, args, kwargs)
-        if recorder.numbers.scalars and holds_scalars((args, kwargs)):
+        if recorder.numbers.scalars and any(map(is_scalar, leaves((args, kwargs)))):
             args, kwargs = _of_scalars(function, args, kwargs)
         function, args, kwargs = _with_numbers(function, args, kwargs)
         if recorder.for_caller and _keeps_lists(function, args, kwargs):
@@ -178,8 +178,8 @@ class Api(TorchFunctionMode):
             return function(*plain(args), **plain(kwargs))
         if recorder._busy:
             return function(*args, **kwargs)
-        if own := next((t for t in types if not issubclass(t, torch.Tensor)), None):
-            recorder.stop(Unsupported(f"calls torch with an object of {own.__qualname__}, a class with a __torch_function__",
+        if other := next((t for t in types if not issubclass(t, torch.Tensor)), None):
+            recorder.stop(Unsupported(f"calls torch with an object of {other.__qualname__}, a class with a __torch_function__",
                                       here().place))
             return function(*args, **kwargs)
         result = self._answered(function, args, kwargs)
@@ -388,7 +388,7 @@ def _of_scalars(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, d
         if len(kinds) > 1 or False in kinds:
             return fixed(args), fixed(kwargs)
         kwargs = {**kwargs, "dtype": KINDS[kinds.pop()][1]}
-    return numbers_in(args), numbers_in(kwargs)
+    return own(args), own(kwargs)
 
 
 def _pad_rows(rows, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> torch.Tensor:

@@ -27,7 +27,7 @@ from ..observe.profiling import unprofiled
 from ..readings import HOW, LARGEST_LIST, Reading, Readings, settled
 from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.arrays import Arrays
-from ..symbolic.symbols import Asked, Float, Int, Numbers, fixed, own, plain, wrapped_numbers_filled
+from ..symbolic.symbols import Asked, Float, Int, Node, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
                                is_zero, version_of)
 from .as_one import STEPWISE, Stretch, counted, is_loop, is_whole, op_of
@@ -104,7 +104,7 @@ class Recorder:
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
         self.numbers.tell = partial(self.guarded, self._add_condition)
-        self.numbers.read_now = self._add_unread
+        self.numbers.read_now = lambda number: self._note_symbol(self.numbers.in_graph[number.name], number)
         self.arrays = Arrays() if arrays is None else arrays
         self.arrays.stop = self._stop_for_array
         self.beside = Beside(aside, self.stop)
@@ -482,17 +482,18 @@ class Recorder:
 
     def _add_symbol(self, value: Value, answer: int | float) -> None:
         """A number was read that is another one on each call: the run gets a symbolic one."""
-        subject = f"{value.op.name}.item()"
         if type(answer) is int and value.type.device.type == "cpu":
-            self._answer = self.numbers.read_later(answer, subject, (value, answer))
+            self._answer = self._read_later(value, answer)
         else:
-            self._answer = self.numbers.read(answer, subject)
-            self._note([value], "symbol", answer, len(self._b.values), text=self._answer.node.name)
+            self._answer = self.numbers.read(answer, f"{value.op.name}.item()")
+            self._note_symbol(value, self._answer.node)
 
-    def _add_unread(self, name: str) -> None:
-        """Python needs such a number, after all."""
-        value, answer = self.numbers.held[name]
-        self._note([value], "symbol", answer, len(self._b.values), text=name)
+    def _read_later(self, value: Value, answer: int) -> Int:
+        return self.numbers.read_later(answer, f"{value.op.name}.item()", value)
+
+    def _note_symbol(self, value: Value, number: Node) -> None:
+        """Python is told a number from here on."""
+        self._note([value], "symbol", number.value, len(self._b.values), text=number.name)
 
     def place_in(self, tensor: torch.Tensor) -> Any:
         """The whole number in a tensor, as an index."""
@@ -505,8 +506,7 @@ class Recorder:
         value = self._memory.current(self._alias(tensor))
         if value.type.device.type != "cpu" or not self._readings.matter([value]):
             return None
-        answer = self.unseen(torch.Tensor.item, tensor)
-        return self.numbers.read_later(answer, f"{value.op.name}.item()", (value, answer))
+        return self._read_later(value, self.unseen(torch.Tensor.item, tensor))
 
     def _add_condition(self, asked: Asked) -> None:
         """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
@@ -796,8 +796,8 @@ class Recorder:
 
     @property
     def untouched(self) -> bool:
-        """Whether the run, as far as it went, surely changed no tensor from outside, be it in how often it was written to, and drew
-        no random numbers."""
+        """Whether the run, as far as it went, surely changed no tensor from outside, not even its count of writes, and drew no
+        random numbers."""
         counted = any(_state(t)[2] != before[2] for t, before in zip(self._tensors, self._before))
         return (self.unsupported is None or not self.passed) and not (self._random or self.wrote or counted)
 

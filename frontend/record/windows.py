@@ -26,7 +26,7 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if not is_symbolic(args[2]) or args[2].node.size is not None:
         return False
     x, dim, start, *end = args
-    if op.packet == "select" and _held(start, x.device) is not None:
+    if op.packet == "select" and _in_graph(start, x.device) is not None:
         return isinstance(type_of(x).shape[dim], int)
     end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
     n = type_of(x).shape[dim]
@@ -59,15 +59,14 @@ def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     return checked(b, op, found, type, begin)
 
 
-def _held(start: Any, device: torch.device) -> Value | None:
+def _in_graph(start: Any, device: torch.device) -> Value | None:
     """The graph's value of where a window of a tensor on this device begins, if it has one."""
-    held = start.node.numbers.held.get(start.node.name) if is_symbolic(start) and device.type == "cpu" else None
-    return held and held[0]
+    return start.node.numbers.in_graph.get(start.node.name) if is_symbolic(start) and device.type == "cpu" else None
 
 
 def _start(b: Builder, start: Any, x: Value, dim: int) -> Any:
     """Where a window begins. A place that the graph holds may be counted from the end."""
-    held = _held(start, x.type.device)
+    held = _in_graph(start, x.type.device)
     if held is None:
         return start
     place = b.cast(b.reshape(held, shape=()), dtype=torch.int64)

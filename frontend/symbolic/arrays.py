@@ -288,7 +288,7 @@ _FUNCTIONS: dict[Callable, Callable] = {
 
 
 def _made_of(function: Callable) -> Callable:
-    """numpy.array or numpy.asarray, where it is given stand-ins."""
+    """numpy.array or numpy.asarray of a stand-in, or of a list of such."""
     def make(data: Any, dtype: Any = None) -> Any:
         whole = type(data) is Array
         found = data if whole else _stack(data)
@@ -302,13 +302,6 @@ def _made_of(function: Callable) -> Callable:
 
 #: Functions in C that ask nobody what to make of a stand-in: what they give of such, NotImplemented where they are to be called.
 MAKERS: dict[Callable, Callable] = {f: _made_of(f) for f in (numpy.array, numpy.asarray)}
-
-
-def holds_stand_ins(data: Any) -> bool:
-    """Whether a value is one, or a list, tuple or dict of such."""
-    if isinstance(data, (list, tuple, dict)):
-        return any(map(holds_stand_ins, data.values() if isinstance(data, dict) else data))
-    return type(data) is Array
 
 
 # Operators

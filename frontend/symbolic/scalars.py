@@ -84,19 +84,6 @@ def number_of(value: Any) -> Any:
     return value.node.wrapped() if is_scalar(value) else value
 
 
-def numbers_in(value: Any) -> Any:
-    """The same for what is in lists, tuples and dicts."""
-    if type(value) in (list, tuple):
-        return type(value)(map(numbers_in, value))
-    return {k: numbers_in(v) for k, v in value.items()} if type(value) is dict else number_of(value)
-
-
-def holds_scalars(value: Any) -> bool:
-    if type(value) in (list, tuple):
-        return any(map(holds_scalars, value))
-    return any(map(holds_scalars, value.values())) if type(value) is dict else is_scalar(value)
-
-
 # Functions of NumPy's
 
 def of_ufunc(ufunc: numpy.ufunc, method: str, args: tuple, kwargs: dict) -> Any:

@@ -55,9 +55,9 @@ class Numbers:
     compared    the names in what `tell` was told
     raising     the names of those that Python may raise for on a later call, so that they are computed although nobody needs them
     quiet       tells whether what is asked now does not matter
-    held        the graph's values of whole numbers in tensors, by their names: as the place of a row the graph has them itself
-    unread      of these, those that Python has not been told; once something else is computed or asked of one, `read_now` is told
-                its name
+    in_graph    the graph's values of whole numbers in tensors, by their names: as the place of a row the graph has them itself
+    unread      of these, the nodes of those that Python has not been told; once something else is computed or asked of one,
+                `read_now` is told of it
     places      those that were given, in order; what is read of tensors is none of them
     scalars     whether there are stand-ins for NumPy's numbers (scalars.py)
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
@@ -71,9 +71,9 @@ class Numbers:
         self.raising: set[str] = set()
         self.tell: Callable[[Asked], None] = lambda asked: None
         self.quiet: Callable[[], Any] = lambda: False
-        self.held: dict[str, Any] = {}
-        self.unread: set[str] = set()
-        self.read_now: Callable[[str], None] = lambda name: None
+        self.in_graph: dict[str, Any] = {}
+        self.unread: dict[str, Node] = {}
+        self.read_now: Callable[[Node], None] = lambda node: None
         self.places: list[Node] = []
         self._fixed: set[str] = set()
         self.alive, self.scalars = True, False
@@ -108,18 +108,16 @@ class Numbers:
         self.data.add(number.name)
         return number.wrapped()
 
-    def read_later(self, value: int, subject: str, held: Any) -> "Int":
-        """The same for a whole number that nobody needs yet, `held` by a value of the graph."""
+    def read_later(self, value: int, subject: str, in_graph: Any) -> "Int":
+        """The same for a whole number that nobody needs yet; `in_graph` is the graph's value of it."""
         number = self.read(value, subject)
-        self.held[number.node.name] = held
-        self.unread.add(number.node.name)
+        self.in_graph[number.node.name], self.unread[number.node.name] = in_graph, number.node
         return number
 
     def want(self, names: Iterable[str]) -> None:
         """Python is to be told these numbers, if it has not been yet."""
-        for name in sorted(self.unread.intersection(names)):
-            self.unread.discard(name)
-            self.read_now(name)
+        for name in [n for n in self.unread if n in names]:
+            self.read_now(self.unread.pop(name))
 
     def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
         """The number that the Python expression `text`, over names that the guards define, gives on every call.

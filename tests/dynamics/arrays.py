@@ -96,25 +96,15 @@ def results_that_share_memory(compile):
 
 
 @program
-def the_same_array_twice(compile):
-    @compile
+def the_same_array_twice_and_arrays_that_overlap(compile):
     def f(a, b):
         torch.from_numpy(a).add_(1)
         return torch.from_numpy(b) * 2
-    for k in range(5):
-        a = array(3, 4, k=k)
-        yield f(a, a if k % 2 else array(3, 4)), a
-
-
-@program
-def arrays_that_overlap(compile):
-    @compile
-    def f(a, b):
-        torch.from_numpy(a).add_(1)
-        return torch.from_numpy(b) * 2
+    twice, apart = compile(f), compile(f)
     for k in range(7):
-        a = array(4, 4, k=k)
-        yield f(a[:3], (a[1:], array(3, 4), a[:3])[k % 3]), a
+        a, b = array(3, 4, k=k), array(4, 4, k=k)
+        yield twice(a, a if k % 2 else array(3, 4)), a
+        yield apart(b[:3], (b[1:], array(3, 4), b[:3])[k % 3]), b
 
 
 @program
