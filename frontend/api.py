@@ -176,6 +176,10 @@ class _Run:
         self.recorder.numbers.want(rebuild.numbers)
         return rebuild, self.recorder.finish(rebuild.tensors)
 
+    def without_symbols(self, result: Any) -> Any:
+        """The run's result with plain numbers and arrays, which then all it left has, too."""
+        return without_symbols(result, self.recorder.numbers, self.arguments, self.observer.left)
+
     def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:
         """Raise WrongResult where the recording is not what was run."""
         wrong = None if self.recorder.unwritten else misrecorded(recording, results, self.recorder.generator)
@@ -399,7 +403,7 @@ class CompiledFunction:
             with StandIns(self._changing, arguments), run.observer, run.recorder:
                 result = _called(self._function, arguments)
         except Exception as error:
-            error.args = without_symbols(error.args, run.recorder.numbers, arguments)
+            error.args = run.without_symbols(error.args)
             again = symbolic and run.redoable
             if not again:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
@@ -412,7 +416,7 @@ class CompiledFunction:
             return self._with_plain_numbers(args, kwargs)
         if run.observer.loaded:
             self._vain += 1
-            return without_symbols(result, run.recorder.numbers, arguments)
+            return run.without_symbols(result)
         self._found.note(run.observer.reads.values())
         self.varying.note([*((name, t) for _, name, t in arguments.tensors), *run.fetched.tensors])
         try:
@@ -423,7 +427,7 @@ class CompiledFunction:
                     self._keep(run, rebuild, recording, args, kwargs)
                 self.asides.update((w.where, None) for w in run.observer.telling.told)
             finally:
-                result = without_symbols(result, run.recorder.numbers, arguments)
+                result = run.without_symbols(result)
         except (Unsupported, BuildError) as e:
             self._say(e)
             if not self._keep_beginning(run, str(e), args, kwargs):
@@ -503,7 +507,7 @@ class CompiledFunction:
         changing = self._changing or Changing()
 
         def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager, stepless: bool) -> None:
-            again = result = None
+            again = result = finished = None
             try:
                 with undone(first):
                     names = Namespace()
@@ -522,8 +526,9 @@ class CompiledFunction:
                 raise again and again.recorder.unsupported or ConcreteSizes(f"{type(error).__name__}: {error}") from error
             finally:
                 if again:
-                    without_symbols(result, sizes, arguments)
                     again.close()
+                    finished = None
+                    without_symbols(result, sizes, arguments)
         try:
             with run.recorder.flags_before():
                 kept = without_fixed(places, bool(run.recorder.stretches), attempt)

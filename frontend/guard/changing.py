@@ -20,6 +20,7 @@ from .fetched import parts
 from .guards import MISSING, Read, attribute, same
 from .memo import remembered
 from .structure import Arguments, is_dataclass_instance, is_plain_instance, slots_of, tuple_like
+from .writes import held, put_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,14 +218,20 @@ def _held(holder: Any, key: Any) -> Any:
 
 # After the run
 
-def without_symbols(result: Any, numbers: Numbers, arguments: Arguments) -> Any:
-    """The run's result with plain numbers and arrays. Those that the run left in other objects are replaced in them, too."""
+def without_symbols(result: Any, numbers: Numbers, arguments: Arguments, changed: Iterable[Read] = ()) -> Any:
+    """The run's result with plain numbers and arrays. Those that the run left in other objects are replaced in them, too: in
+    the places that it is known to have `changed`, and if any are left, in all that hold one, which are searched for."""
     if arguments.given is None and not arguments.arrays and not numbers.surviving():
         return result
     remade = {id(new): before for new, before in arguments.remade}
-    result = _plain_result(result, dict(remade))
-    left = surviving(numbers, arguments)
-    if left:
+    done = dict(remade)
+    result = _plain_result(result, done)
+    for read in changed if surviving(numbers, arguments) else ():
+        value = read.holder if read.kind == "contents" else held(read)
+        if (new := _plain_result(value, done)) is not value:
+            put_back(read, new)
+    del done
+    if left := surviving(numbers, arguments):
         _replace(left, remade, {id(left), id(arguments.remade)}, DEPTH)
     return result
 
@@ -252,7 +259,7 @@ def _plain_result(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, _FROZEN):
         done[id(value)] = _plain_frozen(value, done)
         return done[id(value)]
-    holder = value if isinstance(value, (dict, list)) else getattr(value, "__dict__", {}) if is_dataclass_instance(value) else ()
+    holder = getattr(value, "__dict__", {}) if is_dataclass_instance(value) else value if isinstance(value, _BASES) else ()
     for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
         if (new := _plain_result(item, done)) is not item:
             _put(holder, key, new)

@@ -232,6 +232,12 @@ class Observer:
                 yield put(read, value), before.get(key, MISSING)
 
     @property
+    def left(self) -> Iterator[Read]:
+        """The places that hold what the run left: those that it changed, and the records of that."""
+        yield from self.changed
+        yield from (Read("attr", write, "value", None, write.subject) for write in self.writes)
+
+    @property
     def grown(self) -> bool:
         """Whether functions remember more after the run."""
         return any(memo.grown for memo in self.reached.memos)

@@ -15,7 +15,7 @@ from ..symbolic.sizes import Sized, symbolic
 from .functional import Alias, Memory, Step, address, differentiable, overlap
 from .overloads import (Overload, Written, check_kind, checked, import_call, opaque_call, refuse_sign, rule_call,
                         type_of)
-from .windows import settled
+from .windows import noting, settled
 
 #: In-place ops that do not look at what they write over.
 OVERWRITES = frozenset({"copy_", "fill_", "zero_"})
@@ -99,7 +99,7 @@ class Results:
         op, args = call.op, call.args
         if any(isinstance(a, torch.Tensor) for a in (*args[1:], *call.kwargs.values())):
             raise Unsupported(f"a view that depends on another tensor ({op.key})")
-        view = ViewStep(function or op.function, tuple(args[1:]), dict(call.kwargs), grad=torch.is_grad_enabled())
+        view = ViewStep(function or op.function, noting(args[1:]), dict(call.kwargs), grad=torch.is_grad_enabled())
         if op.packet not in ("as_strided", "as_strided_"):
             return source, view
         owner = source.base.owner()

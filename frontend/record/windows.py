@@ -15,7 +15,7 @@ from ...compiler.dims import Dim, typical
 from ...compiler.ir import TensorType, Value
 from ..recording import ViewStep
 from ..symbolic.sizes import symbolic
-from ..symbolic.symbols import fixed, is_symbolic, plain
+from ..symbolic.symbols import Node, fixed, is_symbolic, plain
 from .overloads import Overload, checked, overload, type_of
 
 
@@ -39,17 +39,23 @@ def _length(start: Any, end: Any) -> Dim:
     return start.node.numbers.length(end - start)
 
 
+def noting(args: Sequence[Any]) -> tuple[Any, ...]:
+    """The arguments of a view as a ViewStep keeps them: nodes in place of symbolic numbers, which no run is to hold after it."""
+    return tuple(a.node if is_symbolic(a) else a for a in args)
+
+
 def moving(view: ViewStep) -> bool:
     """Whether a view is such a window."""
-    return any(map(is_symbolic, view.args))
+    return any(isinstance(a, Node) for a in view.args)
 
 
 def gathered(b: Builder, x: Value, view: ViewStep, type: TensorType) -> Value:
     """What a window shows of x."""
-    op, dim, begin = overload(view.function), view.args[0] % x.rank, len(b.values)
-    size = 1 if op.packet == "select" else _length(*view.args[1:3])
+    op, begin = overload(view.function), len(b.values)
+    dim, *place = (a.wrapped() if isinstance(a, Node) else a for a in view.args)
+    dim, size = dim % x.rank, 1 if op.packet == "select" else _length(*place[:2])
     steps = b.iota(size=size, start=0, step=1, dtype=torch.int64, device=x.type.device)
-    found = b.index_select(x, b.add(steps, _start(b, view.args[1], x, dim)), dim=dim)
+    found = b.index_select(x, b.add(steps, _start(b, place[0], x, dim)), dim=dim)
     if op.packet == "select":
         found = b.reshape(found, shape=(*x.shape[:dim], *x.shape[dim + 1:]))
     strides = x.type.strides if op.packet == "slice" else (*x.type.strides[:dim], *x.type.strides[dim + 1:])
@@ -75,7 +81,7 @@ def _start(b: Builder, start: Any, x: Value, dim: int) -> Any:
 
 def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
     """The same views, of which the program holds for those at these places alone."""
-    return tuple(replace(v, args=fixed(v.args)) if moving(v) else v for v in views)
+    return tuple(replace(v, args=tuple(a.fixed() if isinstance(a, Node) else a for a in v.args)) for v in views)
 
 
 #: The dtypes of tensors that are read as indices.
