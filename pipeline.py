@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
 from .frontend.recording import Fresh, Recording
-from .frontend.run.backward import Derivative
+from .frontend.run.backward import Derivative, parts, uneven
 from .frontend.run.bridge import Executable
 from .frontend.torch_internals import TensorGuards, empty_strided_cpu, storage_uses
 from .runtime import LoadedProgram, Program, Recycling, empty_on, load, watch
@@ -91,18 +91,21 @@ class Compilation:
             self.verified = self.step("verify", verify, graph, after, self.typed)
         return graph
 
-    def program(self, stage: str, graph: Graph, landing: Mapping[int, int] = {}) -> Callable:
-        """Generate, build and load one graph. `landing`: outputs that are to end in inputs' memory."""
-        self.load({stage: graph}, landing)
+    def program(self, stage: str, graph: Graph) -> Callable:
+        """Generate, build and load one graph."""
+        program = self.step("generate", generate, graph, self.backend)
+        self.programs[stage] = self.step("build", self.load_program, program)
         return self.programs[stage].run
 
-    def load(self, graphs: dict[str, Graph], landing: Mapping[int, int] = {}) -> None:
-        """Generate graphs, by stage, and load them into `programs`. C compilers run side by side, and beside the generation."""
-        with ThreadPoolExecutor(len(graphs)) as pool:
-            loading = [pool.submit(self.load_program, self.step("generate", generate, graph, self.backend, landing))
-                       for graph in graphs.values()]
-            loaded = self.step("build", lambda: [one.result() for one in loading])
-        self.programs.update(zip(graphs, loaded))
+    def begin(self, pool: Executor, stage: str, graph: Graph, landing: Mapping[int, int] = {}) -> Callable[[], Callable]:
+        """Generate one graph, and let it be built and loaded in a pool, beside what comes next. What waits for it.
+        `landing`: outputs that are to end in inputs' memory."""
+        loading = pool.submit(self.load_program, self.step("generate", generate, graph, self.backend, landing))
+
+        def wait() -> Callable:
+            self.programs[stage] = self.step("build", loading.result)
+            return self.programs[stage].run
+        return wait
 
     def load_program(self, program: Program) -> LoadedProgram:
         """A program loaded, and replayed as a CUDA graph if it is to be and may be."""
@@ -133,7 +136,7 @@ def compile(function: Callable | None = None, *, fullgraph: bool = False, disabl
         if value not in OPTIONS[name]:
             raise ValueError(f"smelt.compile: {name}={value!r}: there is {', '.join(map(repr, OPTIONS[name]))}")
     again = partial(compile, fullgraph=fullgraph, **options)
-    builder = partial(build, backend=options["backend"], check=options["verify"], rng=options["rng"], mode=options["mode"])
+    builder = partial(build_all, backend=options["backend"], check=options["verify"], rng=options["rng"], mode=options["mode"])
     return api.compile(function, build=builder, again=again, fullgraph=fullgraph, disable=disable, watch=_watch,
                        dynamic=options["dynamic"], verify=options["verify"])
 
@@ -145,56 +148,75 @@ def _watch(places) -> Callable[[], bool] | None:
         return None
 
 
-def build(recording: Recording, backend: str = "auto", check: str | None = None, rng: str = "torch",
-          mode: str | None = None) -> Executable:
-    """A callable for a recording: takes its input tensors, gives its results.
+def build_all(recordings: Sequence[Recording], backend: str = "auto", check: str | None = None, rng: str = "torch",
+              mode: str | None = None) -> list[Executable]:
+    """Callables for recordings: each takes its input tensors, and gives its results. C compilers run side by side, and beside
+    the passes.
 
     `check`: when to compare with the recording (config.verify if None). `rng`: "torch" for the random numbers that eager
     draws, "fast" for others, which are computed in the kernels. `mode` is of use on a GPU alone: "max-autotune" measures
     how to cut each kernel, and whether a matrix product is faster as one; it and "reduce-overhead" replay programs as CUDA
     graphs, "max-autotune-no-cudagraphs" does not.
-    Raises Unsupported or BuildError where it can't be compiled.
+    Raises Unsupported or BuildError where one of them can't be compiled.
     """
-    with torch.device("cpu"), at_rest():  # whatever the default device is
-        return _build(recording, backend, check, rng, mode)
+    with torch.device("cpu"), at_rest(), ThreadPoolExecutor() as pool:  # whatever the default device is
+        begun = [_begin(pool, recording, backend, check, rng, mode) for recording in recordings]
+        return [finish() for finish in begun]
 
 
-def _build(recording: Recording, backend: str, check: str | None, rng: str, mode: str | None) -> Executable:
+def build(recording: Recording, backend: str = "auto", check: str | None = None, mode: str | None = None) -> Executable:
+    """The same for one recording."""
+    return build_all([recording], backend, check, mode=mode)[0]
+
+
+def _begin(pool: Executor, recording: Recording, backend: str, check: str | None, rng: str,
+           mode: str | None) -> Callable[[], Executable]:
+    """Take a recording through all passes, and let its programs be built in a pool. What waits for them."""
     if rng == "fast":
         recording = replace(recording, graph=fast_random(recording.graph))
     device = _device(recording.graph)
     replayed = device.type == "cuda" and mode in ("reduce-overhead", "max-autotune")
     c = Compilation(replace(recording, tensors=()), _backend(backend, device, mode), replayed, {"recorded": recording.graph})
     if backend == "eager":
-        return _executable(c, partial(_by_reference, recording.graph), check="off")
+        return partial(_executable, c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
     graph = c.apply("simplified", recording.graph, (*DERIVE, *CLEAN))
-    of, wrt = recording.flowing, recording.differentiated
-    derivative = None
-    if of and wrt:
-        joint = c.step("gradient", gradient, graph, wrt, of).reached()
-        c.verify(joint.graph, "gradient")
-        if any(shared - {i} for i, shared in enumerate(joint.shared)):  # maybe only since equal values were merged
-            joint = replace(joint, shared=c.step("gradient", gradient, _derived(recording.graph), wrt, of).shared)
-        joint = replace(joint, graph=c.lower("joint", joint.graph))
-        split = c.step("partition", partition, joint)
-        forward_graph = c.apply("forward", split.forward, CLEAN)
-        backward_graph = c.apply("backward", split.backward, CLEAN)
-        c.load({"forward": forward_graph, "backward": backward_graph})
-        forward = c.programs["forward"].run
-        strides = tuple(i.type.strides for i in backward_graph.inputs[len(split.saved):])
-        derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
-                                partial(_backward_program, c, joint, len(split.saved)),
-                                joint.shared, partial(_backward_reads, c, joint, len(split.saved)),
-                                partial(_backward_again, c, graph, wrt, of,
-                                        partial(build, backend=backend, check=check, mode=mode)),
-                                tuple(k for k in wrt if k not in joint.wrt))
+    if recording.flowing and recording.differentiated:
+        waiting, derivative = _begin_both(pool, c, graph, partial(build, backend=backend, check=check, mode=mode))
     else:
-        forward = c.program("forward", c.lower("forward", graph), recording.landing)
-    if config.dump:
-        dump.write(c, config.dump)
-    check = check or config.verify
-    return _executable(c, forward, derivative, "off" if check == "first" and recording.foreign else check)
+        waiting, derivative = [c.begin(pool, "forward", c.lower("forward", graph), recording.landing)], None
+
+    def finish() -> Executable:
+        forward, *_ = [wait() for wait in waiting]
+        if config.dump:
+            dump.write(c, config.dump)
+        when = check or config.verify
+        return _executable(c, forward, derivative, "off" if when == "first" and recording.foreign else when)
+    return finish
+
+
+def _begin_both(pool: Executor, c: Compilation, graph: Graph,
+                make: Callable[[Recording], Executable]) -> tuple[list[Callable[[], Callable]], Derivative]:
+    """The same for a graph that gradients flow through, with its backward graph."""
+    of, wrt = c.recording.flowing, c.recording.differentiated
+    joint = c.step("gradient", gradient, graph, wrt, of).reached()
+    c.verify(joint.graph, "gradient")
+    if any(shared - {i} for i, shared in enumerate(joint.shared)):  # maybe only since equal values were merged
+        joint = replace(joint, shared=c.step("gradient", gradient, _derived(c.recording.graph), wrt, of).shared)
+    joint = replace(joint, graph=c.lower("joint", joint.graph))
+    split = c.step("partition", partition, joint)
+    forward = c.apply("forward", split.forward, CLEAN)
+    backward = c.apply("backward", split.backward, CLEAN)
+    apart = [n for n in uneven(joint.reach) if joint.wrt[n] in c.recording.computed]
+    waiting = [c.begin(pool, "forward", forward), *(c.begin(pool, *_backward_from(c, joint, len(split.saved), part))
+                                                    for part in parts(joint.reach, apart))]
+    strides = tuple(i.type.strides for i in backward.inputs[len(split.saved):])
+    derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
+                            partial(_backward_program, c, joint, len(split.saved)),
+                            joint.shared, partial(_backward_reads, c, joint, len(split.saved)),
+                            partial(_backward_again, c, graph, wrt, of, make),
+                            tuple(k for k in wrt if k not in joint.wrt))
+    return waiting, derivative
 
 
 def _derived(graph: Graph) -> Graph:
@@ -235,22 +257,27 @@ def _executable(c: Compilation, forward: Callable, derivative: Derivative | None
 
 def _backward_program(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> Callable:
     """The backward program for the case in which gradients arrive for these of the outputs `joint.of`."""
+    stage, graph = _backward_from(c, joint, saved, arriving)
+    if stage not in c.programs:
+        c.program(stage, graph)
+    return c.programs[stage]
+
+
+def _backward_from(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> tuple[str, Graph]:
+    """The backward graph for these gradients alone, and the name of its stage."""
     if len(arriving) == len(joint.of):
-        return c.programs["backward"]
+        return "backward", c.graphs["backward"]
     stage = f"backward_from_{'_'.join(str(joint.of[i]) for i in arriving)}"
-    graph = c.verify(c.step("restrict", _backward_from, c, joint, saved, arriving), "restrict")
-    return c.program(stage, c.apply(stage, graph, CLEAN))
-
-
-def _backward_from(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> Graph:
-    """The backward graph for these gradients alone."""
-    wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
-    return restrict(c.graphs["backward"], saved, arriving, wanted)
+    if stage not in c.graphs:
+        wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
+        graph = c.verify(c.step("restrict", restrict, c.graphs["backward"], saved, arriving, wanted), "restrict")
+        c.apply(stage, graph, CLEAN)
+    return stage, c.graphs[stage]
 
 
 def _backward_reads(c: Compilation, joint: Joint, saved: int, arriving: tuple[int, ...]) -> frozenset[int]:
     """The saved values that the backward program for these gradients reads, or reads sizes off."""
-    graph = _backward_from(c, joint, saved, arriving)
+    _, graph = _backward_from(c, joint, saved, arriving)
     used = {i for v in graph.values for i in v.operands}.union(graph.outputs)
     sizes = {k for k, _ in graph.bindings().values()}
     return frozenset(k for k, i in enumerate(graph.inputs[:saved]) if i in used or k in sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Sequence
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from ..compiler.dims import expr_of, typical
 from ..compiler.ir import Graph, NumberType, ObjectType, TensorType, TupleType, Value, expressions, tensor_types
 from ..compiler.op import OPS
-from ..compiler.ops.core import called, runs_call, waits
+from ..compiler.ops.core import called, given_type, runs_call, waits
 from ..runtime.program import Call, Launch, Message, Program, Ref, Step, Symbol
 from . import loops
 from .coordinates import Variable
@@ -251,11 +251,11 @@ class _Builder:
         place = str(v.origin), waits(v)
         if not isinstance(v.type, TupleType):
             slot = self.slots.add(v, "call")
-            self.steps.append(Call(v.op.meaning, args, attrs, (slot,), called(v), *place, self.guessed([v])))
+            self.steps.append(Call(v.op.meaning, args, attrs, (slot,), called(v), *place, self.guessed([v]), self.laid([v])))
             return
         items = self.items.get(v, {})
         results = tuple(self.slots.add(items[k], "call") if k in items else -1 for k in range(len(v.type.items)))
-        place = *place, self.guessed(items.values())
+        place = *place, self.guessed(items.values()), self.laid(items.values())
         if len(results) == 1 and items:  # a call with one result slot receives what is returned, the tuple
             whole = self.slots.add(v, "call")
             self.steps += [Call(v.op.meaning, args, attrs, (whole,), called(v), *place),
@@ -267,6 +267,21 @@ class _Builder:
         """The slots of the results whose sizes follow from symbols by a rule that was found by trying."""
         symbolic = (r for r in results if isinstance(r.type, TensorType) and next(expressions(r.type), None) is not None)
         return frozenset(self.slots.of[r] for r in symbolic if runs_call(r.inputs[0] if r.op.name == "item" else r))
+
+    def laid(self, results: Iterable[Value]) -> frozenset[int]:
+        """The slots of the results that leave the program, also in a view, with a type that their op's rule gives: torch may lay
+        them out in another way."""
+        makers = ((r, r.inputs[0] if r.op is ITEM else r) for r in results if r in self.shown and isinstance(r.type, TensorType))
+        return frozenset(self.slots.of[r] for r, maker in makers if maker.op.type is not given_type)
+
+    @cached_property
+    def shown(self) -> set[Value]:
+        """What is seen outside: the graph's outputs, and what these are views of."""
+        found = set(self.graph.outputs)
+        for v in reversed(self.graph.values):
+            if v in found and v.op.kind == "view":
+                found.add(v.inputs[0])
+        return found
 
     def number(self, v: Value) -> Ref:
         """A value that stands for a Python number, as that number."""

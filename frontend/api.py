@@ -55,6 +55,8 @@ class Run(Protocol):
     def __call__(self, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]: ...
 
 
+#: Builds programs, those of a call side by side.
+Build = Callable[[Sequence[Recording]], Sequence[Run]]
 #: So many paths, of which no call took one after its recording, are followed by no more: long ones, which count twice, and those
 #: for one float alone.
 UNUSED_LIMIT = 12
@@ -217,10 +219,10 @@ class CompiledFunction:
     asides          the user's lines that print or log on every call
     """
 
-    def __init__(self, function: Callable, build: Callable[[Recording], Run], *, fullgraph: bool = False, bound: int = 0,
+    def __init__(self, function: Callable, build: Build, *, fullgraph: bool = False, bound: int = 0,
                  watch: Watch | None = None, dynamic: bool | None = None, verify: str | None = None):
-        """build: makes a recording into a callable from input tensors to result tensors, whose attribute `broken` is true
-        once it can't be trusted; raises Unsupported or BuildError. It runs under the grad mode of the recording.
+        """build: makes recordings into callables, each from input tensors to result tensors; its attribute `broken` is true
+        once it can't be trusted. Raises Unsupported or BuildError. They run under the grad mode of the recordings.
         bound: how many leading arguments are the same objects on every call. watch: a faster way to look at what runs read.
         dynamic: see Varying. verify: whether a recording is held against its run: not if "off"; config.verify if None."""
         plain = isinstance(function, types.FunctionType)  # of anything else, `__dict__` is its state
@@ -482,7 +484,7 @@ class CompiledFunction:
         recording, count = replace(recording, tensors=()), len(rebuild.numbers)
 
         def build() -> Run:
-            built = self._built(recording)
+            built, = self._built([recording])
             return Passing(built, count) if count else built
         self._keep_program(run, guards, build() if self._at_once(run, guards, args, kwargs) else Late(build, self._say),
                            rebuild.make)
@@ -597,10 +599,10 @@ class CompiledFunction:
                      **run.numbers)
         self.programs = (branches, *(p for p in self.programs if p is not branches))
 
-    def _built(self, recording: Recording) -> Run:
-        """The program."""
+    def _built(self, recordings: Sequence[Recording]) -> Sequence[Run]:
+        """Their programs."""
         with _own_defects("compiling"):
-            return self._build(recording)
+            return self._build(recordings)
 
     def _guards(self, run: _Run, recording: Recording | None = None, returned: Sequence[str] = ()) -> Guards:
         """The guards of what a run read. Without a recording: those under which the run would be recorded no better."""
@@ -696,12 +698,12 @@ def _not_plain() -> bool:
                 or saved_tensors_hooks(True) is not None)
 
 
-def compile(function: Callable | None = None, *, build: Callable[[Recording], Run], again: Callable | None = None,
+def compile(function: Callable | None = None, *, build: Build, again: Callable | None = None,
             fullgraph: bool = False, disable: bool = False, watch: Watch | None = None, dynamic: bool | None = None,
             verify: str | None = None) -> Any:
     """Compile a function, method, callable object or module; without one, a decorator.
 
-    build       makes a recording into a callable from its input tensors to its result tensors
+    build       makes recordings into callables, each from its input tensors to its result tensors
     again       compiles a copy of a module (copy.deepcopy, pickle); picklable
     fullgraph   raise Unsupported where a call would run eagerly
     disable     give back the function as it is

@@ -134,9 +134,10 @@ class Recording:
     and a backward pass from which raises, with the error. `loose` are others, whose gradient flows to leaves that the run made
     and kept to itself, with whether a second backward pass raises. `versions` are outputs that the run wrote to once it had made
     them, with how often autograd counted that. `flags` are those that the run set. `differentiated` are the inputs that require
-    grad, and `written` those that the call writes to before it ends. The graph stands for the run only where `readings` come out
-    as they did in it. `inference` is the mode that the results are made under, where it is not the caller's; `enabled` says that
-    gradients are on for them, though they are off where the function is called."""
+    grad, `computed` those of them that are never leaves, and `written` those that the call writes to before it ends. The graph
+    stands for the run only where `readings` come out as they did in it. `inference` is the mode that the results are made under,
+    where it is not the caller's; `enabled` says that gradients are on for them, though they are off where the function is
+    called."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
@@ -154,6 +155,7 @@ class Recording:
     loose: Mapping[int, bool] = field(default_factory=dict)
     versions: Mapping[int, int] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
+    computed: tuple[int, ...] = ()
 
     @property
     def landing(self) -> dict[int, int]:

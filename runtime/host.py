@@ -30,7 +30,7 @@ from .recycling import LARGE
 
 #: What load.py gives the function; no slot may have such a name.
 HELPERS = frozenset({"torch", "empty", "large", "frames", "new_frame", "frame", "table", "kept", "launch", "threads", "code",
-                     "failure", "in_layout", "owned", "plans", "run"})
+                     "failure", "in_layout", "laid_out", "owned", "plans", "run"})
 
 
 @dataclass
@@ -140,6 +140,8 @@ class _Printer:
                 name, slot = self.names[i], self.program.slots[i]
                 device = "" if slot.device == self.program.device else f", torch.{slot.device!r}"
                 self.lines.append(f"{name} = in_layout({name}, {slot.shape!r}, {slot.strides!r}, {slot.dtype!r}{device})")
+            elif i in step.laid:
+                self.lines.append(f"{self.names[i]} = laid_out({self.names[i]}, {self.program.slots[i].strides!r})")
 
     def result(self, i: int) -> str:
         """What is returned for an output; what a Call returned may show a piece of the arena that it was given."""

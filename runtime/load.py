@@ -145,6 +145,7 @@ def _helpers(program: Program) -> dict[str, Any]:
         "new_frame": partial(make_frame, program, views),
         "failure": lambda code: program.messages[code - 1].error(program.messages[code - 1].text),
         "in_layout": _in_layout_on(program.device),
+        "laid_out": _laid_out,
         "owned": _owned,
     }
 
@@ -164,8 +165,16 @@ def _in_layout_on(usual: torch.device) -> Callable[..., torch.Tensor]:
         if tuple(value.shape) != shape or value.dtype != dtype or value.device != device:
             found = f"{value.dtype}{list(value.shape)} on {value.device}"
             raise OtherForm(f"a call returned {found}, not {dtype}{list(shape)} on {device}")
-        return value if value.stride() == strides else empty_on(device)(shape, strides, dtype).copy_(value)
+        return _laid_out(value, strides)
     return in_layout
+
+
+def _laid_out(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A tensor with these strides, where they count."""
+    shape, found = value.shape, value.stride()
+    if found == strides or 0 in shape or all(n == 1 or a == b for n, a, b in zip(shape, found, strides)):
+        return value
+    return empty_on(value.device)(shape, strides, value.dtype).copy_(value)
 
 
 def _owned(value, kept: Kept) -> Any:

@@ -110,7 +110,7 @@ class Launch:
 class Call:
     """Run a Python function: `results` receive what it returns (one slot: the value; several: a tuple's items, -1 drops one).
     `waits`: in it the CPU gives the GPU something, or waits for what it has computed. `guessed`: the results whose sizes may be
-    others than their slots say."""
+    others than their slots say, and `laid` those whose strides may be, where they count."""
     function: Callable
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -119,6 +119,7 @@ class Call:
     origin: str = ""
     waits: bool = False
     guessed: frozenset[int] = frozenset()
+    laid: frozenset[int] = frozenset()
 
     @property
     def reads(self) -> tuple[int, ...]:

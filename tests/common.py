@@ -1,5 +1,6 @@
 """What several files of tests use."""
 from contextlib import contextmanager
+from functools import partial
 from typing import Iterator
 
 import pytest
@@ -44,9 +45,13 @@ def programs(f):
     return compiled_function(f).programs
 
 
-def build(recording):
-    """A program that evaluates its graph."""
-    return Executable(recording, lambda *tensors: evaluate(recording.graph, tensors), verify="off")
+def build(recordings):
+    """Programs that evaluate their graphs."""
+    return [Executable(r, partial(_evaluated, r.graph), verify="off") for r in recordings]
+
+
+def _evaluated(graph, *tensors):
+    return evaluate(graph, tensors)
 
 
 def type_of(t: torch.Tensor) -> TensorType:

@@ -313,7 +313,7 @@ def test_unsupported_warns_once_or_raises():
 
 
 def test_build_that_fails():
-    def fails(recording):
+    def fails(recordings):
         raise BuildError("no compiler")
     f = api.compile(lambda x: x + 1, build=fails)
     with pytest.warns(SmeltWarning, match="no compiler"):

@@ -55,6 +55,19 @@ class Derivative:
         return tuple(k for n, k in enumerate(self.wrt) if any(self.reach[i][n] for i in arriving))
 
 
+def uneven(reach: Sequence[Sequence[bool]]) -> tuple[int, ...]:
+    """The inputs, by their position in `Derivative.wrt`, that some outputs depend on and others do not."""
+    return tuple(n for n, column in enumerate(zip(*reach)) if len(set(column)) > 1)
+
+
+def parts(reach: Sequence[Sequence[bool]], apart: Sequence[int]) -> list[tuple[int, ...]]:
+    """The positions in `Derivative.of` of outputs that depend on the same of the inputs `apart`."""
+    found: dict[tuple[bool, ...], list[int]] = {}
+    for i, row in enumerate(reach):
+        found.setdefault(tuple(row[n] for n in apart), []).append(i)
+    return [tuple(part) for part in found.values()]
+
+
 @dataclass
 class _Backward:
     """The backward program for one set of arriving gradients. `undefined`: those of its results for which torch, asked in
@@ -118,10 +131,9 @@ class Differentiable:
         self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
         self.unchecked = verify != "off"  # whether the next call's backward is the first to be compared with the recording
-        self._uneven = tuple(n for n, _ in enumerate(derivative.wrt) if len({row[n] for row in derivative.reach}) > 1)
+        self._uneven = uneven(derivative.reach)
         self._leaves: dict[tuple[int, ...], tuple[frozenset[int], frozenset[int]]] = {}
-        everything = tuple(range(len(derivative.of)))
-        self._backwards: dict[tuple, _Backward | None] = {(everything, None): self._backward(everything)}
+        self._backwards: dict[tuple, _Backward | None] = {}
 
     def __call__(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         if self.derivative.cut:
@@ -136,11 +148,9 @@ class Differentiable:
         generator = random_state() if self.recording.random else None
         with torch.no_grad():
             made = _Made(self.forward(*tensors), generator)
-        outputs, parts = list(made.results[:self.outputs]), {}
-        for k, row in zip(self.derivative.of, self.derivative.reach):
-            parts.setdefault(tuple(row[n] for n in apart), []).append(k)
-        for some in parts.values():
-            reached = self.derivative.reached([i for i, k in enumerate(self.derivative.of) if k in some])
+        outputs = list(made.results[:self.outputs])
+        for part in parts(self.derivative.reach, apart):
+            some, reached = [self.derivative.of[i] for i in part], self.derivative.reached(part)
             given = (t if k in reached else t.detach() for k, t in enumerate(tensors))
             for k, output in zip(some, _Node.apply(self, made, some, *given)):
                 outputs[k] = output

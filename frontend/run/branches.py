@@ -155,14 +155,14 @@ class Branches:
     """The paths that begin alike. Stands in the place of a program: `check`, then `run` on what it gave, then `make`.
 
     modes       torch's switches, under which all paths were recorded
-    build       makes a segment's recording into an Executable
+    build       makes segments' recordings into Executables
     record      (branches, reading, args, kwargs) -> the result of a call that takes no recorded path: none has this answer
     eagerly     (args, kwargs) -> the result of a call that runs eagerly
     say         is told why a program can't be built, after all
     broken      why calls that fit run eagerly, "" if they don't
     """
 
-    def __init__(self, modes: Hashable, build: Callable[[Recording], Executable],
+    def __init__(self, modes: Hashable, build: Callable[[Sequence[Recording]], Sequence[Executable]],
                  record: Callable[[Branches, Reading, tuple, dict], Any], eagerly: Callable[[tuple, dict], Any],
                  say: Callable[[Unsupported | BuildError], None]):
         self.paths: tuple[Path, ...] = ()
@@ -358,37 +358,43 @@ class Branches:
         live |= {whole[s] for n in nodes for s in n.need.flows}
         slots = _slots(recording, pieces.outputs)
         versions = {slots[pieces.outputs[k]]: count for k, count in recording.versions.items()}
-        for node, segment in zip(nodes, pieces.segments):
-            self._serve(node, segment, slots, live, recording.written if results else (), versions, late)
+        written = recording.written if results else ()
+        wanted = {node: found for node, segment in zip(nodes, pieces.segments)
+                  if (found := _wanted(node, segment, slots, live, written, versions)) is not None}
+        runs = iter(self._runs([part for _, _, part in wanted.values() if part is not None], late))
+        for node, (node.need, step, part) in wanted.items():
+            node.step = step if part is None else replace(step, run=next(runs))
         return tuple(slots[o] for o in pieces.outputs)
 
-    def _serve(self, node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int],
-               versions: Mapping[Slot, int], late: bool) -> None:
-        """Let a node's step give what is asked of it now."""
-        takes, gives = (tuple(slots[v] for v in values) for values in (segment.takes, segment.gives))
-        flow = frozenset(slots[v] for v in (*segment.takes, *segment.gives) if v in live)
-        counted = frozenset((slot, versions[slot]) for slot in gives if slot in versions)
-        need = node.need | Need(frozenset(gives), flow, frozenset(written), counted)
-        if node.step is not None and need == node.need:
-            return
-        random = any(map(takes_random_numbers, segment.graph.values))
-        changed = {("input", k) for k in need.written}
-        part = Recording(segment.graph, (), tuple(Fresh(k, v in live) for k, v in enumerate(segment.gives)), (), random,
-                         differentiated=tuple(k for k, v in enumerate(segment.takes) if v in live),
-                         written=tuple(k for k, s in enumerate(takes) if s in changed),
-                         versions={gives.index(slot): count for slot, count in sorted(need.versions) if slot in gives})
-        inputs = zip(takes, segment.graph.inputs)
-        makes = tuple((slot[1], maker(i.dtype, i.type.device)) for slot, i in inputs if slot[0] == "number")
-        node.step = Step(self._executable(part, late) if gives or random else None, takes, gives, makes)
-        node.need = need
+    def _runs(self, parts: Sequence[Recording], late: bool) -> list[Executable | Late]:
+        """The programs of segments; equal ones (the turns of a loop) have one."""
+        keys = [(graph_key(p.graph), p.results, p.differentiated, p.written, tuple(p.versions.items())) for p in parts]
+        new = {key: part for key, part in zip(keys, parts) if key not in self.executables
+               or isinstance(self.executables[key], Late) and not late}
+        build = partial(self._build, list(new.values()))
+        self.executables |= zip(new, Late.several(len(new), build, self._say) if late else build())
+        return [self.executables[key] for key in keys]
 
-    def _executable(self, part: Recording, late: bool) -> Executable | Late:
-        """The program of a segment; equal segments (the turns of a loop) have one."""
-        key = graph_key(part.graph), part.results, part.differentiated, part.written, tuple(part.versions.items())
-        found = self.executables.get(key)
-        if found is None or isinstance(found, Late) and not late:
-            found = self.executables[key] = Late(partial(self._build, part), self._say) if late else self._build(part)
-        return found
+
+def _wanted(node: Node, segment: Segment, slots: Mapping[Value, Slot], live: set[Value], written: Sequence[int],
+            versions: Mapping[Slot, int]) -> tuple[Need, Step, Recording | None] | None:
+    """What a node's step is to give from now on, and the step, which runs this recording; None where it does by now."""
+    takes, gives = (tuple(slots[v] for v in values) for values in (segment.takes, segment.gives))
+    flow = frozenset(slots[v] for v in (*segment.takes, *segment.gives) if v in live)
+    counted = frozenset((slot, versions[slot]) for slot in gives if slot in versions)
+    need = node.need | Need(frozenset(gives), flow, frozenset(written), counted)
+    if node.step is not None and need == node.need:
+        return None
+    random = any(map(takes_random_numbers, segment.graph.values))
+    changed = {("input", k) for k in need.written}
+    part = Recording(segment.graph, (), tuple(Fresh(k, v in live) for k, v in enumerate(segment.gives)), (), random,
+                     differentiated=tuple(k for k, v in enumerate(segment.takes) if v in live),
+                     computed=tuple(k for k, v in enumerate(segment.takes) if v in live and takes[k][0] == "value"),
+                     written=tuple(k for k, s in enumerate(takes) if s in changed),
+                     versions={gives.index(slot): count for slot, count in sorted(need.versions) if slot in gives})
+    inputs = zip(takes, segment.graph.inputs)
+    makes = tuple((slot[1], maker(i.dtype, i.type.device)) for slot, i in inputs if slot[0] == "number")
+    return need, Step(None, takes, gives, makes), part if gives or random else None
 
 
 def _computed(node: Node, numbers: dict[str, Any]) -> bool:

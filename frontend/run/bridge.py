@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -31,6 +31,13 @@ class Late:
     def __init__(self, build: Callable[[], Callable], say: Callable[[Unsupported | BuildError], None]):
         self.reason = ""
         self._build, self._say = build, say
+
+    @classmethod
+    def several(cls, count: int, build: Callable[[], Sequence[Callable]],
+                say: Callable[[Unsupported | BuildError], None]) -> list[Late]:
+        """For so many runs, which are built together once one of them is needed."""
+        built = cache(build)
+        return [cls(lambda k=k: built()[k], say) for k in range(count)]
 
     @cached_property
     def run(self) -> Callable | None:

@@ -2,6 +2,7 @@
 import math
 import random
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -261,6 +262,21 @@ def written_in_a_layout_of_their_own(compile):
         return y[:, :3], y
     for k in (3, 5, 4, 2, 6, 1):
         yield f(tensor(6, 4).t(), tensor(4, 6), k)
+
+
+@program
+def written_before_a_number_is_read(compile):
+    """Into a view that lies the other way round, which what comes after goes on with."""
+    @compile
+    def f(x, k):
+        y = x.t()
+        total = (x > 0).sum()
+        scaled = y * 2
+        y[k % 2].neg_()
+        return scaled * numpy.mean([total.sum().item(), total.max().item()]), y.t()
+    for k in (3, 1, 2, 5, 4, 7):
+        x = tensor(4, 6) + k / 4
+        yield f(x, k), x
 
 
 @program
