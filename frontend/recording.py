@@ -54,19 +54,21 @@ class InputView:
 @dataclass(frozen=True)
 class Fresh:
     """A result that is graph output `output`, alone in its memory. `leaf`: it is one that the run let require grad; `parameter`:
-    it is a torch.nn.Parameter."""
+    it is a torch.nn.Parameter; `inference`: whether it was made under inference mode, where that is not the caller's mode."""
     output: int
     requires_grad: bool
     leaf: bool = False
     parameter: bool = False
+    inference: bool | None = None
 
 
 @dataclass(frozen=True)
 class OutputView:
-    """A result that shares memory with other results: replay `steps` on graph output `output`."""
+    """A result that shares memory with other results: replay `steps` on graph output `output`. `inference`: as of others."""
     output: int
     steps: tuple[ViewStep, ...]
     requires_grad: bool
+    inference: bool | None = None
 
 
 Result = Union[Given, InputView, Fresh, OutputView]
@@ -135,9 +137,8 @@ class Recording:
     and kept to itself, with whether a second backward pass raises. `versions` are outputs that the run wrote to once it had made
     them, with how often autograd counted that. `flags` are those that the run set. `differentiated` are the inputs that require
     grad, `computed` those of them that are never leaves, and `written` those that the call writes to before it ends. The graph
-    stands for the run only where `readings` come out as they did in it. `inference` is the mode that the results are made under,
-    where it is not the caller's; `enabled` says that gradients are on for them, though they are off where the function is
-    called."""
+    stands for the run only where `readings` come out as they did in it. `enabled` says that gradients are on for the results,
+    though they are off where the function is called."""
     graph: Graph
     tensors: tuple[torch.Tensor, ...]
     results: tuple[Result, ...]
@@ -150,7 +151,6 @@ class Recording:
     differentiated: tuple[int, ...] = ()
     written: tuple[int, ...] = ()
     readings: tuple[Reading, ...] = ()
-    inference: bool | None = None
     enabled: bool = False
     loose: Mapping[int, bool] = field(default_factory=dict)
     versions: Mapping[int, int] = field(default_factory=dict)

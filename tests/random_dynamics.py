@@ -143,6 +143,7 @@ CONDITIONS = ("{a}.sum() > 0", "{a}.mean().item() > 0.1", "k > 2", "p > 0.4", "s
               "s.scale < 0.4", "bool(({a} > 1).any())", "len(s.items) > 2", "{a}.requires_grad", "'seen' in s.table",
               "torch.is_grad_enabled()", "{a}.max() > {b}.max()", "{a}.shape == {b}.shape", "s.last is None", "{a} is {b}", "k",
               "{a}.dim() > 1")
+MODES = ("no_grad", "inference_mode")
 LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in zip(range(5), s.items):",
          "for i in range({a}.dim()):", "for row in {a}[:2]:")
 GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2),
@@ -418,7 +419,7 @@ class _Maker:
 
     def block(self) -> str:
         """A compound statement."""
-        kind, new = self.dice.choice(("if", "if", "early", "loop", "while", "no_grad", "try")), f"t{self.made}"
+        kind, new = self.dice.choice(("if", "if", "early", "loop", "while", *MODES, "try")), f"t{self.made}"
         some, other = (textwrap.indent(self.statement(new), "    ") for _ in range(2))
         if kind == "if":
             return f"if {self.filled(self.dice.choice(CONDITIONS))}:\n{some}\nelse:\n{other}"
@@ -428,8 +429,8 @@ class _Maker:
             return f"{self.filled(self.dice.choice(LOOPS))}\n{some}"
         if kind == "while":
             return self.filled("while 1.0 < {a}.abs().max() < 1e30:\n    {a} = {a} * 0.5")  # which ends for infinities too
-        if kind == "no_grad":
-            return f"with torch.no_grad():\n{some}"
+        if kind in MODES:
+            return f"with torch.{kind}():\n{some}"
         return f"try:\n{some}\n{other}\nexcept RuntimeError:\n    {new} = a * 2"
 
     def returned(self) -> str:
@@ -446,7 +447,7 @@ class _Maker:
         """What the caller does: makes arguments, calls, and changes things between."""
         dice = self.dice
         sizes, numbers, state, kept = (dice.random() < 0.5 for _ in range(4))
-        mode = dice.choice(("plain", "plain", "plain", "outcome", "no_grad"))
+        mode = dice.choice((*[""] * 6, *MODES))
         lines = ["torch.manual_seed(7)"]
         for n in range(dice.randint(4, 6)):
             if sizes or not n:
@@ -458,8 +459,7 @@ class _Maker:
                 lines.append(dice.choice(CHANGES))
             lines += self.boxes(new=not n or not kept)
             given = f"{call}, {first}a, b, {k}, {p}, q, r"
-            lines.append(f"result = outcome({given})" if mode != "no_grad" else
-                         f"with torch.no_grad():\n    result = outcome({given})")
+            lines.append(f"with torch.{mode}():\n    result = outcome({given})" if mode else f"result = outcome({given})")
             lines += ["yield result", "backward(result)", "yield 'backward'"]
         return "\n".join(lines)
 

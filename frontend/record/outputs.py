@@ -1,6 +1,7 @@
 """The outputs of a recorded graph, and how what a run leaves comes of them."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Sequence
 
 import torch
@@ -33,6 +34,7 @@ class Outputs:
         self._b, self._memory, self._reach, self._sources = b, memory, reach, sources
         self._inputs, self._left, self._ends = inputs, left, ends
         self._bases: dict[Base, int] = {}
+        self._inference = torch.is_inference_mode_enabled()
 
     def add(self, value: Value) -> int:
         """A value to be read at once; not an input's, which a write-back may change before."""
@@ -77,8 +79,13 @@ class Outputs:
             result = OutputView(self._add_base(base, spent), settled(steps), tensor.requires_grad)
         if loose:
             self.loose[result.output] = bool(self._sources.saved(tensor))
-        if not parameter and not tensor.is_inference() and version_of(tensor):
-            self.versions[result.output] = version_of(tensor)
+        counted = 0 if parameter or tensor.is_inference() else version_of(tensor)
+        if tensor.is_inference() != self._inference:
+            if counted or tensor.requires_grad:
+                raise Unsupported("leaves inference mode, and returns what it wrote to or differentiates there")
+            return replace(result, inference=tensor.is_inference())
+        if counted:
+            self.versions[result.output] = counted
         return result
 
     def add_written(self, base: Base, tensor: torch.Tensor, alias: Callable[[torch.Tensor], Alias]) -> int:

@@ -121,7 +121,6 @@ class Recorder:
         self.ends: list[str] = []
         self.counts: list[tuple[str, int]] = []
         self._rows: dict[Hashable, Value] = {}
-        self._inference = torch.is_inference_mode_enabled()
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
@@ -846,8 +845,8 @@ class Recorder:
         readings = settled(self._readings.all, self._reading_now())
         return Recording(graph, inputs, tuple(entries[id(t)] for t in results), writebacks, self._random, numbers, grads,
                          outputs.spent, dict(self._elements.inputs), self._differentiated(entries.values()),
-                         tuple(w.input for w in writebacks), readings, self._inference_of(results, entries), enabled,
-                         outputs.loose, outputs.versions, self._flags())
+                         tuple(w.input for w in writebacks), readings, enabled, outputs.loose,
+                         outputs.versions, self._flags())
 
     def _keep_errors(self, outputs: Outputs, read: Sequence[Value]) -> None:
         """Let what nobody reads be an output, too, where it may raise an error."""
@@ -855,17 +854,6 @@ class Recorder:
         live = set(needed((*outputs.values, *read), tuple(values)))
         for v in [v for v in values if v not in live and may_raise(v)]:
             outputs.add(self._b.item(v, index=0) if isinstance(v.type, TupleType) else v)
-
-    def _inference_of(self, results: Sequence[torch.Tensor], entries: dict[int, Result]) -> bool | None:
-        """The inference mode that the results were made under, where the run entered or left it for that."""
-        made = {t.is_inference() for t in results if isinstance(entries[id(t)], (Fresh, OutputView))}
-        if len(made) > 1:
-            raise Unsupported("enters or leaves inference mode, and returns tensors from inside and outside it")
-        if made <= {self._inference}:
-            return None
-        if self._readings.all:
-            raise Unsupported("enters or leaves inference mode, and branches on data")
-        return made.pop()
 
     def beginning(self) -> Recording:
         """What was recorded up to the last reading, without the backward passes after it.

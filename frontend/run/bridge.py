@@ -17,6 +17,7 @@ from ...errors import BuildError, SmeltWarning, Unsupported, WrongResult
 from ..casting import autocasting, outside_autocast
 from ..generators import State, drawing_from, random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
+from ..torch_internals import set_versions
 from .backward import Derivative, Differentiable, as_end, copied, laid_out
 from .before import TORCH, Before
 
@@ -71,8 +72,6 @@ class Executable:
             forward = _outside_autocast(forward)
         if recording.versions:
             forward = _counting(forward, recording.versions)
-        if recording.inference is not None:
-            forward = torch.inference_mode(recording.inference)(forward)
         self._run = forward if derivative is None else Differentiable(
             recording, forward, derivative, verify, lambda: bool(self.broken),
             lambda found, *given: self._report(found, "backward", *given))
@@ -82,7 +81,7 @@ class Executable:
         if recording.random or requiring:
             self._run = _undone(self._run, recording.random, requiring)
         more = recording.writebacks or recording.grads.writes or recording.spent or recording.loose or recording.flags
-        self._plain = not more and all(isinstance(r, Fresh) and not (r.leaf or r.parameter) for r in recording.results)
+        self._plain = not more and all(isinstance(r, Fresh) and r == Fresh(r.output, r.requires_grad) for r in recording.results)
         self._written = frozenset(recording.landing.values()) if derivative is None else ()
         self._order = tuple(r.output for r in recording.results) if self._plain else ()
         self._identity = self._plain and self._order == tuple(range(len(recording.graph.outputs)))
@@ -187,14 +186,26 @@ def _result(r: Result | None, tensors: Tensors, outputs: Tensors, sizes: Mapping
         return None
     if isinstance(r, Given):
         return tensors[r.input]
-    if isinstance(r, Fresh) and r.parameter:
-        return torch.nn.Parameter(outputs[r.output], r.leaf)
+    if isinstance(r, InputView):
+        made = tensors[r.input]
+    else:
+        made = outputs[r.output] if r.inference is None else _of_mode(outputs[r.output], r.inference)
     if isinstance(r, Fresh):
-        return outputs[r.output].requires_grad_() if r.leaf else outputs[r.output]
+        return torch.nn.Parameter(made, r.leaf) if r.parameter else made.requires_grad_() if r.leaf else made
     steps = r.steps
     if sizes:
         steps = [replace(s, args=with_sizes(s.args, sizes), kwargs=with_sizes(s.kwargs, sizes)) for s in steps]
-    return replay(tensors[r.input] if isinstance(r, InputView) else outputs[r.output], steps)
+    return replay(made, steps)
+
+
+def _of_mode(tensor: torch.Tensor, inference: bool) -> torch.Tensor:
+    """A tensor on the same memory as if it had been made under inference mode, or not under it."""
+    with torch.inference_mode(inference):
+        made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    if not inference:
+        set_versions((made,), (0,))
+    return made
 
 
 def _write(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:

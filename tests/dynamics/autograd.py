@@ -123,6 +123,25 @@ def inference_mode_inside(compile):
 
 
 @program
+def branches_in_inference_mode(compile):
+    @compile
+    @torch.inference_mode()
+    def f(x, w):
+        found = []
+        while len(found) < 5:
+            x = (x @ w).tanh()
+            found.append(x.argmax(-1))
+            if found[-1][0].item() == 2:
+                break
+        return torch.stack(found, 1)
+    w = leaf(4, 4)
+    for k in range(6):
+        yield from calls(f, torch.randn(3, 4, generator=torch.Generator().manual_seed(k % 4)), w)
+        with torch.inference_mode():
+            yield outcome(f, tensor(2, 4) - k / 3, w)
+
+
+@program
 def inference_tensors(compile):
     f = compile(lambda x, w: x * w)
     with torch.inference_mode():
