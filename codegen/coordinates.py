@@ -74,10 +74,11 @@ def conditions(view: Value, coordinates: Coordinates) -> list[tuple[Expr, Dim]]:
     """What a view that fills asks of its coordinates, as (e, size) for 0 <= e < size, less what always holds."""
     if view.op.inside is None:
         return []
-    return [(expr(e), n) for e, n in view.op.inside(view, coordinates) if not _always(expr(e), n)]
+    return [(expr(e), n) for e, n in view.op.inside(view, coordinates) if not lies_within(expr(e), n)]
 
 
-def _always(e: Expr, n: Dim) -> bool:
+def lies_within(e: Expr, n: Dim) -> bool:
+    """Whether it is known that 0 <= e < n."""
     return bool(known(e, 0) and known(n - 1, e))
 
 

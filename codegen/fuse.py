@@ -20,8 +20,8 @@ from typing import Callable, Iterable, Iterator
 from ..compiler.dims import Expr, Sym, dot, expr_of, product, typical
 from ..compiler.ir import Graph, Value, contiguous_strides
 from ..compiler.ops.core import takes_random_numbers
-from .coordinates import (ZERO, Coordinates, Read, Substitution, axes_of, identity, one_to_one, reads, size, solve, substitute,
-                          unflatten, variable, variables)
+from .coordinates import (ZERO, Coordinates, Read, Substitution, axes_of, identity, lies_within, one_to_one, reads, size, solve,
+                          substitute, unflatten, variable, variables)
 
 #: Kinds of values that kernels compute.
 COMPUTED = frozenset({"pointwise", "reduce", "scan", "gather", "part", "contract"})
@@ -228,9 +228,12 @@ def _embedding(guest: Group, pattern: Coordinates, shape, host: Group, target: C
     sizes, inside = [size(a) for a in guest.axes], [a for a in host.axes if a in used]
     if product(sizes) != product(map(size, inside)):
         return None
-    if not _is_renaming(guest.axes, values) and not one_to_one([values[a] for a in guest.axes], sizes, inside) and (
-            missing or not one_to_one(target, shape, inside)):  # where the target tells all points apart, the values do too
-        return None
+    if not _is_renaming(guest.axes, values):
+        places = [values[a] for a in guest.axes]
+        if not all(map(lies_within, places, sizes)):
+            return None
+        if not one_to_one(places, sizes, inside) and (missing or not one_to_one(target, shape, inside)):
+            return None  # where the target tells all points apart, the values do too
     if len(used) == len(host.axes):
         reduced = _reduced(guest, values, host)
         return None if reduced is None else (values, reduced)

@@ -31,7 +31,7 @@ from .readings import Reading
 from .record.recorder import Recorder
 from .record.trial import ConcreteSizes, First, Second, SizedArguments, undone, without_fixed
 from .recording import Grads, Recording
-from .run.branches import Branches
+from .run.branches import LONG, Branches
 from .run.bridge import Late, misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
@@ -555,7 +555,7 @@ class CompiledFunction:
         it became clear that it is eager."""
         try:
             with _own_defects("keeping how the recording begins"):
-                beginning = run.recorder.beginning()
+                beginning = run.recorder.beginning(LONG + 1)
                 if not beginning.readings:
                     return False
                 guards = self._guards(run, beginning, early_names(run.recorder.numbers, ()))

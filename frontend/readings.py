@@ -112,6 +112,11 @@ class Readings:
         """Where the last segment so far ended: how many of the graph's values were there."""
         return next((r.position for r in reversed(self.all) if not r.claim), 0)
 
+    def first(self, count: int) -> list[Reading]:
+        """The first ones, of which so many are no claims."""
+        others = [n for n, r in enumerate(self.all) if not r.claim]
+        return self.all[:others[count]] if len(others) > count else self.all
+
     def add(self, reading: Reading) -> None:
         """Raises Unsupported where there are too many, besides claims."""
         if sum(not r.claim for r in self.all) >= config.reading_limit:

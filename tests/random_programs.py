@@ -64,7 +64,7 @@ class _GraphMaker:
         for _ in range(self.dice.randint(2, 4)):
             self.input(self.shape(), self.dice.choice(self.floats if self.dice.random() < 0.8 or self.tame else INTEGERS))
         steps = [self.pointwise, self.pointwise, self.pointwise, self.view, self.view, self.reduction, self.product, self.joined,
-                 self.constant, self.cast, self.sampled, self.repeated]
+                 self.constant, self.cast, self.sampled, self.repeated, self.tiled]
         for line in range(length):
             self.b.origin = Origin("program.py", line + 1)
             self.dice.choice(steps)()
@@ -234,6 +234,24 @@ class _GraphMaker:
         if found is not None and self.dice.random() < 0.7:
             return found
         return self.input_of(self.random_tensor(sample.shape, sample.dtype) if floating and bool((sample < 0).any()) else sample)
+
+    def tiled(self) -> None:
+        """A part of a value, repeated along its dimensions: to as many elements as there were, or to others."""
+        x = self.pick(lambda v: v.rank > 0)
+        if x is None or not {"slice", "reshape", "expand"} <= self.named:
+            return
+        part = tuple(self.dice.choice([d for d in range(1, n + 1) if n % d == 0] or [n]) for n in x.shape)
+        times = [n // max(d, 1) for n, d in zip(x.shape, part)]
+        self.dice.shuffle(times)
+        start = tuple(self.dice.randint(0, n - d) for n, d in zip(x.shape, part))
+        between = {"shape": tuple(n for d in part for n in (1, d))}
+        steps = [("slice", {"start": start, "step": (1,) * x.rank, "size": part}), ("reshape", between),
+                 ("expand", {"shape": tuple(n for both in zip(times, part) for n in both)}),
+                 ("reshape", {"shape": tuple(t * d for t, d in zip(times, part))})]
+        for name, attrs in steps:
+            if not self.emit(OPS[name], [x], attrs):
+                return
+            x = self.b.values[-1]
 
     def repeated(self) -> None:
         """A value that is there already, computed once more."""

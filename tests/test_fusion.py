@@ -199,6 +199,17 @@ def placed(graph: Graph):
     return graph, place(graph, fuse(graph))
 
 
+@pytest.mark.parametrize("rows, columns, down, across", [(4, 3, 2, 1), (2, 6, 1, 2), (4, 2, 3, 1), (2, 3, 2, 2), (4, 6, 1, 1)])
+def test_a_part_repeated_to_the_size_of_the_whole(rows, columns, down, across):
+    """As many elements, but the loop over the whole goes past the part's end."""
+    def write(b, x):
+        y = b.exp(x)
+        part = b.slice(y, start=(0, 0), step=(1, 1), size=(rows, columns))
+        tiles = b.expand(b.reshape(part, shape=(1, rows, 1, columns)), shape=(down, rows, across, columns))
+        return y, b.mul(b.reshape(tiles, shape=(down * rows, across * columns)), 3.0)
+    assert kernels(write, x=(4, 6)) == (1 if (rows, columns) == (4, 6) else 2)
+
+
 def test_a_cheap_value_is_computed_again():
     graph, placement = placed(graph_of(lambda b, x: [sum_(b, b.relu(x), 1), sum_(b, b.relu(x), 0)], x=(60, 80)))
     assert {v.op.name for v in placement.stored} == {"sum"}

@@ -76,7 +76,8 @@ def test_decompose(seed):
 @lru_cache(maxsize=None)
 def torch_differentiates(op: Op) -> bool:
     """Whether torch has a derivative for every float operand of the op's first sample (or its result is no float)."""
-    if op.name == "clamp":  # torch's own backward fails on bounds that broadcast the input
+    if op.name in ("clamp_between", "convolution_gradients"):
+        # torch's backward fails on bounds that broadcast the input, and tells for one gradient what both depend on
         return False
     inputs, attrs = next(iter(op.samples()))
     leaves = [i.double().requires_grad_() if isinstance(i, torch.Tensor) and i.is_floating_point() else i for i in inputs]
@@ -109,6 +110,12 @@ def torch_gradients(graph: Graph, inputs, wrt, of, grads):
     return torch.autograd.grad([o for o, _ in live], [leaves[k] for k in wrt], [g for _, g in live], allow_unused=True)
 
 
+def assert_near(ours: torch.Tensor, theirs: torch.Tensor, graph: Graph) -> None:
+    """Gradients in float64 differ in no more than their last digits, of the largest finite one."""
+    largest = float(theirs.nan_to_num(0, 0, 0).abs().max()) if theirs.numel() else 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9 * (1 + largest), equal_nan=True, msg=lambda m: f"{m}\n{graph}")
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradient(seed):
     graph, inputs, wrt, of = differentiable_program(seed)
@@ -122,8 +129,7 @@ def test_gradient(seed):
         if b is None:
             assert not a.any() and not any(row[n] for row in joint.reach), f"input {wrt[n]} is not reached\n{graph}"
         else:
-            scale = 1 + float(b.abs().max()) if b.numel() else 1
-            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9 * scale, msg=lambda m: f"{m}\n{graph}")
+            assert_near(a, b, graph)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -155,15 +161,13 @@ def test_restrict(seed):
     arriving = range(seed % 2, len(of), 2)
     wanted = [k for k in range(len(joint.wrt)) if any(joint.reach[i][k] for i in arriving)]
     backward = verify(restrict(split.backward, len(split.saved), arriving, wanted), "restrict")
-    grads = [torch.randn(graph.outputs[of[i]].shape, dtype=torch.float64) for i in arriving]
+    grads = [torch.randn(graph.outputs[of[i]].shape, dtype=graph.outputs[of[i]].dtype) for i in arriving]
     extra = evaluate(split.forward, inputs)[len(graph.outputs):]
     ours = evaluate(backward, [*(inputs[k] if kind == "input" else extra[k] for kind, k in split.saved), *grads])
     theirs = dict(zip(wrt, torch_gradients(graph, inputs, wrt, [of[i] for i in arriving], grads)))
     assert [k for k, g in theirs.items() if g is not None] == [joint.wrt[k] for k in wanted]
     for a, k in zip(ours, wanted, strict=True):
-        b = theirs[joint.wrt[k]]
-        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9 * (1 + float(b.abs().max()) if b.numel() else 1),
-                                   msg=lambda m: f"{m}\n{backward}")
+        assert_near(a, theirs[joint.wrt[k]], backward)
 
 
 @pytest.mark.parametrize("seed", range(max(1, COUNT // 5)))

@@ -159,10 +159,21 @@ def _decompose_bce_backward(b, v):
     return b.div(b.mul(g, b.sub(x, target)), b.clamp_min(b.mul(b.sub(1, x), x), _LEAST))
 
 
+def _bce_backward_gradient(b, v, h):
+    """As torch has it, which is not what the formula gives where a or 1-a are next to nothing."""
+    g, x, target = v.inputs
+    factors = b.mul(b.add(x, 1e-12), b.add(b.sub(1, x), 1e-12))
+    bent = b.add(b.sub(b.mul(x, x), b.mul(b.mul(x, target), 2)), target)
+    along = b.mul(h, g)
+    return (b.mul(h, b.div(b.sub(x, target), factors)), b.mul(along, b.div(bent, b.mul(factors, factors))),
+            b.neg(b.div(along, b.clamp_min(b.mul(b.sub(1, x), x), 1e-12))))
+
+
 register(Op("binary_cross_entropy_backward", "composite", "g * (a - b) / max((1-a)*a, 1e-12)",
             lambda inputs, a: inputs[1].type.like(broadcast([i.shape for i in inputs])),
             meaning=lambda g, x, target: torch.ops.aten.binary_cross_entropy_backward(g, x, target, None, _NONE),
-            decompose=_decompose_bce_backward, aten={"binary_cross_entropy_backward": _import_bce_backward},
+            decompose=_decompose_bce_backward, gradient=_bce_backward_gradient,
+            aten={"binary_cross_entropy_backward": _import_bce_backward},
             samples=lambda: [((torch.randn(3, 4), torch.rand(3, 4), torch.rand(3, 4)), {})]))
 
 

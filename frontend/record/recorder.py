@@ -855,14 +855,15 @@ class Recorder:
         for v in [v for v in values if v not in live and may_raise(v)]:
             outputs.add(self._b.item(v, index=0) if isinstance(v.type, TupleType) else v)
 
-    def beginning(self) -> Recording:
-        """What was recorded up to the last reading, without the backward passes after it.
+    def beginning(self, most: int) -> Recording:
+        """What was recorded up to the last reading, without the backward passes after it: of so many readings, besides claims,
+        at most.
 
         Raises Unsupported where that can't be told."""
         self._grads.fetch()
         if any(type_of(t) != i.type for i, t in zip(self._b.inputs, self._tensors)):
             raise Unsupported("changes the shape of an input in place")  # that the guards are about to look at
-        readings = self._readings.all
+        readings = self._readings.first(most)
         while readings and readings[-1].gives:
             readings = readings[:-1]
         readings = settled(readings, readings[-1]) if readings else ()

@@ -194,8 +194,9 @@ class Branches:
 
     @property
     def unused(self) -> int:
-        """How many paths there are that hardly any call takes, where none has come to the end of any. Long ones count twice."""
-        return 0 if self._last else sum(p.rare + p.long for p in self.paths)
+        """How many paths there are that hardly any call takes, where none has come to the end of any. Long ones count twice, and
+        twice again where the call runs eagerly after them."""
+        return 0 if self._last else sum((p.rare + p.long) * (2 if p.long and p.reason else 1) for p in self.paths)
 
     # Calls
 
