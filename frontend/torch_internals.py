@@ -219,6 +219,30 @@ def sequence_number(node) -> int:
     return node._sequence_nr()
 
 
+def function_of(node) -> type | None:
+    """The custom autograd.Function that made a node of autograd's graph; None for a node of torch's own, or one that it makes for
+    an op with a registered gradient."""
+    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+        return None
+    return None if type(node)._forward_cls.__module__ == "torch._library.autograd" else type(node)._forward_cls
+
+
+#: Frames, at most, between the code of torch that calls an op and that of a mode which is given it.
+_MODE_DEPTH = 12
+_autograd_of_op = _take("torch._library.autograd.make_autograd_impl.__code__", "to record custom ops with their gradients")
+_FORWARD_OF_OP = next((c for c in getattr(_autograd_of_op, "co_consts", ()) if getattr(c, "co_name", "") == "forward"), None)
+
+
+def is_differentiated(frame) -> bool:
+    """Whether the op that a mode is given is called for its registered gradient: torch runs it without autograd, within a custom
+    autograd.Function of its own. `frame`: one of the mode's, up to which there are few."""
+    for _ in range(_MODE_DEPTH):
+        if frame is None or frame.f_code is _FORWARD_OF_OP:
+            return frame is not None
+        frame = frame.f_back
+    return False
+
+
 def schema_of(overload):
     """The overload's schema: its arguments and returns, and which of them it writes to or shares memory with."""
     return overload._schema

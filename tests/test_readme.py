@@ -13,7 +13,7 @@ from threading import Lock
 import numpy
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 from torch.utils.checkpoint import checkpoint
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -24,6 +24,25 @@ from smelt import config
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 X = torch.arange(12.0).reshape(4, 3)
+
+
+@library.custom_op("smelt_tests::tripled", mutates_args=())
+def tripled(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+tripled.register_autograd(lambda ctx, grad: grad * 3)
+
+
+def decoding():
+    @torch.inference_mode()
+    def decode(x):
+        for _ in range(3):
+            x = x * 2
+            if x.sum() > 100:
+                break
+        return x
+    return decode
 
 
 class Doubled(torch.autograd.Function):
@@ -119,8 +138,11 @@ WORKS = {
          (lambda: lambda x: torch.func.jacrev(torch.sin)(x), (X,)),
          (lambda: lambda x: torch.func.hessian(lambda y: y.pow(3).sum())(x), (X,)),
          (lambda: lambda x: torch.func.vmap(torch.func.grad(lambda y: y.sin().sum()))(x), (X,))],
-    "Custom `autograd.Function`: its own forward and backward run, between the kernels.":
-        [(lambda: Doubled.apply, (X.clone().requires_grad_(),))],
+    "Custom `autograd.Function`, and custom ops with registered gradients: their own forward and backward run, between the "
+    "kernels.":
+        [(lambda: Doubled.apply, (X.clone().requires_grad_(),)), (lambda: lambda x: tripled(x + 1), (X.clone().requires_grad_(),))],
+    "Inference mode, around a function or inside it, with branches: what was made there is an inference tensor.":
+        [(lambda: torch.inference_mode()(lambda x: x.softmax(0)), (X,)), (decoding, (X,))],
     "Checkpoints (not reentrant) inside the function: what a backward computes again is smelt's choice.":
         [(lambda: lambda x: checkpoint(lambda x: x.exp().sin(), x, use_reentrant=False), (X.clone().requires_grad_(),))],
     "Random numbers: those that eager draws under the same seed; with `rng=\"fast\"`, others that are computed in the kernels.":

@@ -9,7 +9,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import Graph, TensorType, Type, Value
 from ...compiler.passes import repeated
 from ...errors import Unsupported
-from ..torch_internals import sequence_number
+from ..torch_internals import function_of, sequence_number
 
 
 def _differentiable(type: Type) -> bool:
@@ -94,8 +94,8 @@ def moment() -> int:
 
 def custom_function(tensor: torch.Tensor) -> str:
     """The name of the autograd.Function that made the tensor, "" if none did."""
-    node = node_of(tensor)
-    return node.name().removesuffix("Backward") if isinstance(node, torch.autograd.function.BackwardCFunction) else ""
+    function = function_of(node_of(tensor))
+    return function.__name__ if function else ""
 
 
 def _saved(node) -> Iterator[torch.Tensor]:
@@ -161,9 +161,10 @@ class Sources:
                 bits |= self._edges[edge]
             elif node not in seen:
                 seen.add(node)
-                if isinstance(node, torch.autograd.function.BackwardCFunction) and not (custom and node in self._allowed):
+                function = function_of(node)
+                if function and not (custom and node in self._allowed):
                     where = " that is differentiated under autocast" if node in self._allowed else ""
-                    raise Unsupported(f"custom autograd.Function ({node.name().removesuffix('Backward')}){where}")
+                    raise Unsupported(f"custom autograd.Function ({function.__name__}){where}")
                 if hasattr(node, "variable"):
                     bits |= self._leaf(node.variable)
                 todo += [e for e in node.next_functions if e[0] is not None]

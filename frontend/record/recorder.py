@@ -29,7 +29,7 @@ from ..recording import Flag, Fresh, OutputView, Recording, Result, WriteBack
 from ..symbolic.arrays import Arrays
 from ..symbolic.symbols import Asked, Float, Int, Node, Numbers, fixed, own, plain, wrapped_numbers_filled
 from ..torch_internals import (active_transform, compiled_by_torch_as_given, conjugating, current_backward, differentiating,
-                               is_zero, version_of)
+                               is_differentiated, is_zero, version_of)
 from .as_one import STEPWISE, Stretch, counted, is_loop, is_whole, op_of
 from .beside import Beside
 from .building import NumberBuilder
@@ -364,8 +364,10 @@ class Recorder:
             call.reads.append((args[0], self._alias(args[0])))
         else:
             unread = {id(t) for t, _ in call.targets} if op.outs or op.packet in OVERWRITES else ()
-            call.values = self._read(args, call, unread)
-            call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
+            call.differentiated = op.foreign and is_differentiated(sys._getframe())
+            with torch.enable_grad() if call.differentiated else nullcontext():
+                call.values = self._read(args, call, unread)
+                call.keywords = {k: self._read(a, call, unread) for k, a in kwargs.items()}
         if call.targets and call.plain:
             raise Unsupported(f"computes with numbers alone, into a tensor ({op.key})")
         if call.targets:
@@ -438,7 +440,8 @@ class Recorder:
             full = self._b.full(shape=(), value=result.item(), dtype=result.dtype, device=result.device)
             self._memory.add(result, type_of(result), full)
         else:
-            self._results.add(call, result)
+            with torch.enable_grad() if call.differentiated else nullcontext():
+                self._results.add(call, result)
 
     # Asides
 

@@ -34,6 +34,7 @@ class Call:
     generator: State | None = None
     random: bool = False
     plain: bool = False  # of numbers alone: torch.div(3, 2)
+    differentiated: bool = False  # where autograd is off, by a gradient that is registered for it
 
 
 class Results:

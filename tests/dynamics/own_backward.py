@@ -423,3 +423,119 @@ def ops_whose_kernels_are_differentiated(compile):
                 yield backward(f(x)), x.grad
     finally:
         made._destroy()
+
+
+# Custom ops with registered gradients: not the derivatives, so that one can tell
+
+ASKED: list[tuple] = []
+
+
+@library.custom_op("smelt_tests::stretched", mutates_args=())
+def stretched(x: torch.Tensor, w: torch.Tensor, k: float = 2.0) -> torch.Tensor:
+    return x * w * k
+
+
+def _keep(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:2])
+    ctx.k = inputs[2]
+
+
+def _tenfold(ctx, grad):
+    ASKED.append(ctx.needs_input_grad)
+    x, w = ctx.saved_tensors
+    return grad * w * ctx.k * 10, (grad * x * ctx.k * 10).sum_to_size(w.shape) if ctx.needs_input_grad[1] else None, None
+
+
+stretched.register_autograd(_tenfold, setup_context=_keep)
+stretched.register_fake(lambda x, w, k=2.0: torch.empty_like(x))
+
+
+@library.custom_op("smelt_tests::both", mutates_args=())
+def both(parts: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return parts[0] + parts[1], parts[0] * parts[1]
+
+
+def _keep_parts(ctx, inputs, output):
+    ctx.parts = inputs[0]
+
+
+both.register_autograd(lambda ctx, g, h: [g * 3 + h * ctx.parts[1], g - h], setup_context=_keep_parts)
+
+
+@library.custom_op("smelt_tests::lost", mutates_args=())
+def lost(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+@program
+def ops_with_gradients(compile):
+    f = compile(lambda x, w, k: stretched(x - 0.5, w, k).relu() + 1)
+    for n, k in ((3, 2.0), (3, 2.0), (3, 1.5), (5, 1.5), (4, 0.5), (4, -1.0)):
+        x, w = leaf(n, 2) + k, leaf(2)
+        ASKED.clear()
+        y = f(x, w, k)
+        yield y, backward(y), w.grad, list(ASKED)
+    with torch.no_grad():
+        yield f(leaf(3, 2), leaf(2), 2.0)
+    ASKED.clear()
+    yield backward(f(leaf(3, 2), tensor(2), 2.0)), list(ASKED)
+
+
+@program(exact=False)
+def ops_with_gradients_in_a_step(compile):
+    net = whole(nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(net.parameters(), 0.001)
+
+    @compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = stretched(net(x), net.bias).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+    for n in (2, 2, 3, 4):
+        yield step(tensor(n, 4)), net.weight.grad, [p.detach() for p in net.parameters()]
+
+
+@program
+def ops_with_gradients_of_lists(compile):
+    f = compile(lambda x, w: both([x * 2, w])[0].relu() + x)
+    g = compile(lambda x, w: [y * 2 for y in both([x, w * 0.5])])
+    for k in range(3):
+        x, w = leaf(3), leaf(3)
+        yield backward(f(x + k, w)), x.grad, w.grad
+        sum_, product = g(x + k, w)
+        yield backward(product if k else sum_ * product), x.grad, w.grad
+
+
+@program
+def ops_with_gradients_differentiated_twice(compile):
+    @compile
+    def f(x, w):
+        g, = torch.autograd.grad(stretched(x, w).square().sum(), x, create_graph=True)
+        return g.square().sum()
+    h = compile(lambda x, w: stretched(x, w).square().sum())
+    for k in range(3):
+        x, w = leaf(3), leaf(3)
+        yield backward(f(x + k, w)), w.grad
+        g, = torch.autograd.grad(h(x, w), x, create_graph=True)
+        yield backward(g.square().sum()), x.grad, w.grad
+
+
+@program
+def ops_without_gradients(compile):
+    f = compile(lambda x: lost(x * 2) * 3)
+    for k in range(3):
+        yield outcome(f, tensor(3) + k)
+        yield outcome(lambda x: backward(f(x)), leaf(3))
+
+
+@program
+def ops_with_gradients_before_a_branch(compile):
+    @compile
+    def f(x, w):
+        y = stretched(x, w)
+        return y * 2 if y.sum() > 0 else stretched(y, w, 3.0)
+    for k in (1, -1, 2, -2, 3):
+        x, w = leaf(3), leaf(3)
+        yield backward(f(x * k + k, w.abs())), x.grad, w.grad
