@@ -119,7 +119,8 @@ def _dropout_scale(p: float) -> float:
 
 
 def _import_dropout(b, x, p, train=True):
-    return NotImplemented if train is False else items(b, b.native_dropout(x, p=p), 2)
+    """Of an empty tensor, torch's mask is not a bool one."""
+    return NotImplemented if train is False or 0 in x.shape else items(b, b.native_dropout(x, p=p), 2)
 
 
 register(Op("native_dropout", "opaque", "(the input with elements dropped, the others scaled; a bool mask of those kept)",

@@ -40,6 +40,16 @@ def dropout_under_gradient(compile):
 
 
 @program
+def dropout_of_nothing(compile):
+    f = compile(lambda x: F.dropout(x, 0.5) * 2)
+    for mode in (torch.inference_mode, torch.enable_grad):
+        for n in (4, 5, 3, 0, 2, 0):
+            torch.manual_seed(n)
+            with mode():
+                yield f(tensor(n, 6))
+
+
+@program
 def kinds_of_dropout(compile):
     f = compile(lambda x: (F.dropout1d(x, 0.5), F.alpha_dropout(x, 0.5, training=True),
                            F.feature_alpha_dropout(x, 0.5, training=True)))
