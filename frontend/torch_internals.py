@@ -173,6 +173,14 @@ def in_forward_transform() -> bool:
     return transform is not None and transform.key() == _Transform.Jvp
 
 
+def composite(overload, *args, **kwargs):
+    """A call of a composite op as the ops that it is made of. Those in Python raise errors of their own; C++'s are eager's."""
+    try:
+        return overload.decompose(*args, **kwargs)
+    except Exception:
+        return overload._op_dk(_key_of_composites, *args, **kwargs)
+
+
 @contextmanager
 def composites_in_python():
     """Composite ops are made of others by decompositions in Python, which take symbols for sizes everywhere, where those in C++

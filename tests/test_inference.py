@@ -153,3 +153,17 @@ def test_gradients_where_it_was_left():
             for _ in range(3):
                 y, z = compiled(torch.ones(3))
                 assert y.requires_grad and not y.is_inference() and z.is_inference()
+
+
+@pytest.mark.parametrize("function, error", [(lambda x: x.sum() @ x, RuntimeError), (lambda x: x @ x, RuntimeError),
+                                             (lambda x: nn.functional.linear(x, x.t()[:2]), RuntimeError)])
+def test_errors_are_those_of_eager(function, error):
+    """Of composite ops, which autograd does not take apart there."""
+    compiled = smelt.compile(function)
+    for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
+        with mode():
+            with pytest.raises(error) as expected:
+                function(torch.ones(3, 4))
+            with pytest.raises(error) as found:
+                compiled(torch.ones(3, 4))
+            assert str(found.value) == str(expected.value)

@@ -26,9 +26,9 @@ from ..symbolic.arrays import DTYPES, Array, without_stand_ins
 from ..symbolic.scalars import KINDS, is_scalar
 from ..symbolic.sizes import Sized
 from ..symbolic.symbols import fixed, is_symbolic, own, plain
-from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, fused_steps, in_forward_transform,
-                               in_python, innermost_dispatch_mode, is_of_transform, make_dual, pad_rows, put_engine, unpack,
-                               without_innermost_mode)
+from ..torch_internals import (HigherOrderOperator, TorchDispatchMode, active_transform, composite, fused_steps,
+                               in_forward_transform, in_python, innermost_dispatch_mode, is_of_transform, make_dual, pad_rows,
+                               put_engine, unpack, without_innermost_mode)
 from .as_one import BY_SIZES, COUNTED, STEPWISE
 from .masks import by_places
 from .overloads import Overload, leaves, overload
@@ -130,7 +130,8 @@ class Ops(TorchDispatchMode):
             return recorder.run(function, args, kwargs)
         if recorder.beside.enters():
             return recorder.beside.run(op, function, args, kwargs)
-        if made := op.each or by_places(op, args) or op.composite and function.decompose:
+        composed = partial(composite, function) if recorder.for_caller else function.decompose
+        if made := op.each or by_places(op, args) or op.composite and composed:
             with self:
                 result = made(*args, **kwargs)
             count_writes(op, args, kwargs)
