@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from ...errors import Unsupported
-from ..symbolic.symbols import Node, has_nodes, is_symbolic, unnoted
-from .guards import MISSING, Namespace, Read, constant, ordered, same, same_contents
+from ..symbolic.symbols import Node, Stand, has_nodes, is_symbolic, noted, plain, unnoted
+from .guards import MISSING, Contents, Namespace, Read, constant, ordered, same, same_contents
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,21 @@ def held(read: Read) -> Any:
     """What the place that was read holds now, as `put_back` takes it."""
     if isinstance(read.holder, type):
         return vars(read.holder).get(read.key, MISSING)
+    if read.kind == "contents":
+        return _contents(read.holder)
     return read.now()
+
+
+def _contents(container: Any) -> Contents:
+    """A snapshot in which numbers of NumPy's stay such: a node has no type of theirs."""
+    if isinstance(container, dict):
+        base = ordered(container)
+        return Contents((tuple(base.keys(container)), tuple(map(_kept, base.values(container)))))
+    return Contents((tuple(map(_kept, container)),))
+
+
+def _kept(value: Any) -> Any:
+    return plain(value) if issubclass(type(value), Stand) else noted(value)
 
 
 def holds(read: Read, value: Any) -> bool:

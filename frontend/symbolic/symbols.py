@@ -422,6 +422,8 @@ def noted(value: Any) -> Any:
 
 def unnoted(value: Any) -> Any:
     """What `noted` was given, with what the numbers are in this run."""
+    if is_symbolic(value):
+        return plain(value)  # of the type that it stands for
     value = noted(value)
     if has_nodes(value):
         return next(v for v in value if isinstance(v, Node)).numbers.tuple_unnoted(value)

@@ -169,3 +169,18 @@ def functions_that_have_no_stand_ins(compile):
     for seed in range(3):
         random.seed(seed)
         yield f(X)
+
+
+@program(exact=False)
+def left_in_state_beside_sizes_that_change(compile):
+    """The number there is NumPy's after every call, also after one that is recorded again for all sizes."""
+    kept = {"n": 0, "scale": 0.0}
+
+    @compile
+    def f(x):
+        if (x > 1).any():
+            kept["n"] += 1
+        kept["scale"] = numpy.tanh(x.mean().item())
+        return x * 2
+    for n in (4, 3, 5, 2, 6):
+        yield f(tensor(n, 3)), dict(kept)
