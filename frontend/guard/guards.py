@@ -120,11 +120,12 @@ class Contents(tuple):
         return next((f"[{brief(k)}]: {dimension(a, b)}" for k, a, b in zip(keys, old, new) if not same(b, a)), "as before")
 
 
-def snapshot(container: Any) -> Contents:
-    """The contents of a list, dict, set or deque, in order and one level deep, to compare with later."""
+def snapshot(container: Any, kept: Callable[[Any], Any] = noted) -> Contents:
+    """The contents of a list, dict, set or deque, in order and one level deep, to compare with later. `kept`: what is kept of a
+    value."""
     if isinstance(container, dict):
-        return Contents((tuple(ordered(container).keys(container)), tuple(map(noted, ordered(container).values(container)))))
-    return Contents((tuple(map(noted, container)),))
+        return Contents((tuple(ordered(container).keys(container)), tuple(map(kept, ordered(container).values(container)))))
+    return Contents((tuple(map(kept, container)),))
 
 
 def same_contents(container: Any, before: tuple) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 from ...errors import Unsupported
 from ..symbolic.symbols import Node, Stand, has_nodes, is_symbolic, noted, plain, unnoted
-from .guards import MISSING, Contents, Namespace, Read, constant, ordered, same, same_contents
+from .guards import MISSING, Namespace, Read, constant, ordered, same, same_contents, snapshot
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,19 +123,12 @@ def held(read: Read) -> Any:
     if isinstance(read.holder, type):
         return vars(read.holder).get(read.key, MISSING)
     if read.kind == "contents":
-        return _contents(read.holder)
+        return snapshot(read.holder, _of_own_type)
     return read.now()
 
 
-def _contents(container: Any) -> Contents:
-    """A snapshot in which numbers of NumPy's stay such: a node has no type of theirs."""
-    if isinstance(container, dict):
-        base = ordered(container)
-        return Contents((tuple(base.keys(container)), tuple(map(_kept, base.values(container)))))
-    return Contents((tuple(map(_kept, container)),))
-
-
-def _kept(value: Any) -> Any:
+def _of_own_type(value: Any) -> Any:
+    """What is kept of a value to be put back: a node has no type of NumPy's."""
     return plain(value) if issubclass(type(value), Stand) else noted(value)
 
 
