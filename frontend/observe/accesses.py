@@ -96,8 +96,10 @@ class Accesses:
             self._patches.append((cls, name, before))
         return True
 
-    def read(self, obj: Any, name: str) -> None:
-        """The run read an attribute of any object of a watched class: guard where it was found, and where it wasn't."""
+    def read(self, obj: Any, name: str, frame: types.FrameType | None = None) -> None:
+        """The run read an attribute of any object of a watched class, in this frame: guard where it was found, and where it
+        wasn't."""
+        frame = frame or sys._getframe(3)
         known = self._reached.known.get(id(obj))
         if known is None or name == "__class__":
             return
@@ -106,7 +108,7 @@ class Accesses:
         owner = known[1]
         subject = join(owner, name)
         if name == "__dict__":
-            if kind_of_file(sys._getframe(3).f_code.co_filename) != TORCH:
+            if kind_of_file(frame.f_code.co_filename) != TORCH:
                 self._reached.follow_contents(dict_of(obj), join(owner, "__dict__"))
             return
         own = dict_of(obj)
@@ -115,15 +117,18 @@ class Accesses:
             self.follow_unseen(obj)
         if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
             if isinstance(found, types.MemberDescriptorType):
-                self._reached.read("attr", obj, name, slot(found, obj), subject)
+                value = slot(found, obj)
+                self._reached.read("attr", obj, name, value, subject)
+                self._observer.telling.looks_into(value, self._reached.set("attr", id(obj), name), frame)
             return
         if own is not None:
             if name in _TABLES and isinstance(obj, nn.Module):
                 self._reached.follow_contents(own[name], subject, owner)
             self._reached.read("item", own, name, own.get(name, MISSING), subject)
             if name in own:
+                self._observer.telling.looks_into(own[name], self._reached.set("item", id(own), name), frame)
                 if isinstance(own[name], (list, dict, deque)):
-                    self._observer.logs.loaded(own, name, sys._getframe(3))
+                    self._observer.logs.loaded(own, name, frame)
                 return
         if found is MISSING and isinstance(obj, nn.Module) and own is not None:
             for table in _TABLES:

@@ -17,11 +17,27 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Iterator
 
+from .paths import PATH, Path, Paths, Steps, steps_of
+
 _LOGS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 #: What looks at the frame that it is called from, or does more than to tell.
 _REFUSED = {"super", "locals", "globals", "vars", "dir", "eval", "exec", "input", "breakpoint", "__class__"}
 #: Where every call of a logger arrives that is enabled.
 LOG = logging.Logger._log.__code__
+#: What changes a container.
+_CHANGING = {"append", "appendleft", "extend", "extendleft", "insert", "remove", "pop", "popleft", "popitem", "clear", "sort",
+             "reverse", "rotate", "update", "setdefault", "add", "discard", "subtract", "move_to_end", "difference_update",
+             "intersection_update", "symmetric_difference_update"}
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is left of an aside once its paths are followed. `code`: the call, where a name stands for what each path led to;
+    `names`: these and the variables that it reads; `bare`: those that are handed on as they are, not only called, or looked up
+    in."""
+    code: types.CodeType
+    names: frozenset[str]
+    bare: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,21 +46,35 @@ class Aside:
 
     owner   the code that it stands in, and `first` and `last` its lines
     columns where it begins in its first line and ends in its last one, if something else stands there; else None
-    code    the call, where a name stands for each of `attributes`
-    names   the variables that it reads
-    bare    of the names, those that are handed on as they are: not only called, or looked up in
+    call    the call, where a name stands for each of `paths`: PATH with its number
+    paths   those that it has, but for methods that are called
+    calls   the functions that it calls, where these are variables or what paths lead to
+    changes whether it calls a method that changes a container
+    loose   whether it reads attributes of what is no variable of the function, as of an item in a comprehension
     teller  the expression of the logger or module whose method is called; None for print
-    attributes   by their names in the code, the expressions of attributes of variables
     """
     owner: types.CodeType
     first: int
     last: int
     columns: tuple[int, int] | None
-    code: types.CodeType
-    names: frozenset[str]
-    bare: frozenset[str]
+    call: ast.Call
+    paths: tuple[Path, ...]
+    calls: tuple[Path, ...]
+    changes: bool
+    loose: bool
     teller: types.CodeType | None
-    attributes: dict[str, types.CodeType]
+
+    @lru_cache(maxsize=4096)
+    def told(self, counts: tuple[int, ...]) -> Told:
+        """With so many steps of each path followed, and the others left to be done when it is told."""
+        left = {f"{PATH}{n}": p.told[count:] for n, (p, count) in enumerate(zip(self.paths, counts))}
+        call = Steps(left).visit(copy.deepcopy(self.call))
+        nodes = list(ast.walk(call))
+        inner = {id(n.func) for n in nodes if isinstance(n, ast.Call)}
+        inner |= {id(n.value) for n in nodes if isinstance(n, ast.Attribute)}
+        loaded = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+        return Told(_compiled(call, self.owner), frozenset(n.id for n in loaded),
+                    frozenset(n.id for n in loaded if id(n) not in inner))
 
     def tells(self, frame: types.FrameType) -> bool:
         """Whether it is print, or a logger's method, that the statement calls in this frame."""
@@ -75,12 +105,12 @@ class Aside:
 class Said:
     """An aside of one function: a callable that says it again, given its variables. `names` are the function's globals, and
     `fixed` the variables that are modules, functions and classes."""
-    aside: Aside
+    told: Told
     names: dict[str, Any]
     fixed: dict[str, Any]
 
     def __call__(self, variables: dict[str, Any]) -> None:
-        eval(self.aside.code, {**self.names, **self.fixed, **variables})
+        eval(self.told.code, {**self.names, **self.fixed, **variables})
 
 
 def asides_in(code: types.CodeType) -> tuple[Aside, ...]:
@@ -148,37 +178,23 @@ def _aside(owner: types.CodeType, statement: ast.Expr, lines: tuple[str, ...]) -
     names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     if not (logs or isinstance(call.func, ast.Name) and call.func.id == "print") or names & _REFUSED:
         return None
-    given = _Attributes()
-    code = given.visit(copy.deepcopy(call))
-    passed = {id(n.func) for n in ast.walk(code) if isinstance(n, ast.Call)}
-    passed |= {id(n.value) for n in ast.walk(code) if isinstance(n, ast.Attribute)}
-    bare = {n.id for n in ast.walk(code) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in passed}
+    inner = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    inner |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    given = Paths(inner)
+    call = given.visit(copy.deepcopy(call))
+    called = [n.func for n in nodes if isinstance(n, ast.Call) and n is not statement.value]
     columns = None if _apart(statement, lines) else (statement.col_offset, statement.end_col_offset)
-    return Aside(owner, statement.lineno, statement.end_lineno, columns, _compiled(code, owner), frozenset(names),
-                 frozenset(bare), _compiled(call.func.value, owner) if logs else None,
-                 {n: _compiled(e, owner) for n, e in given.found.items()})
+    return Aside(owner, statement.lineno, statement.end_lineno, columns, call, tuple(given.paths),
+                 tuple(Path(*found) for found in map(steps_of, called) if found and found[0] not in inner),
+                 any(isinstance(f, ast.Attribute) and f.attr in _CHANGING for f in called),
+                 _reads_attributes(call),
+                 _compiled(statement.value.func.value, owner) if logs else None)
 
 
-class _Attributes(ast.NodeTransformer):
-    """Puts names in the place of attributes of variables: all but the last, which may be a method, where they are called."""
-
-    def __init__(self):
-        self.found: dict[str, ast.Attribute] = {}
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        if isinstance(node.func, ast.Attribute) and _root(node.func) is not None:
-            node.func.value = self.visit(node.func.value)
-        else:
-            node.func = self.visit(node.func)
-        node.args, node.keywords = [self.visit(a) for a in node.args], [self.visit(k) for k in node.keywords]
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        if _root(node) is None:
-            return self.generic_visit(node)
-        name = f"attribute {len(self.found)}"  # that no variable has
-        self.found[name] = node
-        return ast.copy_location(ast.Name(name, ast.Load()), node)
+def _reads_attributes(node: ast.AST) -> bool:
+    """Whether it reads attributes other than methods that are called."""
+    methods = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return any(isinstance(n, ast.Attribute) and id(n) not in methods for n in ast.walk(node))
 
 
 def _root(attribute: ast.Attribute) -> ast.Name | None:

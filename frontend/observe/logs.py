@@ -42,7 +42,7 @@ class Logs:
     def find(self, reads: dict[tuple, Read]) -> list[Read]:
         """The reads of the contents of lists that got longer, and of dicts, that were only written."""
         contents = [r for r in reads.values() if r.kind == "contents"]
-        perhaps = [r for r in contents if self._ways.get(id(r.holder)) == 1 and (type(r.holder) is dict or _longer(r))]
+        perhaps = [r for r in contents if self._ways.get(id(r.holder)) == 1 and (type(r.holder) is dict or longer(r))]
         if not perhaps:
             return []
         found = {id(r.expected): r for r in reads.values() if r.kind in ("item", "attr")}
@@ -85,7 +85,7 @@ class Logs:
                 yield ()
 
 
-def _longer(read: Read) -> bool:
+def longer(read: Read) -> bool:
     """Whether a list has what it had, and then more."""
     before, kind = read.expected[0], type(read.holder)
     if kind is not list and (kind is not deque or read.holder.maxlen is not None):

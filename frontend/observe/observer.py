@@ -31,7 +31,7 @@ from .conversions import Conversions
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .entered import Entered
 from .functions import Functions
-from .logs import Logs
+from .logs import Logs, longer
 from .looks import Looks
 from .lookups import Lookups
 from .objects import dict_of
@@ -276,6 +276,19 @@ class Observer:
         given = [before for _, c, before in self._containers if c is container]
         return (all(same_contents(container, before) for before in given)
                 and all(read.holds() for read in self.reads.values() if read.holder is container))
+
+    def original(self, function: Any) -> Any:
+        """What a stand-in for a function stands for; any other value itself."""
+        return self.lookups.original(self.conversions.original(self.functions.original(function)))
+
+    def guarded(self, container: Any) -> bool:
+        """Whether all that a container held before the run is guarded."""
+        return ("contents", id(container), None) in self.reads or any(c is container for _, c, _ in self._containers)
+
+    def grew(self, container: Any) -> bool:
+        """Whether the run, as far as it went, has appended to a list of the state around it: every call finds a longer one."""
+        read = self.reads.get(("contents", id(container), None))
+        return read is not None and longer(read)
 
     def refuse(self, what: str, where: str) -> None:
         """The run did something that can't be replayed."""

@@ -120,11 +120,15 @@ class Reached:
         if follow and expected is not MISSING:
             self.follow(expected, subject)
 
+    def set(self, kind: str, holder: int, key: Any) -> bool:
+        """Whether the run has set an attribute, by the id of its holder, to something else than was there."""
+        touched, _ = self.touched.get((kind, holder, key), (None, False))
+        return touched is not None and not unchanged(touched.now(), touched.expected)
+
     def _changed(self, where: tuple, holder: Any) -> bool:
         """Whether the run has put something else in a place than was there."""
-        touched, _ = self.touched.get(where, (None, False))
-        if touched is not None:
-            return not unchanged(touched.now(), touched.expected)
+        if where in self.touched:
+            return self.set(*where)
         kind, _, key = where
         contents = self.reads.get(("contents", id(holder), None)) if kind == "item" and isinstance(holder, dict) else None
         return contents is not None and not unchanged(ordered(holder).get(holder, key, MISSING), contents.expected.at(key))

@@ -1,21 +1,25 @@
 """What a run tells the world, in asides (see asides.py) and warnings: seen when it happens, to be said again by later calls."""
 from __future__ import annotations
 
+import builtins
+import copy
 import logging
 import sys
 import types
 import warnings
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 import torch
 
 from ...errors import Unsupported
-from ..guard.guards import CONTAINERS, constant
+from ..guard.guards import CONTAINERS, MISSING, constant
 from ..guard.writes import Write
 from ..symbolic.symbols import is_symbolic
 from .asides import LOG, Aside, Said, asides_in
+from .paths import PATH
 from .places import checkpointed, on_behalf_of_user, user_frame, user_line
 from .warned import ASIDE, BACK, REFILTERED, filter_anew, ignores, warned, warnings_raise
 
@@ -26,6 +30,10 @@ _LOGGING = (logging.Logger, logging.Manager, logging.Handler)
 _UNCHANGING = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 #: The containers that show themselves as Python's own do.
 _SHOWN = {list, dict, set, frozenset, deque, OrderedDict, defaultdict, Counter}
+#: Those of which copies are kept.
+_COPIED = {list, dict, deque, OrderedDict, defaultdict}
+#: Modules whose functions change nothing that they are given.
+_LOOKING = {"builtins", "math", "statistics", "numpy", "json", "torch"}
 _GRADIENTS = (torch.is_grad_enabled, torch.is_inference_mode_enabled)
 
 
@@ -85,6 +93,17 @@ class Telling:
         """Whether the code of this frame is called by an aside, and is no part of it."""
         aside = self.aside(frame.f_back)
         return aside is not None and not aside.contains(frame.f_code) and on_behalf_of_user(frame.f_back, trust_torch=False)
+
+    def looks_into(self, value: Any, changed: bool, frame: types.FrameType) -> None:
+        """A frame reads an attribute, which the run has `changed` or not. What an aside reads but by its paths, and functions of
+        libraries that it calls, must be the same when it is told, at the end of the call."""
+        if not self._lines or not (changed or isinstance(value, CONTAINERS)):
+            return
+        aside = self.aside(frame)
+        if aside is None or user_frame(frame) is frame and not aside.loose:
+            return
+        if changed or not self._observer.intact(value):
+            self._observer.refuse("prints or logs what it sets", user_line(frame))
 
     def hides(self, obj: Any) -> bool:
         """Whether what is read of an object now is for a logger alone."""
@@ -161,18 +180,29 @@ class Telling:
         settings = all(s.holds() for s in observer.switches if s.holder not in _GRADIENTS)
         if (sys.stdout, sys.stderr) != self._streams or not settings:
             raise Unsupported("prints or logs under other settings than it was called with")
-        values = {name: held.get(name, names.get(name)) for name in aside.names
-                  if name in held or _changing(names.get(name), name in aside.bare)}
-        if any(observer.touched("item", names, name) for name in aside.names - values.keys()):
+        scope = ChainMap(held, names, vars(builtins))
+        look = partial(observer.accesses.read, frame=frame)
+        led = [path.follow(scope, look) for path in aside.paths]
+        for found, _ in led:
+            for value in found:
+                self._check_list(value)
+        told = aside.told(tuple(count for _, count in led))
+        values = {name: scope[name] for name in told.names if name in held or _changing(names.get(name), name in told.bare)}
+        if any(observer.touched("item", names, name) for name in told.names - values.keys()):
             raise Unsupported("prints or logs what it sets")
-        values |= {name: eval(attribute, names, held) for name, attribute in aside.attributes.items()}
+        values |= {name: found[-1] for n, (found, _) in enumerate(led) if (name := f"{PATH}{n}") in told.names}
         fixed = {name: value for name, value in values.items() if isinstance(value, _UNCHANGING)}
-        kept = {name: self._kept(values[name], name in aside.bare, tensors) for name in sorted(values.keys() - fixed.keys())}
+        called = ((path.root, observer.original(path.follow(scope, look)[0][-1])) for path in aside.calls)
+        changes = aside.changes or not all(_only_looks(observer.original(vars(builtins).get(name)) if f is MISSING else f)
+                                           for name, f in called)
+        kept = {name: self._kept(values[name], name in told.bare, changes, tensors)
+                for name in sorted(values.keys() - fixed.keys())}
         observer.recorder.beside.check(tensors)
-        self.told.append(Write("run", Said(aside, names, fixed), None, kept, "", user_line(frame)))
+        self.told.append(Write("run", Said(told, names, fixed), None, kept, "", user_line(frame)))
 
-    def _kept(self, value: Any, bare: bool, tensors: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> Any:
-        """A variable of an aside as it is now. Notes its tensors; the same one is kept once."""
+    def _kept(self, value: Any, bare: bool, changes: bool, tensors: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> Any:
+        """A variable of an aside, or what is in it, as it is now. Notes its tensors; the same one is kept once. `changes`:
+        whether the aside may have changed containers, which then are no more what it was given."""
         if isinstance(value, torch.Tensor):
             if id(value) not in tensors:
                 tensors[id(value)] = value, self._observer.recorder.keep(value)
@@ -180,24 +210,50 @@ class Telling:
         if constant(value) or is_symbolic(value):
             return value
         found = self._observer.found(value)
-        if not found and type(value) in (tuple, list):
-            return type(value)(self._kept(v, True, tensors) for v in value)
-        if not found and type(value) is dict:
-            return {self._kept(k, True, tensors): self._kept(v, True, tensors) for k, v in value.items()}
         if isinstance(value, CONTAINERS) and found and self._plain(value):
             return value
+        if type(value) in _COPIED or type(value) is tuple and not found:
+            self._check_list(value)
+            if changes or found and not self._observer.guarded(value):
+                raise Unsupported("prints or logs what it sets")
+            return _copied(value, lambda v: self._kept(v, True, changes, tensors))
         if bare or not found or isinstance(value, CONTAINERS):
             raise Unsupported(f"prints or logs an object of type {value.__class__.__qualname__}")
         return value
 
+    def _check_list(self, value: Any) -> None:
+        """Raises where no later call finds what this one did: a list as long."""
+        if self._observer.grew(value):
+            raise Unsupported("prints or logs a list that it appends to")
+
     def _plain(self, container: Any) -> bool:
         """Whether a container that was there before the run holds nothing but constants, and the run has not written to it: when
         the aside is told, it still is as it is now."""
-        if not self._observer.intact(container):
-            raise Unsupported("prints or logs what it sets")
         parts = (*container, *container.values()) if isinstance(container, dict) else container
-        return type(container) in _SHOWN and all(
+        return type(container) in _SHOWN and self._observer.intact(container) and all(
             self._plain(p) if isinstance(p, CONTAINERS) else constant(p) and not is_symbolic(p) for p in parts)
+
+
+def _copied(container: Any, item: Callable[[Any], Any]) -> Any:
+    """A container of the same type, with other items in the place of its own."""
+    if isinstance(container, tuple):
+        return tuple(map(item, container))
+    made = copy.copy(container)
+    made.clear()
+    if isinstance(container, dict):
+        made.update((item(k), item(v)) for k, v in container.items())
+    else:
+        made.extend(map(item, container))
+    return made
+
+
+def _only_looks(function: Any) -> bool:
+    """Whether a function changes no container that it is given. Methods that change their own are told by their names."""
+    owner = getattr(function, "__self__", None)
+    if owner is None or isinstance(owner, types.ModuleType):
+        module = (getattr(function, "__module__", None) or "torch").partition(".")[0]
+        return module in _LOOKING and function not in (next, setattr, delattr)
+    return isinstance(owner, (torch.Tensor, str, *CONTAINERS))
 
 
 def _category(message: Any, category: Any = None, *_: Any, **__: Any) -> type[Warning]:

@@ -159,6 +159,8 @@ class Api(TorchFunctionMode):
             with self:
                 return in_python(function)(*args, **kwargs)
         if recorder.unsupported is None and not recorder._busy and recorder.beside.enters():
+            if function == _T.grad.__get__:
+                return recorder.touch_grad(function, *args)
             recorder.beside.call(function, args)
             return function(*args, **kwargs)
         if function in _AT and recorder.unsupported is None and not recorder._busy:
