@@ -2,6 +2,7 @@
 their shapes, layers that ask for types. Each runs as in eager, compiled, in no more programs than it needs."""
 import copy
 import sys
+import threading
 import types
 from contextvars import ContextVar
 from functools import lru_cache
@@ -350,3 +351,28 @@ def test_products_of_groups_of_any_size():
     weight = torch.randn(3, 8, 16)
     inputs = [(torch.randn(n, 8), torch.tensor([1, n // 2, n], dtype=torch.int32)) for n in (6, 8, 9, 12)]
     calls(lambda x, ends: nn.functional.grouped_mm(x, weight, offs=ends), inputs, 2)
+
+
+LOCK, INSTALLED = threading.Lock(), {"done": False}
+
+
+def install():
+    if not INSTALLED["done"]:
+        with LOCK:
+            INSTALLED["done"] = True
+
+
+def test_a_lock_around_what_is_done_once():
+    def f(x):
+        install()
+        return x * 2
+    install()
+    calls(f, [(X,)] * 3, 1)
+    assert type(LOCK) is type(threading.Lock())
+    INSTALLED["done"] = False
+    compiled = smelt.compile(f)
+    with pytest.warns(smelt.SmeltWarning, match="reads global LOCK, a lock"):
+        compiled(X)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(X), X * 2)
+    assert len(smelt.explain(compiled).programs) == 1 and not LOCK.locked()

@@ -211,7 +211,11 @@ class Entered:
             self._reached.touch("item", names, name, names.get(name, MISSING), f"global {name}", where, surely=False)
         for name in globals_named(code):
             self._reached.surely.add(("item", id(names), name))
-            value = self._observer.conversions.original(names.get(name, MISSING))
+            held = self._observer.locks.enter(code, names, name)
+            value = self._observer.original(names.get(name, MISSING))
+            if held:
+                self._reached.read("item", names, name, value, f"global {name}", follow=False)
+                continue
             plain = type(value) is set and all(isinstance(v, type) or constant(v) for v in value)
             if plain and membership_alone(code, name):
                 self._reached.read_membership(names, name, value)

@@ -63,6 +63,19 @@ def called_alone(code: types.CodeType, name: str, attribute: bool = False) -> bo
 
 
 @lru_cache(maxsize=4096)
+def held_alone(code: types.CodeType, name: str) -> bool:
+    """Whether this code, and that of functions that it defines, does nothing with a global, a lock, but hold and let go of it."""
+    for c in (code, *code_in(code)):
+        instructions = list(dis.get_instructions(c))
+        for i, after in zip(instructions, instructions[1:]):
+            if i.argval == name and i.opname in _READS | _WRITES:
+                method = _loads_method(after) and after.argval in ("acquire", "release", "locked")
+                if not i.opname.startswith("LOAD") or not method and after.opname != "BEFORE_WITH":
+                    return False
+    return True
+
+
+@lru_cache(maxsize=4096)
 def membership_alone(code: types.CodeType, name: str) -> bool:
     """Whether this code, and that of functions that it defines, asks a global for nothing but what is in it, or adds to it."""
     for c in (code, *code_in(code)):

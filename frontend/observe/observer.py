@@ -31,6 +31,7 @@ from .conversions import Conversions
 from .draws import NUMPY, PYTHON, Draw, Draws
 from .entered import Entered
 from .functions import Functions
+from .locks import Locks
 from .logs import Logs, longer
 from .looks import Looks
 from .lookups import Lookups
@@ -67,7 +68,7 @@ class Observer:
         self.logs, self.looks = Logs(), Looks(self.refuse)
         self.draws, self.functions = Draws(self), Functions(self)
         self.lookups, self.conversions = Lookups(self), Conversions(self)
-        self.telling = Telling(self)
+        self.locks, self.telling = Locks(self), Telling(self)
 
     # Before and after
 
@@ -121,6 +122,7 @@ class Observer:
         self.functions.restore()
         self.lookups.restore()
         self.conversions.restore()
+        self.locks.restore()
         self.accesses.restore()
 
     @property
@@ -277,9 +279,9 @@ class Observer:
         return (all(same_contents(container, before) for before in given)
                 and all(read.holds() for read in self.reads.values() if read.holder is container))
 
-    def original(self, function: Any) -> Any:
-        """What a stand-in for a function stands for; any other value itself."""
-        return self.lookups.original(self.conversions.original(self.functions.original(function)))
+    def original(self, value: Any) -> Any:
+        """What a stand-in stands for, for a function or a lock; any other value itself."""
+        return self.lookups.original(self.conversions.original(self.functions.original(self.locks.original(value))))
 
     def guarded(self, container: Any) -> bool:
         """Whether all that a container held before the run is guarded."""

@@ -1,4 +1,5 @@
-"""Paths: attributes and items of a variable, one in the other, in what an aside says: `optimizer.param_groups[0]["lr"]`.
+"""Paths: attributes and items of a variable, one in the other, in what an aside says: `optimizer.param_groups[0]["lr"]`, and
+`len` of these.
 
 What they lead to when the run comes there is kept, instead of the objects on the way: some of it may have changed, by code that
 runs later, once the aside is told.
@@ -19,7 +20,7 @@ PATH = "path "
 #: What items are looked up in without running code of the user's.
 _INDEXED = {list, tuple, dict, deque, OrderedDict, defaultdict, torch.Size, nn.Sequential, nn.ModuleList, nn.ModuleDict,
             nn.ParameterList, nn.ParameterDict}
-Step = ast.Attribute | ast.Subscript
+Step = ast.Attribute | ast.Subscript | ast.Call
 _NOTHING = object()
 
 
@@ -46,10 +47,14 @@ class Path:
 def steps_of(node: ast.AST) -> tuple[str, tuple[Step, ...]] | None:
     """The variable and the steps of a path; None for an expression that is none."""
     steps: list[Step] = []
-    while isinstance(node, Step):
+    while isinstance(node, (ast.Attribute, ast.Subscript)) or _asks_length(node):
         steps.insert(0, node)
-        node = node.value
+        node = node.args[0] if isinstance(node, ast.Call) else node.value
     return (node.id, tuple(steps)) if isinstance(node, ast.Name) else None
+
+
+def _asks_length(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len" and len(node.args) == 1
 
 
 def _step(step: Step, value: Any, variables: Mapping[str, Any], look: Callable[[Any, str], None]) -> Any:
@@ -57,6 +62,8 @@ def _step(step: Step, value: Any, variables: Mapping[str, Any], look: Callable[[
     if isinstance(step, ast.Attribute):
         look(value, step.attr)
         return getattr(value, step.attr, _NOTHING)
+    if isinstance(step, ast.Call):
+        return len(value) if variables["len"] is len and hasattr(value, "__len__") else _NOTHING
     index = _index(step.slice, variables, look) if type(value) in _INDEXED else _NOTHING
     if index is _NOTHING or isinstance(value, dict) and index not in value:
         return _NOTHING
@@ -105,6 +112,8 @@ class Paths(ast.NodeTransformer):
     visit_Subscript = visit_Attribute
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        if _asks_length(node) and steps_of(node):
+            return self.visit_Attribute(node)
         if isinstance(node.func, ast.Attribute):
             node.func.value = self.visit(node.func.value)
         else:
@@ -123,5 +132,8 @@ class Steps(ast.NodeTransformer):
         made: ast.expr = node
         for step in self._left.get(node.id, ()):
             made, before = copy.deepcopy(step), made
-            made.value = before
+            if isinstance(made, ast.Call):
+                made.args = [before]
+            else:
+                made.value = before
         return made

@@ -34,6 +34,7 @@ from ..symbolic.arrays import Array
 from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpOverload, OpPacket
+from .locks import LOCKS
 from .objects import OURS, content, dict_of, is_open, join
 from .places import SMELT, TORCH, USER, innermost_of_others, kind_of, kind_of_file, user_line
 
@@ -66,7 +67,6 @@ _UNREAD = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "
            "__slots__", "__type_params__", "__slotnames__"}
 #: Callables made in C that can be given attributes.
 _CALLABLES = (functools.partial, functools._lru_cache_wrapper, staticmethod, classmethod)
-_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DISPATCHES = functools.singledispatch(len).__code__
 
 
@@ -426,7 +426,7 @@ class Reached:
             self.read("attr", value, "args", value.args, join(name, "args"))
             self.follow_contents(vars(value), join(name, "__dict__"), name)
             return
-        if isinstance(value, _LOCKS):
+        if isinstance(value, LOCKS):
             if kind_of_file(innermost_of_others(sys._getframe()).f_code.co_filename) == USER:
                 self._observer.refuse(f"reads {name}, a lock", user_line())
             return

@@ -180,7 +180,7 @@ class Telling:
         settings = all(s.holds() for s in observer.switches if s.holder not in _GRADIENTS)
         if (sys.stdout, sys.stderr) != self._streams or not settings:
             raise Unsupported("prints or logs under other settings than it was called with")
-        scope = ChainMap(held, names, vars(builtins))
+        scope = ChainMap(held, {"len": self._function("len", names)}, names, vars(builtins))
         look = partial(observer.accesses.read, frame=frame)
         led = [path.follow(scope, look) for path in aside.paths]
         for found, _ in led:
@@ -192,13 +192,18 @@ class Telling:
             raise Unsupported("prints or logs what it sets")
         values |= {name: found[-1] for n, (found, _) in enumerate(led) if (name := f"{PATH}{n}") in told.names}
         fixed = {name: value for name, value in values.items() if isinstance(value, _UNCHANGING)}
-        called = ((path.root, observer.original(path.follow(scope, look)[0][-1])) for path in aside.calls)
-        changes = aside.changes or not all(_only_looks(observer.original(vars(builtins).get(name)) if f is MISSING else f)
-                                           for name, f in called)
+        called = (path.follow(scope, look)[0][-1] if path.steps else held.get(path.root) or self._function(path.root, names)
+                  for path in aside.calls)
+        changes = aside.changes or not all(map(_only_looks, called))
         kept = {name: self._kept(values[name], name in told.bare, changes, tensors)
                 for name in sorted(values.keys() - fixed.keys())}
         observer.recorder.beside.check(tensors)
         self.told.append(Write("run", Said(told, names, fixed), None, kept, "", user_line(frame)))
+
+    def _function(self, name: str, names: dict[str, Any]) -> Any:
+        """A function by the name of a global or a builtin one, past stand-ins."""
+        found = self._observer.original(names.get(name, MISSING))
+        return self._observer.original(vars(builtins).get(name)) if found is MISSING else found
 
     def _kept(self, value: Any, bare: bool, changes: bool, tensors: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> Any:
         """A variable of an aside, or what is in it, as it is now. Notes its tensors; the same one is kept once. `changes`:

@@ -10,8 +10,9 @@ from ...errors import Unsupported
 from .overloads import Overload, leaves
 
 _T = torch.Tensor
-#: Attributes that a tensor has in common with a copy of what it holds.
+#: What a tensor has in common with a copy of what it holds.
 _METADATA = {getattr(_T, name).__get__ for name in ("shape", "dtype", "device", "ndim", "itemsize", "nbytes")}
+_METADATA |= {_T.__len__, _T.size, _T.dim, _T.numel}
 _SHARED = {getattr(_T, name).__get__ for name in ("T", "mT", "H", "mH", "real", "imag")}
 #: What a copy would answer differently, or that does more than to look.
 _REFUSED = {"backward", "stride", "is_contiguous", "storage_offset", "is_inference", "data_ptr", "untyped_storage", "storage",

@@ -938,3 +938,28 @@ def attributes_in_comprehensions(compile):
     with heard() as text:
         for _ in range(4):
             yield f(X), g(X), text.getvalue()
+
+
+@program(exact=False)
+def lengths_shown(compile):
+    data = torch.utils.data.TensorDataset(tensor(6, 8), tensor(6, 1))
+    loader, net = torch.utils.data.DataLoader(data, batch_size=2), nn.Linear(8, 1)
+
+    @compile
+    def step(epoch, k, x, y):
+        loss = (net(x) - y).square().mean()
+        print("epoch {} [{}/{} ({:.0f}%)] {:.3f}".format(
+            epoch, k * len(x), len(loader.dataset), 100. * k / len(loader), loss.item()))
+        return loss
+
+    @compile
+    def over(batches):
+        total = 0.0
+        for k, batch in enumerate(batches):
+            total = total + batch.sum()
+            print(f"{k + 1} of {len(batches)}: {total.item():.3f}", len(batch))
+        return total
+    with heard() as text:
+        for epoch in range(3):
+            for k, (x, y) in enumerate(loader):
+                yield step(epoch, k, x, y), over([x + k] * (2 + epoch % 2)), text.getvalue()

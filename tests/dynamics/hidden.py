@@ -102,6 +102,32 @@ def locks(compile):
     yield from changed(compile, lambda x: x * 2 if held.locked() else x * 3, held.acquire, held.release)
 
 
+LOCK, LOADED = threading.RLock(), {}
+
+
+def loaded(name):
+    """What is made once, as libraries do: by whoever comes first."""
+    if name not in LOADED:
+        with LOCK:
+            LOADED[name] = len(name)
+    return LOADED[name]
+
+
+@program
+def locks_that_are_not_used(compile):
+    LOADED.clear()
+    f, waiting = compile(lambda x: x * loaded("one")), threading.Lock()
+    for _ in range(4):
+        yield f(X), LOADED
+    g = compile(lambda x: x * (LOCK.acquire() + 1) if x.sum() > 100 else x * 2)
+    for n in range(4):
+        yield g(X * 0), g(X * 0 + 30)
+        LOCK.release()
+    h = compile(lambda x: x * loaded("three") + (LOCK is waiting))
+    for _ in range(3):
+        yield h(X)
+
+
 @program
 def the_interpreter(compile):
     SCALE.set(2.0)
