@@ -299,11 +299,11 @@ def _degrees(v):
 
 def _variance(b, v, x):
     """Two passes: the mean first, so that the squares do not cancel. What the mean is off by, its rounding, is the mean of the
-    differences (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983)."""
+    differences (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983). Squares may overflow."""
     dim, keepdim = v.attrs["dim"], v.attrs["keepdim"]
     off = b.sub(x, b.mean(x, dim=dim, keepdim=True, dtype=None))
     squares, rest = (b.sum(t, dim=dim, keepdim=keepdim, dtype=None) for t in (b.mul(off, off), off))
-    exact = b.sub(squares, b.div(b.mul(rest, rest), count(v)))
+    exact = b.sub(squares, b.where(b.lt(squares, inf), b.div(b.mul(rest, rest), count(v)), 0))
     return b.div(b.maximum(exact, 0), larger(_degrees(v), 0))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from functools import partial
+from functools import partial, reduce
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
@@ -449,19 +449,36 @@ def _is_whole(data, dtype: torch.dtype | None = None, device=None) -> bool:
 
 
 def _is_row(data, dtype: torch.dtype | None = None, device=None) -> bool:
-    """Whether data is a list of numbers, symbolic ones among them, of which torch makes a tensor of their own kind."""
-    if not isinstance(data, (list, tuple, deque)) or len(data) > LONGEST_ROW:
+    """Whether data is a list of numbers, symbolic ones or tensors with one among them, of which torch makes a tensor of their own
+    kind."""
+    if not isinstance(data, (list, tuple, deque)) or not 0 < len(data) <= LONGEST_ROW or device is not None and any(
+            map(_is_element, data)):
         return False
-    whole = dtype is torch.int64 and not any(isinstance(n, float) for n in data)
+    whole = dtype is torch.int64 and not _row_type(data).is_floating_point
     known = dtype is None or dtype.is_floating_point or whole
-    return known and any(map(is_symbolic, data)) and all(is_symbolic(n) or type(n) in (int, float) for n in data)
+    of_call = any(is_symbolic(n) or _is_element(n) for n in data)
+    return known and of_call and all(is_symbolic(n) or type(n) in (int, float) or _is_element(n) for n in data)
+
+
+def _is_element(data) -> bool:
+    """Whether data is a tensor that torch takes for the number in it, without a word."""
+    return type(data) is torch.Tensor and data.dim() == 0 and data.device.type == "cpu" and not data.requires_grad \
+        and not data.is_complex() and active_transform() is None and torch.get_default_device().type == "cpu"
+
+
+def _row_type(data) -> torch.dtype:
+    """The dtype of torch.tensor(data)."""
+    kinds = {n.dtype if isinstance(n, torch.Tensor) else torch.get_default_dtype() if isinstance(n, float) else torch.int64
+             for n in data}
+    return reduce(torch.promote_types, kinds)
 
 
 def _row_of_numbers(data, dtype: torch.dtype | None = None, device=None) -> torch.Tensor:
     """torch.tensor(data), made of one tensor for each number."""
-    dtype = dtype or (torch.get_default_dtype() if any(isinstance(n, float) for n in data) else torch.int64)
+    dtype = dtype or _row_type(data)
     widest = torch.float64 if dtype.is_floating_point else dtype
-    return torch.stack([torch.full((), n, dtype=widest, device=device) for n in data]).to(dtype)
+    rows = [n.to(widest) if isinstance(n, torch.Tensor) else torch.full((), n, dtype=widest, device=device) for n in data]
+    return torch.stack(rows).to(dtype)
 
 
 def _keeps_lists(function: Callable, args: tuple, kwargs: dict) -> bool:

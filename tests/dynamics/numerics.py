@@ -491,3 +491,12 @@ def limits_that_are_zeros(compile):
 @program
 def conjugates_within_ops(compile):
     yield from calls(compile(lambda x: torch.linalg.pinv(x) * 2), torch.complex(random(5, 5), random(5, 5, seed=1)))
+
+
+@program(exact=False)
+def variances_of_what_overflows(compile):
+    f = compile(lambda x: (x.var(1), x.std(0), x.var(), torch.var_mean(x, 1)[0], F.batch_norm(x, None, None, training=True)))
+    x = random(6, 20)
+    large = x.clone()
+    large[1, 3] = large[4, 0] = 3e38
+    yield from calls(f, x, x * 1e20, large, x)

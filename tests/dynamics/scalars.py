@@ -8,7 +8,7 @@ import numpy
 import torch
 from torch import nn
 
-from .harness import outcome, program, tensor, whole
+from .harness import backward, outcome, program, tensor, whole
 
 X = tensor(6) / 2
 VALUES = (2.0, 2.0, 3.0, -0.5, 0.0, -0.0, math.inf, math.nan, 1e-45, 1e300, 2.0)
@@ -184,3 +184,25 @@ def left_in_state_beside_sizes_that_change(compile):
         return x * 2
     for n in (4, 3, 5, 2, 6):
         yield f(tensor(n, 3)), dict(kept)
+
+
+@program(exact=False)
+def tensors_made_of_numbers_in_tensors(compile):
+    @compile
+    def f(x, i):
+        total, whole = x.sum(), i.sum()
+        return (torch.tensor([total, total * 2]), torch.tensor([total, total.double()]), torch.tensor((whole, total)),
+                torch.tensor([whole, 1]), torch.tensor([(x > 0).any()]), torch.tensor([total, 1.5], dtype=torch.bfloat16),
+                torch.as_tensor([total, 2]), torch.tensor([i[0].int(), i[1]]), torch.tensor([x[0].half(), x[1].bfloat16()]),
+                torch.tensor([total.item(), whole]))
+
+    @compile
+    def g(x, returns):
+        """As the losses of an actor and its critic are added up."""
+        goals, losses = torch.tensor(returns), []
+        for goal, value in zip(goals, x):
+            losses.append(torch.nn.functional.smooth_l1_loss(value.view(1), torch.tensor([goal])))
+        return torch.stack(losses).sum()
+    for n in range(4):
+        w = (tensor(3) + n).requires_grad_()
+        yield f(tensor(4) - n, torch.arange(3) * n), backward(g(w, [1.0, 2.0 * n, 3.0])), w
