@@ -39,9 +39,17 @@ def _causal(x):
     return (x @ x.transpose(1, 2)).masked_fill(~seen, float("-inf")).softmax(-1) @ x
 
 
+def _padding_mask(x):
+    """As an encoder makes it of what is padded, first in place and then in a view."""
+    padded = (x > 0).transpose(0, 1)
+    mask = torch.zeros_like(padded, dtype=torch.float32).masked_fill_(padded, float("-inf"))
+    return mask.view(x.shape[1], 1, 1, x.shape[0]).expand(-1, 2, -1, -1).softmax(-1)
+
+
 #: name -> (function, shapes of the calls, number of programs)
 FUNCTIONS = {
     "relu": (lambda x: F.relu(x) * 2, [*BATCHES, (0, 8)], 4),
+    "padding mask": (_padding_mask, BATCHES, 3),
     "flatten": (lambda x: x.flatten(1), SEQUENCES, 4),
     "flatten in front": (lambda x: x.flatten(0, 1) * 2, SEQUENCES, 4),
     "view": (lambda x: x.view(x.shape[0], -1) + 1, SEQUENCES, 4),

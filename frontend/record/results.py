@@ -135,13 +135,14 @@ class Results:
         for tensor, alias in call.targets:
             if type_of(tensor).shape != alias.type.shape:
                 raise Unsupported(f"writes to a tensor of another size, which is resized ({call.op.key})")
+        start = len(self._b.values)
         values = self._new_values(call, others)
         for r, value in zip(others, values):
             if value is not None:
                 self._memory.add(*self._met(r, type_of(r), value), value)
         for (tensor, alias), value in zip(call.targets, values[len(others):], strict=True):
             self._refuse_strided_random(call, tensor)
-            new = self._fitted(value, alias.type)
+            new = self._fitted(value, alias.type, start)
             if call.op.packet.endswith("_") and new is self._memory.current(alias):  # autograd counts it as any write
                 new = self._b.copy(new)
             self._memory.write(tensor, alias, new)
@@ -191,9 +192,9 @@ class Results:
         type = TupleType(tuple(type_of(t) for t in (*others, *(t for t, _ in call.targets))))
         return opaque_call(self._b, call.op, args, kwargs, type)
 
-    def _fitted(self, value: Value, type: TensorType) -> Value:
-        """A value as it arrives in memory of another device, another dtype or a larger shape."""
-        start = len(self._b.values)
+    def _fitted(self, value: Value, type: TensorType, start: int) -> Value:
+        """A value as it arrives in memory of another device, another dtype, a larger shape, or, where it was emitted after `start`,
+        another layout."""
         if value.type.device != type.device:
             value = self._b.to_device(value, device=type.device, dtype=type.dtype, non_blocking=False)
         if value.dtype != type.dtype:
