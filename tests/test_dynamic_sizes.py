@@ -42,8 +42,8 @@ def _causal(x):
 def _padding_mask(x):
     """As an encoder makes it of what is padded, first in place and then in a view."""
     padded = (x > 0).transpose(0, 1)
-    mask = torch.zeros_like(padded, dtype=torch.float32).masked_fill_(padded, float("-inf"))
-    return mask.view(x.shape[1], 1, 1, x.shape[0]).expand(-1, 2, -1, -1).softmax(-1)
+    mask = torch.zeros_like(padded, dtype=torch.float32).masked_fill_(padded, -9.0)
+    return mask.view(x.shape[1], 1, 1, x.shape[0]).expand(-1, 2, -1, -1) + x.t()[:, None, None]
 
 
 #: name -> (function, shapes of the calls, number of programs)

@@ -376,3 +376,9 @@ def test_a_lock_around_what_is_done_once():
     for _ in range(3):
         torch.testing.assert_close(compiled(X), X * 2)
     assert len(smelt.explain(compiled).programs) == 1 and not LOCK.locked()
+
+
+def test_items_of_a_batch_that_nobody_reads():
+    def f(batch):
+        return batch["x"] * 2
+    calls(f, [({"x": X, "name": [f"{k}.png"] * k, "extra": torch.ones(k)},) for k in range(4)], 1)

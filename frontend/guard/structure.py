@@ -21,6 +21,7 @@ from ..symbolic.arrays import Array, Arrays, tensor_of
 from ..symbolic.scalars import KINDS, Scalar, is_scalar, standing_for
 from ..symbolic.symbols import Numbers, is_symbolic, noted
 from .guards import Condition, Namespace, Read, access, constant, equality, has_strides, number_condition
+from .parameters import code_called, keys_read
 from .writes import STATEMENTS, Write
 
 #: Nested deeper than this, a structure counts as cyclic.
@@ -132,9 +133,10 @@ class Arguments:
             self.objects.append((name, value))
             self.places[id(value)] = f"args[{i}]"
             names.place(value, f"args[{i}]")
-        rest = ((f"args[{i}]", name, args[i]) for i, name in enumerate(positional) if i >= bound)
-        taken = (*args[:bound], *(self._take(value, place, place, name, 0) for place, name, value in rest))
-        self.call = taken, {k: self._take(kwargs[k], f"kwargs[{k!r}]", f"kwargs[{k!r}]", k, 0) for k in keywords}
+        code = code_called(function)
+        taken = (*args[:bound], *(self._argument(args[i], f"args[{i}]", name, code and keys_read(*code, i))
+                                  for i, name in enumerate(positional) if i >= bound))
+        self.call = taken, {k: self._argument(kwargs[k], f"kwargs[{k!r}]", k, code and keys_read(*code, k)) for k in keywords}
         self._taken.clear()
 
     @property
@@ -156,6 +158,22 @@ class Arguments:
         self.steps.append(f"{variable} = {access}")
         return variable
 
+    def _argument(self, value: Any, place: str, name: str, read: frozenset | None) -> Any:
+        """Reach an argument: of a dict the items that the function may `read`, by their keys, or all for None."""
+        if read is None or type(value) is not dict or read.issuperset(value):
+            return self._take(value, place, place, name, 0)
+        variable = self._local(place)
+        self.steps.append(Condition(f"type({variable}) is dict", f"type({variable})", f"type of {name}", dict))
+        for key in read:
+            found, there = self._names.literal(key), key in value
+            self.steps.append(Condition(f"{found} {'in' if there else 'not in'} {variable}", f"{found} in {variable}",
+                                        f"whether there is {name}[{key!r}]", there))
+        for key in read & value.keys():
+            at = f"[{self._names.literal(key)}]"
+            item = self._take(value[key], variable + at, place + at, f"{name}[{key!r}]", 1)
+            self.standins += [(value, key, value[key], item)] * (item is not value[key])
+        return value
+
     def _take(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
         """Reach one value, and give what stands for it in the recording. `access` is its expression from a local of the
         guard, `place` from args and kwargs."""
@@ -166,6 +184,8 @@ class Arguments:
         named = is_namedtuple(value) and not getattr(value, "__dict__", None)
         if type(value) in (list, tuple, dict, OrderedDict) or named or self._flat_dataclass(value):
             return self._container(value, access, place, name, depth)
+        if type(value) in (set, frozenset) and all(map(constant, value)):
+            return self._set(value, access, place, name)
         if type(value) in (int, float):
             self.leaves[place] = value
             if place in self._symbolic:
@@ -294,6 +314,23 @@ class Arguments:
         self.steps.append(Condition(shape, now, f"what {name} holds", held))
         return self._filled(value, place, [self._take(v, variable + suffix, place + suffix, item, depth + 1)
                                            for suffix, item, v in items])
+
+    def _set(self, value: set | frozenset, access: str, place: str, name: str) -> set | frozenset:
+        """Reach a set of numbers and text, as what it holds, in the order in which it gives them."""
+        first = self._locals.get(id(value))
+        if first is not None:
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+            return value
+        variable, kind, held = self._local(access), type(value), tuple(value)
+        self._locals[id(value)], self.places[id(value)] = variable, place
+        self.steps.append(Condition(f"type({variable}) is {kind.__name__}", f"type({variable})", f"type of {name}", kind))
+        self.steps.append(Condition(equality(self._names, f"tuple({variable})", held), f"tuple({variable})", f"what {name} holds",
+                                    held))
+        self._names.place(value, variable)
+        self.distinct.append(value)
+        if kind is set:
+            self.containers.append((name, value))
+        return value
 
     def _filled(self, value: Any, place: str, items: list) -> Any:
         """A container with these items, which may be stand-ins, in place of its own."""

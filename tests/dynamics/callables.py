@@ -17,7 +17,7 @@ import types
 import torch
 from torch import nn
 
-from .harness import changed, program, tensor
+from .harness import changed, outcome, program, tensor
 
 X = tensor(4)
 
@@ -340,3 +340,72 @@ def functions_that_torch_calls(compile):
     yield from changed(compile, lambda x: norm(x), lambda: setattr(nn.functional, "layer_norm", lambda x, *args: x * 5))
     nn.functional.linear, nn.functional.layer_norm = before
     yield from changed(compile, lambda x: norm(linear(x)))
+
+
+@program
+def sets_as_arguments(compile):
+    @compile
+    def f(x, flags):
+        if "double" in flags:
+            x = x * 2
+        for flag in sorted(flags):
+            x = x + len(flag)
+        return x, flags
+
+    @compile
+    def g(x, seen):
+        seen.add(len(seen))
+        return x * len(seen)
+    for kind in (frozenset, set):
+        for names in ("double one", "double one", "one", "double one", ""):
+            seen = set(names.split())
+            yield f(X, kind(names.split())), g(X, seen), seen
+    numbers = compile(lambda x, s: [x * n for n in s])
+    for s in ({1, 2}, {1, 2}, {1.0, 2}, {True, 2}, {8, 16}):
+        yield numbers(X, s)
+    twice = compile(lambda x, a, b: x * 2 if a is b else x * 3)
+    one = {1}
+    for a, b in ((one, one), ({1}, {1}), (one, {1}), (one, one)):
+        yield twice(X, a, b)
+
+
+@program(exact=False)
+def items_of_a_batch_that_are_not_read(compile):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, batch, *, scale=1):
+            return self.linear(batch["x"]) * scale, batch["n"]
+    net, seen = Net(), []
+    f = compile(net)
+
+    def batches(count):
+        for k in range(count):
+            yield {"x": X + k, "n": k // 3, "name": f"{k}.png", "all": [k] * k}
+    for batch in batches(6):
+        yield f(batch, scale=2), f(batch=batch)
+    hook = net.register_forward_pre_hook(lambda module, args: seen.append(args[0]["name"]))
+    for batch in batches(3):
+        yield f(batch), seen
+    hook.remove()
+
+    def counted(batch, other):
+        return batch["x"] * 2 + len(other["name"])
+    g, passed = compile(counted), compile(lambda batch: counted(batch, batch))
+    for batch in batches(4):
+        yield g(batch, batch), g(batch, {"name": "a"}), passed(batch)
+
+    @compile
+    def changing(batch):
+        batch["x"].add_(1)
+        x = batch["x"]
+        return x, x * 2
+    for batch in batches(3):
+        yield changing(batch), batch
+    missing = compile(lambda batch: batch["x"] * batch["n"])
+    for batch in batches(5):
+        if batch["n"]:
+            del batch["n"]
+        yield outcome(missing, batch)
