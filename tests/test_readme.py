@@ -99,6 +99,28 @@ def printing(x):
     return x + 1
 
 
+def printing_state():
+    seen, weight = {"calls": 0}, torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], 0.5)
+
+    def step(x):
+        seen["calls"] += 1
+        optimizer.zero_grad()
+        (x * weight).sum().backward()
+        print(f"{seen['calls']}: {optimizer.param_groups[0]['lr']}, {weight.grad.norm().item():.1f}", end="\r")
+    return step
+
+
+def printing_a_log():
+    log = []
+
+    def f(x):
+        log.append(x.sum().item())
+        print(f"{log[-1]:.1f}", end="\r")
+        return x + 1
+    return f
+
+
 def claiming(x):
     if torch.isnan(x).any():
         raise ValueError("no number")
@@ -175,9 +197,9 @@ WORKS = {
     "What Python's `math` and NumPy compute of numbers that change: `numpy.mean(losses)`, `numpy.sqrt(1 - share)`.":
         [(lambda: lambda x, k: x * math.sqrt(k) + numpy.sqrt(k), (X, 2.0)),
          (lambda: lambda x: numpy.mean([x.sum().item(), x.max().item()]), (X,))],
-    "What is printed and logged by statements of their own: run again on every call, with what it computes; warnings, given "
-    "again.":
-        [(lambda: printing, (X,)), (lambda: printing_on_a_line, (X,))],
+    "What is printed and logged by statements of their own, also of gradients, of containers that the call changes, and as "
+    "`optimizer.param_groups[0][\"lr\"]`: run again on every call, with what it computes; warnings, given again.":
+        [(lambda: printing, (X,)), (lambda: printing_on_a_line, (X,)), (printing_state, (X,))],
     "Branches on data, as a tree of recorded paths: `if x.sum() > 0`, `while err > tol`, `.item()`. How many rows a boolean mask "
     "or `torch.where` finds is a symbol once it changes, as for the experts of a mixture. What only raises (`assert`, the checks "
     "of distributions) is looked at when all is computed.":
@@ -196,6 +218,11 @@ DOES_NOT = {
     "Effects outside the program's objects: files, processes, other libraries.": [(lambda: writing, (X,))],
     "State that a custom `autograd.Function` or a checkpoint changes: batch norm in a checkpoint.":
         [(lambda: functools.partial(checkpoint, nn.BatchNorm1d(3), use_reentrant=False), (X.clone().requires_grad_(),))],
+    "`jvp`, `jacfwd` and `hessian` of `torch.func` where parameters that require grad take part.":
+        [(lambda: lambda x, w=X.clone().requires_grad_(): torch.func.jvp(lambda y: y * w, (x,), (x,))[1], (X,))],
+    "Printing lists that the call appends to; what a library's object tells of what the call changed in it "
+    "(`print(scheduler.get_last_lr())` after its step).":
+        [(printing_a_log, (X,))],
     "Locks, objects that C code fills (`bytearray`, ctypes), `x.storage_offset()`, modules of TorchScript.":
         [(lambda: lambda x, b=bytearray(b"ab"): x * b[0], (X,)), (lambda: lambda x, n=ctypes.c_int(3): x * n.value, (X,)),
          (lambda: lambda x: x * x.storage_offset(), (X,)), (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,)),
