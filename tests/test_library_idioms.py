@@ -382,3 +382,16 @@ def test_items_of_a_batch_that_nobody_reads():
     def f(batch):
         return batch["x"] * 2
     calls(f, [({"x": X, "name": [f"{k}.png"] * k, "extra": torch.ones(k)},) for k in range(4)], 1)
+
+
+def test_logs_in_dicts_of_dicts_are_not_guarded():
+    history = {"train": {"loss": []}, "test": {"loss": []}}
+
+    def f(x):
+        history["train"]["loss"].append(x.sum().item())
+        return x * 2
+    compiled = smelt.compile(f)
+    for k in range(6):
+        torch.testing.assert_close(compiled(X + k), (X + k) * 2)
+    report = smelt.explain(compiled)
+    assert report.compiled and len(report.recompilations) <= 1 and len(history["train"]["loss"]) == 6, str(report)

@@ -2,18 +2,18 @@
 
 Python does not tell who reads a container. So it counts as only written if it is found in one place alone, and all code
 that loads it from there at once calls `append` or `extend` of it, or sets an item in it: `losses.append(loss)`,
-`self.losses.append(loss)`, `self.history[name].append(loss)`, `features["x"] = x`.
+`self.losses.append(loss)`, `self.history["train"][name].append(loss)`, `features["x"] = x`.
 """
 from __future__ import annotations
 
 import types
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from typing import Any, Iterable, Iterator
 
 from ..guard.guards import Read
 from .names import ANY, STORED, texts_named, uses
 
-_DICTS = (dict, defaultdict)
+_DICTS = (dict, defaultdict, OrderedDict)
 _APPENDS = ("append", "extend")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")
 
@@ -58,18 +58,16 @@ class Logs:
 
     def _only_written(self, container: Any, found: dict[int, Read], contents: list[Read]) -> bool:
         """Whether all that code did with a container was to put something in it."""
-        keys, place = (), found.get(id(container))
-        if place is None:  # it may be in a dict
-            holder = next((r for r in contents if type(r.holder) in _DICTS and any(v is container for v in r.expected[1])), None)
+        keys, at = (), container
+        while (place := found.get(id(at))) is None:  # it may be in a dict, and that in another one
+            holder = next((r for r in contents if type(r.holder) in _DICTS and any(v is at for v in r.expected[1])), None)
             if holder is None or self._ways.get(id(holder.holder)) != 1:
                 return False
-            place = found.get(id(holder.holder))
-            keys = (next(k for k, v in zip(*holder.expected) if v is container),)
-        if place is None:
-            return False
+            keys = (next(k for k, v in zip(*holder.expected) if v is at), *keys)
+            at = holder.holder
         puts = (STORED,) if isinstance(container, dict) else _APPENDS
         loads = [done for done in self._loads_of(place)
-                 if not (keys and len(done) > 1 and done[0] is not ANY and done[0] != keys[0])]  # of other items
+                 if all(key is ANY or key == own for key, own in zip(done[:-1], keys))]  # those of other items do not matter
         return bool(loads) and all(len(done) == len(keys) + 1 and done[-1] in puts for done in loads)
 
     def _loads_of(self, place: Read) -> Iterator[tuple]:

@@ -414,3 +414,34 @@ def given_containers_of_the_same_tensors(compile):
         several = [x]
         yield f([x], [y]), f([x], [x]), f(several, several), x, y
         yield f((x,), (y,)), f((x,), (x,)), x, y
+
+
+@program
+def logs_in_dicts_of_dicts(compile):
+    history, ordered = {"train": {"loss": [], "n": []}, "test": {"loss": []}}, OrderedDict(a={"b": {"c": []}})
+
+    @compile
+    def f(x, split):
+        history[split]["loss"].append(x.sum().item())
+        history["train"]["n"].append(len(x))
+        ordered["a"]["b"]["c"].append(x[0].item())
+        return x * 2
+
+    @compile
+    def g(x):
+        history["test"]["loss"].append(x.sum().item())
+        return x * len(history["test"]["loss"]) + len(history["train"]["n"])
+
+    @compile
+    def h(x):
+        losses = history["train"]["loss"]
+        losses.append(x.sum().item())
+        return x * losses[0]
+    for k in range(5):
+        yield f(X + k, "train"), history, ordered
+    for k in range(4):
+        yield f(X + k, "test"), g(X), h(X), history
+    history["train"] = {"loss": [2.0], "n": []}
+    ordered["a"]["b"]["c"].clear()
+    for k in range(3):
+        yield f(X, "train"), g(X), h(X), history, ordered
