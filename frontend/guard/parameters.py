@@ -30,7 +30,7 @@ def code_called(function: Callable) -> tuple[types.CodeType, int] | None:
 
 
 @lru_cache(maxsize=4096)
-def keys_read(code: types.CodeType, before: int, argument: int | str) -> frozenset | None:
+def keys_read(code: types.CodeType, before: int, argument: int | str) -> tuple | None:
     """The keys of the items that this code looks up in an argument, by its position behind `before` others or its name; None if
     it may do more with it than to look up items by constants."""
     positional, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
@@ -41,7 +41,7 @@ def keys_read(code: types.CodeType, before: int, argument: int | str) -> frozens
     stays = not code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
     if not variable or not stays or variable in code.co_cellvars or _LOOKING.intersection(code.co_names):
         return None
-    found = set()
+    found = {}
     instructions = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
     for i, key, use in zip(instructions, instructions[1:], instructions[2:]):
         names = i.argval if isinstance(i.argval, tuple) else (i.argval,)
@@ -49,5 +49,5 @@ def keys_read(code: types.CodeType, before: int, argument: int | str) -> frozens
             loads = i.opname.startswith("LOAD_FAST") and i.opname != "LOAD_FAST_AND_CLEAR" or i.opname == "STORE_FAST_LOAD_FAST"
             if not loads or names.index(variable) != len(names) - 1 or (key.opname, use.opname) != ("LOAD_CONST", "BINARY_SUBSCR"):
                 return None
-            found.add(key.argval)
-    return frozenset(found)
+            found[key.argval] = None
+    return tuple(found)

@@ -158,9 +158,9 @@ class Arguments:
         self.steps.append(f"{variable} = {access}")
         return variable
 
-    def _argument(self, value: Any, place: str, name: str, read: frozenset | None) -> Any:
+    def _argument(self, value: Any, place: str, name: str, read: tuple | None) -> Any:
         """Reach an argument: of a dict the items that the function may `read`, by their keys, or all for None."""
-        if read is None or type(value) is not dict or read.issuperset(value):
+        if read is None or type(value) is not dict or value.keys() <= set(read):
             return self._take(value, place, place, name, 0)
         variable = self._local(place)
         self.steps.append(Condition(f"type({variable}) is dict", f"type({variable})", f"type of {name}", dict))
@@ -168,7 +168,7 @@ class Arguments:
             found, there = self._names.literal(key), key in value
             self.steps.append(Condition(f"{found} {'in' if there else 'not in'} {variable}", f"{found} in {variable}",
                                         f"whether there is {name}[{key!r}]", there))
-        for key in read & value.keys():
+        for key in filter(value.__contains__, read):
             at = f"[{self._names.literal(key)}]"
             item = self._take(value[key], variable + at, place + at, f"{name}[{key!r}]", 1)
             self.standins += [(value, key, value[key], item)] * (item is not value[key])
