@@ -378,6 +378,24 @@ def test_a_lock_around_what_is_done_once():
     assert len(smelt.explain(compiled).programs) == 1 and not LOCK.locked()
 
 
+def test_calls_of_which_nothing_is_kept_say_why():
+    state = {"cache": None}
+
+    def f(x):
+        if state["cache"] is None:
+            state["cache"] = torch.zeros(3)
+            state["cache"].owner = "f"
+        return state["cache"] + x
+    compiled = smelt.compile(f)
+    with pytest.warns(smelt.SmeltWarning, match="gives a tensor that it set attributes of"):
+        compiled(X)
+    for _ in range(3):
+        compiled(X)
+    report = smelt.explain(compiled)
+    assert report.compiled and report.passing == ("gives a tensor that it set attributes of",), str(report)
+    assert "eager, in calls of which nothing is kept: gives a tensor" in str(report)
+
+
 def test_items_of_a_batch_that_nobody_reads():
     def f(batch):
         return batch["x"] * 2

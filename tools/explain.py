@@ -125,6 +125,7 @@ class Report:
     `recompilations`: why each program after the first was needed.
     `fixed_sizes`: why sizes that change did not become symbols.
     `asides`: the lines that print or log, run by Python on every call.
+    `passing`: why calls ran eagerly of which nothing is kept: they left state that no later call finds.
     """
     name: str
     programs: tuple[ProgramReport, ...]
@@ -134,6 +135,7 @@ class Report:
     branches: tuple[BranchReport, ...] = ()
     fixed_sizes: tuple[str, ...] = field(default=())
     asides: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
 
     @property
     def compiled(self) -> bool:
@@ -170,6 +172,7 @@ class Report:
             lines += [f"  program {n}: {first}", *(f"    {line}" for line in rest)]
         lines += [f"  branches at {b}" for b in self.branches]
         lines += [f"  eager: {f}" for f in self.fallbacks]
+        lines += [f"  eager, in calls of which nothing is kept: {f}" for f in self.passing]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         lines += [f"  sizes stay fixed: {r}" for r in self.fixed_sizes]
         lines += [f"  runs in Python on every call: {line}" for line in self.asides]
@@ -189,9 +192,10 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     if not function.programs:  # of recordings that hold for no other call
         reasons.append(function.fallbacks)
     paths = len(function.programs) - len(trees) + sum(len(t.paths) for t in trees)
-    return Report(function.name, tuple(programs), tuple(chain.from_iterable(reasons)), tuple(function.recompilations), paths,
+    fallbacks = tuple(chain.from_iterable(reasons))
+    return Report(function.name, tuple(programs), fallbacks, tuple(function.recompilations), paths,
                   tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons),
-                  tuple(function.asides))
+                  tuple(function.asides), tuple(f for f in function.fallbacks if f not in fallbacks))
 
 
 def _branches(tree: Branches) -> list[BranchReport]:

@@ -290,7 +290,7 @@ class Observer:
     def grew(self, container: Any) -> bool:
         """Whether the run, as far as it went, has appended to a list of the state around it: every call finds a longer one."""
         read = self.reads.get(("contents", id(container), None))
-        return read is not None and longer(read)
+        return read is not None and longer(read) and getattr(container, "maxlen", None) is None
 
     def refuse(self, what: str, where: str) -> None:
         """The run did something that can't be replayed."""

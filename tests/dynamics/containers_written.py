@@ -437,6 +437,16 @@ def logs_in_dicts_of_dicts(compile):
         losses = history["train"]["loss"]
         losses.append(x.sum().item())
         return x * losses[0]
+    @compile
+    def kept(x):
+        recent.append(x.sum().item())
+        recent.append(len(x))
+        return x * 2
+    recent = deque(maxlen=5)
+    for k in range(7):
+        yield kept(X + k), recent
+        if k == 4:
+            recent.clear()
     for k in range(5):
         yield f(X + k, "train"), history, ordered
     for k in range(4):
