@@ -98,6 +98,7 @@ _take("torch.compiler.set_stance", "to run functions that torch.compile gave as 
 for _name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"):
     _take(f"torch.overrides.{_name}", "to let torch's modules choose the way that they choose without a recorder")
 _no_override = _take("torch._C._disabled_torch_function_impl", "to know the tensors that see calls of torch's API")
+StorageWeakRef = _take("torch.multiprocessing.reductions.StorageWeakRef", "to know a tensor again")
 
 #: hooks that the step of every optimizer runs
 OPTIMIZER_HOOKS = tuple(_take(f"torch.optim.optimizer._global_optimizer_{when}_hooks", "to notice hooks on all optimizers")

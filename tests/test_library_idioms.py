@@ -413,3 +413,21 @@ def test_logs_in_dicts_of_dicts_are_not_guarded():
         torch.testing.assert_close(compiled(X + k), (X + k) * 2)
     report = smelt.explain(compiled)
     assert report.compiled and len(report.recompilations) <= 1 and len(history["train"]["loss"]) == 6, str(report)
+
+
+def test_tensors_that_are_swapped_between_calls_and_within_one():
+    """torch.utils.swap_tensors takes no tensor that has a weak reference."""
+    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    compiled = smelt.compile(net)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(X), net(X))
+        torch.utils.swap_tensors(net.weight, other.weight)
+    one, two = torch.ones(3), torch.zeros(2)
+
+    def f():
+        torch.utils.swap_tensors(one, two)
+        return one + 1
+    swapping = smelt.compile(f)
+    with pytest.warns(smelt.SmeltWarning, match="swap_tensors"):
+        assert swapping().shape == (2,)
+    assert [swapping().shape[0] for _ in range(4)] == [3, 2, 3, 2]

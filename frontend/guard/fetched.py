@@ -14,6 +14,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from ..symbolic.symbols import Node, has_nodes
+from ..torch_internals import StorageWeakRef
 from .guards import MISSING, Read, constant, has_strides
 from .structure import is_plain_instance
 
@@ -112,7 +113,7 @@ class Found:
 
     def __init__(self):
         self.changing: set[tuple] = set()
-        self._tensors: dict[tuple, weakref.ref] = {}
+        self._tensors: dict[tuple, tuple[int, StorageWeakRef]] = {}
         self._given: dict[str, tuple[int, Callable[[], Any] | None]] = {}
         self._anew: set[str] = set()
 
@@ -129,11 +130,12 @@ class Found:
         """A run found this."""
         for read in reads:
             for part in parts(read):
-                if isinstance(part.expected, torch.Tensor):
-                    before = self._tensors.get(part.found_at)
-                    if before is not None and before() is not part.expected:
+                if isinstance(part.expected, torch.Tensor) and has_strides(part.expected):
+                    address, storage = self._tensors.get(part.found_at, (0, None))
+                    if storage is not None and (address != id(part.expected) or storage.expired()):
                         self.changing.add(part.found_at)
-                    self._tensors[part.found_at] = weakref.ref(part.expected)
+                    # torch.utils.swap_tensors takes no tensor that has a weak reference
+                    self._tensors[part.found_at] = id(part.expected), StorageWeakRef(part.expected.untyped_storage())
 
 
 def _reference(value: Any) -> Callable[[], Any] | None:

@@ -28,7 +28,8 @@ _PYTHON_MODULES = {"os", "random", "subprocess", "threading", "multiprocessing",
 _PYTHON_PACKAGES = ("multiprocessing.", "torch.distributed.", "asyncio.")
 #: The same, also where torch itself calls them for the user.
 _ALWAYS = {"warnings", "_warnings", "torch.random", "torch.cuda.random", "torch.serialization", "torch.hub"}
-_PYTHON_FUNCTIONS = {("logging", "_log"), ("logging", "handle"), ("warnings", "warn"), ("warnings", "warn_explicit")}
+_PYTHON_FUNCTIONS = {("logging", "_log"), ("logging", "handle"), ("warnings", "warn"), ("warnings", "warn_explicit"),
+                     ("torch.utils", "swap_tensors")}
 _SAVES = torch.autograd.graph.saved_tensors_hooks.__enter__.__code__
 _SETTERS = ("set_", "use_deterministic", "_set_")
 
