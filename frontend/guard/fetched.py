@@ -130,7 +130,7 @@ class Found:
         """A run found this."""
         for read in reads:
             for part in parts(read):
-                if isinstance(part.expected, torch.Tensor) and has_strides(part.expected):
+                if isinstance(part.expected, torch.Tensor) and not is_lazy(part.expected) and has_strides(part.expected):
                     address, storage = self._tensors.get(part.found_at, (0, None))
                     if storage is not None and (address != id(part.expected) or storage.expired()):
                         self.changing.add(part.found_at)

@@ -47,7 +47,8 @@ def keys_read(code: types.CodeType, before: int, argument: int | str) -> tuple |
         names = i.argval if isinstance(i.argval, tuple) else (i.argval,)
         if "FAST" in i.opname and variable in names:
             loads = i.opname.startswith("LOAD_FAST") and i.opname != "LOAD_FAST_AND_CLEAR" or i.opname == "STORE_FAST_LOAD_FAST"
-            if not loads or names.index(variable) != len(names) - 1 or (key.opname, use.opname) != ("LOAD_CONST", "BINARY_SUBSCR"):
+            looks_up = (key.opname, use.opname) == ("LOAD_CONST", "BINARY_SUBSCR")
+            if not loads or not looks_up or names.index(variable) != len(names) - 1:
                 return None
             found[key.argval] = None
     return tuple(found)

@@ -193,8 +193,8 @@ class Results:
         return opaque_call(self._b, call.op, args, kwargs, type)
 
     def _fitted(self, value: Value, type: TensorType, start: int) -> Value:
-        """A value as it arrives in memory of another device, another dtype, a larger shape, or, where it was emitted after `start`,
-        another layout."""
+        """A value as it arrives in memory of another device, another dtype, a larger shape, or, where it was emitted after
+        `start`, another layout."""
         if value.type.device != type.device:
             value = self._b.to_device(value, device=type.device, dtype=type.dtype, non_blocking=False)
         if value.dtype != type.dtype:
