@@ -28,8 +28,6 @@ from .siblings import join_siblings
 
 #: One result of a call that gives several.
 ITEM = OPS["item"]
-#: Calls whose results' types no run of torch gave.
-GRADIENTS = {"call_backward", "call_gradient"}
 #: A kernel and the slot of each of its buffers.
 KernelCall = tuple[loops.AnyKernel, tuple[int, ...]]
 #: A C function's symbol and the kernels that it runs one after another.
@@ -271,10 +269,10 @@ class _Builder:
         return frozenset(self.slots.of[r] for r in symbolic if runs_call(r.inputs[0] if r.op.name == "item" else r))
 
     def laid(self, results: Iterable[Value]) -> frozenset[int]:
-        """The slots of the results that leave the program, also in a view, with a type that a rule of ours gives: torch may lay
+        """The slots of the results that leave the program, also in a view, with a type that their op's rule gives: torch may lay
         them out in another way."""
         makers = ((r, r.inputs[0] if r.op is ITEM else r) for r in results if r in self.shown and isinstance(r.type, TensorType))
-        return frozenset(self.slots.of[r] for r, maker in makers if maker.op.type is not given_type or maker.op.name in GRADIENTS)
+        return frozenset(self.slots.of[r] for r, maker in makers if maker.op.type is not given_type)
 
     @cached_property
     def shown(self) -> set[Value]:

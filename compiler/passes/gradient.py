@@ -111,8 +111,9 @@ def _read(joint: Graph, primal: set[Value], gradients: set[Value]) -> set[Value]
 
 
 def _laid_out(b: Builder, g: Value, x: Value) -> Value:
-    """The gradient of an input, laid out as that is: so autograd leaves it in `.grad`."""
-    if g.type.strides == x.type.strides or not dense(x.shape, x.type.strides):
+    """The gradient of an input, laid out as that is: so autograd leaves it in `.grad`. What a call of torch gives stays."""
+    call = g.inputs[0] if g.op.name == "item" else g
+    if g.type.strides == x.type.strides or call.op.kind == "opaque" or not dense(x.shape, x.type.strides):
         return g
     return b.emit("copy", g, type=replace(g.type, strides=x.type.strides))
 
