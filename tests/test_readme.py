@@ -121,6 +121,20 @@ def printing_a_log():
     return f
 
 
+def printing_a_rate():
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], 0.5)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    def step(x):
+        optimizer.zero_grad()
+        (x * weight).sum().backward()
+        optimizer.step()
+        scheduler.step()
+        print(scheduler.get_last_lr(), end="\r")
+    return step
+
+
 def claiming(x):
     if torch.isnan(x).any():
         raise ValueError("no number")
@@ -222,7 +236,7 @@ DOES_NOT = {
         [(lambda: lambda x, w=X.clone().requires_grad_(): torch.func.jvp(lambda y: y * w, (x,), (x,))[1], (X,))],
     "Printing lists that the call appends to; what a library's object tells of what the call changed in it "
     "(`print(scheduler.get_last_lr())` after its step).":
-        [(printing_a_log, (X,))],
+        [(printing_a_log, (X,)), (printing_a_rate, (X,))],
     "Locks, objects that C code fills (`bytearray`, ctypes), `x.storage_offset()`, modules of TorchScript.":
         [(lambda: lambda x, b=bytearray(b"ab"): x * b[0], (X,)), (lambda: lambda x, n=ctypes.c_int(3): x * n.value, (X,)),
          (lambda: lambda x: x * x.storage_offset(), (X,)), (lambda: lambda x, lock=Lock(): x * lock.locked(), (X,)),
