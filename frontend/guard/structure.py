@@ -207,11 +207,17 @@ class Arguments:
         self.steps.append(Condition(equality(self._names, access, value), access, name, value))
         return value
 
-    def _fetched(self, value: Any, access: str, place: str, name: str) -> Any:
-        """Reach an object that is another one on every call: all that the run reads of it is guarded."""
+    def _again(self, value: Any, access: str, name: str, kind: str = "object") -> bool:
+        """Whether a value stands at an earlier place, too, which is guarded then."""
         first = self._locals.get(id(value))
         if first is not None:
-            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+            expected = None if kind == "object" else value
+            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same {kind} as an earlier one,", expected))
+        return first is not None
+
+    def _fetched(self, value: Any, access: str, place: str, name: str) -> Any:
+        """Reach an object that is another one on every call: all that the run reads of it is guarded."""
+        if self._again(value, access, name):
             return value
         variable = self._locals[id(value)] = self._local(access)
         found, kind = f"type({variable})", type(value)
@@ -244,9 +250,7 @@ class Arguments:
         return set(getattr(value, "__dict__", ())) == {f.name for f in dataclasses.fields(value)}
 
     def _tensor(self, value: torch.Tensor, access: str, place: str, name: str) -> torch.Tensor:
-        first = self._locals.get(id(value))
-        if first is not None:
-            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same tensor as an earlier one,", value))
+        if self._again(value, access, name, "tensor"):
             return self._taken.get(id(value), value)
         if type(value) not in (torch.Tensor, nn.Parameter):  # whose attributes may run code of the user's
             raise Unsupported(f"argument {name} is a tensor of the class {type(value).__name__}")
@@ -263,9 +267,7 @@ class Arguments:
 
     def _array(self, value: numpy.ndarray, access: str, place: str, name: str) -> Array:
         """Reach an array, as a tensor of its memory."""
-        first = self._locals.get(id(value))
-        if first is not None:
-            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same array as an earlier one,", value))
+        if self._again(value, access, name, "array"):
             return self._taken[id(value)]
         variable = self._locals[id(value)] = self._local(access)
         kind = self._names.bind(numpy.ndarray)
@@ -277,9 +279,7 @@ class Arguments:
         return made
 
     def _container(self, value: Any, access: str, place: str, name: str, depth: int) -> Any:
-        first = self._locals.get(id(value))
-        if first is not None:
-            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+        if self._again(value, access, name):
             return self._taken.get(id(value), value)
         variable = self._locals[id(value)] = self._local(access)
         self.places[id(value)] = place
@@ -317,9 +317,7 @@ class Arguments:
 
     def _set(self, value: set | frozenset, access: str, place: str, name: str) -> set | frozenset:
         """Reach a set of numbers and text, as what it holds, in the order in which it gives them."""
-        first = self._locals.get(id(value))
-        if first is not None:
-            self.steps.append(Condition(f"{access} is {first}", access, f"{name}, the same object as an earlier one,", None))
+        if self._again(value, access, name):
             return value
         variable, kind, held = self._local(access), type(value), tuple(value)
         self._locals[id(value)], self.places[id(value)] = variable, place

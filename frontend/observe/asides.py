@@ -174,7 +174,8 @@ def _aside(owner: types.CodeType, statement: ast.Expr, lines: tuple[str, ...]) -
     nodes = list(ast.walk(statement))
     if not isinstance(call, ast.Call) or any(isinstance(n, (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)) for n in nodes):
         return None
-    logs = isinstance(call.func, ast.Attribute) and call.func.attr in _LOGS and _root(call.func) is not None
+    _, steps = steps_of(call.func) or ("", ())
+    logs = all(isinstance(s, ast.Attribute) for s in steps) and bool(steps) and call.func.attr in _LOGS
     names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     if not (logs or isinstance(call.func, ast.Name) and call.func.id == "print") or names & _REFUSED:
         return None
@@ -195,14 +196,6 @@ def _reads_attributes(node: ast.AST) -> bool:
     """Whether it reads attributes other than methods that are called."""
     methods = {id(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
     return any(isinstance(n, ast.Attribute) and id(n) not in methods for n in ast.walk(node))
-
-
-def _root(attribute: ast.Attribute) -> ast.Name | None:
-    """The variable that attributes are looked up in, one in the other."""
-    node: ast.AST = attribute
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return node if isinstance(node, ast.Name) else None
 
 
 def _compiled(expression: ast.expr, owner: types.CodeType) -> types.CodeType:

@@ -180,7 +180,8 @@ class Telling:
         settings = all(s.holds() for s in observer.switches if s.holder not in _GRADIENTS)
         if (sys.stdout, sys.stderr) != self._streams or not settings:
             raise Unsupported("prints or logs under other settings than it was called with")
-        scope = ChainMap(held, {"len": self._function("len", names)}, names, vars(builtins))
+        functions = {name: self._function(name, names) for name in {"len", *(path.root for path in aside.calls)}}
+        scope = ChainMap(held, functions, names, vars(builtins))
         look = partial(observer.accesses.read, frame=frame)
         led = [path.follow(scope, look) for path in aside.paths]
         for found, _ in led:
@@ -192,9 +193,7 @@ class Telling:
             raise Unsupported("prints or logs what it sets")
         values |= {name: found[-1] for n, (found, _) in enumerate(led) if (name := f"{PATH}{n}") in told.names}
         fixed = {name: value for name, value in values.items() if isinstance(value, _UNCHANGING)}
-        called = (path.follow(scope, look)[0][-1] if path.steps else held.get(path.root) or self._function(path.root, names)
-                  for path in aside.calls)
-        changes = aside.changes or not all(map(_only_looks, called))
+        changes = aside.changes or not all(_only_looks(path.follow(scope, look)[0][-1]) for path in aside.calls)
         kept = {name: self._kept(values[name], name in told.bare, changes, tensors)
                 for name in sorted(values.keys() - fixed.keys())}
         observer.recorder.beside.check(tensors)
