@@ -178,9 +178,10 @@ class _Run:
         self.recorder.numbers.want(rebuild.numbers)
         return rebuild, self.recorder.finish(rebuild.tensors)
 
-    def without_symbols(self, result: Any) -> Any:
-        """The run's result with plain numbers and arrays, which then all it left has, too."""
-        return without_symbols(result, self.recorder.numbers, self.arguments, self.observer.left)
+    def without_symbols(self, results: list) -> Any:
+        """The run's result, out of a list, with plain numbers and arrays, which then all it left has, too."""
+        self.observer.reached.forget(new for new, _ in self.arguments.remade)
+        return without_symbols(results, self.recorder.numbers, self.arguments, self.observer.left)
 
     def check(self, recording: Recording, results: Sequence[torch.Tensor]) -> None:
         """Raise WrongResult where the recording is not what was run."""
@@ -403,9 +404,9 @@ class CompiledFunction:
         arguments, symbolic = run.arguments, run.symbolic
         try:
             with StandIns(self._changing, arguments), run.observer, run.recorder:
-                result = _called(self._function, arguments)
+                results = [_called(self._function, arguments)]
         except Exception as error:
-            error.args = run.without_symbols(error.args)
+            error.args = run.without_symbols([error.args])
             again = symbolic and run.redoable
             if not again:
                 self._keep_beginning(run, f"raises {type(error).__name__}", args, kwargs)
@@ -418,18 +419,18 @@ class CompiledFunction:
             return self._with_plain_numbers(args, kwargs)
         if run.observer.loaded:
             self._vain += 1
-            return run.without_symbols(result)
+            return run.without_symbols(results)
         self._found.note(run.observer.reads.values())
         self.varying.note([*((name, t) for _, name, t in arguments.tensors), *run.fetched.tensors])
         try:
             try:
                 with _own_defects("keeping the recording"):
-                    rebuild, recording = run.finish(result)
+                    rebuild, recording = run.finish(results[0])
                     self._check(run, recording, rebuild.tensors)
                     self._keep(run, rebuild, recording, args, kwargs)
                 self.asides.update((w.where, None) for w in run.observer.telling.told)
             finally:
-                result = run.without_symbols(result)
+                result = run.without_symbols(results)
         except (Unsupported, BuildError) as e:
             self._say(e)
             if not self._keep_beginning(run, str(e), args, kwargs):
@@ -509,7 +510,8 @@ class CompiledFunction:
         changing = self._changing or Changing()
 
         def attempt(places: Mapping[Place, Place], sizes: Sizes, composites: ContextManager, stepless: bool) -> None:
-            again = result = finished = None
+            again = finished = None
+            results = [None]
             try:
                 with undone(first):
                     names = Namespace()
@@ -519,8 +521,8 @@ class CompiledFunction:
                     again = _Run(arguments, names, Observer(self._function, arguments), self.name, changing, self._found,
                                  run.symbolic)
                     with StandIns(changing, arguments), composites, again.observer, again.recorder:
-                        result = _called(self._function, arguments)
-                    finished = again.finish(result)
+                        results[0] = _called(self._function, arguments)
+                    finished = again.finish(results[0])
                 self._keep(again, *finished, args, kwargs)
             except (Unsupported, BuildError):
                 raise
@@ -530,7 +532,7 @@ class CompiledFunction:
                 if again:
                     again.close()
                     finished = None
-                    without_symbols(result, sizes, arguments)
+                    without_symbols(results, sizes, arguments)
         try:
             with run.recorder.flags_before():
                 kept = without_fixed(places, bool(run.recorder.stretches), attempt)

@@ -218,21 +218,23 @@ def _held(holder: Any, key: Any) -> Any:
 
 # After the run
 
-def without_symbols(result: Any, numbers: Numbers, arguments: Arguments, changed: Iterable[Read] = ()) -> Any:
-    """The run's result with plain numbers and arrays. Those that the run left in other objects are replaced in them, too: in
-    the places that it is known to have `changed`, and if any are left, in all that hold one, which are searched for."""
+def without_symbols(results: list, numbers: Numbers, arguments: Arguments, changed: Iterable[Read] = ()) -> Any:
+    """The run's result, which is taken out of a list, with plain numbers and arrays. Those that the run left in other objects
+    are replaced in them, too: in the places that it is known to have `changed`, and if any are left, in all that hold one, which
+    are searched for in all of the process's memory."""
     if arguments.given is None and not arguments.arrays and not numbers.surviving():
-        return result
+        return results.pop()
     remade = {id(new): before for new, before in arguments.remade}
     done = dict(remade)
-    result = _plain_result(result, done)
+    result = _plain_result(results.pop(), done)
     for read in changed if surviving(numbers, arguments) else ():
         value = read.holder if read.kind == "contents" else held(read)
         if (new := _plain_result(value, done)) is not value:
             put_back(read, new)
-    del done
+    done.clear()
+    arguments.let_go()
     if left := surviving(numbers, arguments):
-        _replace(left, remade, {id(left), id(arguments.remade)}, DEPTH)
+        _replace(left, remade, {id(left)}, DEPTH)
     return result
 
 
@@ -263,6 +265,10 @@ def _plain_result(value: Any, done: dict[int, Any]) -> Any:
     for key, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
         if (new := _plain_result(item, done)) is not item:
             _put(holder, key, new)
+    if isinstance(holder, dict):
+        _replace_keys(holder, {id(key): _plain_result(key, done) for key in holder})
+    elif isinstance(value, set):
+        _replace_items(value, {id(item): _plain_result(item, done) for item in value})
     return value
 
 
@@ -277,10 +283,19 @@ def _plain_frozen(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _replace_keys(holder: dict, new: dict[int, Any]) -> None:
+    if all(new.get(id(key), key) is key for key in holder):
+        return
     base, items = OrderedDict if isinstance(holder, OrderedDict) else dict, list(holder.items())
     base.clear(holder)
     for key, value in items:
         base.__setitem__(holder, new.get(id(key), key), value)
+
+
+def _replace_items(holder: set, new: dict[int, Any]) -> None:
+    items = [new.get(id(v), v) for v in holder]
+    if any(now is not v for now, v in zip(items, holder)):
+        set.clear(holder)
+        set.update(holder, items)
 
 
 def _replace_attributes(holder: Any, new: dict[int, Any]) -> None:
@@ -319,12 +334,9 @@ def _replace(found: list, remade: Mapping[int, tuple], ours: set[int], depth: in
         if isinstance(holder, dict):
             for key in [k for k, v in holder.items() if id(v) in new]:
                 dict.__setitem__(holder, key, new[id(holder[key])])
-            if any(id(key) in new for key in holder):
-                _replace_keys(holder, new)
+            _replace_keys(holder, new)
         elif isinstance(holder, set):
-            items = [new.get(id(v), v) for v in holder]
-            set.clear(holder)
-            set.update(holder, items)
+            _replace_items(holder, new)
         elif isinstance(holder, (list, deque)):
             for k in [k for k, v in enumerate(holder) if id(v) in new]:
                 holder[k] = new[id(holder[k])]

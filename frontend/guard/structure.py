@@ -139,6 +139,11 @@ class Arguments:
         self.call = taken, {k: self._argument(kwargs[k], f"kwargs[{k!r}]", k, code and keys_read(*code, k)) for k in keywords}
         self._taken.clear()
 
+    def let_go(self) -> None:
+        """Hold no stand-ins any more: the run is over."""
+        self.standins.clear()
+        self.remade.clear()
+
     @property
     def forms(self) -> Mapping[int, TensorType]:
         """The types of the tensors, by id, that have symbolic sizes in the recording."""

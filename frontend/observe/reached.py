@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Generic
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Generic, Iterable
 
 import numpy
 import torch
@@ -101,6 +101,11 @@ class Reached:
         self._owners: dict[int, type] = {}  # the classes that these mappings are of
         self._items = 0
         self._closed: set[int] = set()  # sets whose items were not followed
+
+    def forget(self, values: Iterable) -> None:
+        """Hold these no longer."""
+        for value in values:
+            self.known.pop(id(value), None)
 
     def touch(self, kind: str, holder: Any, key: Any, before: Any, subject: str, where: str = "", surely: bool = True) -> None:
         """The run is about to write to a place, surely or perhaps."""
