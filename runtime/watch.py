@@ -6,7 +6,9 @@ declared in it and part of the stable ABI, so no header has to be installed.
 from __future__ import annotations
 
 import ctypes
+import gc
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Callable, Sequence
 
 from .cache import library
@@ -24,6 +26,7 @@ KINDS = {
     "nothing": "(container, None, None): a container is empty",
     "entries": "(dict, keys, values): all that a dict has, in order, as two tuples",
     "elements": "(list, None, values): all that a list has, as a tuple",
+    "lacks": "(dict, names, the same as a set): a dict, or a class's attributes, has none of these keys",
 }
 
 _SOURCE = """\
@@ -39,6 +42,7 @@ extern object *PyList_GetItem(object *, long);
 extern void *PyLong_AsVoidPtr(object *);
 extern object *PyBool_FromLong(long);
 extern object *PyDict_GetItemWithError(object *, object *);
+extern int PySet_Contains(object *, object *);
 extern int PyDict_Next(object *, long *, object **, object **);
 extern object *PyObject_GetItem(object *, object *);
 extern int PySequence_Contains(object *, object *);
@@ -77,6 +81,20 @@ static int holds_elements(const place *p)
     return 1;
 }
 
+static int holds_lacks(const place *p)
+{
+    object *key, *value;
+    long position = 0, count = PyTuple_Size(p->key);
+    if (PyObject_Size(p->holder) > count) {
+        for (long i = 0; i < count; i++)
+            if (PyDict_GetItemWithError(p->holder, PyTuple_GetItem(p->key, i)) || PyErr_Occurred()) return 0;
+    } else {
+        while (PyDict_Next(p->holder, &position, &key, &value))
+            if (PySet_Contains(p->expected, key)) return 0;
+    }
+    return 1;
+}
+
 static int holds_one(const place *p)
 {
     switch (p->kind) {
@@ -90,7 +108,8 @@ static int holds_one(const place *p)
     case 7: return is(PyObject_GenericGetDict(p->holder, 0), p->expected);
     case 8: return PyObject_Size(p->holder) == 0;
     case 9: return holds_entries(p);
-    default: return holds_elements(p);
+    case 10: return holds_elements(p);
+    default: return holds_lacks(p);
     }
 }
 
@@ -121,9 +140,14 @@ def watch(places: Sequence[tuple[str, Any, Any, Any]]) -> Callable[[], bool]:
     kinds = list(KINDS)
     cells = [len(places)]
     for kind, holder, key, value in places:
-        cells += (kinds.index(kind), id(holder), id(key), id(value))
+        cells += (kinds.index(kind), id(_dict_of(holder) if kind == "lacks" else holder), id(key), id(value))
     array = (ctypes.c_long * len(cells))(*cells)
     return _maker()((ctypes.addressof(array), array, tuple(places)))
+
+
+def _dict_of(mapping: Any) -> dict:
+    """The dict that a class's attributes are a view of."""
+    return gc.get_referents(mapping)[0] if isinstance(mapping, MappingProxyType) else mapping
 
 
 @lru_cache

@@ -755,7 +755,8 @@ def test_every_kind_of_place():
     places = {
         "item": (d, "a", X), "no item": (d, "b", None), "entry": (space, "a", X), "no entry": (space, "b", None),
         "attribute": (o, "x", X), "type": (o, None, Plain), "attributes": (o, None, vars(o)), "nothing": (empty, None, None),
-        "entries": (d, ("a",), (X,)), "elements": (items, None, (X,)), "size": (space, None, 1)}
+        "entries": (d, ("a",), (X,)), "elements": (items, None, (X,)), "size": (space, None, 1),
+        "lacks": (space, ("b", "c"), frozenset(("b", "c")))}
     assert set(places) == set(KINDS)
     o.x = X
     changes = {
@@ -763,7 +764,7 @@ def test_every_kind_of_place():
         "entry": lambda: d.update(a=1), "no entry": lambda: d.update(b=1),
         "attribute": lambda: delattr(o, "x"), "type": lambda: setattr(o, "__class__", type("Other", (), {})),
         "attributes": lambda: setattr(o, "__dict__", {}), "nothing": lambda: empty.update(a=1), "entries": lambda: d.update(b=1),
-        "elements": lambda: items.append(1), "size": lambda: d.update(b=1)}
+        "elements": lambda: items.append(1), "size": lambda: d.update(b=1), "lacks": lambda: d.update(c=1)}
     for kind, place in places.items():
         holds = watch([(kind, *place)])
         assert holds() is True and holds() is True
@@ -773,6 +774,22 @@ def test_every_kind_of_place():
         o.x = X
         d.clear(), d.update(a=X), empty.clear(), items.__setitem__(slice(None), [X])
         assert holds() is True, kind
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a compiler")
+@pytest.mark.parametrize("names", [("z",), tuple(f"n{k}" for k in range(200))])
+def test_attributes_that_a_class_lacks(names):
+    class Plain:
+        pass
+    for holder in (Plain, lambda x: x):
+        holds = watch([("lacks", vars(holder), names, frozenset(names))])
+        assert holds() is True
+        holder.other = 1
+        assert holds() is True
+        setattr(holder, names[-1], 1)
+        assert holds() is False
+        delattr(holder, names[-1])
+        assert holds() is True
 
 
 def test_whether_processes_work_together_is_guarded(tmp_path):

@@ -143,8 +143,9 @@ class Read:
 
     kind      "item" `holder[key]` of a mapping | "element" `holder[key]` of a sequence | "attr" `holder.key` |
               "type" `type(holder)` | "call" `holder(*key)` | "has" `key in holder` | "keys" `tuple(holder)` |
-              "size" `len(holder)` | "contents" what the container `holder` holds
-    expected  the value found, MISSING if there was none; for "contents" a snapshot. A node stands for any number of its type
+              "size" `len(holder)` | "contents" what the container `holder` holds | "lacks" which names a mapping has not
+    expected  the value found, MISSING if there was none; for "contents" a snapshot, for "lacks" all these names. A node stands for
+              any number of its type
     subject   its name for people; `where` the user's line that read it first
     """
     kind: str
@@ -171,6 +172,8 @@ class Read:
             return self.holder(*self.key)
         if self.kind == "has":
             return self.key in self.holder
+        if self.kind == "lacks":
+            return self.expected if self.expected.isdisjoint(self.holder) else self.expected.difference(self.holder)
         return _OF_HOLDER[self.kind](self.holder)
 
     @property
@@ -189,6 +192,8 @@ class Read:
         if self.kind == "attr" and not missing:
             place = "attributes" if self.key == "__dict__" else "attribute"
             return place, holder, self.key, self.expected
+        if self.kind == "lacks":
+            return "lacks", holder, tuple(self.expected), self.expected
         if self.kind in ("type", "size"):
             return self.kind, holder, None, self.expected
         if self.kind == "contents":
@@ -279,6 +284,9 @@ def read_condition(names: Namespace, read: Read) -> Condition:
         key = names.literal(read.key)
         return Condition(f"{key} {'in' if read.expected else 'not in'} {holder}", f"{key} in {holder}",
                          f"whether there is {read.subject}", read.expected)
+    if read.kind == "lacks":
+        lacking = names.bind(read.expected)
+        return Condition(f"{holder}.keys().isdisjoint({lacking})", f"tuple({lacking}.intersection({holder}))", read.subject, ())
     if read.kind == "type":
         now = f"type({holder})"
         return Condition(f"{now} is {names.bind(read.expected)}", now, f"type of {read.subject}", read.expected)

@@ -40,6 +40,7 @@ class Accesses:
         self._reached = reached
         self._patches: list[tuple[type, str, Any]] = []
         self._patched: set[type] = set()
+        self._unseen: set[type] = set()  # whose attributes are all guarded, see follow_unseen
 
     def restore(self) -> None:
         for cls, name, before in reversed(self._patches):
@@ -150,6 +151,9 @@ class Accesses:
                 self._reached.read("attr", obj, name, slot(member, obj), join(known[1], name))
         if own is not None:
             self._reached.follow_contents(own, join(known[1], "__dict__"))
+        if type(obj) in self._unseen:
+            return
+        self._unseen.add(type(obj))
         for place in type(obj).__mro__:
             for name in vars(place) if kind_of(place) == USER else ():
                 self._reached.class_attribute(type(obj), name)

@@ -168,6 +168,7 @@ class Observer:
         """See what the run changed: that becomes writes, and what it only wrote to is no guard."""
         found: dict[tuple, Write] = {}
         self.reached.name_attributes_set()
+        self.reached.read_lacking()
         self.reached.read_weak()
         logs = self.logs.find(self.reads)
         for read in list(self.reads.values()):
@@ -213,7 +214,9 @@ class Observer:
     def _writes_of(self, read: Read) -> Iterator[Write]:
         if self.reached.owned(read) is read:
             yield from writes_of(read)
-        elif not unchanged(read.now(), read.expected):
+        elif read.kind == "keys" and read.now() != read.expected:
+            raise Unsupported(f"changes which attributes there are in {read.subject}", read.where)
+        elif read.kind not in ("keys", "lacks") and not unchanged(read.now(), read.expected):
             yield put(self.reached.owned(read), read.now())
 
     def _only_written(self, read: Read) -> bool:
@@ -246,8 +249,10 @@ class Observer:
 
     @property
     def loaded(self) -> bool:
-        """Whether the run loaded modules, whose state later runs find as they find any: this one took it for its own."""
-        return bool(self.entered.modules_loaded)
+        """Whether the run loaded modules, whose state later runs find as they find any: this one took it for its own. Or gave
+        classes other attributes where code may look through them all, as copy.copy and pickle note there what to copy."""
+        names = (r for r in self.reads.values() if r.kind == "keys" and self.reached.owned(r) is not r)
+        return bool(self.entered.modules_loaded) or any(r.now() != r.expected for r in names)
 
     @property
     def modes(self) -> tuple:

@@ -98,6 +98,7 @@ class Reached:
         self._bare: dict[int, tuple[dict, str]] = {}  # the attributes of functions that have none
         self._mappings: dict[int, Any] = {}
         self._names: dict[int, AbstractSet[str]] = {}  # by the id of the class; see _names_in
+        self._lacking: dict[int, tuple[Any, str, set[str]]] = {}  # mappings of attributes, names, and what they have not
         self._owners: dict[int, type] = {}  # the classes that these mappings are of
         self._items = 0
         self._closed: set[int] = set()  # sets whose items were not followed
@@ -135,6 +136,8 @@ class Reached:
         if where in self.touched:
             return self.set(*where)
         kind, _, key = where
+        if kind == "item" and id(holder) in self._lacking and key in self._lacking[id(holder)][2]:
+            return key in holder
         contents = self.reads.get(("contents", id(holder), None)) if kind == "item" and isinstance(holder, dict) else None
         return contents is not None and not unchanged(ordered(holder).get(holder, key, MISSING), contents.expected.at(key))
 
@@ -384,7 +387,22 @@ class Reached:
             if not missed:
                 return
         for entries in missing:
-            self.read("item", entries, attribute, MISSING, f"{name}.{attribute}")
+            self._lacks(entries, name, attribute)
+
+    def _lacks(self, entries: Any, name: str, attribute: str) -> None:
+        """Guard that one of a holder's mappings has not this attribute: with others, by one read once the run is over."""
+        _, _, lacking = self._lacking.setdefault(id(entries), (entries, name, set()))
+        if attribute not in lacking and not self._changed(("item", id(entries), attribute), entries):
+            lacking.add(attribute)
+
+    def read_lacking(self) -> None:
+        """Make reads of what was found to be missing: of names that the run set, each its own."""
+        for entries, name, lacking in self._lacking.values():
+            for attribute in filter(entries.__contains__, lacking):
+                missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._observer.entered.where)
+                self.reads.setdefault(missing.found_at, missing)
+            read = Read("lacks", entries, None, frozenset(lacking.difference(entries)), f"attributes that {name} lacks")
+            self.reads[read.found_at] = read
 
     def _names_in(self, cls: type) -> AbstractSet[str]:
         """All attributes that a class had, its bases and its metaclass among it, when the run came by it."""

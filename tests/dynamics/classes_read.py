@@ -1,5 +1,6 @@
 """What classes, functions, modules, members of enumerations, and values of classes derived from numbers and text tell of
 themselves, and what is changed there before the next call."""
+import copy
 import enum
 import functools
 import importlib
@@ -221,3 +222,66 @@ def memories_asked_for(compile):
     def doubled(k):
         return k * 2
     yield from changed(compile, lambda x: x * doubled(3) + doubled.cache_info().hits, lambda: doubled(4), lambda: doubled(3))
+
+
+class Options:
+    scale = 2
+
+    def __init__(self):
+        self.shift = 1
+
+    def __getattribute__(self, name):
+        held = super().__getattribute__("__dict__")
+        return held[name] if name in held else super().__getattribute__(name)
+
+    def held(self):
+        return {key: value for key, value in self.__dict__.items() if key != "unknown"}
+
+    def shown(self):
+        return sum(self.__dict__.get(key, 0) for key in ("shift", "other"))
+
+
+@program
+def dicts_of_instances(compile):
+    """Code that looks through those of instances alone looks through no class."""
+    options = Options()
+    yield from changed(compile, lambda x: x * options.shift + options.scale,
+                       lambda: setattr(options, "shift", 4), lambda: setattr(options, "scale", 5))
+    plain = types.SimpleNamespace(shift=1)
+    yield from changed(compile, lambda x: x * Options.shown(plain) + len(Options.held(plain)),
+                       lambda: setattr(plain, "shift", 4), lambda: setattr(plain, "other", 5))
+
+
+@program
+def dicts_of_classes_that_code_takes_for_instances(compile):
+    class Settings:
+        shift = 1
+    yield from changed(compile, lambda x: x * Options.shown(Settings),
+                       lambda: setattr(Settings, "shift", 4), lambda: setattr(Settings, "other", 5))
+
+
+@program
+def copies_of_instances_where_code_looks_through_classes(compile):
+    """Python notes in a class what copies of its instances hold, the first time that one is made."""
+    class Settings:
+        def __init__(self):
+            self.shift = 1
+    settings = Settings()
+    yield from changed(compile, lambda x: x * copy.deepcopy(settings).__dict__["shift"] + type(settings).__dict__.get("other", 0),
+                       lambda: setattr(settings, "shift", 4), lambda: setattr(Settings, "other", 5))
+
+
+@program
+def attributes_that_a_run_gives_to_a_class_or_takes_from_it(compile):
+    class Settings:
+        shift, other = 1, 2
+
+    def f(x):
+        if "seen" not in Settings.__dict__:
+            Settings.seen = 1
+            x = x + 1
+        if "other" in vars(Settings):
+            del Settings.other
+            x = x + 2
+        return x * Settings.shift
+    yield from changed(compile, f, lambda: setattr(Settings, "shift", 4), lambda: delattr(Settings, "seen"))
