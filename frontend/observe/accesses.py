@@ -40,6 +40,7 @@ class Accesses:
         self._reached = reached
         self._patches: list[tuple[type, str, Any]] = []
         self._patched: set[type] = set()
+        self._shown: list[Any] = []  # the classes of which code looks through `__dict__`; MISSING for any
         self._unseen: set[type] = set()  # whose attributes are all guarded, see follow_unseen
 
     def restore(self) -> None:
@@ -64,6 +65,23 @@ class Accesses:
         elif isinstance(holder, types.ModuleType) and attribute in vars(holder):
             self._reached.read_of_library(holder, name or holder.__name__, attribute)
 
+    def own(self, cls: type) -> types.MappingProxyType:
+        """What vars(cls) gives without stand-ins."""
+        before = {name: value for c, name, value in self._patches if c is cls}
+        found = {name: before.get(name, value) for name, value in cls.__dict__.items()}
+        return types.MappingProxyType({name: value for name, value in found.items() if value is not MISSING})
+
+    def show(self, cls: Any, where: str) -> None:
+        """Code is about to look through the `__dict__` of a class, or, for MISSING, perhaps of any: it sees no stand-ins there."""
+        self._shown.append(cls)
+        if any(self._is_shown(patched) for patched, _, _ in self._patches):
+            self.restore()
+            what = "what may be a class" if cls is MISSING else cls.__name__
+            self._observer.refuse(f"looks through the __dict__ of {what}", where)
+
+    def _is_shown(self, cls: type) -> bool:
+        return any(c is MISSING or c is cls for c in self._shown)
+
     def looked_through(self, holder: Any) -> None:
         """The run looks at all attributes of a class, function or module."""
         if isinstance(holder, torch.Tensor):
@@ -81,7 +99,7 @@ class Accesses:
         if cls in self._patched or (issubclass(cls, nn.Module) and cls.__getattribute__ is nn.Module.__getattribute__
                                     and nn.Module in self._patched):
             return True
-        if not is_open(cls):
+        if not is_open(cls) or self._is_shown(cls):
             return False
         self._patched.add(cls)
         for name, make in (("__getattribute__", _getattribute), ("__setattr__", _setattr), ("__delattr__", _delattr)):

@@ -20,10 +20,11 @@ from ..guard.structure import Arguments
 from ..symbolic.symbols import fixed
 from ..symbolic.varying import MARK
 from ..torch_internals import active_transform, distributions_check
+from . import dicts
 from .applied import FUNCTION
 from .effects import c_effect, python_effect
 from .names import (attributes_loaded, attributes_missed, attributes_named, attributes_written, cells_loaded, code_in,
-                    dicts_looked_at, globals_named, globals_written, imports_named, membership_alone, modules_named)
+                    globals_named, globals_written, imports_named, membership_alone, modules_named)
 from .objects import OURS, content
 from .places import SMELT, USER, is_checkpoint, kind_of_file, kind_of_module, on_behalf_of_user, user_line
 from .reached import Reached
@@ -53,8 +54,7 @@ _FINDS = importlib._bootstrap._gcd_import.__code__
 _ASKS_LEVEL = logging.Logger.isEnabledFor.__code__
 #: What tells whether a class is registered with an abstract one.
 _ASKS_ABSTRACT_CLASSES = {abc.ABCMeta.__instancecheck__.__code__, abc.ABCMeta.__subclasscheck__.__code__}
-#: The attribute that has all others, and objects of which reading it is seen in no other way.
-_DICT, _NOT_WATCHED = {"__dict__"}, (type, types.FunctionType, types.ModuleType)
+_DICT = {"__dict__"}
 
 
 class Entered:
@@ -132,12 +132,19 @@ class Entered:
         self._observer.looks.enter(frame, self._observer.conversions.stands_in("type", frame.f_globals))
         if key in self._entered and any(name != "__class__" for name in code.co_freevars):
             self._enter_closure(frame, code)  # every time: another function may have the same code
-        if key in self._entered and (names := dicts_looked_at(code)):
-            if any(issubclass(type(frame.f_locals.get(name)), _NOT_WATCHED) for name in names):
-                self._reached.name_attributes(_DICT)
+        if key in self._entered and dicts.looks(code):
+            self._look_at_dicts(frame, code)
         if key in self._entered and OURS.intersection(code.co_names):
             for value in frame.f_locals.values():
                 self._observer.accesses.follow_unseen(value)
+
+    def _look_at_dicts(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """The code looks at the `__dict__` of objects."""
+        for value, whole in dicts.looked_at(frame, code):
+            if value is MISSING or issubclass(type(value), dicts.UNOBSERVED):
+                self._reached.name_attributes(_DICT)
+            if whole and (value is MISSING or isinstance(value, type)):
+                self._observer.accesses.show(value, user_line(frame))
 
     def _enter_library(self, frame: types.FrameType, code: types.CodeType) -> None:
         if frame.f_globals.get("F") is functional and code not in self._of_torch:  # of torch's own layers
@@ -232,7 +239,7 @@ class Entered:
                 self._reached.read("item", vars(builtins), name, found, f"builtin {name}")
         self._inner.update(code_in(code))
         named = attributes_named(code) - OURS  # which stand in for the class's own during the run
-        named -= _DICT if dicts_looked_at(code) is not None else set()  # see _enter_user
+        named -= _DICT  # see _look_at_dicts
         self.read_flags |= "requires_grad" in named
         self.loaded |= attributes_loaded(code)
         for module in (*imports_named(code, names), *modules_named(code, names)):

@@ -54,9 +54,11 @@ class Lookups:
                     look = observer.accesses.looked_up if args[1:] else observer.accesses.looked_through
                     with unprofiled():
                         observer.watch(look, holder, *args[1:2])
-                elif function is dir:
+                elif function is _FUNCTIONS["dir"]:
                     with unprofiled():
                         observer.watch(observer.accesses.looked_through, type(holder))
                         observer.watch(observer.accesses.follow_unseen, holder)
+                if function is _FUNCTIONS["vars"] and isinstance(holder, type):
+                    return observer.accesses.own(holder)
             return function(*args)
         return stand_in

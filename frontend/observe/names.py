@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator
 
 _READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
-_ASKING, _CATCHING = {"getattr", "hasattr"}, {"AttributeError", "Exception", "BaseException"}
+_ASKING, _CATCHING = {"getattr", "hasattr", "__dict__"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
           "LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 #: Instructions that load a variable, and those that do something with an attribute.
@@ -154,34 +154,9 @@ def _texts(constants: Iterable) -> Iterator[str]:
             yield from _texts(c)
 
 
-@lru_cache(maxsize=4096)
-def dicts_looked_at(code: types.CodeType) -> frozenset[str] | None:
-    """The variables, arguments or those of outer functions, of which this code looks at `__dict__`, and which it never sets; None
-    where it may look at that of anything else."""
-    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
-    found = {_holder(instructions, n, code) for n, i in enumerate(instructions) if i.argval == "__dict__"}
-    inside = (c for c in code.co_consts if isinstance(c, (tuple, frozenset)))
-    bound = {name for c in (code, *code_in(code)) for i in dis.get_instructions(c) if i.opname.startswith(("STORE", "DELETE"))
-             for name in (i.argval if isinstance(i.argval, tuple) else (i.argval,))}
-    given = {*code.co_varnames[:code.co_argcount + code.co_kwonlyargcount], *code.co_freevars} - bound
-    return frozenset(found) if found <= given and "__dict__" not in _texts(inside) else None
-
-
-def _holder(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> str | None:
-    """The variable in the n-th instruction's `variable.__dict__`, `super().__getattribute__("__dict__")`, or the same of object;
-    None where it stands in anything else."""
-    this, (*_, first, second, third) = instructions[n], [None] * 3 + instructions[:n]
-    if this.opname in ATTRIBUTES:
-        return third.argval if third.opname in LOCALS else None
-    if instructions[n + 1].opname != "CALL":
-        return None
-    if third.opname in LOCALS and second.argval == "__getattribute__" and first.argval == "object":
-        return third.argval
-    if third.argval != "__getattribute__" or "super" not in (first.argval, instructions[n - 4].argval):
-        return None
-    if third.opname == "LOAD_SUPER_ATTR":  # behind the class and the object
-        return second.argval if second.opname in LOCALS else None
-    return code.co_varnames[0] if (second.opname, second.arg) == ("CALL", 0) else None
+def texts_inside(code: types.CodeType) -> Iterator[str]:
+    """The texts in tuples and the like of this code."""
+    return _texts(c for c in code.co_consts if isinstance(c, (tuple, frozenset)))
 
 
 def imports_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:

@@ -285,3 +285,27 @@ def attributes_that_a_run_gives_to_a_class_or_takes_from_it(compile):
             x = x + 2
         return x * Settings.shift
     yield from changed(compile, f, lambda: setattr(Settings, "shift", 4), lambda: delattr(Settings, "seen"))
+
+
+class Shown:
+    scale = 2
+
+    def __init__(self):
+        self.shift = 1
+
+    def forward(self, x):
+        return x
+
+
+@program
+def what_there_is_in_a_class(compile):
+    """Nothing of smelt's."""
+    shown = Shown()
+    for function in (lambda x: (x * shown.shift, len(vars(type(shown)))),
+                     lambda x: (x * shown.shift, sorted(name for name, value in vars(Shown).items() if callable(value))),
+                     lambda x: (x * shown.shift, sorted(name for name, value in Shown.__dict__.items() if callable(value))),
+                     lambda x: (x * shown.shift, sorted(k for c in type(shown).__mro__ for k in c.__dict__)),
+                     lambda x: (x * shown.shift, "__setattr__" in Shown.__dict__, "shift" in shown.__dict__),
+                     lambda x: (x * shown.shift, Shown.__dict__["scale"], Shown.__dict__.get("other"), dir(shown))):
+        yield from changed(compile, function, lambda: setattr(shown, "shift", 4), lambda: setattr(Shown, "other", 5),
+                           lambda: setattr(Shown, "scale", 3), lambda: delattr(Shown, "other"), lambda: setattr(Shown, "scale", 2))
