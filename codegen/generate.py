@@ -269,10 +269,11 @@ class _Builder:
         return frozenset(self.slots.of[r] for r in symbolic if runs_call(r.inputs[0] if r.op.name == "item" else r))
 
     def laid(self, results: Iterable[Value]) -> frozenset[int]:
-        """The slots of the results that leave the program, also in a view, with a type that their op's rule gives: torch may lay
-        them out in another way."""
+        """The slots of the results that leave the program, also in a view, with a type that their op's rule or autograd gives:
+        torch may lay them out in another way."""
         makers = ((r, r.inputs[0] if r.op is ITEM else r) for r in results if r in self.shown and isinstance(r.type, TensorType))
-        return frozenset(self.slots.of[r] for r, maker in makers if maker.op.type is not given_type)
+        return frozenset(self.slots.of[r] for r, maker in makers 
+                         if maker.op.type is not given_type or r.attrs.get("recorded"))
 
     @cached_property
     def shown(self) -> set[Value]:

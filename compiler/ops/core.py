@@ -74,9 +74,10 @@ register(Op("constant", "opaque", "A small tensor of given numbers.",
                                                         ((3, -1), (2,), torch.int64))]))
 
 
+#: `recorded`: whether its type is what it had in the recorded run, in which autograd may have laid out a gradient anew.
 register(Op("item", "opaque", "One result of an op that has several.",
             lambda inputs, a: inputs[0].type.items[a["index"]],
-            meaning=lambda x, *, index: x[index]))
+            meaning=lambda x, *, index, recorded=False: x[index]))
 
 
 # Opaque calls. `args` and `kwargs` are the call's arguments, in which Operand(k) stands for the k-th input.

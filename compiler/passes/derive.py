@@ -46,4 +46,6 @@ def _in_place_of(b: Builder, v: Value, gradient: Value, fresh: set[Value], outpu
         gradient = b.copy(gradient)
     fresh.discard(gradient)
     gradient.name, gradient.type = v.name, v.type
+    if gradient.op.name == "item":
+        gradient.attrs = {**gradient.attrs, "recorded": True}
     return gradient

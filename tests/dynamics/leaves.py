@@ -603,3 +603,18 @@ def parameters_made_in_other_ways(compile):
         yield from calls(f, leaf(4))
         with torch.no_grad():
             yield from calls(f, leaf(4))
+
+
+@program(exact=False)
+def strides_of_gradients_that_torch_computes(compile):
+    """Of calls of torch that smelt has no rule for: `.grad` is laid out as the parameter is."""
+    spectral = nn.Parameter(tensor(4, 4, 3) + 1j * tensor(4, 4, 3))
+    turned = nn.Parameter(tensor(5, 4).t())
+
+    @compile
+    def step(x, y):
+        spectral.grad = turned.grad = None
+        (torch.einsum("bix,iox->box", x, spectral).abs().sum() + (torch.linalg.pinv(turned) @ y).sum()).backward()
+    for k in range(4):
+        step(tensor(2, 4, 3) + 1j * k, tensor(4, 3) + k)
+        yield spectral.grad, turned.grad
