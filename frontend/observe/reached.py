@@ -401,7 +401,7 @@ class Reached:
             for attribute in filter(entries.__contains__, lacking):
                 missing = Read("item", entries, attribute, MISSING, f"{name}.{attribute}", self._observer.entered.where)
                 self.reads.setdefault(missing.found_at, missing)
-            read = Read("lacks", entries, None, frozenset(lacking.difference(entries)), f"attributes that {name} lacks")
+            read = Read("lacks", entries, None, frozenset(lacking.difference(entries)), f"new attributes of {name}")
             self.reads[read.found_at] = read
 
     def _names_in(self, cls: type) -> AbstractSet[str]:
