@@ -57,6 +57,7 @@ class Conversions:
         kinds = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
         self._made = {"len": self._length(), "type": _type, **kinds}
         self._replaced = Replaced()
+        self._used_otherwise: set[tuple[int, str]] = set()  # by the ids of globals, names with which code there does not only call
 
     def start(self) -> None:
         """What torch converts for the user: the loss that a schedule goes by."""
@@ -66,9 +67,10 @@ class Conversions:
         """The user's code is about to run, with these globals."""
         for name in self._made.keys() & set(globals_named(code)):
             if called_alone(code, name):
-                if name not in names:
+                if name not in names and (id(names), name) not in self._used_otherwise:
                     self._replaced.put(names, name, self._made[name])
             else:
+                self._used_otherwise.add((id(names), name))
                 self._give_back(names, name, f"{code.co_filename}:{code.co_firstlineno}")
 
     def shown(self, names: dict[str, Any], where: str) -> None:

@@ -175,3 +175,29 @@ def lengths_of_tensors(compile):
     for n in (2, 3, 4, 5, 6, 1, 0, 7):
         yield f(tensor(n, 3), Batches([1, 2]))
     yield outcome(f, torch.tensor(1.0), []), outcome(f, tensor(3), 1)
+
+
+def _told(value, kind):
+    if not isinstance(value, kind):
+        raise ValueError(f"is {type(value).__name__}")
+    return int(value) + len([value])
+
+
+def _of_kind(value, kind):
+    if isinstance(kind, type):
+        return _told(value, kind)
+    return 2 if kind is int else len(kind)
+
+
+@program
+def types_that_other_code_calls(compile):
+    """Of two functions of a module one calls `type` or `int`, the other hands them on: in turns, and one within the other."""
+    @compile
+    def f(x, k):
+        total = 0
+        for value in (2, 3, k):
+            total += _of_kind(value, int) + _of_kind(value, (int, float)) + (3 if _told(value, int) is int else 1)
+            total += list(map(len, [[1, 2]]))[0] + len([value])
+        return x * total, type(x) is type(x * 2), isinstance(type, type)
+    for k in (1, 2, 3, 4, 1):
+        yield f(tensor(3), k)
