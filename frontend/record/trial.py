@@ -392,6 +392,16 @@ class Second(Recorder):
         self.guarded(self.add_list, tensor, found)
         return found
 
+    def turned(self, function: Callable, args: tuple) -> Callable | None:
+        """The comparison that the first run made of the operands of this one in the other order, if it made that: of a tensor and
+        a stand-in, which is of a class below that of tensors, Python always asks the stand-in."""
+        turned, expected = _TURNED.get(function), self._expected(len(self.calls))
+        if turned is None or len(args) != 2 or type(args[0]) is not Sized or type(args[1]) is not torch.Tensor or not expected:
+            return None
+        (op, operands, _), this = expected[0], self._given(args[0])
+        found = op is overload(getattr(torch.ops.aten, turned.__name__).Tensor) and operands[1:] == (this,)
+        return turned if found and operands[0] != this else None
+
     def _is_move(self, function, args) -> bool:
         """Whether torch only moves a tensor that a factory made into another object, which is a detach for a subclass."""
         return (function is torch.ops.aten.detach.default and type(args[0]) is Sized
@@ -464,6 +474,11 @@ def _values(part: Any) -> Iterator[Value]:
             yield from _values(p)
 
 
+#: Comparisons, and those that give the same with the operands in the other order.
+_TURNED = {torch.Tensor.__eq__: torch.eq, torch.Tensor.ne: torch.ne, torch.Tensor.lt: torch.gt, torch.Tensor.gt: torch.lt,
+           torch.Tensor.le: torch.ge, torch.Tensor.ge: torch.le}
+
+
 class _SizedApi(Api):
     """Sees the calls of torch's Python interface, and lets Python code take the sizes that it gives for ints."""
 
@@ -472,6 +487,8 @@ class _SizedApi(Api):
             self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
         if function is torch.Tensor.tolist:
             return self._recorder.list_again(args[0])
+        if turned := self._recorder.turned(function, args):
+            function, args = turned, args[::-1]
         return self._recorder._sizes.numbers(super().__torch_function__(function, types, args, kwargs))
 
 

@@ -460,3 +460,17 @@ def of_complex_views_given_back(compile):
         return z, z.view(-1), z.t(), torch.view_as_real(z)[..., 0], z.unflatten(1, (-1, 2)).split(1, 2)
     for rows, length in ((2, 4), (3, 4), (4, 6), (2, 8), (5, 2)):
         yield f(tensor(rows, length, 2))
+
+
+@program
+def of_comparisons_with_tensors_of_known_sizes(compile):
+    """Python asks the right operand of a comparison first where its class is below that of the left one."""
+    places = torch.arange(6)
+
+    @compile
+    def f(x, lengths):
+        mask = torch.arange(6) < lengths[:, None]
+        return (x.masked_fill(~mask[:, :, None], 0).sum(1), places >= lengths[:, None], lengths[:, None] > places,
+                places == lengths[:, None], lengths[:, None] != places, places.le(lengths[:, None]), places <= places)
+    for rows in (2, 3, 4, 1, 5):
+        yield f(tensor(rows, 6, 3), torch.arange(rows) + 1)
