@@ -31,11 +31,11 @@ def moved(*xs):
 
 
 def whole(*xs):
-    """Sums over everything, with a rest behind the last full vector."""
+    """Sums over everything, some with a rest behind the last full vector."""
     return [x.square().sum() / x.numel() for x in xs]
 
 
-WIDTHS = (24, 48, 160, 40, 96, 33, 65, 129)
+WIDTHS = (24, 48, 160, 40, 96, 33, 65, 129, 256, 320)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

@@ -57,7 +57,6 @@ class Conversions:
         kinds = {kind.__name__: self._make(kind, *how) for kind, how in _KINDS.items()}
         self._made = {"len": self._length(), "type": _type, **kinds}
         self._replaced = Replaced()
-        self._used_otherwise: set[tuple[int, str]] = set()  # by the ids of globals, names with which code there does not only call
 
     def start(self) -> None:
         """What torch converts for the user: the loss that a schedule goes by."""
@@ -67,10 +66,9 @@ class Conversions:
         """The user's code is about to run, with these globals."""
         for name in self._made.keys() & set(globals_named(code)):
             if called_alone(code, name):
-                if name not in names and (id(names), name) not in self._used_otherwise:
+                if name not in names:
                     self._replaced.put(names, name, self._made[name])
             else:
-                self._used_otherwise.add((id(names), name))
                 self._give_back(names, name, f"{code.co_filename}:{code.co_firstlineno}")
 
     def shown(self, names: dict[str, Any], where: str) -> None:
@@ -79,10 +77,10 @@ class Conversions:
             self._give_back(names, name, where)
 
     def _give_back(self, names: dict[str, Any], name: str, where: str) -> None:
-        if self.stands_in(name, names):
-            self._replaced.give_back(names, name)
-            if name == "type":  # code that is under way has lost it
-                self._observer.looks.found(where, True)
+        stood = self.stands_in(name, names)
+        self._replaced.give_back(names, name)
+        if stood and name == "type":  # code that is under way has lost it
+            self._observer.looks.found(where, True)
 
     def stands_in(self, name: str, names: dict[str, Any]) -> bool:
         """Whether a stand-in lies in these globals."""

@@ -7,13 +7,17 @@ from ..guard.guards import MISSING
 
 
 class Replaced:
-    """Entries that hold something else for a while. Those that are written to meanwhile keep what they are given."""
+    """Entries that hold something else for a while. Those that are written to meanwhile keep what they are given, and those that
+    were given back hold nothing else any more."""
 
     def __init__(self) -> None:
         self._put: dict[tuple[int, str], tuple[dict, Any, Any]] = {}
         self._stand_ins: dict[int, tuple[Any, Any]] = {}
+        self._given_back: set[tuple[int, str]] = set()
 
     def put(self, entries: dict, name: str, value: Any) -> None:
+        if (id(entries), name) in self._given_back:
+            return
         before = entries.get(name, MISSING)
         self._put[id(entries), name] = entries, value, before
         self._stand_ins[id(value)] = value, before
@@ -24,7 +28,8 @@ class Replaced:
         return self._stand_ins.get(id(value), (value, value))[1]
 
     def give_back(self, entries: dict, name: str) -> None:
-        """Let an entry be as it was, if it holds a stand-in."""
+        """Let an entry be as it was, from now on."""
+        self._given_back.add((id(entries), name))
         if (id(entries), name) not in self._put:
             return
         _, value, before = self._put.pop((id(entries), name))

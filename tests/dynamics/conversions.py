@@ -183,6 +183,13 @@ def _told(value, kind):
     return int(value) + len([value])
 
 
+def _rounded(value, function):
+    return math.floor(value) + (2 if function is FLOOR else 1)
+
+
+FLOOR = math.floor
+
+
 def _of_kind(value, kind):
     if isinstance(kind, type):
         return _told(value, kind)
@@ -197,6 +204,7 @@ def types_that_other_code_calls(compile):
         total = 0
         for value in (2, 3, k):
             total += _of_kind(value, int) + _of_kind(value, (int, float)) + (3 if _told(value, int) is int else 1)
+            total += _rounded(value, FLOOR) + (2 if FLOOR is math.floor else 1)
             total += list(map(len, [[1, 2]]))[0] + len([value])
         return x * total, type(x) is type(x * 2), isinstance(type, type)
     for k in (1, 2, 3, 4, 1):
