@@ -87,9 +87,11 @@ def _path(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> 
     this = instructions[n]
     if this.opname in _GLOBALS:
         return n, ("global", this.argval, *attributes)
-    if this.opname in LOCALS and isinstance(this.argval, str):
-        return n, ("local", this.argval, *attributes) if this.argval in _given(code) else None
-    return None, None
+    if not this.opname.startswith("LOAD_FAST") and this.opname not in LOCALS:
+        return None, None
+    two = isinstance(this.argval, tuple)  # since Python 3.13: two variables at once
+    name = this.argval[-1] if two else this.argval
+    return None if two else n, ("local", name, *attributes) if name in _given(code) else None
 
 
 @lru_cache(maxsize=4096)
