@@ -172,9 +172,7 @@ class _Run:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
         self.observer.finish()
         fetched = self._fetched(self.observer.reads.values())
-        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.observer.writes, fetched.at)
-        if any(vars(t) and self.recorder.made(t) for t in rebuild.tensors):
-            raise Unsupported("gives a tensor that it set attributes of")
+        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.recorder.made, self.observer.writes, fetched.at)
         self.recorder.numbers.want(rebuild.numbers)
         return rebuild, self.recorder.finish(rebuild.tensors)
 

@@ -358,12 +358,13 @@ class Rebuild:
     expects their values behind the tensors, in reverse order.
     """
 
-    def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool], writes: Sequence[Write] = (),
-                 fetched: Mapping[int, Read] = {}):
+    def __init__(self, result: Any, places: dict[int, str], outside: Callable[[Any], bool], made: Callable[[torch.Tensor], bool],
+                 writes: Sequence[Write] = (), fetched: Mapping[int, Read] = {}):
         """places: expressions for the arguments' containers by id; outside(object): whether it was there before the run;
-        fetched: the reads that find what is another object on every call, by id."""
+        made(tensor): whether the run made it, and with it its attributes; fetched: the reads that find what is another object on
+        every call, by id."""
         self.tensors: list[torch.Tensor] = []
-        self._names, self._places, self._outside, self._fetched = Namespace(), places, outside, fetched
+        self._names, self._places, self._outside, self._made, self._fetched = Namespace(), places, outside, made, fetched
         self._lines: list[str] = []
         self._done: dict[int, str] = {}
         self._open: set[int] = set()
@@ -400,6 +401,8 @@ class Rebuild:
         if isinstance(value, torch.Tensor):
             self.tensors.append(value)
             expression = f"tensors[{len(self.tensors) - 1}]"
+            if vars(value) and self._made(value):
+                expression = self._local(self._furnished(expression, {}, vars(value)))
         elif type(value) is Array:
             expression = self._local(f"{self._expression(value.tensor)}.numpy()")
         elif (id(value) in self._places or id(noted(value)) in self._fetched or self._outside(value)
@@ -474,17 +477,19 @@ class Rebuild:
         fields = {f.name: getattr(value, f.name) for f in named if hasattr(value, f.name)}
         slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
         attributes = {**fields, **slots, **getattr(value, "__dict__", {})}
-        items = self._items(value.items()) if isinstance(value, dict) else ""
-        if not items and not attributes:
-            return made
-        return f"{self._names.bind(furnished)}({made}, {{{items}}}, {{{self._items(attributes.items())}}})"
+        items = value if isinstance(value, dict) else {}
+        return self._furnished(made, items, attributes) if items or attributes else made
+
+    def _furnished(self, made: str, items: Mapping, attributes: Mapping) -> str:
+        return f"{self._names.bind(furnished)}({made}, {{{self._items(items.items())}}}, {{{self._items(attributes.items())}}})"
 
     def _items(self, items: Any) -> str:
         return ", ".join(f"{self._expression(k)}: {self._expression(v)}" for k, v in items)
 
 
 def furnished(made: Any, items: dict, attributes: dict) -> Any:
-    """A new instance with these attributes (and these items, for a subclass of dict), set without running its class's code."""
+    """A new instance or tensor with these attributes (and these items, for a subclass of dict), set without running its class's
+    code."""
     put = OrderedDict.__setitem__ if isinstance(made, OrderedDict) else dict.__setitem__
     for key, value in items.items():
         put(made, key, value)

@@ -474,3 +474,43 @@ def slots_set_and_deleted(compile):
         return x * s.k
     for _ in range(5):
         yield f(tensor(4)), s.k, hasattr(s, "last")
+
+
+@program
+def attributes_of_tensors_that_the_run_made(compile):
+    """As caches have them: torch._dynamo.mark_static_address sets one, and what is new has those that its maker gave it."""
+    cache = {"keys": None, "owner": None}
+
+    @compile
+    def f(x, k):
+        if cache["keys"] is None:
+            cache["keys"] = torch.zeros(2, 3)
+            cache["keys"].owner, cache["keys"].size_of = "cache", (2, 3)
+        cache["keys"] = cache["keys"] + x
+        cache["keys"].step, cache["keys"].parts = k, [x.sum(), {"of": x * 2}]
+        out = cache["keys"] * 2
+        out.source, out.twin = cache["keys"], out.detach()
+        out.twin.scale = float(k) / 2
+        return out
+    for k in (1, 2, 2, 3, 4):
+        out = f(tensor(2, 3), k)
+        kept = vars(cache["keys"])
+        yield out, out.source is cache["keys"], out.twin.scale, sorted(vars(out)), kept["step"], kept["parts"], "owner" in kept
+    cache["keys"] = None
+    yield f(tensor(2, 3), 5), vars(cache["keys"])
+
+
+@program
+def attributes_that_views_and_gradients_have(compile):
+    w = leaf(3, 2)
+
+    @compile
+    def f(x):
+        y = x @ w
+        y.called, view = "hidden", y[0]
+        view.base = y
+        return y, view
+    for _ in range(4):
+        x = tensor(4, 3)
+        y, view = f(x)
+        yield y, view, view.base is y, y.called, backward(y.sum() + view.sum()), w.grad
