@@ -272,7 +272,7 @@ class _Builder:
         """The slots of the results that leave the program, also in a view, with a type that their op's rule or autograd gives:
         torch may lay them out in another way."""
         makers = ((r, r.inputs[0] if r.op is ITEM else r) for r in results if r in self.shown and isinstance(r.type, TensorType))
-        return frozenset(self.slots.of[r] for r, maker in makers 
+        return frozenset(self.slots.of[r] for r, maker in makers
                          if maker.op.type is not given_type or r.attrs.get("recorded"))
 
     @cached_property

@@ -62,7 +62,9 @@ def _held(value: Any, attribute: str) -> Any:
 
 def _look(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> Look | None:
     if instructions[n].opname not in ATTRIBUTES:
-        return Look(_path_of_text(instructions, n, code), True)
+        start, path = _path(instructions, n - 1, code)
+        asks = start is not None and instructions[start - 1].argval
+        return None if asks == "hasattr" else Look(path if asks == "getattr" else _path_of_text(instructions, n, code), True)
     start, path = _path(instructions, n - 1, code)
     after, behind = (*instructions[n + 1:n + 3], None, None)[:2]
     if after.opname in ("LOAD_METHOD", "LOAD_ATTR"):

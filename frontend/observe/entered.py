@@ -143,6 +143,8 @@ class Entered:
         for value, whole in dicts.looked_at(frame, code):
             if value is MISSING or issubclass(type(value), dicts.UNOBSERVED):
                 self._reached.name_attributes(_DICT)
+            if isinstance(value, types.ModuleType):
+                self._observer.conversions.shown(value.__dict__, user_line(frame))
             if whole and (value is MISSING or isinstance(value, type)):
                 self._observer.accesses.show(value, user_line(frame))
 

@@ -248,6 +248,8 @@ def dicts_of_instances(compile):
     yield from changed(compile, lambda x: x * options.shift + options.scale,
                        lambda: setattr(options, "shift", 4), lambda: setattr(options, "scale", 5))
     plain = types.SimpleNamespace(shift=1)
+    yield from changed(compile, lambda x: x * len(getattr(plain, "__dict__", {})) if hasattr(plain, "__dict__") else x,
+                       lambda: setattr(plain, "first", 4), lambda: delattr(plain, "first"))
     yield from changed(compile, lambda x: x * Options.shown(plain) + len(Options.held(plain)),
                        lambda: setattr(plain, "shift", 4), lambda: setattr(plain, "other", 5))
 
