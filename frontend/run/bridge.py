@@ -17,7 +17,7 @@ from ...errors import BuildError, SmeltWarning, Unsupported, WrongResult
 from ..casting import autocasting, outside_autocast
 from ..generators import State, drawing_from, random_state
 from ..recording import Fresh, Given, InputView, Recording, Result, replay
-from ..torch_internals import set_versions
+from ..torch_internals import set_versions, version_of
 from .backward import Derivative, Differentiable, as_end, copied, laid_out
 from .before import TORCH, Before
 
@@ -224,11 +224,11 @@ def _replace(tensor: torch.Tensor, value: torch.Tensor, counted: int) -> None:
 
 
 def _counting(forward: Callable, versions: Mapping[int, int]) -> Callable:
-    """One whose outputs, by number, count as written to so often."""
+    """One whose outputs, by number, count as written to so often. A custom Function has counted its own writes."""
     def run(*inputs):
         outputs = forward(*inputs)
         for k, count in versions.items():
-            for _ in range(count):
+            for _ in range(version_of(outputs[k]), count):
                 torch.autograd.graph.increment_version(outputs[k])
         return outputs
     return run

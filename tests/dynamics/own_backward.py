@@ -539,3 +539,38 @@ def ops_with_gradients_before_a_branch(compile):
     for k in (1, -1, 2, -2, 3):
         x, w = leaf(3), leaf(3)
         yield backward(f(x * k + k, w.abs())), x.grad, w.grad
+
+
+class Sparse(torch.autograd.Function):
+    """Saves what it gives, which it wrote to."""
+
+    @staticmethod
+    def forward(ctx, x, twice):
+        p = torch.clamp(x, min=0) ** 2
+        p /= p.sum(-1, keepdim=True) + 1
+        if twice:
+            p.mul_(2)
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx, grad):
+        p, = ctx.saved_tensors
+        return grad * p, None
+
+
+@program
+def results_that_functions_saved_once_they_had_written_to_them(compile):
+    f, view = compile(lambda x, k: Sparse.apply(x, k)), compile(lambda x, k: Sparse.apply(x, k)[0])
+    later = compile(lambda x, k: Sparse.apply(x * 2, k).add_(1))
+    both = compile(lambda x, k: (Sparse.apply(x, k), Sparse.apply(x + 1, not k) * 2))
+    for n, k in ((3, False), (3, False), (3, True), (4, True), (3, False)):
+        for function in (f, view):
+            x = leaf(n, 5)
+            y = function(x, k)
+            yield y, y._version, backward(y.sum()), x.grad
+        x = leaf(n, 5)
+        y = later(x, k)
+        yield y._version, outcome(backward, y.sum()), x.grad
+        y, z = both(x, k)
+        yield y._version, z._version, backward((y * z).sum()), x.grad
