@@ -238,7 +238,9 @@ class Second(Recorder):
                           for r in first.recording.results]
         self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
-        self._forget: int | None = None
+        #: after a call that the first run did not make: how many tensors there were before, and which one it made once more
+        self._forget: tuple[int, int | None] | None = None
+        self._views: list[tuple[tuple, int]] = []  # the calls that gave views, with the numbers of these
         self._moving = False
         self._stepless, self._stretches = arguments.stepless, first.recorder.stretches
         self._stretch: Stretch | None = None
@@ -411,8 +413,8 @@ class Second(Recorder):
         """A call that the first run did not make. Autograd itself makes some views of subclasses again, which leads to
         nothing."""
         if call.op.view:
-            self.calls.pop()
-            self._forget = met
+            again = self.calls.pop()
+            self._forget = met, next((number for made, number in reversed(self._views) if made == again), None)
         else:
             self.stop(Unsupported(OTHER_OPS))
 
@@ -438,12 +440,18 @@ class Second(Recorder):
     def after(self, call, result):
         result = self._outward(result)
         super().after(call, result)
+        made = self._outward(result)
+        view = self._memory.find(made) if call.op.view and isinstance(made, torch.Tensor) else None
         if self._forget is not None:
-            self._memory.met, self._forget = self._forget, None
+            (self._memory.met, number), self._forget = self._forget, None
+            if view and number is not None:
+                view.number = number  # it stands for the one that the run made
+        elif view:
+            self._views.append((self.calls[-1], view.number))
         if self.unsupported is not None:
             self._sizes.fixed |= self._at_odds(call)
             raise self.unsupported
-        return self._outward(result)
+        return made
 
     def _outward(self, result: Any) -> Any:
         """What stands for what an op really gave."""
@@ -485,7 +493,7 @@ class _SizedApi(Api):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.Tensor.storage_offset:
             self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
-        if function is torch.Tensor.tolist:
+        if function is torch.Tensor.tolist and not self._recorder._busy:
             return self._recorder.list_again(args[0])
         if turned := self._recorder.turned(function, args):
             function, args = turned, args[::-1]

@@ -474,3 +474,23 @@ def of_comparisons_with_tensors_of_known_sizes(compile):
                 places == lengths[:, None], lengths[:, None] != places, places.le(lengths[:, None]), places <= places)
     for rows in (2, 3, 4, 1, 5):
         yield f(tensor(rows, 6, 3), torch.arange(rows) + 1)
+
+
+@program(exact=False)
+def of_items_written_to_where_gradients_flow(compile):
+    """Autograd makes views of tensors of symbolic sizes once more; and what torch.Tensor makes of numbers is no look at a tensor."""
+    w = leaf(3)
+
+    @compile
+    def f(x):
+        h = F.pad(x * w, [0, 0, 0, 1])
+        h[..., -1, -1] += 1.0
+        h[:, 0] *= torch.Tensor([1.0, 2.0, 3.0])
+        first = h[:, 1]
+        first[:, 0] -= x.sum()
+        h[:, :, 1][:, 0] = first[:, 2]
+        return h, first
+    for rows in (2, 3, 4, 1, 5):
+        x = leaf(rows, 2, 3)
+        h, first = f(x)
+        yield h, first, backward((h * h).sum() + first.sum()), x.grad, w.grad
