@@ -60,7 +60,7 @@ class LoadedProgram:
             return self.run(*inputs)
         for slot, position, wanted in self._wanted(self._sizes(inputs)):
             t = inputs[position]
-            if not isinstance(t, torch.Tensor) or (t.dtype, t.shape, t.stride(), t.device) != wanted:
+            if not isinstance(t, torch.Tensor) or (t.dtype, t.shape, t.stride(), t.device) != wanted and not _fits(t, *wanted):
                 raise self._misfit(slot, t, wanted)
         if self._alike is None and self._likeness is not None and inputs and all(isinstance(t, torch.Tensor) for t in inputs):
             self._alike = self._likeness(inputs)
@@ -171,10 +171,17 @@ def _in_layout_on(usual: torch.device) -> Callable[..., torch.Tensor]:
 
 def _laid_out(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     """A tensor with these strides, where they count."""
+    return value if _lies(value, strides) else empty_on(value.device)(value.shape, strides, value.dtype).copy_(value)
+
+
+def _fits(value: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> bool:
+    return (value.dtype, value.shape, value.device) == (dtype, shape, device) and _lies(value, strides)
+
+
+def _lies(value: torch.Tensor, strides: tuple[int, ...]) -> bool:
+    """Whether a tensor has these strides, where they count."""
     shape, found = value.shape, value.stride()
-    if found == strides or 0 in shape or all(n == 1 or a == b for n, a, b in zip(shape, found, strides)):
-        return value
-    return empty_on(value.device)(shape, strides, value.dtype).copy_(value)
+    return found == strides or 0 in shape or all(n == 1 or a == b for n, a, b in zip(shape, found, strides))
 
 
 def _owned(value, kept: Kept) -> Any:

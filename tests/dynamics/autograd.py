@@ -641,3 +641,26 @@ def tensors_saved_by_hooks(compile):
         x = (tensor(4) * 0.3).requires_grad_()
         yield step(x), x.grad, counts
         yield backward(aside(x)), x.grad
+
+
+@program(exact=False)
+def images_of_one_pixel_whose_channels_lie_last(compile):
+    """Strides of dimensions of size 1 say nothing: torch's convolutions give other ones than they were recorded to give."""
+    def conv(a, b, size=3, stride=1):
+        return nn.Conv2d(a, b, size, stride, size // 2)
+    pool, squeezed = nn.AdaptiveAvgPool2d(1), nn.Sequential(conv(8, 4, 1), nn.SiLU(), conv(4, 8, 1), nn.Sigmoid())
+    stem, down = conv(3, 8), nn.Sequential(conv(8, 8, stride=2), nn.BatchNorm2d(8), conv(8, 4, 1))
+    params = [*stem.parameters(), *squeezed.parameters(), *down.parameters()]
+
+    @compile
+    def excited(x):
+        y = stem(x.permute(0, 3, 1, 2))
+        return (y * squeezed(pool(y))).sum((2, 3))
+
+    @compile
+    def smaller(x):
+        return down(stem(x)).flatten(1)
+    for k in range(4):
+        yield backward(excited(tensor(2, 4, 4, 3) * 0.1 + k).sum()), [p.grad for p in params]
+        yield backward(smaller((tensor(2, 3, 2, 2) * 0.1 + k).to(memory_format=torch.channels_last)).sin().sum())
+        yield [p.grad for p in params]
