@@ -178,4 +178,6 @@ def _fetchable(value: Any) -> bool:
         return not constant(value)
     if value is MISSING or isinstance(value, Node):
         return False
+    if type(value) is set:
+        return all(map(constant, value))
     return type(value) in (list, dict, defaultdict, deque) or is_plain_instance(value)

@@ -5,11 +5,14 @@ import types
 from typing import Any
 
 from ..guard.guards import MISSING
+from ..torch_internals import WRAPPED_NUMBER
 from .places import TORCH, kind_of_module
 
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # Py_TPFLAGS_HEAPTYPE, Py_TPFLAGS_IMMUTABLETYPE
 #: Special methods that have stand-ins during a run.
 OURS = {"__getattribute__", "__setattr__", "__delattr__"}
+#: Attributes that torch.Tensor has during a run alone.
+OURS_OF_TENSORS = {"__new__", WRAPPED_NUMBER}
 
 
 def is_open(cls: type) -> bool:

@@ -35,7 +35,7 @@ from ..symbolic.symbols import is_symbolic, noted
 from ..symbolic.varying import MARK
 from ..torch_internals import OpOverload, OpPacket
 from .locks import LOCKS
-from .objects import OURS, content, dict_of, is_open, join
+from .objects import OURS, OURS_OF_TENSORS, content, dict_of, is_open, join
 from .places import SMELT, TORCH, USER, innermost_of_others, kind_of, kind_of_file, user_line
 
 if TYPE_CHECKING:
@@ -351,6 +351,8 @@ class Reached:
 
     def read_of_library(self, holder: Any, name: str, attribute: str) -> None:
         """Guard a function of a library's module, or a method of tensors, which a program may replace."""
+        if holder is torch.Tensor and attribute in OURS_OF_TENSORS:
+            return
         found = self._observer.functions.original(vars(holder)[attribute])
         follow = isinstance(found, (types.ModuleType, types.FunctionType)) or holder is sys and isinstance(found, list)
         self.read("item", self.vars_of(holder), attribute, found, f"{name}.{attribute}", follow=follow)

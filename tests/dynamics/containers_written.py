@@ -1,5 +1,6 @@
 """Containers that a run fills, and objects that it is given and changes or keeps."""
 import copy
+import types
 from collections import Counter, OrderedDict, defaultdict, deque
 
 import torch
@@ -455,3 +456,38 @@ def logs_in_dicts_of_dicts(compile):
     ordered["a"]["b"]["c"].clear()
     for k in range(3):
         yield f(X, "train"), g(X), h(X), history, ordered
+
+
+@program
+def sets_made_anew(compile):
+    """Each call finds another set in the place of the one before, with the same in it."""
+    for change in (lambda s: set(s), lambda s: s | {"a"}, lambda s: s.copy(), lambda s: s - {"a"}, lambda s: set(sorted(s) + ["b"])):
+        holder = types.SimpleNamespace(seen={"a", "b"})
+
+        @compile
+        def f(x):
+            known = "c" in holder.seen
+            holder.seen = change(holder.seen)
+            return x * len(holder.seen) + known
+        for k in range(7):
+            if k == 3:
+                holder.seen.add("c")
+            if k == 5:
+                holder.seen = {"d"}
+            before = holder.seen
+            yield f(tensor(3)), sorted(holder.seen), holder.seen is before
+
+
+@program
+def instances_made_by_new(compile):
+    class Settings:
+        scale = 2
+
+        def copied(self):
+            new = self.__new__(type(self))
+            new.scale = self.scale + 1
+            return new
+    settings = Settings()
+    f = compile(lambda x, n: x * settings.copied().scale * n)
+    for n in (1, 2, 3, 4, 5):
+        yield f(tensor(n), n)
