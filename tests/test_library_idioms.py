@@ -431,3 +431,15 @@ def test_tensors_that_are_swapped_between_calls_and_within_one():
     with pytest.warns(smelt.SmeltWarning, match="swap_tensors"):
         assert swapping().shape == (2,)
     assert [swapping().shape[0] for _ in range(4)] == [3, 2, 3, 2]
+
+
+def _accepts(kind, value):
+    """As checks of annotations do."""
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def test_whether_something_is_a_class_is_no_question_to_numbers():
+    def f(x, k):
+        scale = x.sum().item() if _accepts(int, k) else 1.0
+        return x * scale + k
+    calls(f, [(torch.rand(3), k) for k in (1, 2, 3, 4, 5)], 2)

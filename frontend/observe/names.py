@@ -42,12 +42,22 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
         if i.opname in _READS and i.argval == "type":
             line, (variable, call) = i.positions.lineno, (*instructions[n + 1:n + 3], i, i)[:2]
             called = (call.opname, call.arg) == ("CALL", 1)
-            if called and variable.opname == "LOAD_CONST":  # type(None)
+            if called and variable.opname == "LOAD_CONST" or _asks_for_class(instructions, n):  # type(None)
                 continue
             plain = called and variable.opname in LOCALS and variable.argval in own
             asked = variable.argval if plain and (line, variable.argval) not in stored else None
             found[line] = found.get(line, frozenset()) | {asked}
     return found
+
+
+def _asks_for_class(instructions: list[dis.Instruction], n: int) -> bool:
+    """Whether the n-th instruction's `type` stands in isinstance(variable, type), which no number is, nor what stands for one."""
+    after, start = instructions[n + 1], n - 1
+    while instructions[start].opname == "LOAD_ATTR":
+        start -= 1
+    asked, asks = instructions[start], instructions[start - 1]
+    return (after.opname, after.arg) == ("CALL", 2) and asked.opname in LOCALS | _READS and asks.opname in _READS \
+        and asks.argval == "isinstance"
 
 
 @lru_cache(maxsize=4096)

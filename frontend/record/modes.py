@@ -220,6 +220,9 @@ class Api(TorchFunctionMode):
             return self._as_array(*args, **kwargs)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
+        if function is _T.fill_diagonal_ and (diagonal := _diagonal(*args, **kwargs)) is not None:
+            with self:
+                return diagonal()
         if function is _T.__deepcopy__ and alone(args[0]):
             return recorder.deep_copied(*args, **kwargs)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
@@ -349,6 +352,19 @@ class Classes:
         self._recorder.stop(Unsupported(f"calls {cls.__qualname__}, a class of tensors", here().place))
         with without_innermost_mode():
             return self._new(cls, *plain(args), **plain(kwargs))
+
+
+def _diagonal(tensor: torch.Tensor, fill_value: Any, wrap: bool = False) -> Callable[[], torch.Tensor] | None:
+    """Tensor.fill_diagonal_ by a mask, which sizes that change may have: torch goes by strides. None where that is another
+    thing: for more dimensions, and where the value may not fit the dtype."""
+    fits = tensor.dtype in (torch.float32, torch.float64) and type(fill_value) in (int, float) and abs(fill_value) < 1e38
+    if tensor.dim() != 2 or wrap or not (fits or fill_value in (0, 1)):
+        return None
+
+    def fill() -> torch.Tensor:
+        rows, columns = (torch.arange(n, device=tensor.device) for n in tensor.shape)
+        return tensor.masked_fill_(rows[:, None] == columns, fill_value)
+    return fill
 
 
 def alone(tensor: torch.Tensor) -> bool:

@@ -494,3 +494,24 @@ def of_items_written_to_where_gradients_flow(compile):
         x = leaf(rows, 2, 3)
         h, first = f(x)
         yield h, first, backward((h * h).sum() + first.sum()), x.grad, w.grad
+
+
+@program(exact=False)
+def of_diagonals_filled(compile):
+    @compile
+    def contrast(x):
+        z = F.normalize(x, dim=1)
+        alike = z @ z.t()
+        alike.fill_diagonal_(-1e9)
+        pairs = (torch.arange(len(x))[:, None] % 2 == torch.arange(len(x)) % 2).byte().fill_diagonal_(0)
+        return F.cross_entropy(alike, torch.arange(len(x)).flip(0)), pairs
+
+    @compile
+    def others(x):
+        return (x.clone().fill_diagonal_(2.5), torch.zeros(3, 7).fill_diagonal_(1, wrap=True), (x * 2).long().fill_diagonal_(7),
+                torch.zeros(7, 3).fill_diagonal_(float("inf")), torch.ones(3, 3, 3).fill_diagonal_(0), x[:, :2].fill_diagonal_(0), x)
+    for rows in (4, 5, 6, 2, 3):
+        x = leaf(rows, 3)
+        loss, pairs = contrast(x)
+        yield backward(loss), pairs, pairs._version, x.grad
+        yield others(tensor(rows, 3))
