@@ -1,6 +1,7 @@
 """Custom autograd.Functions: the graph holds a call of one as one op, which runs the user's Python, forward and backward.
 
-What a forward does with tensors is so not recorded; that it does nothing else is what the observer sees to, as everywhere.
+What a forward does with tensors is so not recorded; that it does nothing else is what the observer sees to, as everywhere. Of a
+call that no gradient flows through the forward's ops are recorded as any are.
 """
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class CustomCalls:
 
     def __init__(self, b: NumberBuilder, memory: Memory, sources: Sources, alias: Callable):
         self._b, self._memory, self._sources, self._alias = b, memory, sources, alias
-        self._depth = 0
+        self._open: list[bool] = []  # the calls under way, and whether they are one op
         self._function: type | None = None
         self._args: tuple = ()
         self._before: tuple = ()
@@ -37,12 +38,14 @@ class CustomCalls:
 
     @property
     def inside(self) -> bool:
-        return self._depth > 0
+        return any(self._open)
 
     def enter(self, function: type, args: tuple, kwargs: dict) -> None:
         """`function.apply` is called."""
-        self._depth += 1
-        if self._depth > 1:
+        whole = torch.is_grad_enabled() and any(t.requires_grad for t in tensors_in((args, tuple(kwargs.values()))))
+        first = whole and not self.inside
+        self._open.append(whole)
+        if not first:
             return
         if kwargs:
             raise Unsupported(f"custom autograd.Function ({function.__name__}) called with keyword arguments")
@@ -61,8 +64,7 @@ class CustomCalls:
 
     def leave(self, result: Any) -> None:
         """`apply` gave this result; None also where it raised."""
-        self._depth -= 1
-        if self._depth:
+        if not self._open.pop() or self.inside:
             return
         self._b.origin = self._origin
         name, results = self._function.__name__, result if isinstance(result, tuple) else (result,)

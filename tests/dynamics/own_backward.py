@@ -574,3 +574,54 @@ def results_that_functions_saved_once_they_had_written_to_them(compile):
         yield y._version, outcome(backward, y.sum()), x.grad
         y, z = both(x, k)
         yield y._version, z._version, backward((y * z).sum()), x.grad
+
+
+class Written(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.mark_dirty(x)
+        ctx.k = k
+        return x.mul_(k)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.k, None
+
+
+class Parted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, *, places=None):
+        return x, x[:, 0], Doubled.apply(x * x.shape[0], 2)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return grads[0] + grads[2] * 2
+
+
+@program(exact=False)
+def functions_that_no_gradient_flows_through(compile):
+    """What they do is recorded as anything is: also of sizes that change, with a view as the result, and where they write."""
+    @compile
+    def f(x, k):
+        y = Doubled.apply(x * 2, k)
+        return Sparse.apply(y, True) + x.shape[0], Written.apply(y.clone(), k), StraightThrough.apply(x)
+
+    @compile
+    def parts(x):
+        kept, first, doubled = Parted.apply(x)
+        first.add_(1)
+        return kept, first, doubled
+
+    @compile
+    def trained(x, w):
+        with torch.no_grad():
+            scale = Doubled.apply(x, 3).sum()
+        return (Doubled.apply(x * w, 2) * scale).sum()
+    for n, k in ((2, 1.5), (3, 1.5), (4, 2.5), (5, 3.5), (1, 2.0)):
+        x = tensor(n, 3)
+        yield f(x, k), x
+        yield parts(x), x
+        with torch.no_grad():
+            yield f(leaf(n, 3), k)
+        w = leaf(3)
+        yield backward(trained(x, w)), w.grad
