@@ -175,8 +175,9 @@ WORKS = {
          (lambda: lambda x: torch.func.hessian(lambda y: y.pow(3).sum())(x), (X,)),
          (lambda: lambda x: torch.func.vmap(torch.func.grad(lambda y: y.sin().sum()))(x), (X,))],
     "Custom `autograd.Function`, and custom ops with registered gradients: their own forward and backward run, between the "
-    "kernels.":
-        [(lambda: Doubled.apply, (X.clone().requires_grad_(),)), (lambda: lambda x: tripled(x + 1), (X.clone().requires_grad_(),))],
+    "kernels; a forward without gradients is compiled.":
+        [(lambda: Doubled.apply, (X.clone().requires_grad_(),)), (lambda: Doubled.apply, (X,)),
+         (lambda: lambda x: tripled(x + 1), (X.clone().requires_grad_(),))],
     "Inference mode, around a function or inside it, with branches: what was made there is an inference tensor.":
         [(lambda: torch.inference_mode()(lambda x: x.softmax(0)), (X,)), (decoding, (X,))],
     "Checkpoints (not reentrant) inside the function: what a backward computes again is smelt's choice.":
