@@ -170,9 +170,10 @@ class _Run:
 
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
         """How the result is made, and the recording, once the run is over. Raises Unsupported for what can't be kept."""
-        self.observer.finish()
-        fetched = self._fetched(self.observer.reads.values())
-        rebuild = Rebuild(result, self.arguments.places, self.observer.outside, self.recorder.made, self.observer.writes, fetched.at)
+        observer = self.observer
+        observer.finish()
+        fetched = self._fetched(observer.reads.values())
+        rebuild = Rebuild(result, self.arguments.places, observer.outside, self.recorder.made, observer.writes, fetched.at)
         self.recorder.numbers.want(rebuild.numbers)
         return rebuild, self.recorder.finish(rebuild.tensors)
 

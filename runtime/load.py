@@ -174,7 +174,8 @@ def _laid_out(value: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
     return value if _lies(value, strides) else empty_on(value.device)(value.shape, strides, value.dtype).copy_(value)
 
 
-def _fits(value: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...], device: torch.device) -> bool:
+def _fits(value: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...],
+          device: torch.device) -> bool:
     return (value.dtype, value.shape, value.device) == (dtype, shape, device) and _lies(value, strides)
 
 

@@ -144,8 +144,8 @@ class Read:
     kind      "item" `holder[key]` of a mapping | "element" `holder[key]` of a sequence | "attr" `holder.key` |
               "type" `type(holder)` | "call" `holder(*key)` | "has" `key in holder` | "keys" `tuple(holder)` |
               "size" `len(holder)` | "contents" what the container `holder` holds | "lacks" which names a mapping has not
-    expected  the value found, MISSING if there was none; for "contents" a snapshot, for "lacks" all these names. A node stands for
-              any number of its type
+    expected  the value found, MISSING if there was none; for "contents" a snapshot, for "lacks" all these names. A node
+              stands for any number of its type
     subject   its name for people; `where` the user's line that read it first
     """
     kind: str

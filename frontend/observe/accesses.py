@@ -72,7 +72,7 @@ class Accesses:
         return types.MappingProxyType({name: value for name, value in found.items() if value is not MISSING})
 
     def show(self, cls: Any, where: str) -> None:
-        """Code is about to look through the `__dict__` of a class, or, for MISSING, perhaps of any: it sees no stand-ins there."""
+        """Code is about to look through the `__dict__` of a class, or for MISSING perhaps of any: it sees no stand-ins."""
         self._shown.append(cls)
         if any(self._is_shown(patched) for patched, _, _ in self._patches):
             self.restore()

@@ -310,4 +310,5 @@ def what_there_is_in_a_class(compile):
                      lambda x: (x * shown.shift, "__setattr__" in Shown.__dict__, "shift" in shown.__dict__),
                      lambda x: (x * shown.shift, Shown.__dict__["scale"], Shown.__dict__.get("other"), dir(shown))):
         yield from changed(compile, function, lambda: setattr(shown, "shift", 4), lambda: setattr(Shown, "other", 5),
-                           lambda: setattr(Shown, "scale", 3), lambda: delattr(Shown, "other"), lambda: setattr(Shown, "scale", 2))
+                           lambda: setattr(Shown, "scale", 3), lambda: delattr(Shown, "other"),
+                           lambda: setattr(Shown, "scale", 2))

@@ -461,7 +461,8 @@ def logs_in_dicts_of_dicts(compile):
 @program
 def sets_made_anew(compile):
     """Each call finds another set in the place of the one before, with the same in it."""
-    for change in (lambda s: set(s), lambda s: s | {"a"}, lambda s: s.copy(), lambda s: s - {"a"}, lambda s: set(sorted(s) + ["b"])):
+    for change in (lambda s: set(s), lambda s: s | {"a"}, lambda s: s.copy(), lambda s: s - {"a"},
+                   lambda s: set(sorted(s) + ["b"])):
         holder = types.SimpleNamespace(seen={"a", "b"})
 
         @compile

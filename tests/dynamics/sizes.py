@@ -478,7 +478,7 @@ def of_comparisons_with_tensors_of_known_sizes(compile):
 
 @program(exact=False)
 def of_items_written_to_where_gradients_flow(compile):
-    """Autograd makes views of tensors of symbolic sizes once more; and what torch.Tensor makes of numbers is no look at a tensor."""
+    """Autograd makes views of tensors of symbolic sizes once more; what torch.Tensor makes of numbers is no look at a tensor."""
     w = leaf(3)
 
     @compile
@@ -509,7 +509,8 @@ def of_diagonals_filled(compile):
     @compile
     def others(x):
         return (x.clone().fill_diagonal_(2.5), torch.zeros(3, 7).fill_diagonal_(1, wrap=True), (x * 2).long().fill_diagonal_(7),
-                torch.zeros(7, 3).fill_diagonal_(float("inf")), torch.ones(3, 3, 3).fill_diagonal_(0), x[:, :2].fill_diagonal_(0), x)
+                torch.zeros(7, 3).fill_diagonal_(float("inf")), torch.ones(3, 3, 3).fill_diagonal_(0),
+                x[:, :2].fill_diagonal_(0), x)
     for rows in (4, 5, 6, 2, 3):
         x = leaf(rows, 3)
         loss, pairs = contrast(x)
