@@ -1,6 +1,7 @@
 """Whose code is this: the user's, torch's, the standard library's (and NumPy's), or smelt's own."""
 from __future__ import annotations
 
+import abc
 import os
 import sys
 import sysconfig
@@ -50,12 +51,17 @@ def kind_of_module(name: str | None) -> str:
     return kind_of_file(file) if file else USER
 
 
+#: The modules in which classes are made for others, by name.
+_MAKERS = {module.__name__: vars(module) for module in (types, abc)}
+
+
 def kind_of(holder: types.ModuleType | type | types.FunctionType) -> str:
-    """The same for a module, a class or a function. A class made by types.new_class, as by dataclasses.make_dataclass, may name
-    no module of its own: it is the user's."""
+    """The same for a module, a class or a function. A class made by types.new_class, as by dataclasses.make_dataclass, or by
+    calling an abstract one's metaclass, may name no module of its own: it is the user's."""
     if isinstance(holder, types.ModuleType):
         return kind_of_module(holder.__name__)
-    made = holder.__module__ == "types" and isinstance(holder, type) and vars(types).get(holder.__name__) is not holder
+    maker = _MAKERS.get(holder.__module__) if isinstance(holder, type) else None
+    made = maker is not None and maker.get(holder.__name__) is not holder
     return USER if made else kind_of_module(holder.__module__)
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 import torch
 from torch import nn
 
-from .harness import calls, program, tensor
+from .harness import calls, changed, program, tensor
 
 X = tensor(4)
 
@@ -506,3 +506,25 @@ def batches_of_a_class_of_dicts(compile):
             batch["mask"] = tensor(4) > 0
         yield f(batch, k // 4), batch
         yield f(batch, k // 4), batch
+
+
+@program
+def instances_of_classes_made_by_calling_a_metaclass(compile):
+    """As batches of graphs are: such a class names the module `abc` as its own."""
+    class Meta(abc.ABCMeta):
+        pass
+
+    class Data(metaclass=Meta):
+        def __init__(self, x, scale):
+            self.store = {"x": x}
+            self.scale = scale
+
+        def __getattr__(self, name):
+            return self.__dict__["store"][name]
+    batch = Meta("Batch", (Data,), {"shift": 1})
+    f = compile(lambda b: b.x * b.scale + b.shift)
+    for k in (2, 2, 3, 4):
+        yield f(batch(tensor(k, 3), k))
+    kept = batch(tensor(2, 3), 2)
+    yield from changed(compile, lambda x: x * kept.scale + kept.x.sum() + kept.shift, lambda: setattr(kept, "scale", 5),
+                       lambda: kept.store.update(x=tensor(3)), lambda: setattr(batch, "shift", 7))
