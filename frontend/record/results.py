@@ -121,6 +121,8 @@ class Results:
             raise Unsupported(f"changes the size or the memory of a tensor in place ({call.op.key})")
         if not alias.steps and alias.base.input is not None:
             raise Unsupported(f"changes the shape of an input in place ({call.op.key})")
+        if isinstance(tensor, Sized):
+            raise Unsupported(f"changes the shape of a tensor of symbolic sizes in place ({call.op.key})")
         source, view = self._view(call, alias, twin.function)
         type = type_of(tensor)
         value = self._memory.views(self._memory.current(source), view, type)
