@@ -217,6 +217,7 @@ class CompiledFunction:
     recompilations  what made each further recording necessary: "f: x.shape (8, 4) -> (16, 4)"
     fallbacks       why recordings did not become a program, each reason once
     asides          the user's lines that print or log on every call
+    limits          why calls that fit no program run eagerly from now on
     """
 
     def __init__(self, function: Callable, build: Build, *, fullgraph: bool = False, bound: int = 0,
@@ -231,6 +232,7 @@ class CompiledFunction:
         self.programs: tuple[CompiledProgram | Branches, ...] = ()
         self.recompilations: list[str] = []
         self.fallbacks: list[str] = []
+        self.limits: list[str] = []
         self.asides: dict[str, None] = {}
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch, self._verify = watch, verify
@@ -325,8 +327,8 @@ class CompiledFunction:
                 change = self._change(args, kwargs) or "what the run itself writes"
                 limit = f"{recorded} times (config.program_limit)" if paths < config.path_limit else \
                     f"along {paths} paths (config.path_limit)"
-                self._warn("limit", f"{self.name} was recorded {limit}; calls that fit none of its programs run eagerly. "
-                           f"What changed last: {change}")
+                self._limit("limit", f"{self.name} was recorded {limit}; calls that fit none of its programs run eagerly. "
+                            f"What changed last: {change}")
             return self._function(*args, **kwargs)
         if self._in_vain(lambda: self._change(args, kwargs)):
             return self._function(*args, **kwargs)
@@ -336,20 +338,20 @@ class CompiledFunction:
         """Whether there are enough paths that hardly any call takes, or recordings that all run eagerly."""
         unused = sum(p.unused for p in self.programs if isinstance(p, Branches))
         if unused >= UNUSED_LIMIT and "unused" not in self._warned:  # what changed takes time to tell
-            self._warn("unused", f"{self.name} was recorded along many paths, long ones or for one number alone, which no other "
-                       f"call took; calls that take none of them run eagerly. What changed last: {change()}")
+            self._limit("unused", f"{self.name} was recorded along many paths, long ones or for one number alone, which no other "
+                        f"call took; calls that take none of them run eagerly. What changed last: {change()}")
         reasons = {getattr(p, "reason", "") for p in self.programs[:EAGER_LIMIT]}
         eager = len(self.programs) >= EAGER_LIMIT and len(reasons) == 1 and reasons != {""}
         if eager and "eager" not in self._warned:
-            self._warn("eager", f"{self.name} was recorded {EAGER_LIMIT} times in a row for nothing; calls that differ again run "
-                       f"eagerly, too. What changed last: {change()}")
+            self._limit("eager", f"{self.name} was recorded {EAGER_LIMIT} times in a row for nothing; calls that differ again "
+                        f"run eagerly, too. What changed last: {change()}")
         return eager or unused >= UNUSED_LIMIT
 
     def _new_path(self, branches: Branches, reading: Reading, args: tuple, kwargs: dict) -> Any:
         """A call that came to an answer which no path was recorded under."""
         if len(branches.paths) >= config.path_limit:
-            self._warn(f"paths {reading.where}", f"{self.name} branches into {len(branches.paths)} paths (config.path_limit); "
-                       f"calls that take none of them run eagerly. What was read last: {reading}")
+            self._limit(f"paths {reading.where}", f"{self.name} branches into {len(branches.paths)} paths (config.path_limit); "
+                        f"calls that take none of them run eagerly. What was read last: {reading}")
             if branches.misses > config.path_limit:
                 branches.broken = "hardly any call takes a path that was recorded"
             return self._function(*args, **kwargs)
@@ -651,6 +653,12 @@ class CompiledFunction:
         if self._fullgraph:
             raise error
         self._warn(str(error), f"{self.name} runs eagerly: {error}")
+
+    def _limit(self, reason: str, text: str) -> None:
+        """Note, and warn once, that no more is recorded."""
+        if reason not in self._warned:
+            self.limits.append(text)
+        self._warn(reason, text)
 
     def _warn(self, reason: str, text: str) -> None:
         """Warn at the user's line, once for each reason."""

@@ -57,7 +57,9 @@ def test_too_many_paths_run_eagerly_and_it_is_said_once(monkeypatch):
     told = [str(w.message) for w in caught if w.category is SmeltWarning]
     assert len(told) == 1 and "3 paths (config.path_limit)" in told[0]
     assert f"test_branch_limits.py:{f.__code__.co_firstlineno + 1}: cast.item() is 5" in told[0]
-    assert smelt.explain(compiled).paths == 3
+    report = smelt.explain(compiled)
+    assert report.paths == 3 and report.limits == (told[0],) and report.state == "compiled as far as it was recorded"
+    assert f"no more is recorded: {told[0]}" in str(report)
     for k in range(10, 20):
         close(compiled(UP + k), f(UP + k))
     assert any(p.broken for p in compiled_function(compiled).programs)

@@ -126,6 +126,7 @@ class Report:
     `fixed_sizes`: why sizes that change did not become symbols.
     `asides`: the lines that print or log, run by Python on every call.
     `passing`: why calls ran eagerly of which nothing is kept: they left state that no later call finds.
+    `limits`: why no more is recorded, so that calls that fit no program run eagerly.
     """
     name: str
     programs: tuple[ProgramReport, ...]
@@ -136,6 +137,7 @@ class Report:
     fixed_sizes: tuple[str, ...] = field(default=())
     asides: tuple[str, ...] = ()
     passing: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
     @property
     def compiled(self) -> bool:
@@ -160,7 +162,7 @@ class Report:
     def state(self) -> str:
         """In a word or two."""
         if self.compiled:
-            return "compiled"
+            return "compiled as far as it was recorded" if self.limits else "compiled"
         if not self.programs:
             return "not compiled" if self.fallbacks else "not called yet"
         return "compiled in part" if self.fallbacks else "found wrong, runs eagerly"
@@ -173,6 +175,7 @@ class Report:
         lines += [f"  branches at {b}" for b in self.branches]
         lines += [f"  eager: {f}" for f in self.fallbacks]
         lines += [f"  eager, in calls of which nothing is kept: {f}" for f in self.passing]
+        lines += [f"  no more is recorded: {text}" for text in self.limits]
         lines += [f"  compiled again: {r}" for r in self.recompilations]
         lines += [f"  sizes stay fixed: {r}" for r in self.fixed_sizes]
         lines += [f"  runs in Python on every call: {line}" for line in self.asides]
@@ -195,7 +198,7 @@ def explain(compiled: Any, time: bool = False, target: str = "") -> Report:
     fallbacks = tuple(chain.from_iterable(reasons))
     return Report(function.name, tuple(programs), fallbacks, tuple(function.recompilations), paths,
                   tuple(chain.from_iterable(map(_branches, trees))), tuple(function.varying.reasons),
-                  tuple(function.asides), tuple(f for f in function.fallbacks if f not in fallbacks))
+                  tuple(function.asides), tuple(f for f in function.fallbacks if f not in fallbacks), tuple(function.limits))
 
 
 def _branches(tree: Branches) -> list[BranchReport]:
