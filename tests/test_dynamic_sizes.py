@@ -544,7 +544,7 @@ TYPES = {
     "a lambda": (lambda x: x * (2 if type(x.shape[0]) is int else 3), 2),
     "a tensor's": (lambda x: x * (2 if str(type(x)).startswith("<class 'torch.") else 3), 2), "several": (_several, 5),
     "a comprehension": (lambda x: x * len([type(n) for n in x.shape]), 2),
-    "a class": (lambda x: x * len([n for n in x.shape if not isinstance(n, type)]), 5),
+    "a class": (lambda x: x * len([n for n in x.shape if not isinstance(n, type)]), 2),
     "code that has lost it meanwhile": (lambda x: x * (2 if _several(x).sum() is x or type(x.shape[0]) is int else 3), 5),
 }
 

@@ -394,6 +394,11 @@ class Second(Recorder):
         self.guarded(self.add_list, tensor, found)
         return found
 
+    def made(self, tensor: torch.Tensor) -> bool:
+        if "_is_param" in vars(tensor):  # by nn.Parameter, of what is below torch.Tensor
+            raise Unsupported("gives a parameter that it made of a tensor of symbolic sizes")
+        return super().made(tensor)
+
     def turned(self, function: Callable, args: tuple) -> Callable | None:
         """The comparison that the first run made of the operands of this one in the other order, if it made that: of a tensor and
         a stand-in, which is of a class below that of tensors, Python always asks the stand-in."""
