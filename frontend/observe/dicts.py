@@ -10,12 +10,11 @@ from typing import Any, Iterator, NamedTuple
 import torch
 
 from ..guard.guards import MISSING
-from .names import ATTRIBUTES, LOCALS, code_in, texts_inside
+from .names import ATTRIBUTES, LOCALS, READS, code_in, instructions_of, start_of_path, texts_inside
 from .objects import OURS, dict_of
 
 #: What can't be observed reading its `__dict__`.
 UNOBSERVED = (type, types.FunctionType, types.ModuleType)
-_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
 #: Methods of a dict that what a class has in its place lacks.
 _CHANGING = {"update", "pop", "popitem", "setdefault", "clear"}
 
@@ -33,10 +32,11 @@ class Look(NamedTuple):
 @lru_cache(maxsize=4096)
 def looks(code: types.CodeType) -> tuple[Look, ...]:
     """Where this code looks at `__dict__`, unless for a name that stands in it: so it reads an attribute of that name."""
-    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+    instructions = instructions_of(code)
     found = [_look(instructions, n, code) for n, i in enumerate(instructions) if i.argval == "__dict__"]
-    hidden = [Look(None, True)] * ("__dict__" in texts_inside(code))
-    return *filter(None, found), *hidden
+    if "__dict__" in texts_inside(code):
+        found.append(Look(None, True))
+    return tuple(filter(None, found))
 
 
 def looked_at(frame: types.FrameType, code: types.CodeType) -> Iterator[tuple[Any, bool]]:
@@ -61,11 +61,10 @@ def _held(value: Any, attribute: str) -> Any:
 
 
 def _look(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> Look | None:
-    if instructions[n].opname not in ATTRIBUTES:
-        start, path = _path(instructions, n - 1, code)
-        asks = start is not None and instructions[start - 1].argval
-        return None if asks == "hasattr" else Look(path if asks == "getattr" else _path_of_text(instructions, n, code), True)
     start, path = _path(instructions, n - 1, code)
+    if instructions[n].opname not in ATTRIBUTES:
+        asks = "" if start is None or instructions[start - 1].opname not in READS else instructions[start - 1].argval
+        return None if asks == "hasattr" else Look(path if asks == "getattr" else _path_of_text(instructions, n, code), True)
     after, behind = (*instructions[n + 1:n + 3], None, None)[:2]
     if after.opname in ("LOAD_METHOD", "LOAD_ATTR"):
         named = after.argval == "get" and _is_name(behind)
@@ -82,18 +81,15 @@ def _is_name(instruction: dis.Instruction) -> bool:
 
 def _path(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> tuple[int | None, tuple[str, ...] | None]:
     """Where the loads begin that end with the n-th instruction, and the path that they follow."""
-    attributes: list[str] = []
-    while instructions[n].opname == "LOAD_ATTR":
-        attributes.insert(0, instructions[n].argval)
-        n -= 1
-    this = instructions[n]
-    if this.opname in _GLOBALS:
-        return n, ("global", this.argval, *attributes)
+    start = start_of_path(instructions, n)
+    this, attributes = instructions[start], [i.argval for i in instructions[start + 1:n + 1]]
+    if this.opname in READS:
+        return start, ("global", this.argval, *attributes)
     if not this.opname.startswith("LOAD_FAST") and this.opname not in LOCALS:
         return None, None
     two = isinstance(this.argval, tuple)  # since Python 3.13: two variables at once
     name = this.argval[-1] if two else this.argval
-    return None if two else n, ("local", name, *attributes) if name in _given(code) else None
+    return None if two else start, ("local", name, *attributes) if name in _given(code) else None
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ import types
 from functools import lru_cache
 from typing import Any, Iterable, Iterator
 
-_READS = {"LOAD_GLOBAL", "LOAD_NAME"}
+READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 _WRITES = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _ASKING, _CATCHING = {"getattr", "hasattr", "__dict__"}, {"AttributeError", "Exception", "BaseException"}
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS",
@@ -22,10 +22,22 @@ _AT_ONCE = 48
 _STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_NAME", "STORE_FAST", "STORE_DEREF"}
 
 
+def instructions_of(code: types.CodeType) -> list[dis.Instruction]:
+    """The instructions of this code, but for those that prepare a call or hold its cache."""
+    return [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+
+
+def start_of_path(instructions: list[dis.Instruction], n: int) -> int:
+    """Where the loads of attributes start that end with the n-th instruction: `a` of `a.b.c`."""
+    while instructions[n].opname == "LOAD_ATTR":
+        n -= 1
+    return n
+
+
 @lru_cache(maxsize=4096)
 def globals_named(code: types.CodeType) -> tuple[str, ...]:
     """The globals (and builtins) that this code may read."""
-    return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in _READS))
+    return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in READS))
 
 
 @lru_cache(maxsize=4096)
@@ -33,13 +45,13 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
     """The lines of this code that name the builtin `type`: of what variables each asks type(variable); None where it does
     anything else with it."""
     found: dict[int, frozenset[str | None]] = {}
-    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")]
+    instructions = instructions_of(code)
     stored = {(i.positions.lineno, name) for i in instructions if i.opname.startswith(("STORE", "DELETE"))
               for name in (i.argval if isinstance(i.argval, tuple) else (i.argval,))}
     inner = {i.argval for c in code_in(code) for i in dis.get_instructions(c) if i.opname in ("STORE_DEREF", "DELETE_DEREF")}
     own = {*code.co_varnames, *code.co_cellvars} - inner
     for n, i in enumerate(instructions):
-        if i.opname in _READS and i.argval == "type":
+        if i.opname in READS and i.argval == "type":
             line, (variable, call) = i.positions.lineno, (*instructions[n + 1:n + 3], i, i)[:2]
             called = (call.opname, call.arg) == ("CALL", 1)
             if called and variable.opname == "LOAD_CONST" or _asks_for_class(instructions, n):  # type(None)
@@ -52,11 +64,9 @@ def types_named(code: types.CodeType) -> dict[int, frozenset[str | None]]:
 
 def _asks_for_class(instructions: list[dis.Instruction], n: int) -> bool:
     """Whether the n-th instruction's `type` stands in isinstance(variable, type), which no number is, nor what stands for one."""
-    after, start = instructions[n + 1], n - 1
-    while instructions[start].opname == "LOAD_ATTR":
-        start -= 1
+    after, start = instructions[n + 1], start_of_path(instructions, n - 1)
     asked, asks = instructions[start], instructions[start - 1]
-    return (after.opname, after.arg) == ("CALL", 2) and asked.opname in LOCALS | _READS and asks.opname in _READS \
+    return (after.opname, after.arg) == ("CALL", 2) and asked.opname in LOCALS | READS and asks.opname in READS \
         and asks.argval == "isinstance"
 
 
@@ -78,7 +88,7 @@ def held_alone(code: types.CodeType, name: str) -> bool:
     for c in (code, *code_in(code)):
         instructions = list(dis.get_instructions(c))
         for i, after in zip(instructions, instructions[1:]):
-            if i.argval == name and i.opname in _READS | _WRITES:
+            if i.argval == name and i.opname in READS | _WRITES:
                 method = _loads_method(after) and after.argval in ("acquire", "release", "locked")
                 if not i.opname.startswith("LOAD") or not method and after.opname != "BEFORE_WITH":
                     return False
@@ -89,9 +99,9 @@ def held_alone(code: types.CodeType, name: str) -> bool:
 def membership_alone(code: types.CodeType, name: str) -> bool:
     """Whether this code, and that of functions that it defines, asks a global for nothing but what is in it, or adds to it."""
     for c in (code, *code_in(code)):
-        instructions = [i for i in dis.get_instructions(c) if i.opname not in ("PRECALL", "CACHE")]
+        instructions = instructions_of(c)
         for i, after in zip(instructions, instructions[1:]):
-            if i.argval == name and i.opname in _READS and after.opname != "CONTAINS_OP" \
+            if i.argval == name and i.opname in READS and after.opname != "CONTAINS_OP" \
                     and not (after.opname in ATTRIBUTES and after.argval == "add"):
                 return False
     return True
@@ -187,7 +197,7 @@ def modules_named(code: types.CodeType, names: dict[str, Any]) -> Iterator[str]:
 @lru_cache(maxsize=4096)
 def modules_sought(code: types.CodeType) -> frozenset[int]:
     """The lines of this code that use sys.modules by other names than constant ones and its own module's."""
-    found, lines = [i for i in dis.get_instructions(code) if i.opname not in ("PRECALL", "CACHE")], set()
+    found, lines = instructions_of(code), set()
     for n, i in enumerate(found[:-2]):
         if i.opname in ("LOAD_ATTR", "LOAD_METHOD") and i.argval == "modules" and n and found[n - 1].argval == "sys":
             before, (after, last) = found[n - 2] if n > 1 else i, found[n + 1:n + 3]
