@@ -220,9 +220,9 @@ class Api(TorchFunctionMode):
             return self._as_array(*args, **kwargs)
         if function == _T.data.__set__:
             return recorder.set_data(*args)
-        if function is _T.fill_diagonal_ and (diagonal := _diagonal(*args, **kwargs)) is not None:
+        if function is _T.fill_diagonal_ and _fills_by_mask(*args, **kwargs):
             with self:
-                return diagonal()
+                return _fill_by_mask(*args, **kwargs)
         if function is _T.__deepcopy__ and alone(args[0]):
             return recorder.deep_copied(*args, **kwargs)
         applies, reason = _REFUSED_IF.get(function, (lambda *_, **__: True, _REFUSED.get(function)))
@@ -354,17 +354,17 @@ class Classes:
             return self._new(cls, *plain(args), **plain(kwargs))
 
 
-def _diagonal(tensor: torch.Tensor, fill_value: Any, wrap: bool = False) -> Callable[[], torch.Tensor] | None:
-    """Tensor.fill_diagonal_ by a mask, which sizes that change may have: torch goes by strides. None where that is another
-    thing: for more dimensions, and where the value may not fit the dtype."""
-    fits = tensor.dtype in (torch.float32, torch.float64) and type(fill_value) in (int, float) and abs(fill_value) < 1e38
-    if tensor.dim() != 2 or wrap or not (fits or fill_value in (0, 1)):
-        return None
+def _fills_by_mask(tensor: torch.Tensor, fill_value: Any, wrap: bool = False) -> bool:
+    """Whether a mask makes Tensor.fill_diagonal_ of a matrix: not where the value, a plain number, may not fit the dtype."""
+    if tensor.dim() != 2 or wrap or type(fill_value) not in (int, float):
+        return False
+    return fill_value in (0, 1) or tensor.dtype in (torch.float32, torch.float64) and abs(fill_value) < 1e38
 
-    def fill() -> torch.Tensor:
-        rows, columns = (torch.arange(n, device=tensor.device) for n in tensor.shape)
-        return tensor.masked_fill_(rows[:, None] == columns, fill_value)
-    return fill
+
+def _fill_by_mask(tensor: torch.Tensor, fill_value: int | float, wrap: bool = False) -> torch.Tensor:
+    """Tensor.fill_diagonal_ in terms of sizes, which may change; torch's goes by strides."""
+    rows, columns = (torch.arange(n, device=tensor.device) for n in tensor.shape)
+    return tensor.masked_fill_(rows[:, None] == columns, fill_value)
 
 
 def alone(tensor: torch.Tensor) -> bool:

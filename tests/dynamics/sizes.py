@@ -508,7 +508,8 @@ def of_diagonals_filled(compile):
 
     @compile
     def others(x):
-        return (x.clone().fill_diagonal_(2.5), torch.zeros(3, 7).fill_diagonal_(1, wrap=True), (x * 2).long().fill_diagonal_(7),
+        return (x.clone().fill_diagonal_(2.5), x.clone().fill_diagonal_(x[0, 0]), x.clone().fill_diagonal_(fill_value=3),
+                torch.zeros(3, 7).fill_diagonal_(1, wrap=True), (x * 2).long().fill_diagonal_(7),
                 torch.zeros(7, 3).fill_diagonal_(float("inf")), torch.ones(3, 3, 3).fill_diagonal_(0),
                 x[:, :2].fill_diagonal_(0), x)
     for rows in (4, 5, 6, 2, 3):
