@@ -249,6 +249,8 @@ class Second(Recorder):
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
 
     def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        if any("_is_param" in vars(t) for t in results if type(t) is Sized):  # by nn.Parameter, of what is below torch.Tensor
+            raise Unsupported("gives a parameter that it made of a tensor of symbolic sizes")
         self.guarded(self._bind_symbols)
         recording = super().finish(results)
         if self._sizes.fixed:
@@ -393,11 +395,6 @@ class Second(Recorder):
         found = next(self._looks)
         self.guarded(self.add_list, tensor, found)
         return found
-
-    def made(self, tensor: torch.Tensor) -> bool:
-        if "_is_param" in vars(tensor):  # by nn.Parameter, of what is below torch.Tensor
-            raise Unsupported("gives a parameter that it made of a tensor of symbolic sizes")
-        return super().made(tensor)
 
     def turned(self, function: Callable, args: tuple) -> Callable | None:
         """The comparison that the first run made of the operands of this one in the other order, if it made that: of a tensor and
