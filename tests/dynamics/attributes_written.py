@@ -501,7 +501,7 @@ def attributes_of_tensors_that_the_run_made(compile):
 
 
 @program
-def attributes_that_views_and_gradients_have(compile):
+def attributes_that_views_have(compile):
     w = leaf(3, 2)
 
     @compile
