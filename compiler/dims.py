@@ -304,6 +304,7 @@ def typical(size: Dim) -> int:
     return size.evaluate({s.name: s.hint or min(max(TYPICAL_SIZE, s.lo), s.hi or TYPICAL_SIZE) for s in size.symbols()})
 
 
+@lru_cache(maxsize=65536)
 def known(a: Dim, b: Dim) -> bool | None:
     """Whether a >= b: True or False where it is so for all values of the symbols, else None."""
     if isinstance(a, int) and isinstance(b, int):

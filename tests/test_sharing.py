@@ -75,3 +75,14 @@ def test_layers_of_several_widths_are_one_function_each():
     assert "// 4 kernels, which differ in n0;" in source
     names = functions(source)
     assert len(names) == 2 and all(source.count(f"{name}(slots[") == 4 for name in names)
+
+
+def test_norms_that_stand_side_by_side_are_one_function():
+    """As in clip_grad_norm_: each is written to a place of its own in the tensor that stacks them."""
+    torch.manual_seed(0)
+    xs = [torch.randn(128) for _ in range(6)]
+    compiled = smelt.compile(lambda *xs: torch.stack([torch.linalg.vector_norm(x) for x in xs]).sum(), fullgraph=True)
+    for _ in range(2):
+        torch.testing.assert_close(compiled(*xs), torch.stack([torch.linalg.vector_norm(x) for x in xs]).sum())
+    source = smelt.show(compiled, "c")
+    assert "// 6 kernels, which differ in n0;" in source and len(functions(source)) == 2

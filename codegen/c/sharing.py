@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Sequence
+from typing import Collection, Sequence
 
 from .function import Function
 
@@ -91,10 +91,11 @@ class _Reading:
         for k, word in enumerate(words):
             if word not in names and _declared(words, k):
                 names[word] = f"${len(names)}"
+        pointers = {name for word, name in zip(words, words[1:]) if word == "restrict"}
         rooms = ["body"]  # what is open: a "body", "address", "head", "long", "array", "value" or "constant"
         for k, (word, match) in enumerate(zip(words, tokens)):
             if word in "([{":
-                rooms.append(_room(words, k, rooms[-1]))
+                rooms.append(_room(words, k, rooms[-1], pointers))
             elif word in ")]}":
                 rooms.pop()
             elif word == "," and rooms[-1] == "address":  # what is stored there
@@ -139,14 +140,16 @@ def _is_type(word: str) -> bool:
     return _TYPE.fullmatch(word) is not None
 
 
-def _room(words: Sequence[str], k: int, outer: str) -> str:
-    """What the bracket that is the k-th word opens."""
+def _room(words: Sequence[str], k: int, outer: str, pointers: Collection[str]) -> str:
+    """What the bracket that is the k-th word opens; of a vector or a small array, numbers are constants."""
     before = words[k - 1] if k else ""
     if words[k] == "{":
         made = before == "=" or before == ")" and words[k - 3] == "(" and _is_type(words[k - 2])
         return "constant" if made or outer == "constant" else "body"
     if words[k] == "[":
-        return "array" if _declared(words, k - 1) and words[k + 2] == "]" else "constant" if words[k + 2] == "]" else "address"
+        if words[k + 2] != "]" or before in pointers:
+            return "address"
+        return "array" if _declared(words, k - 1) else "constant"
     if before in ("for", "if", "while"):
         return "head"
     if before.startswith(("load_", "store_", "__builtin_prefetch")):
