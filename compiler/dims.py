@@ -304,12 +304,14 @@ def typical(size: Dim) -> int:
     return size.evaluate({s.name: s.hint or min(max(TYPICAL_SIZE, s.lo), s.hi or TYPICAL_SIZE) for s in size.symbols()})
 
 
-@lru_cache(maxsize=65536)
 def known(a: Dim, b: Dim) -> bool | None:
     """Whether a >= b: True or False where it is so for all values of the symbols, else None."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a >= b
-    difference = expr(a) - b
+    return a >= b if isinstance(a, int) and isinstance(b, int) else _known(expr(a), expr(b))
+
+
+@lru_cache(maxsize=65536)
+def _known(a: Expr, b: Expr) -> bool | None:
+    difference = a - b
     if _least(difference) >= 0:
         return True
     return False if _least(-difference) > 0 else None

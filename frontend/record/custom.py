@@ -14,22 +14,24 @@ from ...compiler.ops.core import Operand
 from ...errors import Unsupported
 from ..generators import random_state
 from ..observe.applied import tensors_in
+from ..symbolic.sizes import inner
 from ..symbolic.symbols import Float
 from ..torch_internals import version_of
 from .building import NumberBuilder
 from .functional import Memory, address
 from .gradients import Sources, node_of
-from .overloads import type_of
 
 
 class CustomCalls:
     """The calls of custom functions during one recording; `inside` one, ops are not recorded.
 
     alias   gives the alias of a tensor, which becomes an input of the graph if the run did not make it
+    form    gives the type of a result, of a call with these arguments
+    met     a result, its type and its value, before they are known: gives the tensor and the type that are, as for ops
     """
 
-    def __init__(self, b: NumberBuilder, memory: Memory, sources: Sources, alias: Callable):
-        self._b, self._memory, self._sources, self._alias = b, memory, sources, alias
+    def __init__(self, b: NumberBuilder, memory: Memory, sources: Sources, alias: Callable, form: Callable, met: Callable):
+        self._b, self._memory, self._sources, self._alias, self._form, self._met = b, memory, sources, alias, form, met
         self._open: list[bool] = []  # the calls under way, and whether they are one op
         self._function: type | None = None
         self._args: tuple = ()
@@ -96,7 +98,7 @@ class CustomCalls:
                 return Operand(len(operands) - 1)
             return type(given)(map(template, given)) if type(given) in (list, tuple) else given
         args = tuple(map(template, self._args))
-        types = tuple(map(type_of, results))
+        types = tuple(self._form(r, self._args) for r in results)
         autocast = {"autocast": str(torch.get_autocast_dtype("cpu")).split(".")[1]} if torch.is_autocast_enabled("cpu") else {}
         value = self._b.emit("function", *operands, function=self._function, args=args, **autocast,
                              type=TupleType(types) if several else types[0])
@@ -104,14 +106,16 @@ class CustomCalls:
             if node_of(r) is not None:
                 self._sources.allow(node_of(r))
             given, one = self._viewed(r), self._b.item(value, index=k) if several else value
+            made, form = self._met(r, t, one)
             if given is None:
-                self._memory.add(r, t, one)
+                self._memory.add(made, form, one)
             else:
-                self._memory.add_own_view(self._alias(given), r, one)
+                self._memory.add_own_view(self._alias(given), made, one)
 
 
 def _place(t: torch.Tensor) -> tuple:
     """Which elements a tensor has of its memory, and how it takes them."""
+    t = inner(t)
     return t.dtype, t.shape, t.stride(), t.storage_offset()
 
 

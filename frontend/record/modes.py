@@ -263,7 +263,7 @@ class Api(TorchFunctionMode):
             recorder._from_numbers = None
             recorder._as_truth = recorder._as_item = False
             recorder.enter_backward(False)
-        if function in _NUMBERS and len(recorder.calls) == ops:
+        if function in _NUMBERS and len(recorder.calls) == ops and not recorder.apart:
             recorder.stop(Unsupported(NO_NUMBERS, here().place))
         if function in STEPWISE or function in BY_SIZES:
             recorder.guarded(recorder.add_stretch, ops, looks, result)

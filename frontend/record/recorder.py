@@ -122,7 +122,7 @@ class Recorder:
         self.counts: list[tuple[str, int]] = []
         self._rows: dict[Hashable, Value] = {}
         self._within = current_backward()  # a checkpoint computes again during a backward pass
-        self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias)
+        self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias, self._form_given, self._met_given)
         self._grads = Differentiating(self._b, self._memory, self._reach, self._sources, self._tensors, self._alias,
                                       self._note_gradients)
         self._results = Results(self._b, self._memory, self._alias, self._met)
@@ -181,6 +181,14 @@ class Recorder:
     def leave_function(self, result: Any) -> None:
         """It gave this result."""
         self.guarded(self._custom.leave, result)
+
+    def _form_given(self, result: torch.Tensor, args: tuple) -> TensorType:
+        """The type of what a custom function of these arguments gave."""
+        return type_of(result)
+
+    def _met_given(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
+        """A tensor that a custom function gave, and its type, as they are known from here on."""
+        return tensor, type
 
     # Tensors that the run did not make
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, S
 
 import torch
 
-from ...compiler.dims import Dim, Expr, Sym, expr_of, typical
+from ...compiler.dims import Dim, Expr, Sym, expr_of, product, typical
 from ...compiler.ir import TensorType, Value
 from ...errors import Unsupported
 from ..generators import random_state, set_random_state
@@ -23,6 +23,7 @@ from ..guard.fetched import Fetched, parts
 from ..guard.guards import Contents, Read
 from ..guard.structure import Arguments, tuple_like
 from ..guard.writes import held, holds, put_back
+from ..observe.applied import tensors_in
 from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
@@ -242,6 +243,8 @@ class Second(Recorder):
         self._forget: tuple[int, int | None] | None = None
         self._views: list[tuple[tuple, int]] = []  # the calls that gave views, with the numbers of these
         self._moving = False
+        #: what custom functions gave, by id, with the stand-ins for it
+        self._given_by_custom: dict[int, tuple[torch.Tensor, Sized]] = {}
         self._stepless, self._stretches = arguments.stepless, first.recorder.stretches
         self._stretch: Stretch | None = None
         super().__init__(arguments.run_with, name_of, first.recorder.name, self._sizes, first.recorder.held, **ways)
@@ -249,6 +252,7 @@ class Second(Recorder):
         self._modes = self._modes[0], _SizedApi(self), *self._modes[2:]
 
     def finish(self, results: Sequence[torch.Tensor]) -> Recording:
+        results = self.with_stand_ins(results)
         if any("_is_param" in vars(t) for t in results if type(t) is Sized):  # by nn.Parameter, of what is below torch.Tensor
             raise Unsupported("gives a parameter that it made of a tensor of symbolic sizes")
         self.guarded(self._bind_symbols)
@@ -331,7 +335,7 @@ class Second(Recorder):
             args = tuple(self._sizes.dims(a) if n in sized else a for n, a in zip(names, args))
         call = super().before(function, args, {n: self._sizes.dims(a) if n in sized else a for n, a in kwargs.items()})
         if call is None:
-            self.stop(Unsupported("an autograd.Function, of tensors of symbolic sizes"))
+            pass
         elif self._stretch is not None:
             self.calls[-1:] = [self._calls[k] for k in self._stretch.calls]
         elif function is _UNFOLD and [call[0] for call in self._expected(len(self.calls) - 1)] == [overload(_AS_STRIDED)]:
@@ -427,7 +431,8 @@ class Second(Recorder):
             self._memory.move(args[0], moved)
             return moved
         result = function(*self._inside(args), **self._inside(kwargs))
-        return next(self._looks, result) if overload(function).reads and not self._busy else result
+        looked = overload(function).reads and not self._busy and not self._custom.inside
+        return next(self._looks, result) if looked else result
 
     def _inside(self, given: Any) -> Any:
         """What an op is really given, with what it stands for noted."""
@@ -475,6 +480,49 @@ class Second(Recorder):
         return made, value.type
 
 
+    # Custom autograd.Functions, which run with stand-ins, but whose ops run on the real tensors and give such
+
+    def enter_function(self, function: type, args: tuple, kwargs: dict) -> None:
+        super().enter_function(function, *map(self.with_stand_ins, (args, kwargs)))
+
+    def _form_given(self, result: torch.Tensor, args: tuple) -> TensorType:
+        """The sizes that are those of an argument, or the product of some that follow each other there, are taken to be them
+        on each call; a call in which they are not is of another form."""
+        real = super()._form_given(result, args)
+        forms = [t.form for t in tensors_in(args) if type(t) is Sized]
+        same = next((f.shape for f in forms if tuple(map(typical, f.shape)) == real.shape), None)
+        shape = same or tuple(_size_of(n, d, real.rank, forms) for d, n in enumerate(real.shape))
+        return laid_out(shape, real) if forms else real
+
+    def _met_given(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
+        if not symbolic(type):
+            return tensor, type
+        with torch.enable_grad():
+            made = AsOne.apply(lambda: Sized(tensor.detach(), type, self._sizes), tensor)
+        if node_of(made) is not None:
+            self._sources.allow(node_of(made))
+        self._given_by_custom[id(tensor)] = tensor, made
+        return made, type
+
+    def with_stand_ins(self, given: Any) -> Any:
+        """What torch is given, with the stand-ins for what custom functions gave: no mode sees that, so Python has it as it is."""
+        if not self._given_by_custom:
+            return given
+        if isinstance(given, torch.Tensor):
+            return self._given_by_custom.get(id(given), (given, given))[1]
+        if type(given) in (list, tuple):
+            return type(given)(map(self.with_stand_ins, given))
+        return {k: self.with_stand_ins(g) for k, g in given.items()} if type(given) is dict else given
+
+
+def _size_of(n: int, d: int, rank: int, forms: Sequence[TensorType]) -> Dim:
+    """A size of a result in terms of those of the arguments, by their values: best that in the same place, then any other."""
+    alike = [f.shape[d] for f in forms if f.rank == rank]
+    sizes = [*alike, *(size for f in forms for size in f.shape)]
+    products = [product(f.shape[i:k]) for f in forms for i in range(f.rank) for k in range(i + 2, f.rank + 1)]
+    return next((size for size in (*sizes, *products) if isinstance(size, Expr) and typical(size) == n), n)
+
+
 def _values(part: Any) -> Iterator[Value]:
     """The tensors among the arguments of an op."""
     if isinstance(part, Value):
@@ -493,12 +541,13 @@ class _SizedApi(Api):
     """Sees the calls of torch's Python interface, and lets Python code take the sizes that it gives for ints."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.Tensor.storage_offset:
+        if function is torch.Tensor.storage_offset and not self._recorder._busy:
             self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
         if function is torch.Tensor.tolist and not self._recorder._busy:
             return self._recorder.list_again(args[0])
         if turned := self._recorder.turned(function, args):
             function, args = turned, args[::-1]
+        args, kwargs = map(self._recorder.with_stand_ins, (args, kwargs))
         return self._recorder._sizes.numbers(super().__torch_function__(function, types, args, kwargs))
 
 

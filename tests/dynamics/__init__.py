@@ -12,7 +12,7 @@ from .harness import PROGRAMS, Outcome, Program, check, difference_made, run
 ROWS = ("branches", "numbers", "scalars", "conversions", "windows", "lengths", "found_rows", "packed", "recurrent", "calls", "sizes",
         "sizes_in_steps", "sizes_of_state", "names_read", "objects_read", "classes_read", "special_methods", "modules_read",
         "callables", "hidden", "attributes_written", "containers_written", "effects", "aliasing", "versions",
-        "flowing_writes", "autograd", "leaves", "own_backward", "derivatives", "random_numbers", "draws", "asides", "shown_state",
+        "flowing_writes", "autograd", "leaves", "own_backward", "sizes_of_own_backward", "derivatives", "random_numbers", "draws", "asides", "shown_state",
         "arrays", "modes", "errors", "threads", "nesting", "numerics")
 for _row in ROWS:
     import_module(f"{__name__}.{_row}")
