@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 _APPLY_BACKWARD = torch.autograd.function.BackwardCFunction.apply.__code__
+_SWAPS = torch.utils.swap_tensors.__code__
 _MAKES_PARAMETER = torch.nn.Parameter.__new__.__code__
 _PYTHON_SWITCHES = {f.__code__: f for f in SWITCHES if isinstance(f, types.FunctionType)} | {
     torch.distributions.Distribution.__init__.__code__: distributions_check}
@@ -99,6 +100,8 @@ class Entered:
             if kind == USER:
                 self._observer.watch(self._enter_user, frame, frame.f_code)
             elif kind != SMELT:
+                if frame.f_code is _SWAPS and self._observer.recorder is not None:  # also once nothing is recorded any more
+                    self._observer.recorder.let_go()
                 if frame.f_globals.get("__name__") in _TAKES_PLAIN_NUMBERS:
                     _fix_numbers(frame)
                 self._observer.watch(self._enter_library, frame, frame.f_code)

@@ -104,6 +104,10 @@ def differentiable(view: ViewStep) -> bool:
     return view.grad and overload(view.function).packet not in ("detach", "detach_")
 
 
+def _nobody() -> None:
+    """Like a weak reference to what is gone."""
+
+
 def _whole(step: Step) -> bool:
     """Whether a view is of the same elements at the same places."""
     return overload(step.view.function).packet in ("detach", "alias")
@@ -126,6 +130,12 @@ class Memory:
     def find(self, tensor: torch.Tensor) -> Alias | None:
         entry = self._known.get(id(tensor))
         return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def let_go(self) -> None:
+        """Forget all tensors, so that none has a weak reference from here."""
+        for base in [*self.inputs, *(alias.base for _, alias in self._known.values())]:
+            base.owner = _nobody
+        self._known.clear()
 
     def holders(self, place: int) -> list[torch.Tensor]:
         """The live tensors whose memory is at this address."""

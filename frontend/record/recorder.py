@@ -145,6 +145,10 @@ class Recorder:
         self._filled.__exit__(*error)
         self.numbers.alive = self.arrays.alive = False
 
+    def let_go(self) -> None:
+        """Two tensors are about to be swapped, which is not recorded, and which torch refuses for those with weak references."""
+        self._memory.let_go()
+
     def stop(self, why: Unsupported) -> None:
         """Record nothing more."""
         if self.unsupported is None:

@@ -505,7 +505,7 @@ class Second(Recorder):
         return made, type
 
     def with_stand_ins(self, given: Any) -> Any:
-        """What torch is given, with the stand-ins for what custom functions gave: no mode sees that, so Python has it as it is."""
+        """What torch is given, with the stand-ins for what custom functions gave: no mode sees that; Python has it as it is."""
         if not self._given_by_custom:
             return given
         if isinstance(given, torch.Tensor):

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from .harness import backward, calls, leaf, outcome, program, tensor
+from .harness import backward, calls, leaf, outcome, program, tensor, whole
 
 
 def on_fresh(f, *shapes, times=4):
@@ -1003,3 +1003,27 @@ def parts_of_one_memory_written_to(compile):
     rows = tensor(2, 4)
     for _ in range(3):
         yield shift(rows[0], rows[1]), rows, rows._version
+
+
+@program
+def tensors_swapped_once_they_were_used(compile):
+    """torch refuses to swap tensors that have weak references. Some are arguments, some state, some made by the run."""
+    layer = whole(nn.Linear(4, 4))
+
+    @compile
+    def arguments(a, b, said):
+        if said:
+            print("said")
+        y = a * 2 + b
+        torch.utils.swap_tensors(a, b)
+        return y, a - b, a[1:]
+
+    @compile
+    def parameters(x):
+        y = layer(x)
+        torch.utils.swap_tensors(layer.weight, nn.Parameter(layer.weight.detach() * 2))
+        return layer(x) + y
+    for said in (False, False, True, True):
+        a, b = tensor(4), tensor(2, 2) * 3
+        yield outcome(arguments, a, b, said), outcome(arguments, tensor(3), tensor(3) * 2, said)
+        yield outcome(parameters, tensor(3, 4)), layer
