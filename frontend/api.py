@@ -35,7 +35,7 @@ from .run.branches import LONG, Branches
 from .run.bridge import Late, misrecorded
 from .symbolic.sizes import Sizes
 from .symbolic.symbols import Node, Numbers
-from .symbolic.varying import COUNT, NUMBER, Place, Varying
+from .symbolic.varying import COUNT, ELEMENT, NUMBER, READ, Place, Varying
 from .torch_internals import (active_dispatch_modes, active_transform, default_devices, forward_ad, saved_tensors_hooks,
                               tracing)
 
@@ -163,9 +163,10 @@ class _Run:
 
     @property
     def lengths(self) -> dict[Place, str]:
-        """The numbers that may be sizes, with their names, and those that ops found, with their lines."""
-        given, found = self.recorder.numbers.lengths(), self.recorder.counts
-        return {**{(NUMBER, k): name for k, name in given.items()},
+        """The numbers that may be sizes, with their names, and those that ops found, or that come of readings, with their lines."""
+        given, found, read = self.recorder.numbers.lengths(), self.recorder.counts, self.recorder.lengths
+        return {**{(NUMBER, k): name for k, name in given.items()}, **{(READ, k): line for k, line in enumerate(read)},
+                **{(ELEMENT, k): name for k, name in enumerate(self.recorder.numbers.element_lengths())},
                 **{(COUNT, k): line for k, (line, count) in enumerate(found) if count >= 2}}
 
     def finish(self, result: Any) -> tuple[Rebuild, Recording]:
@@ -502,6 +503,7 @@ class CompiledFunction:
         tensors = [*((name, t) for _, name, t in run.arguments.tensors),
                    *((first.fetched.place(read), read.expected) for read in first.found)]
         numbers = run.lengths
+        self.varying.note_elements(run.recorder.numbers.element_lengths())
         places = self.varying.symbols(tensors, numbers)
         if not places:
             return False

@@ -130,6 +130,16 @@ WORLD = (
     "s.scale = random.uniform(0.1, 0.9)", "s.count += random.randint(0, 1)", "{new} = {a} if time.time() > 0 else {b}",
     "{new} = {a} * random.choice([0.5, p])",
 )
+#: Lengths that a run finds out.
+LENGTHS = (
+    "{new} = {a}[:int({b}.sum().abs().item()) % 5]", "{new} = {a}[int(({b} > 0).sum()) % 3:]", "{new} = {a}[:s.filled.item()]",
+    "{new} = {a}[..., :random.randint(1, 4)]", "{new} = torch.zeros(random.randint(1, 5), 2) + p", "s.filled.add_(k % 2)",
+    "{new} = {a}[random.randrange(3):random.randrange(2, 6)]", "{a}[:random.randint(0, 3)] = p", "{new} = {a}[s.filled:]",
+    "{a}[..., random.randrange(2):random.randrange(2, 5)].mul_(0.5)", "{new} = torch.arange(({a} > 0).sum().item()) * p",
+    "{new} = {a}[:int({a}.shape[0] * random.random())]", "{new} = {a}[:numpy.clip(random.randint(0, 9), 1, {a}.shape[0])]",
+    "{new} = F.pad({a}, (0, random.randint(0, 3)))", "{new} = {a}[:numpy.random.randint(1, 4), None]", "s.filled.fill_(k)",
+    "{new} = {a}[random.randint(0, {a}.shape[0] - 1):]", "{new} = {a}.expand(s.filled.item(), *{a}.shape)",
+)
 #: `q` and `r` are boxes that are given: objects with a tensor `x`, a number `n`, a list `items` and a dict `table`.
 GIVEN = (
     "{new} = {a} * q.n", "{new} = q.x + r.x", "{new} = q.x * {a}.mean()", "q.n += 1", "q.x = {a}", "r.x = r.x * 2",
@@ -147,7 +157,7 @@ MODES = ("no_grad", "inference_mode")
 LOOPS = ("for i in range(k):", "for i in range(int({a}.sum().abs().item()) % 3):", "for i, item in zip(range(5), s.items):",
          "for i in range({a}.dim()):", "for row in {a}[:2]:")
 GROUPS = ((TENSORS, 10), (VIEWS, 5), (SIZES, 3), (NUMBERS, 4), (IN_PLACE, 4), (STATE, 4), (SPECIAL, 2), (DATA, 2), (WORLD, 2),
-          (GIVEN, 5))
+          (GIVEN, 5), (LENGTHS, 2))
 #: Shapes of the two arguments of a first call.
 SHAPES = (((4, 6), (4, 6)), ((4, 6), (4, 6)), ((4, 6), (6,)), ((4, 6), (1, 6)), ((6, 6), (6, 6)), ((4, 3, 6), (4, 3, 6)),
           ((5,), (5,)))
@@ -212,7 +222,7 @@ def fill(s):
     s.scale, s.count, s.items, s.table, s.last, s.best = 0.5, 0, [1.0], {"rate": 0.1}, None, 0.0
     s.total, s.buffer = torch.zeros(()), torch.ones(3)
     s.weight = torch.nn.Parameter(torch.linspace(-1, 1, 36).reshape(6, 6))
-    s.box = Box(torch.ones(3), 1)
+    s.box, s.filled = Box(torch.ones(3), 1), torch.tensor(2)
 
 
 '''

@@ -10,13 +10,14 @@ import random
 import sys
 import time
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 import numpy
 
-from ..symbolic.symbols import fixed
+from ..symbolic.scalars import is_scalar
+from ..symbolic.symbols import fixed, is_symbolic
 from .places import USER, checkpointed, kind_of_file, on_behalf_of_user
 from .profiling import unprofiled
 
@@ -44,25 +45,49 @@ _FUNCTIONS: tuple[tuple[types.ModuleType, str, Generator | None], ...] = (
 
 
 @dataclass(frozen=True)
+class Given:
+    """A symbolic number that a draw is given: each call has its own of this name."""
+    name: str
+    value: Any = field(compare=False)
+    shown: str = field(compare=False)
+
+    def __repr__(self):
+        return self.shown
+
+
+@dataclass(frozen=True)
 class Draw:
-    """A call of one of these functions, with plain numbers."""
+    """A call of one of these functions, with plain numbers and symbolic ones."""
     function: Callable
     args: tuple
     kwargs: tuple[tuple[str, Any], ...]
     name: str
     generator: Generator | None
 
-    def __call__(self) -> Any:
-        return self.function(*self.args, **dict(self.kwargs))
+    def __call__(self, numbers: Mapping[str, Any] | None = None) -> Any:
+        """With these numbers in place of the symbolic ones, by their names; those of the recorded run if None."""
+        def own(given: Any) -> Any:
+            known = not isinstance(given, Given)
+            return given if known else given.value if numbers is None else numbers[given.name]
+        return self.function(*map(own, self.args), **{k: own(a) for k, a in self.kwargs})
 
     def __str__(self):
         given = (*map(repr, self.args), *(f"{k}={a!r}" for k, a in self.kwargs))
         return f"{self.name}({', '.join(given)})"
 
     @property
+    def given(self) -> tuple:
+        return (*self.args, *(a for _, a in self.kwargs))
+
+    @property
     def plain(self) -> bool:
         """Whether it is given nothing but numbers, which later calls may be given again."""
-        return all(type(a) in (bool, int, float, type(None)) for a in (*self.args, *(a for _, a in self.kwargs)))
+        return all(type(a) in (bool, int, float, type(None), Given) for a in self.given)
+
+    @property
+    def symbolic(self) -> list[str]:
+        """The names of the symbolic numbers that it is given."""
+        return [a.name for a in self.given if isinstance(a, Given)]
 
 
 class Draws:
@@ -94,7 +119,8 @@ class Draws:
         name, generator = (name, generator) if name else KNOWN[function]
 
         def drawn(*args: Any, **kwargs: Any) -> Any:
-            return self._observer.draw(Draw(function, fixed(args), tuple(fixed(kwargs).items()), name, generator))
+            kept = {k: _kept(a) for k, a in kwargs.items()}
+            return self._observer.draw(Draw(function, tuple(map(_kept, args)), tuple(kept.items()), name, generator))
         return drawn
 
     def _drawing(self, drawn: Callable, function: Callable, name: str = "") -> Callable:
@@ -111,6 +137,12 @@ class Draws:
                     observer.outside_draw(name, caller)
                 return function(*args, **kwargs)
         return stand_in
+
+
+def _kept(given: Any) -> Any:
+    """What a draw is given, as its record has it."""
+    node = given.node if is_symbolic(given) and not is_scalar(given) else None
+    return Given(node.name, node.value, node.shown) if node is not None and node.numbers.listening else fixed(given)
 
 
 def _choose(choice: Callable, randrange: Callable, seq: Any) -> Any:

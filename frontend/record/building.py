@@ -30,11 +30,17 @@ class NumberBuilder(Builder):
         if record.kind == "pointwise" and record.name not in _BY_VALUE:
             device = attrs.get("device") or device_of(inputs)
             inputs = tuple(self.value_of(i, device) if k in nodes else i for k, i in enumerate(inputs))
+        attrs |= {k: self._lengths(attrs[k]) for k in attrs.keys() & _LENGTHS}
         value = super().emit(record, *map(fixed, inputs), type=type, name=name, **_attributes(attrs))
         for k, node in nodes.items():
             if isinstance(value.inputs[k], Value):
                 self._numbers.convertible(node, value.dtype if record.name == "scalar" else operand_dtypes(value)[k])
         return value
+
+    def _lengths(self, part: Any) -> Any:
+        if is_symbolic(part):
+            return self._numbers.length(part)
+        return type(part)(map(self._lengths, part)) if isinstance(part, (list, tuple)) else part
 
     def value_of(self, number: Float | Int, device: torch.device = torch.device("cpu")) -> Value | int:
         """The graph's input for a number; one that torch has no room for, as it is."""
@@ -45,17 +51,19 @@ class NumberBuilder(Builder):
         if key not in self._values:
             self._numbers.want((node.name,))
             dtype = torch.float64 if node.is_float() else torch.int64
-            length = isinstance(node.size, Expr) and node.size.symbol and device.type == "cpu"
-            held = {"symbol": node.size.symbol} if length else {}
-            value = Value(self.name(_identifier(node)), OPS["input"], (), held, NumberType((), dtype, device), self.origin)
+            value = Value(self.name(_identifier(node)), OPS["input"], (), {}, NumberType((), dtype, device), self.origin)
             self._values[key] = value
             if node.is_int():
                 self._numbers.convertible(node, dtype)
             self.given.append((value, node))
             self._tell(value)
+        if isinstance(node.size, Expr) and node.size.symbol and device.type == "cpu":  # it may have become one since
+            self._values[key].attrs["symbol"] = node.size.symbol
         return self._values[key]
 
 
+#: Attributes that are sizes.
+_LENGTHS = {"shape", "size"}
 #: Ops whose rules turn on the value of a number operand.
 _BY_VALUE = {"pow"}
 

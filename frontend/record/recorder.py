@@ -75,6 +75,7 @@ class Recorder:
     stretches   the calls that make the same ops for each place of a sequence
     ends        for each result, what a backward pass from it raises
     counts      for each op that may find any number of rows, the user's line, and how many it found
+    lengths     the user's lines where an op asked for a whole number that comes of a reading, and that is a size
     generator   the state of torch's random numbers when the run began
     unwritten   whether it made memory that it did not write to, which holds anything
     flags       the inputs whose requires_grad the run set, with what it is now
@@ -103,7 +104,7 @@ class Recorder:
         self._before: list[tuple] = []
         self._elements = Elements(self._b, self.numbers, self._tensors, held)
         self._readings, self._symbolic, self._stand_ins = Readings(open), symbolic, stand_ins
-        self.numbers.tell = partial(self.guarded, self._add_condition)
+        self.numbers.tell = self._told
         self.numbers.read_now = lambda number: self._note_symbol(self.numbers.in_graph[number.name], number)
         self.arrays = Arrays() if arrays is None else arrays
         self.arrays.stop = self._stop_for_array
@@ -120,6 +121,7 @@ class Recorder:
         self.stretches: list[Stretch] = []
         self.ends: list[str] = []
         self.counts: list[tuple[str, int]] = []
+        self.lengths: dict[str, None] = {}
         self._rows: dict[Hashable, Value] = {}
         self._within = current_backward()  # a checkpoint computes again during a backward pass
         self._custom = CustomCalls(self._b, self._memory, self._sources, self._alias, self._form_given, self._met_given)
@@ -164,7 +166,7 @@ class Recorder:
         """Run a part of the recorder inside the user's run, which nothing that happens there may disturb."""
         if self.unsupported is not None:
             return None
-        self._busy = True
+        before, self._busy = self._busy, True
         try:
             with unprofiled():
                 return observe(*args)
@@ -173,7 +175,7 @@ class Recorder:
         except Exception as defect:
             self.stop(Unsupported(f"internal error while recording: {type(defect).__name__}: {defect}"))
         finally:
-            self._busy = False
+            self._busy = before
 
     # Custom autograd.Functions
 
@@ -522,6 +524,12 @@ class Recorder:
             return None
         return self._read_later(value, self.unseen(torch.Tensor.item, tensor))
 
+    def _told(self, asked: Asked) -> None:
+        """Something was asked of a number that comes of a reading: the number itself, as a rule, by an op that takes a size."""
+        if self._busy and type(asked.expected) is int and asked.expected >= 2:
+            self.lengths[here().place] = None
+        self.guarded(self._add_condition, asked)
+
     def _add_condition(self, asked: Asked) -> None:
         """Something was asked of such a number. Nothing of the graph needs to run for the answer."""
         if self.unsupported is None and not any((r.how, r.text) == ("condition", asked.now) for r in self._readings.all):
@@ -544,6 +552,7 @@ class Recorder:
             raise Unsupported(f"calls {draw.name}()", here().place)
         if not self._readings.open():
             return None
+        self.numbers.need(draw.symbolic)
         symbol = self.numbers.read(answer, str(draw))
         self._note((), "draw", answer, self._asked_at if draw.generator else len(self._b.values), text=symbol.node.name,
                    draw=draw)

@@ -30,7 +30,7 @@ from ..observe.profiling import unprofiled
 from ..recording import Fresh, OutputView, Recording
 from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
-from ..symbolic.varying import COUNT, Place
+from ..symbolic.varying import COUNT, ELEMENT, READ, Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
 from .as_one import BY_SIZES, STEPWISE, AsOne, Stretch, is_whole
 from .differentiating import Pass
@@ -189,7 +189,7 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
         sizes = Sizes(places, derives)
         try:
             attempt(places, sizes, composites(), stepless)
-            return places
+            return places if sizes.derived else {p: root for p, root in places.items() if p[0] not in (ELEMENT, READ)}
         except Unsupported as why:
             if stepwise and not stepless:
                 stepless = True

@@ -5,6 +5,7 @@ In the graph they are gathers, at places that each call computes. Where the view
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import Any, Callable, Mapping, Sequence
 
@@ -32,7 +33,10 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     n = type_of(x).shape[dim]
     if not (is_symbolic(end) and step == 1 and isinstance(n, int) and 0 <= plain(start) <= plain(end) <= n):
         return False
-    return start >= 0 and end <= n and (op.packet == "select" or _length(start, end) is not None)
+    if not (start >= 0 and end <= n and (op.packet == "select" or _length(start, end) is not None)):
+        return False
+    start.node.numbers.places_in.add(start.node.name)
+    return True
 
 
 def _length(start: Any, end: Any) -> Dim:
@@ -84,6 +88,8 @@ def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:
     return tuple(replace(v, args=tuple(a.fixed() if isinstance(a, Node) else a for a in v.args)) for v in views)
 
 
+#: The end of a slice that has none, as torch knows it.
+_FAR = sys.maxsize
 #: The dtypes of tensors that are read as indices.
 _WHOLE = (torch.int64, torch.int32)
 
@@ -106,28 +112,55 @@ def _read(bound: Any) -> Any:
 
 
 def placed(index: Any) -> tuple | None:
-    """An index of views alone as a tuple, if symbolic numbers are in it; torch's own way takes such for plain ones."""
+    """An index as a tuple, if symbolic numbers are in it, and besides views nothing but tensors of places; torch's own way takes
+    such numbers for plain ones, or asks whether a slice is all of a dimension."""
     parts = index if type(index) is tuple else (index,)
-    basic = all(p is None or p is Ellipsis or type(p) in (int, slice) or is_symbolic(p) for p in parts)
-    return parts if basic and any(map(is_symbolic, parts)) else None
+    known = all(p is None or p is Ellipsis or type(p) in (int, slice) or is_symbolic(p) or _places(p) for p in parts)
+    return parts if known and any(map(_moved, parts)) else None
+
+
+def _places(part: Any) -> bool:
+    return isinstance(part, torch.Tensor) and part.dim() > 0 and part.dtype in _WHOLE
+
+
+def _moved(part: Any) -> bool:
+    """Whether a part of an index is at a place that is a symbolic number."""
+    if type(part) is not slice or part.step is not None:
+        return is_symbolic(part)
+    found = [p.node for p in (part.start, part.stop) if is_symbolic(p)]
+    return all(n.is_int() for n in found) and not all(n.numbers.of_sizes(n) for n in found)
 
 
 def item_at(x: torch.Tensor, index: tuple) -> torch.Tensor:
     """x[index], by the views that torch makes for it."""
-    dim, left = 0, sum(p is not None and p is not Ellipsis for p in index)
+    x, places = _views(x, index)
+    return x if places is None else x[places]
+
+
+def _views(x: torch.Tensor, index: tuple) -> tuple[torch.Tensor, tuple | None]:
+    """What an index shows of x but for its tensors of places, and these as an index of that; None if there are none."""
+    places: list[Any] = []
+    left = sum(p is not None and p is not Ellipsis for p in index)
     for part in index:
+        dim = len(places)
         if part is Ellipsis:
-            dim = x.dim() - left
+            places += [slice(None)] * (x.dim() - dim - left)
             continue
         left -= part is not None
-        if part is None or type(part) is slice:
-            x = x.unsqueeze(dim) if part is None else x[(*[slice(None)] * dim, part)]
-            dim += 1
-        else:
+        if part is not None and type(part) is not slice and not isinstance(part, torch.Tensor):
             x = x.select(dim, part)
-    return x
+            continue
+        if part is None:
+            x = x.unsqueeze(dim)
+        elif _moved(part):  # where Python writes the slice, torch asks of its place whether it is all of the dimension
+            x = torch.ops.aten.slice.Tensor(x, dim, 0 if part.start is None else part.start, _FAR if part.stop is None else part.stop)
+        elif type(part) is slice:
+            x = x[(*[slice(None)] * dim, part)]
+        places.append(part if isinstance(part, torch.Tensor) else slice(None))
+    return x, tuple(places) if any(isinstance(p, torch.Tensor) for p in places) else None
 
 
 def put_at(x: torch.Tensor, index: tuple, value: Any) -> None:
     """x[index] = value, in the same way."""
-    item_at(x, index)[...] = value
+    x, places = _views(x, index)
+    x[... if places is None else places] = value

@@ -79,9 +79,11 @@ class Path:
         self.long = sum(not r.claim for r in self.readings) > LONG
         self.rare = self.long or any(r.how in ("number", "condition") and type(r.answer) is float for r in self.readings)
 
-    def given(self, known: Mapping[Slot, torch.Tensor]) -> list[torch.Tensor | None]:
+    def given(self, known: Mapping[Slot, torch.Tensor], numbers: Mapping[str, Any]) -> list[torch.Tensor | None]:
         """The graph's inputs; None for numbers that are not known yet."""
-        return [known.get(slot) for slot in self.inputs]
+        lengths = {v.attrs["symbol"].name for v in self.recording.graph.inputs if "symbol" in v.attrs} & numbers.keys()
+        made = {("number", name): torch.tensor(numbers[name]) for name in lengths}
+        return [known.get(slot, made.get(slot)) for slot in self.inputs]
 
     def start(self, given: Sequence[Any], before: Before) -> tuple[dict[Slot, torch.Tensor], dict[str, Any]]:
         """What the guards gave: tensors by their slots, and numbers by their names."""
@@ -264,7 +266,7 @@ class Branches:
                 self.broken = f"calls run eagerly after they read many tensors: {path.reason}"
             return path.finish, before
         self.misses = self.detours = 0
-        results = assemble(path.recording, path.given(known), [known[s] for s in path.outputs])
+        results = assemble(path.recording, path.given(known, numbers), [known[s] for s in path.outputs])
         return path.finish, [*results, *(numbers[n] for n in reversed(path.returned))]
 
     def _beside(self, path: Path, left: frozenset[Node], args: tuple, kwargs: dict) -> tuple | None:
@@ -432,10 +434,10 @@ def _answer(node: Node, known: dict[Slot, Any], numbers: dict[str, Any], path: P
         slots, strides = zip(*node.gives)
         operands = [known[s] for s in node.slots]
         if path.recording.symbolic:
-            strides = with_sizes(strides, symbol_values(path.recording.graph, path.given(known)))
+            strides = with_sizes(strides, symbol_values(path.recording.graph, path.given(known, numbers)))
         known.update(zip(slots, gradients_between(operands, (len(operands) - len(slots)) // 2, bool(reading.text), strides)))
         return reading.answer
-    answer = reading.draw() if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))
+    answer = reading.draw(numbers) if reading.draw else HOW[reading.how](*(known[s] for s in node.slots))
     if reading.how in ("symbol", "draw", "count"):
         numbers[reading.text] = answer
     if reading.how == "count":

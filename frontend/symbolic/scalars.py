@@ -80,8 +80,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def number_of(value: Any) -> Any:
-    """Python's number with the value of a stand-in; any other value itself."""
-    return value.node.wrapped() if is_scalar(value) else value
+    """Python's number with the value of one of NumPy's, or of a stand-in for one; any other value itself."""
+    if is_scalar(value):
+        return value.node.wrapped()
+    return KINDS[type(value)][0](value) if type(value) in KINDS else value
 
 
 # Functions of NumPy's
@@ -107,25 +109,33 @@ def _computed(function: Callable, args: tuple) -> Any:
     """What a function gives of numbers, as a line of the program. NotImplemented where it gives no number that has a stand-in,
     or no number is symbolic."""
     given = [p for a in args for p in (a if type(a) in (list, tuple) else (a,))]
-    found = next(filter(is_symbolic, given), None)
     name = _NAMES.get(function) or function.__name__
-    if found is None or len(given) > _LONGEST or not (function in _NAMES or getattr(numpy, name, None) is function):
+    if len(given) > _LONGEST or not (function in _NAMES or getattr(numpy, name, None) is function):
         return NotImplemented
-    numbers, operands = found.node.numbers, []
-    for g in given:
-        operand = as_operand(numbers, g)
-        if operand is None:
-            return NotImplemented
-        operands.append(operand)
-    kinds = [g.dtype.name if is_scalar(g) else "" for g in given]
-    parts = iter([f"numpy.{kind}({{}})" if kind else "{}" for kind in kinds])
+    parts = iter(map(_text, given))
     texts = [f"[{', '.join(next(parts) for _ in a)}]" if type(a) in (list, tuple) else next(parts) for a in args]
-    result = function(*map(plain, args))
+    return _line(f"numpy.{name}({', '.join(texts)})", given, lambda: function(*map(plain, args)))
+
+
+def _line(text: str, given: Sequence[Any], result: Callable[[], Any]) -> Any:
+    """What NumPy gives of numbers, which `text` has a place for each of: the number that the same line gives on later calls."""
+    found = next(filter(is_symbolic, given), None)
+    operands = [as_operand(found.node.numbers, number_of(g)) for g in given] if found is not None else [None]
+    if any(o is None for o in operands):
+        return NotImplemented
+    result = result()
     if type(result) not in KINDS:
         return NotImplemented
     python = KINDS[type(result)][0]
-    node = numbers.compute(f"{python.__name__}(numpy.{name}({', '.join(texts)}))", lambda *_: python(result), *operands)
+    long = any(is_symbolic(g) and not is_scalar(g) and g.node.is_int() for g in given)  # it may be too long for NumPy
+    node = found.node.numbers.compute(f"{python.__name__}({text})", lambda *_: python(result), *operands, raises=long)
     return standing_for(node, type(result)) if node.name else result
+
+
+def _text(number: Any) -> str:
+    """The place of a number in a line: one of NumPy's is made of Python's."""
+    kind = number.kind if is_scalar(number) else type(number)
+    return f"numpy.{kind.__name__}({{}})" if kind in KINDS else "{}"
 
 
 def _fixed(value: Any) -> Any:
@@ -139,20 +149,32 @@ _NAMES = {function: name for name, function in FUNCTIONS.items()}
 
 # Operators
 
-def _operator(name: str, reflected: bool) -> Callable:
-    """Arithmetic in float64, which Python and NumPy do alike, but for what Python raises for."""
+def _operator(name: str, symbol: str, reflected: bool) -> Callable:
+    """Arithmetic: in float64 Python's, where NumPy does the same; else NumPy's own."""
     function, method = getattr(operator, f"__{name}__"), f"__{'r' * reflected}{name}__"
 
     def operate(self: Scalar, other: Any) -> Any:
         if isinstance(other, torch.Tensor):
             return NotImplemented
-        alike = self.kind is numpy.float64 and (not is_scalar(other) or other.kind is numpy.float64)
-        operand = as_operand(self.node.numbers, other) if alike else None
-        by = (self.node if reflected else operand) if name == "truediv" else None
-        if operand is None or type(operand.value) is bool or by is not None and by.value == 0:
-            return getattr(self.fixed, method)(_fixed(other))
-        found = function(number_of(other), self.item()) if reflected else function(self.item(), number_of(other))
-        return standing_for(found.node, numpy.float64) if is_symbolic(found) else numpy.float64(found)
+        operands = (other, self) if reflected else (self, other)
+        if name in _ALIKE and not (name == "truediv" and plain(operands[1]) == 0) and (
+                {type(plain(o)) for o in operands} <= {float, int, numpy.float64} and self.kind is numpy.float64):
+            found = function(*map(number_of, operands))
+            return standing_for(found.node, numpy.float64) if is_symbolic(found) else numpy.float64(found)
+        made = _line(f"{_text(operands[0])} {symbol} {_text(operands[1])}", operands, lambda: function(*map(plain, operands)))
+        return getattr(self.fixed, method)(_fixed(other)) if made is NotImplemented else made
+    return operate
+
+
+#: What Python and NumPy do alike in float64, but for what Python raises for.
+_ALIKE = {"add", "sub", "mul", "truediv"}
+
+
+def _unary(name: str, text: str) -> Callable:
+    function = getattr(operator, f"__{name}__")
+
+    def operate(self: Scalar) -> Any:
+        return _line(text.format(_text(self)), (self,), lambda: function(plain(self)))
     return operate
 
 
@@ -187,9 +209,12 @@ def _otherwise(name: str) -> Callable:
 
 
 def _add_methods() -> None:
-    for name in ("add", "sub", "mul", "truediv"):
-        setattr(Scalar, f"__{name}__", _operator(name, reflected=False))
-        setattr(Scalar, f"__r{name}__", _operator(name, reflected=True))
+    symbols = {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%"}
+    for name, symbol in symbols.items():
+        setattr(Scalar, f"__{name}__", _operator(name, symbol, reflected=False))
+        setattr(Scalar, f"__r{name}__", _operator(name, symbol, reflected=True))
+    for name, text in (("neg", "-{}"), ("pos", "+{}"), ("abs", "abs({})")):
+        setattr(Scalar, f"__{name}__", _unary(name, text))
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Scalar, f"__{name}__", _comparison(name))
     Scalar.__bool__ = lambda self: bool(self.item())

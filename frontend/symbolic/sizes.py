@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import sys
 import types
 from typing import Any, Callable, Collection, Sequence
 
@@ -17,8 +18,8 @@ from ...compiler.ir import TensorType, Value, contiguous_strides, tensor_types
 from ...errors import Unsupported
 from ..torch_internals import unwatched, wrapper
 from .membership import looked_for_in
-from .symbols import Float, Int, Node, Numbers, Plain, is_symbolic
-from .varying import NUMBER, Place
+from .symbols import Float, Int, Node, Numbers, Plain, is_symbolic, size_of
+from .varying import NUMBER, READ, Place
 
 #: For each comparison of a with b, what is known of it, given what is known of a >= b and of b >= a.
 _DECIDED: dict[str, Callable[[bool | None, bool | None], bool | None]] = {
@@ -42,6 +43,7 @@ class Sizes(Numbers):
         self.symbols: dict[Place, Sym] = {}
         self.derived: set[Sym] = set()
         self._lengths, self._derives = lengths, derives
+        self._reads = any(kind == READ for kind, _ in lengths)
         self._bound: list[Node] = []
         self.fixed: set[Sym] = set()
 
@@ -102,12 +104,17 @@ class Sizes(Numbers):
     def holds(self, text: str, truth: bool, *operands: Node) -> bool:
         if text in _DECIDED and all(o.size is not None for o in operands):
             a, b = (o.size for o in operands)
-            if _DECIDED[text](known(a, b), known(b, a)) is not None:
+            far = b == sys.maxsize  # where torch lets a slice end that has no end
+            if _DECIDED[text](not far and known(a, b), far or known(b, a)) is not None:
                 return truth
             if text in ("{} == {}", "{} != {}") and operands[0].value == operands[1].value:
                 determined = _determined(expr(a) - b)
                 self.fixed |= determined if self.derived.isdisjoint(determined) else frozenset()
         return super().holds(text, truth, *operands)
+
+    def of_sizes(self, node: Node) -> bool:
+        sizes = {s.name for (kind, _), s in self.symbols.items() if kind != NUMBER}
+        return self.sources(node.name) - self.lines.keys() <= sizes
 
     def equal(self, a: Dim, b: Dim) -> bool:
         """Whether two sizes are equal, in this run and wherever the program holds."""
@@ -133,6 +140,8 @@ class Sizes(Numbers):
         """As a rule it is one of the symbols that it is computed of, if the IR can't compute it."""
         if not is_symbolic(number) or number.node.size is not None:
             return number.node.size if is_symbolic(number) else number
+        if (known := self._composed(number.node)) is not None:
+            return known
         node, names = number.node, self.sources(number.node.name)
         equal = next((s for s in self.symbols.values() if s.name in names and s.hint == node.value), None)
         if equal is None:
@@ -140,12 +149,37 @@ class Sizes(Numbers):
         self.holds("{} == {}", True, node, self._of(expr_of(equal)))
         return expr_of(equal)
 
+    def _composed(self, node: Node) -> Dim | None:
+        """A number as a size that is computed of one other number, which becomes a symbol, and of symbols; None where it isn't."""
+        whole: list[Node] = []
+
+        def size(n: Node) -> Dim | None:
+            if n.size is not None:
+                return n.size
+            if n.name in self.parts:
+                symbol, a, b = self.parts[n.name]
+                return size_of(symbol, size(a), size(b))
+            whole.append(n)
+            return sym(n.name, lo=2, hint=n.value) if n.is_int() else None
+        found = size(node)
+        if isinstance(found, Expr):
+            needed = [n for n in dict.fromkeys(whole) if any(s.name == n.name for s in found.symbols())]
+            if len(needed) > 1 or needed and not self._derivable(needed[0]):
+                return None
+            for n in needed:
+                self._derive(n)
+        node.size = found
+        return found
+
+    def _derivable(self, node: Node) -> bool:
+        sized = node.is_int() and 2 <= node.value < LONGEST and (self._reads or node.name not in self.data)
+        return sized and self._derives and self.listening
+
     def _derive(self, node: Node) -> Dim:
         """A symbol for a number, whose line the guards compute it by."""
         if node.is_int() and node.value < 0:
             return simplest(-self.length(self.compute("-{}", operator.neg, node).wrapped()))
-        sized = node.is_int() and 2 <= node.value < LONGEST and node.name not in self.data
-        if not sized or not self._derives or not self.listening:
+        if not self._derivable(node):
             return node.fixed()
         super().holds(f"2 <= {{}} < {LONGEST}", True, node)
         node.size = sym(node.name, lo=2, hint=node.value)

@@ -52,13 +52,16 @@ class Numbers:
     lines       name -> (text, the names in it), in the order computed; every text is Python over earlier names
     asked       by their tests
     data        the names of those that come of readings (see readings.py); what is asked of these, `tell` is told
-    compared    the names in what `tell` was told
+    compared    the names in what `tell` was told, and others that later calls are to know
     raising     the names of those that Python may raise for on a later call, so that they are computed although nobody needs them
     quiet       tells whether what is asked now does not matter
+    places_in   the names of those that are places in tensors wherever the program holds
     in_graph    the graph's values of whole numbers in tensors, by their names: as the place of a row the graph has them itself
     unread      of these, the nodes of those that Python has not been told; once something else is computed or asked of one,
                 `read_now` is told of it
     places      those that were given, in order; what is read of tensors is none of them
+    elements    those in tensors of the call, as they were read
+    parts       the operator and the operands of those that are sums, products, quotients or remainders
     scalars     whether there are stand-ins for NumPy's numbers (scalars.py)
     alive       whether the recording goes on; afterwards, and in other threads, the numbers act as the plain ones they hold
     """
@@ -71,10 +74,13 @@ class Numbers:
         self.raising: set[str] = set()
         self.tell: Callable[[Asked], None] = lambda asked: None
         self.quiet: Callable[[], Any] = lambda: False
+        self.places_in: set[str] = set()
         self.in_graph: dict[str, Any] = {}
         self.unread: dict[str, Node] = {}
         self.read_now: Callable[[Node], None] = lambda node: None
         self.places: list[Node] = []
+        self.elements: list[Node] = []
+        self.parts: dict[str, tuple[str, Node, Node]] = {}
         self._fixed: set[str] = set()
         self.alive, self.scalars = True, False
         self._thread = get_ident()
@@ -104,8 +110,9 @@ class Numbers:
 
     def read(self, value: Plain, subject: str) -> "Float | Int":
         """The number that the run reads of a tensor."""
-        number = Node(self, self._name(), value, subject)
-        self.data.add(number.name)
+        name = self._name()
+        number = Node(self, name, value, subject if len(subject) <= _SHOWN else name)
+        self.data.add(name)
         return number.wrapped()
 
     def read_later(self, value: int, subject: str, in_graph: Any) -> "Int":
@@ -119,11 +126,19 @@ class Numbers:
         for name in [n for n in self.unread if n in names]:
             self.read_now(self.unread.pop(name))
 
+    def need(self, names: Iterable[str]) -> None:
+        """Later calls are to know the numbers of these names in their course."""
+        self.want(names)
+        self.compared |= set(names)
+
     def number(self, text: str, value: Plain, subject: str, size: Dim | None = None, needs: Iterable[str] = ()) -> "Float | Int":
         """The number that the Python expression `text`, over names that the guards define, gives on every call.
 
         size: the same as a size of the IR, for an int that may be one; needs: the names of inputs in the text."""
-        return self._node(text, frozenset(needs), value, subject, size).wrapped()
+        node = self._node(text, frozenset(needs), value, subject, size)
+        if needs:
+            self.elements.append(node)
+        return node.wrapped()
 
     def made(self, number: "Float | Int") -> "Float | Int":
         """Note a stand-in that was made, for `surviving`."""
@@ -213,7 +228,8 @@ class Numbers:
     def convertible(self, node: "Node", dtype: torch.dtype) -> None:
         """Let the program hold for the numbers that this dtype has room for: where it has not, torch raises or wraps."""
         n = node.text
-        if dtype == torch.bool or dtype == torch.float64 or dtype == torch.int64 and isinstance(node.size, Expr):
+        if dtype == torch.bool or dtype == torch.float64 or dtype == torch.int64 and (
+                isinstance(node.size, Expr) or node.name in self.places_in):
             return
         limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
         test = f"{limits.min} <= {n} <= {limits.max}"
@@ -245,6 +261,10 @@ class Numbers:
         """A number as the size of something: in this run it is the present one."""
         return fixed(number)
 
+    def of_sizes(self, node: "Node") -> bool:
+        """Whether a number comes of sizes of tensors alone: where these are plain numbers, so is it."""
+        return False
+
     def sources(self, name: str) -> set[str]:
         """The names that a number of this name is computed of, and itself."""
         names, added = set(), {name}
@@ -256,8 +276,17 @@ class Numbers:
     def lengths(self) -> dict[int, str]:
         """The whole numbers in places, by their order, that the run asked for, or for a number computed of them: each may be
         the size of something. Gives what they are called."""
+        asked = self._asked_for(self.places)
+        return {k: n.shown for k, n in enumerate(self.places) if n in asked}
+
+    def element_lengths(self) -> dict[str, int]:
+        """The same of numbers in tensors of the call: what each was, by what it is called."""
+        return {n.shown: n.value for n in self._asked_for(self.elements)}
+
+    def _asked_for(self, nodes: Iterable["Node"]) -> list["Node"]:
+        """Those of some numbers that the run asked for, or for a number computed of them, and that may be sizes."""
         names = self._fixed.union(*(operands for _, operands in self.needed(self._fixed).values()))
-        return {k: n.shown for k, n in enumerate(self.places) if n.name in names and n.is_int() and 2 <= n.value < LONGEST}
+        return [n for n in nodes if n.name in names and n.is_int() and 2 <= n.value < LONGEST]
 
     def _note(self, test: str, now: str, subject: str, expected: Any, *operands: "Node") -> None:
         names = frozenset(o.name for o in operands if o.name)
@@ -268,7 +297,7 @@ class Numbers:
         if names.isdisjoint(self.data):
             self.asked.setdefault(test, asked)
         else:
-            self.compared |= names
+            self.need(names)
             self.tell(asked)
 
 
@@ -362,6 +391,8 @@ class Node:
         return self.numbers.compute("float({})", float, self, ratio=_as_ratio(self))
 
     def sym_int(self) -> "Node":
+        if self.is_int():
+            return self
         size = self.truncated()
         return self.numbers.compute("int({})", int, self, size=size, raises=size is None and self.is_float())
 
@@ -494,7 +525,11 @@ def wrapped_numbers_filled() -> Iterator[None]:
 # Arithmetic. A size stays one under +, -, *, and under // and % by what is surely positive.
 
 def _size(symbol: str, a: Node, b: Node) -> Dim | None:
-    x, y = a.size, b.size
+    return size_of(symbol, a.size, b.size)
+
+
+def size_of(symbol: str, x: Dim | None, y: Dim | None) -> Dim | None:
+    """What an operator gives of sizes, of which one is symbolic; None where it is not known as one."""
     if x is None or y is None or not (isinstance(x, Expr) or isinstance(y, Expr)):
         return None
     if symbol in ("//", "%") and not known(y, 1):
@@ -564,6 +599,8 @@ def _on_nodes(name: str, symbol: str) -> Callable:
     def method(self: Node, other: Node) -> Node:
         found = self.numbers.compute(text, function, self, other, size=_size(symbol, self, other),
                                      ratio=_ratio(symbol, self, other), raises=_raises(symbol, other))
+        if symbol in _SIZES and found.name:
+            self.numbers.parts[found.name] = symbol, self, other
         if name == "pow":  # of an int it may be an int or a float, of a float also complex
             found.numbers.holds(f"type({{}}) is {type(found.value).__name__}", True, found)
         return found
@@ -574,7 +611,10 @@ def _unary_on_nodes(name: str, text: str) -> Callable:
     def method(self: Node) -> Node:
         same = name == "pos" or name == "abs" and self.size is not None and known(self.size, 0)
         size = -self.size if name == "neg" and isinstance(self.size, Expr) else self.size if same else None
-        return self.numbers.compute(text, _function(name), self, size=size)
+        found = self.numbers.compute(text, _function(name), self, size=size)
+        if name == "neg" and found.name:
+            self.numbers.parts[found.name] = "-", self.constant(0), self
+        return found
     return method
 
 

@@ -8,9 +8,10 @@ from typing import Container, Hashable, Mapping, Sequence
 import torch
 
 #: A size of one of the tensors of a call: (which of them, dimension); a stride: (which of them, ~dimension); a number that is
-#: a size: (NUMBER, which of them); or one that is found in what the run computes: (COUNT, which of them).
+#: a size: (NUMBER, which of them); one that is found in what the run computes: (COUNT, which of them); one that is read of a tensor
+#: of the call: (ELEMENT, which of them); or one that is computed of what the run read or drew: (READ, which of the lines with such).
 Place = tuple[int, int]
-NUMBER, COUNT = -1, -2
+NUMBER, COUNT, ELEMENT, READ = -1, -2, -3, -4
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
 Named = Sequence[tuple[Hashable, torch.Tensor]]
 #: Where torch notes the dimensions that mark_dynamic was called for.
@@ -32,24 +33,25 @@ class Varying:
 
     dynamic  None: sizes become symbols once they are seen to change; True: at once; False: never
     reasons  why sizes that change stay numbers
-    lines    the user's file:line where sizes are found that change
+    lines    the user's file:line where sizes are found that change, and the names of elements that do
     """
 
     def __init__(self, dynamic: bool | None = None):
         self.dynamic = dynamic
         self.reasons: list[str] = []
         self._seen: list[dict[Hashable, dict[int, int]]] = []
+        self._elements: dict[str, int] = {}
         self.lines: set[str] = set()
         self._fixed: set[tuple[Hashable, int]] = set()
 
     def symbols(self, tensors: Named, numbers: Mapping[Place, str]) -> dict[Place, Place]:
         """The places whose sizes are to be symbols, each with the first place that has the same size and always had.
 
-        numbers: those that may be sizes, with their names; of what is found, these are the lines."""
+        numbers: those that may be sizes, with their names; of what is found, or read, these are the lines."""
         found = {}
         if self.dynamic is not False:
             found = {place: place for place, name in numbers.items() if (name, place[0]) not in self._fixed
-                     and (place[0] == NUMBER or self.dynamic or name in self.lines)}
+                     and (place[0] in (NUMBER, READ) or self.dynamic or name in self.lines)}
         roots: dict[tuple, Place] = {}
         for k, (name, t) in enumerate(tensors):
             for d, n in _form(t).items():
@@ -78,6 +80,10 @@ class Varying:
     def note(self, tensors: Named) -> None:
         """A call with these tensors has been recorded."""
         self._seen.append({name: _form(t) for name, t in tensors})
+
+    def note_elements(self, elements: Mapping[str, int]) -> None:
+        """Numbers of these names, which tensors of the call hold, were sizes in a run."""
+        self.lines |= {name for name, value in elements.items() if self._elements.setdefault(name, value) != value}
 
     def fix(self, tensors: Named, numbers: Mapping[Place, str], places: Mapping[Place, Place], kept: Container[Place] = (),
             reason: str = "") -> None:

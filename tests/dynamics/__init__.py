@@ -9,11 +9,11 @@ from importlib import import_module
 from .harness import PROGRAMS, Outcome, Program, check, difference_made, run
 
 #: The modules of programs, in the order of what they are about: control flow, state, tensors, the world outside.
-ROWS = ("branches", "numbers", "scalars", "conversions", "windows", "lengths", "found_rows", "packed", "recurrent", "calls", "sizes",
-        "sizes_in_steps", "sizes_of_state", "names_read", "objects_read", "classes_read", "special_methods", "modules_read",
+ROWS = ("branches", "numbers", "scalars", "conversions", "windows", "lengths", "lengths_read", "found_rows", "packed", "recurrent", "calls",
+        "sizes", "sizes_in_steps", "sizes_of_state", "names_read", "objects_read", "classes_read", "special_methods", "modules_read",
         "callables", "hidden", "attributes_written", "containers_written", "effects", "aliasing", "versions",
-        "flowing_writes", "autograd", "leaves", "own_backward", "sizes_of_own_backward", "derivatives", "random_numbers", "draws", "asides", "shown_state",
-        "arrays", "modes", "errors", "threads", "nesting", "numerics")
+        "flowing_writes", "autograd", "leaves", "own_backward", "sizes_of_own_backward", "derivatives", "random_numbers",
+        "draws", "asides", "shown_state", "arrays", "modes", "errors", "threads", "nesting", "numerics")
 for _row in ROWS:
     import_module(f"{__name__}.{_row}")
 

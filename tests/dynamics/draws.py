@@ -408,3 +408,18 @@ def beside_numbers_that_are_sizes(compile):
             yield f(tensor(9, 3), k), s.total, s.total._version
             random.seed(k)
             yield f(tensor(9, 3, 2)[..., 1], k), s.total, s.total._version
+
+
+@program
+def given_numbers_of_the_calls_own(compile):
+    """Places of crops, in images of several sizes, and of what was drawn before; once there is none."""
+    @compile
+    def f(x, size):
+        size = size.item()
+        i = random.randint(0, x.shape[0] - size)
+        j = random.randrange(i, x.shape[1] + 1)
+        k = numpy.random.uniform(0, high=j + 1)
+        return x[i:i + size] * 2, x[:, j:] + k, i + j
+    random.seed(0), numpy.random.seed(0)
+    for n, m, size in ((9, 9, 3), (9, 9, 3), (9, 9, 4), (10, 12, 2), (11, 12, 11), (3, 8, 4), (8, 9, 1), (9, 12, 5), (9, 2, 1)):
+        yield outcome(f, tensor(n, m), torch.tensor(size)), random.random()
