@@ -286,20 +286,21 @@ def put_engine(run: Callable) -> Callable:
 
 @contextmanager
 def compiled_by_torch_as_given():
-    """Inside, functions and modules that torch.compile gave run as they were given to it, as do those that torch itself compiles
-    (torch.cond); it would trace what observes them. Its import alone takes seconds: where it has not been imported, none were."""
-    before, thread = torch.compile, get_ident()
+    """Inside, functions and modules that torch.compile gave run as they were given to it; it would trace what observes them. Its
+    import alone takes seconds: where it has not been imported, none were."""
+    imported = "torch._dynamo" in sys.modules and not callable(eval_frame_callback())
+    with torch.compiler.set_stance("force_eager") if imported else nullcontext():
+        yield
 
-    def compile(*args, **options):
+
+def giving_back(compile: Callable) -> Callable:
+    """The stand-in for torch.compile in this thread: what torch itself compiles (torch.cond) runs as it is."""
+    thread = get_ident()
+
+    def as_given(*args, **options):
         own = get_ident() == thread and sys._getframe(1).f_globals.get("__name__", "").startswith("torch.")
-        return args[0] if own and args else before(*args, **options)
-    torch.compile = compile
-    try:
-        imported = "torch._dynamo" in sys.modules and not callable(eval_frame_callback())
-        with torch.compiler.set_stance("force_eager") if imported else nullcontext():
-            yield
-    finally:
-        torch.compile = before
+        return args[0] if own and args else compile(*args, **options)
+    return as_given
 
 
 def _overrides(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Iterator, NamedTuple
 import torch
 
 from ..guard.guards import MISSING
-from .names import ATTRIBUTES, LOCALS, READS, code_in, instructions_of, start_of_path, texts_inside
+from .names import ATTRIBUTES, LOCALS, READS, code_in, instructions_of, start_of_path, start_of_value, texts_inside
 from .objects import OURS, dict_of
 
 #: What can't be observed reading its `__dict__`.
@@ -33,7 +33,8 @@ class Look(NamedTuple):
 def looks(code: types.CodeType) -> tuple[Look, ...]:
     """Where this code looks at `__dict__`, unless for a name that stands in it: so it reads an attribute of that name."""
     instructions = instructions_of(code)
-    found = [_look(instructions, n, code) for n, i in enumerate(instructions) if i.argval == "__dict__"]
+    found = [_look(instructions, n, code) for n, i in enumerate(instructions)
+             if i.argval == "__dict__" and (i.opname in ATTRIBUTES or i.opname == "LOAD_CONST")]
     if "__dict__" in texts_inside(code):
         found.append(Look(None, True))
     return tuple(filter(None, found))
@@ -69,6 +70,7 @@ def _look(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> 
     if after.opname in ("LOAD_METHOD", "LOAD_ATTR"):
         named = after.argval == "get" and _is_name(behind)
     elif after.opname == "CONTAINS_OP":
+        start = start_of_value(instructions, n)
         named = start is not None and _is_name(instructions[start - 1])
     else:
         named = _is_name(after) and behind.opname == "BINARY_SUBSCR"

@@ -19,7 +19,7 @@ import torch
 from ..symbolic import mathematics, scalars
 from ..symbolic.arrays import FROM_NUMPY, MAKERS, Array
 from ..symbolic.symbols import is_symbolic
-from ..torch_internals import OVERRIDE_CHECKS, without_own_mode
+from ..torch_internals import OVERRIDE_CHECKS, giving_back, without_own_mode
 from .draws import BY_NAME, KINDS, KNOWN
 from .names import attributes_named, called_alone
 from .places import USER, kind_of, passing
@@ -60,6 +60,7 @@ class Functions:
         for function in OVERRIDE_CHECKS:
             self._stand_in(vars(torch.overrides), function.__name__.lstrip("_"), function)
         self._stand_in(vars(warnings), "warn", WARN)
+        self._replaced.put(vars(torch), "compile", giving_back(torch.compile))
         for module, function in _OF_ARRAYS if arrays else ():
             self._stand_in(vars(module), function.__name__, function)
 

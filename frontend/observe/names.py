@@ -34,6 +34,17 @@ def start_of_path(instructions: list[dis.Instruction], n: int) -> int:
     return n
 
 
+def start_of_value(instructions: list[dis.Instruction], n: int) -> int | None:
+    """Where the loads of a value start that end with the n-th instruction: `a` of `a[b].c`; None where more than loads make it."""
+    missing = 1
+    while n >= 0 and instructions[n].opname.startswith(("LOAD_", "BINARY_SUBSCR")):
+        missing -= dis.stack_effect(instructions[n].opcode, instructions[n].arg)
+        if missing <= 0:
+            return None if missing else n
+        n -= 1
+    return None
+
+
 @lru_cache(maxsize=4096)
 def globals_named(code: types.CodeType) -> tuple[str, ...]:
     """The globals (and builtins) that this code may read."""

@@ -14,6 +14,7 @@ from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Sequenc
 import torch
 
 from ...compiler.dims import typical
+from ...compiler.equality import key_of
 from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value
 from ...compiler.ops.core import may_raise
 from ...compiler.passes.dce import needed
@@ -398,7 +399,9 @@ class Recorder:
             return alias.number if (alias := self._memory.find(part)) else None
         if isinstance(part, (list, tuple)):
             return tuple(map(self._given, part))
-        return {k: self._given(p) for k, p in part.items()} if isinstance(part, dict) else typical(plain(part))
+        if isinstance(part, dict):
+            return {k: self._given(p) for k, p in part.items()}
+        return key_of(part) if isinstance(part, float) else typical(plain(part))
 
     def _refuse(self, op: Overload, args, kwargs) -> None:
         if self._in_backward:
@@ -752,9 +755,12 @@ class Recorder:
     def set_data(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
         """`.data` is set: the tensor gets the memory of another one."""
         aliases = self.guarded(self._replaced, tensor, data) if isinstance(data, torch.Tensor) else None
-        tensor.data = data
+        self._put_data(tensor, data)
         if aliases is not None:
             self.guarded(self._memory.replace, tensor, *aliases)
+
+    def _put_data(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
+        tensor.data = data
 
     def deep_copied(self, tensor: torch.Tensor, memo: dict) -> torch.Tensor:
         """A deep copy is made of a tensor that is alone in its memory."""

@@ -28,7 +28,7 @@ from ..observe.draws import Draw
 from ..observe.origins import here
 from ..observe.profiling import unprofiled
 from ..recording import Fresh, OutputView, Recording
-from ..symbolic.sizes import Sized, Sizes, input_strides, laid_out, symbolic
+from ..symbolic.sizes import Sized, Sizes, inner, input_strides, laid_out, symbolic
 from ..symbolic.symbols import own
 from ..symbolic.varying import COUNT, ELEMENT, READ, Place
 from ..torch_internals import composites_in_python, schema_of, set_versions, version_of
@@ -409,6 +409,13 @@ class Second(Recorder):
         (op, operands, _), this = expected[0], self._given(args[0])
         found = op is overload(getattr(torch.ops.aten, turned.__name__).Tensor) and operands[1:] == (this,)
         return turned if found and operands[0] != this else None
+
+    def _put_data(self, tensor: torch.Tensor, data: torch.Tensor) -> None:
+        copy, data = self._copies.get(id(tensor)), self._copies.get(id(data), data)
+        if copy is None:
+            super()._put_data(tensor, data)
+        else:
+            copy.data = inner(data)
 
     def _is_move(self, function, args) -> bool:
         """Whether torch only moves a tensor that a factory made into another object, which is a detach for a subclass."""

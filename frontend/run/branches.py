@@ -468,7 +468,8 @@ def _nodes(recording: Recording, origins: Sequence[Hashable], numbers: Numbers) 
     readings, slots = recording.readings, _slots(recording)
     sized = {v for r in readings if r.how in ("sizes", "count") for v in r.values}
     untyped = {*sized, *(i for v in sized for i in v.operands if v.op.name == "item")}
-    keys = [_unhinted(value_key(v, slots.__getitem__, v not in untyped)) for v in recording.graph.values]
+    told = {v: (*slot, v.dtype) if slot[0] == "number" else slot for v, slot in slots.items()}
+    keys = [_unhinted(value_key(v, told.__getitem__, v not in untyped)) for v in recording.graph.values]
     inputs = [(_unhinted(i.type), k in recording.differentiated, o)
               for k, (i, o) in enumerate(zip(recording.graph.inputs, origins))]
     nodes, start, line = [], 0, 0

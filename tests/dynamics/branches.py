@@ -504,3 +504,15 @@ def attention_with_scores_of_its_own(compile):
     f = compile(lambda q, k: flex_attention(q, k, k, lambda score, b, h, i, j: torch.where(i >= j, score * 0.5, -9.0)) * 2)
     for n in (4, 4, 4, 6, 6):
         yield f(tensor(1, 2, n, 8), tensor(1, 2, n, 8) * 0.5)
+
+
+@program
+def a_number_of_another_type_on_another_path(compile):
+    """The paths of whole numbers and those of floats share no segment that computes with one."""
+    @compile
+    def f(x, e):
+        y = x + e
+        return (y > 1).sum().item(), y
+    a, b = torch.tensor([0.0, 2.0, 0.0]), torch.tensor([0.0, 2.0, 2.0])
+    for e, x in ((0, a), (0.05, a), (0.1, a), (0, b), (0, a), (0.05, b), (0.05, b), (1, a), (2, b), (True, a), (0.5, b)):
+        yield f(x, e)

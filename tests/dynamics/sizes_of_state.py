@@ -262,3 +262,26 @@ def views_of_tensors_of_both_kinds(compile):
         with torch.inference_mode():
             x, y = tensor(rows, 3), tensor(rows + 1, 3)
         yield f(x, y), x, y
+
+
+@program
+def written_by_way_of_data(compile):
+    """`w.data -= ...` writes, and puts what it wrote to in the place where it was."""
+    w, v, m = nn.Parameter(tensor(2)), tensor(2), nn.Linear(2, 2)
+    with torch.no_grad():
+        m.weight.copy_(tensor(2, 2))
+
+    @compile
+    def f(x):
+        w.data -= x.sum(0)
+        v.data += 1
+        v.data = v
+        v.add_(x.sum(0))
+        m.weight.data *= tensor(2, 2) > 0
+        u = x + 1
+        u.data = u.data
+        u += 1
+        return w * x, u
+    for n in (3, 4, 4, 5, 3):
+        result, u = f(tensor(n, 2))
+        yield backward(result), u, w, w.grad, v, m.weight
