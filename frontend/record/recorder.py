@@ -362,6 +362,10 @@ class Recorder:
         if op.packet == "_linalg_check_errors":
             self._add_check(args[0])
             return None
+        if op.packet == "_assert_async":  # which raises at once on the CPU
+            found = bool(args[0])
+            self.add_reading([self._memory.current(self._alias(args[0]))], "truth", found, claim=found)
+            return None
         own_args, own_kwargs = own((args, kwargs))
         stays = op.reshapes or op.view and not moves(op, own_args, own_kwargs)
         args, kwargs = fixed((args, kwargs)) if stays else (own_args, own_kwargs)
@@ -481,10 +485,10 @@ class Recorder:
 
     # What Python looks at
 
-    def add_reading(self, values: Sequence[Value], how: str, answer: Any) -> None:
-        """The run looked at these values in Python."""
+    def add_reading(self, values: Sequence[Value], how: str, answer: Any, claim: bool = False) -> None:
+        """The run looked at these values in Python. `claim`: torch raises where they are others."""
         if self._readings.matter(values):
-            claim = how == "truth" and self._as_truth and claims(sys._getframe(), answer)
+            claim = claim or how == "truth" and self._as_truth and claims(sys._getframe(), answer)
             self._note(values, how, answer, len(self._b.values), claim=claim)
 
     def _note(self, values: Sequence[Value], how: str, answer: Any, position: int, **more) -> None:
@@ -589,8 +593,8 @@ class Recorder:
 
     def _add_check(self, info: torch.Tensor) -> None:
         """torch is about to look at what a function of torch.linalg says of its success, and to raise where there is none."""
-        good = self._b.eq(self._memory.current(self._alias(info)), 0)
-        self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", bool((info == 0).all()))
+        good, found = self._b.eq(self._memory.current(self._alias(info)), 0), bool((info == 0).all())
+        self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", found, claim=found)
 
     def add_list(self, tensor: torch.Tensor, found: list) -> None:
         """The elements were read as a list."""

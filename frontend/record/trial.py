@@ -120,8 +120,7 @@ class SizedArguments(Arguments):
             self.sizes.positive(symbol - least)  # the dimensions are to lie in this order
             return symbol
         form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape, gap))
-        with torch.no_grad():
-            inner = tensor.detach().clone() if written else tensor.detach()
+        inner = _copy(tensor) if written else tensor.detach()
         made = Sized(inner, form, self.sizes, self.first.required(tensor))
         vars(made).update(vars(tensor))
         self._standing[id(tensor)] = tensor, made
@@ -170,6 +169,12 @@ class SizedArguments(Arguments):
         """The types of the tensors that have symbolic sizes, by id."""
         made = ((k, s) for k, (_, s) in self._standing.items() if type(s) is Sized)
         return {k: s.form for k, s in made if symbolic(s.form)}
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """One of the same kind, to write to."""
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        return tensor.detach().clone()
 
 
 class ConcreteSizes(Unsupported):
@@ -237,7 +242,7 @@ class Second(Recorder):
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
         self._versions = [first.recording.versions.get(r.output, 0) if isinstance(r, (Fresh, OutputView)) else 0
                           for r in first.recording.results]
-        self._copies = {id(t): t.detach().clone() for t in first.written_outside()}
+        self._copies = {id(t): _copy(t) for t in first.written_outside()}
         self._outside: dict[int, torch.Tensor] = {}
         #: after a call that the first run did not make: how many tensors there were before, and which one it made once more
         self._forget: tuple[int, int | None] | None = None

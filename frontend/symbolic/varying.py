@@ -68,8 +68,8 @@ class Varying:
 
     def _shifts(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
         """Whether a stride changes, and its dimension lies around no other one without a gap: a slice of something larger."""
-        around = {n * s for n, s in zip(t.shape, t.stride())}
-        return self.dynamic is not False and t.shape[~d] > 1 and t.stride(~d) not in around and self._changed(name, t, d)
+        around = {n * s for k, (n, s) in enumerate(zip(t.shape, t.stride())) if k != ~d}
+        return self.dynamic is not False and t.stride(~d) not in around and self._changed(name, t, d)
 
     def _changed(self, name: Hashable, t: torch.Tensor, d: int) -> bool:
         return any(seen[name][d] != _form(t)[d] for seen in self._same_rank(name, t))

@@ -517,3 +517,23 @@ def of_diagonals_filled(compile):
         loss, pairs = contrast(x)
         yield backward(loss), pairs, pairs._version, x.grad
         yield others(tensor(rows, 3))
+
+
+@program
+def strides_of_dimensions_of_one(compile):
+    """The last token of a sequence that grows: nothing lies in the direction of its strides."""
+    @compile
+    def f(tok, past):
+        x = tok.float()[..., None] * 2
+        past = x if past is None else torch.cat((past, x), 1)
+        return past.sum(1), past, tok + 1, tok.t(), tok.unsqueeze(0), tok.stride()
+    for batch in (1, 2, 1):
+        ids, past = torch.zeros(batch, 1, dtype=torch.int64), None
+        for k in range(9):
+            total, past, *others = f(ids[:, -1:], past)
+            ids = torch.cat((ids, total.long() + k), 1)
+            yield total, past, others
+    wide = tensor(4, 6, 8)
+    g = compile(lambda x: (x * 2, x.t() + 1, x.reshape(-1), x.expand(3, -1), x[:, :1] + x, x.contiguous().stride()))
+    for x in (wide[:1, 2], wide[:2, 2, :1].t(), wide[:1, 1, 2:6], wide[0, 1:2, :3], wide[:1, 1, :5], wide[1, :1, ::2]):
+        yield g(x)
