@@ -358,7 +358,7 @@ class CompiledFunction:
             return self._function(*args, **kwargs)
         if self._in_vain(lambda: str(reading)):
             return self._function(*args, **kwargs)
-        if reading.how == "number":
+        if reading.how in ("number", "elements"):
             self._changing.lines.add(reading.where)
         elif reading.how == "sizes":
             self.varying.lines.add(reading.where)

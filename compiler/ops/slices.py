@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from ..dims import Dim, Expr, equal, simplest
+from ..dims import Dim, Expr, simplest
 from ..ir import Value, contiguous_strides
 from ..op import Op, register
 from .views import inserted
@@ -102,7 +102,7 @@ def _pieces(b, x, sizes, dim):
     for size in sizes:
         pieces.append(slice_dim(b, x, dim, start, size))
         start = start + size
-    if not equal(start, x.shape[dim]):
+    if not (b.at_least(start, x.shape[dim]) and b.at_least(x.shape[dim], start)):
         raise ValueError(f"pieces of {sizes} do not make up a dimension of {x.shape[dim]}")
     return pieces
 

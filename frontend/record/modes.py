@@ -216,6 +216,9 @@ class Api(TorchFunctionMode):
             recorder.guarded(recorder.keep_gradient, *args)
         if function in _LEAF:
             recorder.guarded(recorder.look_at_leaf, *args)
+        if function is _T.tolist and recorder.itemises(*args):
+            with self:
+                return _items(*args)
         if function is _T.numpy and handed_over(user_frame(sys._getframe(1))):
             return self._as_array(*args, **kwargs)
         if function == _T.data.__set__:
@@ -282,6 +285,10 @@ class Api(TorchFunctionMode):
             if len(self._recorder.calls) > ops or not self._recorder.for_caller or plain(given) is given:
                 raise
         return function(*fixed(args), **fixed(kwargs))
+
+
+def _items(tensor: torch.Tensor) -> Any:
+    return list(map(_items, tensor.unbind())) if tensor.dim() else tensor.item()
 
 
 #: Calls that make a tensor of an array, and what that is of a stand-in.

@@ -596,6 +596,11 @@ class Recorder:
         good, found = self._b.eq(self._memory.current(self._alias(info)), 0), bool((info == 0).all())
         self.add_reading([self._b.all(good, dim=tuple(range(good.rank)), keepdim=False)], "truth", found, claim=found)
 
+    def itemises(self, tensor: torch.Tensor) -> bool:
+        """Whether the run is to get a list of symbolic numbers, as if it had read one after the other."""
+        numbers = tensor.numel() <= LARGEST_LIST and tensor.dtype != torch.bool and not tensor.dtype.is_complex
+        return numbers and not self._busy and not self.apart and self._symbolic(here().place)
+
     def add_list(self, tensor: torch.Tensor, found: list) -> None:
         """The elements were read as a list."""
         self.looks.append(found)

@@ -555,7 +555,7 @@ class _SizedApi(Api):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.Tensor.storage_offset and not self._recorder._busy:
             self._recorder.stop(Unsupported("reads where in its memory a tensor begins (.storage_offset())"))
-        if function is torch.Tensor.tolist and not self._recorder._busy:
+        if function is torch.Tensor.tolist and not self._recorder._busy and not self._recorder.itemises(args[0]):
             return self._recorder.list_again(args[0])
         if turned := self._recorder.turned(function, args):
             function, args = turned, args[::-1]

@@ -306,3 +306,29 @@ def an_index_of_tensors_and_slices(compile):
     for n in counts(2, 3, 4, 2, 5):
         x = tensor(6, 6)
         yield f(x, torch.tensor([1, 0, 3]), n), x
+
+
+@program
+def lists_of_them(compile):
+    """The place of a crop, and how many rows each expert gets."""
+    @compile
+    def crop(x):
+        i, j = torch.randint(0, 5, (2,)).tolist()
+        return x[:, i:i + 4, j:j + 4] * 2, [i, [j]]
+
+    @compile
+    def split(x, counts):
+        parts = counts.mul(2).tolist()
+        return [p.sum(0) * k for k, p in enumerate(torch.split(x, parts))], parts, torch.tensor([[0.5, n] for n in parts])
+
+    @compile
+    def several(x):
+        (a, b), (c, d) = x.tolist()
+        return x * a + b, c > d, [d]
+    torch.manual_seed(0)
+    for _ in range(6):
+        yield crop(tensor(2, 8, 8))
+    for counts in ([1, 2, 3], [2, 2, 2], [3, 1, 2], [0, 3, 3], [4, 1, 1], [2, 3, 1], [1, 1, 1]):
+        yield outcome(split, tensor(12, 3), torch.tensor(counts))
+    for k in range(4):
+        yield several(tensor(2, 2) + k / 2), several(tensor(2, 2, dtype=torch.int64) + k), several(tensor(2, 2) > k - 1)
