@@ -72,7 +72,7 @@ class Recorder:
     arrays      the stand-ins for arrays of NumPy's
 
     calls       the ops called, with what they were given, to compare with another run
-    looks       what Python was told of tensors, in order: numbers and lists
+    looks       what Python was told of tensors, in order: numbers and lists, and the forms of results that go by the elements
     stretches   the calls that make the same ops for each place of a sequence
     ends        for each result, what a backward pass from it raises
     counts      for each op that may find any number of rows, the user's line, and how many it found
@@ -451,7 +451,8 @@ class Recorder:
         if op.reads:
             self.looks.append(result)
             self._add_number(call, result)
-        elif _sized(call):
+        elif sized(op, call.args):
+            self.looks.append([(r.shape, r.stride()) for r in leaves(result)])
             self._add_sized(call, result)
         elif op.reshapes:
             self._results.reshape(call)
@@ -950,10 +951,9 @@ class Recorder:
         return self.ends[-1]
 
 
-def _sized(call: Call) -> bool:
+def sized(op: Overload, args: Sequence[Any]) -> bool:
     """Whether the sizes of the results depend on the values; an index by places gives as many as there are places."""
-    return call.op.sized and not (call.op.packet == "index" and all(
-        i is None or i.dtype not in (torch.bool, torch.uint8) for i in call.args[1]))
+    return op.sized and not (op.packet == "index" and all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1]))
 
 
 def _only_form(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -63,7 +63,9 @@ class Results:
         type = type_of(result)
         values = import_call(self._b, call.op, call.values, call.keywords, type)
         for r, t, value in zip(result, type.items, values) if several else ((result, type, values),):
-            if value is not None:
+            if value is None:  # the graph has none for it here, and may have one in another recording of the run
+                self._memory.met += 1
+            else:
                 self._refuse_strided_random(call, r)
                 self._memory.add(*self._met(r, t, value), value)
 

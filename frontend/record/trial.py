@@ -38,7 +38,7 @@ from .gradients import node_of
 from .overloads import leaves, opaque_call, overload, type_of
 from .modes import Api
 from .outputs import Outputs
-from .recorder import Recorder
+from .recorder import Recorder, sized
 from .windows import moves
 
 
@@ -215,6 +215,8 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
 OTHER_OPS = "the run called other ops when it was repeated"
 _SIZE = torch.ops.aten.size.default
 _VIEW, _UNSAFE_VIEW = torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default
+#: Ops that write as many elements as masks have places, which in tensors that the first run has written to are others.
+_BY_MASKS = {"index_put_", "index_put", "masked_scatter_", "masked_scatter"}
 _UNFOLD, _AS_STRIDED = torch.ops.aten.unfold.default, torch.ops.aten.as_strided.default
 
 
@@ -442,9 +444,16 @@ class Second(Recorder):
             moved = Sized(args[0].inner, args[0].form, self._sizes)
             self._memory.move(args[0], moved)
             return moved
-        result = function(*self._inside(args), **self._inside(kwargs))
-        looked = overload(function).reads and not self._busy and not self._custom.inside
-        return next(self._looks, result) if looked else result
+        op, inside = overload(function), self._inside(args)
+        if op.packet in _BY_MASKS:
+            result = inside[0] if op.writes else inside[0].clone()
+        else:
+            result = function(*inside, **self._inside(kwargs))
+        if self._busy or self._custom.inside:
+            return result
+        if sized(op, args):
+            return _of_forms(result, next(self._looks, ()))
+        return next(self._looks, result) if op.reads else result
 
     def _inside(self, given: Any) -> Any:
         """What an op is really given, with what it stands for noted."""
@@ -525,6 +534,13 @@ class Second(Recorder):
         if type(given) in (list, tuple):
             return type(given)(map(self.with_stand_ins, given))
         return {k: self.with_stand_ins(g) for k, g in given.items()} if type(given) is dict else given
+
+
+def _of_forms(result: Any, forms: Sequence[tuple[torch.Size, tuple[int, ...]]]) -> Any:
+    """What an op gave, of the shapes and strides of the first run, which may have written to what it was given."""
+    found = [r if (r.shape, r.stride()) == form else r.new_empty_strided(*form).zero_()
+             for r, form in zip(leaves(result), forms, strict=True)]
+    return type(result)(found) if isinstance(result, (list, tuple)) else found[0]
 
 
 def _size_of(n: int, d: int, rank: int, forms: Sequence[TensorType]) -> Dim:
