@@ -12,11 +12,11 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 
 from ...compiler.builder import Builder
-from ...compiler.dims import Dim, typical
+from ...compiler.dims import Dim, Expr, expr, typical
 from ...compiler.ir import TensorType, Value
 from ..recording import ViewStep
 from ..symbolic.sizes import symbolic
-from ..symbolic.symbols import Node, fixed, is_symbolic, plain
+from ..symbolic.symbols import Node, fixed, is_symbolic, own, plain
 from .overloads import Overload, checked, overload, type_of
 
 
@@ -28,10 +28,12 @@ def moves(op: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         return False
     x, dim, start, *end = args
     if op.packet == "select" and _in_graph(start, x.device) is not None:
-        return isinstance(type_of(x).shape[dim], int)
+        return True
     end, step = (start + 1, 1) if op.packet == "select" else (*end, 1)[:2]
     n = type_of(x).shape[dim]
-    if not (is_symbolic(end) and step == 1 and isinstance(n, int) and 0 <= plain(start) <= plain(end) <= n):
+    if isinstance(n, Expr):
+        n = own(start.node.numbers.given_as(n))
+    if not (is_symbolic(end) and step == 1 and 0 <= plain(start) <= plain(end) <= plain(n)):
         return False
     if not (start >= 0 and end <= n and (op.packet == "select" or _length(start, end) is not None)):
         return False
@@ -80,7 +82,7 @@ def _start(b: Builder, start: Any, x: Value, dim: int) -> Any:
     if held is None:
         return start
     place = b.cast(b.reshape(held, shape=()), dtype=torch.int64)
-    return b.where(b.lt(place, 0), b.add(place, x.shape[dim]), place)
+    return b.where(b.lt(place, 0), b.add(place, b.operand(expr(x.shape[dim]), x.type.device)), place)
 
 
 def settled(views: Sequence[ViewStep]) -> tuple[ViewStep, ...]:

@@ -355,3 +355,22 @@ def scores_of_tags(compile):
     for k in range(5):
         ways.grad = None
         yield backward(loss(tensor(3, 4).float() + k, (torch.arange(3) * 2 + k) % 4).sum()), ways.grad
+
+
+@program
+def in_sizes_that_change(compile):
+    """Rows and crops at places that are found, of tensors whose sizes are symbols."""
+    @compile
+    def f(x, i):
+        j = torch.randint(0, x.shape[1] - 2, (1,)).item()
+        k = (x[:, 0] * 0 + i).argmax()
+        y = x.clone()
+        y[i] = 0
+        return x[i] * 2, x[-i] + 1, x[:, j:j + 2] * 3, x[k] - 1, x[i + 1], y
+
+    @compile
+    def g(x, ts, v):
+        return x * ts[v.argmax()], ts[v.argmin() - 1]
+    torch.manual_seed(0)
+    for n, i in ((9, 1), (9, 2), (10, 3), (11, 5), (12, 0), (8, 7), (9, 4), (9, -3), (10, 20), (7, 2)):
+        yield outcome(f, tensor(n, n + 1), torch.tensor(i)), outcome(g, tensor(2), tensor(n), tensor(abs(i) + 2))
