@@ -62,6 +62,8 @@ Build = Callable[[Sequence[Recording]], Sequence[Run]]
 UNUSED_LIMIT = 12
 #: After so many recordings in a row that run eagerly, all for one reason, what differs again is not recorded.
 EAGER_LIMIT = 4
+#: What changes where no guard tells.
+_OWN_WRITES = "what the run itself writes"
 
 
 @dataclass(eq=False, repr=False)
@@ -238,6 +240,7 @@ class CompiledFunction:
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch, self._verify = watch, verify
         self._vain = 0  # recordings that hold for no call
+        self._in_a_row: list[str] = []  # why the last ones run eagerly, with "" for one that does not
         self.varying = Varying(dynamic)
         self._found = Found()
         self._warned: set[str] = set()
@@ -325,7 +328,7 @@ class CompiledFunction:
         paths = max((len(p.paths) for p in self.programs if isinstance(p, Branches)), default=0)
         if recorded >= config.program_limit or paths >= config.path_limit:
             if "limit" not in self._warned:  # what changed takes time to tell
-                change = self._change(args, kwargs) or "what the run itself writes"
+                change = self._change(args, kwargs) or _OWN_WRITES
                 limit = f"{recorded} times (config.program_limit)" if paths < config.path_limit else \
                     f"along {paths} paths (config.path_limit)"
                 self._limit("limit", f"{self.name} was recorded {limit}; calls that fit none of its programs run eagerly. "
@@ -341,11 +344,11 @@ class CompiledFunction:
         if unused >= UNUSED_LIMIT and "unused" not in self._warned:  # what changed takes time to tell
             self._limit("unused", f"{self.name} was recorded along many paths, long ones or for one number alone, which no other "
                         f"call took; calls that take none of them run eagerly. What changed last: {change()}")
-        reasons = {getattr(p, "reason", "") for p in self.programs[:EAGER_LIMIT]}
-        eager = len(self.programs) >= EAGER_LIMIT and len(reasons) == 1 and reasons != {""}
+        last = self._in_a_row[-EAGER_LIMIT:]
+        eager = len(last) == EAGER_LIMIT and len({*last}) == 1 and last[0] != ""
         if eager and "eager" not in self._warned:
             self._limit("eager", f"{self.name} was recorded {EAGER_LIMIT} times in a row for nothing; calls that differ again "
-                        f"run eagerly, too. What changed last: {change()}")
+                        f"run eagerly, too. What changed last: {change() or _OWN_WRITES}")
         return eager or unused >= UNUSED_LIMIT
 
     def _new_path(self, branches: Branches, reading: Reading, args: tuple, kwargs: dict) -> Any:
@@ -554,6 +557,7 @@ class CompiledFunction:
 
     def _keep_program(self, run: _Run, *program) -> None:
         self.programs = CompiledProgram(*program, **run.numbers), *self.programs
+        self._in_a_row.append(self.programs[0].reason)
 
     def _keep_beginning(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> bool:
         """Let the calls that come to the same answers as a run be eager, and no others. False if the run read nothing before
@@ -588,6 +592,7 @@ class CompiledFunction:
             self._keep_program(run, guards, None, None, reason)
         else:
             self._vain += 1
+            self._in_a_row.append(reason)
 
     def _keep_path(self, run: _Run, recording: Recording, guards: Guards, make: Callable | None, returned: Sequence[str],
                    reason: str = "", late: bool = False) -> None:
@@ -602,6 +607,7 @@ class CompiledFunction:
                                 self._say)
         branches.add(recording, origins, numbers, make, late, returned=tuple(returned), guards=guards, reason=reason,
                      **run.numbers)
+        self._in_a_row.append("")
         self.programs = (branches, *(p for p in self.programs if p is not branches))
 
     def _built(self, recordings: Sequence[Recording]) -> Sequence[Run]:

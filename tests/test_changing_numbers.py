@@ -635,3 +635,27 @@ def test_another_thread_sees_a_number():
     thread.join()
     alike(found, [1.0, True, 0.5, -0.5])
     assert not numbers.asked and not numbers.lines
+
+
+def test_places_of_a_rectangle_that_are_drawn_cost_few_programs():
+    """Cutmix, in whole: numbers that NumPy draws and computes are the sizes, the places and a factor."""
+    images, labels = torch.randn(4, 3, 12, 10), torch.randint(5, (4,))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(360, 5))
+
+    @smelt.compile
+    def step():
+        share = numpy.random.beta(1.0, 1.0)
+        h, w = int(12 * numpy.sqrt(1 - share)), int(10 * numpy.sqrt(1 - share))
+        i, j = numpy.random.randint(12), numpy.random.randint(10)
+        top, left = numpy.clip(i - h // 2, 0, 12), numpy.clip(j - w // 2, 0, 10)
+        bottom, right = numpy.clip(i + h // 2, 0, 12), numpy.clip(j + w // 2, 0, 10)
+        order, mixed = torch.randperm(4), images.clone()
+        mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+        kept = 1 - (bottom - top) * (right - left) / (images.shape[-1] * images.shape[-2])
+        found = net(mixed)
+        return F.cross_entropy(found, labels) * kept + F.cross_entropy(found, labels[order]) * (1.0 - kept)
+    numpy.random.seed(0)
+    for _ in range(40):
+        step().backward()
+    report = smelt.explain(step)
+    assert report.compiled and not report.limits and len(report.recompilations) <= 12, str(report)

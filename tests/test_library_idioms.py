@@ -1,6 +1,7 @@
 """Python as libraries of models are written: lazy modules, configurations that watch their attributes, results that remember
 their shapes, layers that ask for types. Each runs as in eager, compiled, in no more programs than it needs."""
 import copy
+import re
 import sys
 import threading
 import types
@@ -443,3 +444,66 @@ def test_whether_something_is_a_class_is_no_question_to_numbers():
         scale = x.sum().item() if _accepts(int, k) else 1.0
         return x * scale + k
     calls(f, [(torch.arange(3.0) + k, k) for k in (1, 2, 3, 4, 5)], 3)
+
+
+def test_names_that_mean_something_elsewhere():
+    """`re.compile` is not torch's, and a variable called `__dict__` is no look at a class."""
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(3, 2)
+
+        def __getattr__(self, name):
+            __dict__ = self.__dict__
+            modules = __dict__.get("_modules")
+            return modules[name] if modules and name in modules else super().__getattr__(name)
+
+        def forward(self, x):
+            return self.lin(x)
+
+    class Options:
+        pass
+
+    def asks(x):
+        known = {"options": Options()}
+        return x * 2 if "scale" not in known["options"].__dict__ else x
+    calls(lambda x: torch.sin(x) if re.compile("ab+").match("abb") else x, [(X,)] * 3, 1)
+    calls(Keeping(), [(X,)] * 3, 1)
+    calls(asks, [(X,)] * 3, 1)
+
+
+def test_nan_as_a_constant_leaves_sizes_symbolic():
+    rows = [(torch.arange(float(n)),) for n in (4, 5, 6, 7)]
+
+    def f(x):
+        return x.masked_fill(x > 2, float("nan")).nan_to_num(7.0), torch.where(x > 1, x, float("nan")).isnan()
+    calls(f, rows, 2)
+
+
+def test_bags_of_embeddings_and_masks_written_to():
+    """Results that nobody looks at; what a repeated run finds in tensors that the first one wrote to."""
+    mean, total = nn.EmbeddingBag(9, 4, mode="mean"), nn.EmbeddingBag(9, 4, mode="sum")
+
+    def bags(a, b, offsets, w):
+        return mean(a, offsets) + total(b, offsets, per_sample_weights=w)
+    offsets = torch.tensor([0, 2])
+    calls(bags, [(torch.arange(n) % 9, torch.arange(m) % 9, offsets, torch.arange(float(m)))
+                 for n, m in ((4, 7), (5, 6), (6, 8), (7, 5))], 2)
+
+    def masked(x):
+        x = x.clone()
+        return write(x)
+
+    @smelt.compile
+    def written(x):
+        return write(x)
+
+    def write(x):
+        for least in (40, 50):
+            mask = x > least
+            x[mask] = x.flip(0)[mask]
+        return x
+    for n in (16, 19, 22, 16, 19):
+        x = torch.arange(8 * n).reshape(8, n) * 7 % 60
+        torch.testing.assert_close(written(x.clone()), masked(x))
+    assert len(smelt.explain(written).programs) <= 6, str(smelt.explain(written))

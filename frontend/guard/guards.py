@@ -453,7 +453,9 @@ def _fits(now: Any, expected: Any) -> bool:
 
 
 def dimension(before: Any, now: Any) -> str:
-    return before.difference(now) if isinstance(before, Contents) else f"{brief(before)} -> {brief(now)}"
+    if isinstance(before, Contents):
+        return before.difference(now)
+    return f"{brief(before)} -> {'another ' * (brief(before) == brief(now))}{brief(now)}"
 
 
 def brief(value: Any) -> str:
@@ -466,7 +468,7 @@ def brief(value: Any) -> str:
     if isinstance(value, (list, tuple, dict, set)):
         return f"{type(value).__name__} of {len(value)}"
     named = value if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) else type(value)
-    return f"{named.__qualname__} at {id(value):#x}"
+    return named.__qualname__
 
 
 class _Unless:

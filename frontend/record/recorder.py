@@ -405,7 +405,8 @@ class Recorder:
             return tuple(map(self._given, part))
         if isinstance(part, dict):
             return {k: self._given(p) for k, p in part.items()}
-        return key_of(part) if isinstance(part, float) else typical(plain(part))
+        found = typical(plain(part))
+        return key_of(found) if isinstance(found, float) else found
 
     def _refuse(self, op: Overload, args, kwargs) -> None:
         if self._in_backward:

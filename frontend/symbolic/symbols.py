@@ -30,8 +30,12 @@ Plain = Union[bool, int, float]
 Ratio = tuple[Dim, int]
 #: The largest number that is divided or multiplied by in one.
 _LARGEST_PART = 1 << 16
-#: Characters of an expression shown to people; a longer one is shown by its name.
+#: Characters of an expression shown to people.
 _SHOWN = 60
+
+
+def _shortened(shown: str) -> str:
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,8 @@ class Numbers:
 
     def read(self, value: Plain, subject: str) -> "Float | Int":
         """The number that the run reads of a tensor."""
-        name = self._name()
-        number = Node(self, name, value, subject if len(subject) <= _SHOWN else name)
-        self.data.add(name)
+        number = Node(self, self._name(), value, _shortened(subject))
+        self.data.add(number.name)
         return number.wrapped()
 
     def read_later(self, value: int, subject: str, in_graph: Any) -> "Int":
@@ -216,7 +219,7 @@ class Numbers:
             self.lines[name] = text, names
             if not names.isdisjoint(self.data):
                 self.data.add(name)
-            self._known[text] = self._node_type(self, name, value, shown if len(shown) <= _SHOWN else name, size)
+            self._known[text] = self._node_type(self, name, value, _shortened(shown), size)
         return self._known[text]
 
     def holds(self, text: str, truth: bool, *operands: "Node") -> bool:
