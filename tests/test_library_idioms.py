@@ -451,7 +451,7 @@ def test_names_that_mean_something_elsewhere():
     class Keeping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lin = nn.Linear(3, 2)
+            self.act = nn.ReLU()
 
         def __getattr__(self, name):
             __dict__ = self.__dict__
@@ -459,7 +459,7 @@ def test_names_that_mean_something_elsewhere():
             return modules[name] if modules and name in modules else super().__getattr__(name)
 
         def forward(self, x):
-            return self.lin(x)
+            return self.act(x)
 
     class Options:
         pass
@@ -506,4 +506,4 @@ def test_bags_of_embeddings_and_masks_written_to():
     for n in (16, 19, 22, 16, 19):
         x = torch.arange(8 * n).reshape(8, n) * 7 % 60
         torch.testing.assert_close(written(x.clone()), masked(x))
-    assert len(smelt.explain(written).programs) <= 6, str(smelt.explain(written))
+    assert len(smelt.explain(written).recompilations) <= 2, str(smelt.explain(written))
