@@ -467,7 +467,7 @@ def test_names_that_mean_something_elsewhere():
     def asks(x):
         known = {"options": Options()}
         return x * 2 if "scale" not in known["options"].__dict__ else x
-    calls(lambda x: torch.sin(x) if re.compile("ab+").match("abb") else x, [(X,)] * 3, 1)
+    calls(lambda x: torch.relu(x) if re.compile("ab+").match("abb") else x, [(X,)] * 3, 1)
     calls(Keeping(), [(X,)] * 3, 1)
     calls(asks, [(X,)] * 3, 1)
 

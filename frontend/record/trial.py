@@ -184,7 +184,7 @@ class ConcreteSizes(Unsupported):
 def without_fixed(places: Mapping[Place, Place], stepwise: bool,
                   attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager, bool], None]) -> Mapping[Place, Place]:
     """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
-    are left out, and numbers and strides where anything else fails. It makes the run inside the context manager that it is given,
+    are left out, and numbers and strides where anything else fails; two that are equal share a symbol where they have to. It makes the run inside the context manager that it is given,
     and is told whether that is to be `stepless`; where it has sequences (`stepwise`), that is tried too.
 
     Raises Unsupported where none are left, or for another reason.
@@ -204,6 +204,10 @@ def without_fixed(places: Mapping[Place, Place], stepwise: bool,
                 continue
             if sizes.derived:
                 derives = False
+                continue
+            shared = {p: sizes.shared.get(root, root) for p, root in places.items()} | sizes.shared
+            if shared != places:
+                places = shared
                 continue
             lost = {root for root, s in sizes.symbols.items() if s in sizes.fixed}
             lost = lost or {root for root in places.values() if min(root) < 0}
@@ -239,6 +243,7 @@ class Second(Recorder):
         first, self._sizes = arguments.first, arguments.sizes
         if any(w.flows for w in first.recording.writebacks):
             raise Unsupported("writes in place to an input that requires grad, of a size that changes")
+        self._shapes = [t.shape for _, _, t in arguments.tensors]
         self._calls, self._state, self._own = first.recorder.calls, arguments.state, arguments.own
         self._looks, self._ends, self._passes = map(iter, (first.recorder.looks, first.recorder.ends, first.recorder.passes))
         self._counted = {w.input: w.counted for w in first.recording.writebacks}
@@ -492,7 +497,9 @@ class Second(Recorder):
         another operand, which they have to equal then, else all."""
         sizes = [n for v in _values((call.values, call.keywords)) for n in v.shape]
         found = {s for n in sizes if isinstance(n, Expr) for s in n.symbols()}
-        return {s for s in found if s.hint in sizes} or found
+        at_odds = {s for s in found if s.hint in sizes}
+        self._sizes.share([n.symbol for n in sizes if isinstance(n, Expr) and n.symbol], at_odds, self._shapes)
+        return at_odds or found
 
     def _met(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
         if not symbolic(value.type):

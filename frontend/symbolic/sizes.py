@@ -9,7 +9,8 @@ import builtins
 import operator
 import sys
 import types
-from typing import Any, Callable, Collection, Sequence
+from types import MappingProxyType
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 import torch
 
@@ -35,9 +36,10 @@ class Sizes(Numbers):
     symbols  the place of a size, or of a number that is one -> the symbol for it
     fixed    symbols whose value the run asked for, or that had to equal another size: they can't stay symbols of their own
     derived  symbols for what the run computed of sizes, and the IR can't
+    shared   places whose sizes an op took for those of other places, where they are symbols: to be tried with one for both
     """
 
-    def __init__(self, lengths: Collection[Place] = (), derives: bool = True):
+    def __init__(self, lengths: Mapping[Place, Place] = MappingProxyType({}), derives: bool = True):
         """lengths: the places of the symbols; derives: whether there may be derived symbols."""
         super().__init__()
         self.symbols: dict[Place, Sym] = {}
@@ -46,6 +48,7 @@ class Sizes(Numbers):
         self._reads = any(kind == READ for kind, _ in lengths)
         self._bound: list[Node] = []
         self.fixed: set[Sym] = set()
+        self.shared: dict[Place, Place] = {}
 
     def given(self, value: Plain, subject: str) -> Float | Int:
         place = NUMBER, len(self.places)
@@ -111,6 +114,16 @@ class Sizes(Numbers):
                 determined = _determined(expr(a) - b)
                 self.fixed |= determined if self.derived.isdisjoint(determined) else frozenset()
         return super().holds(text, truth, *operands)
+
+    def share(self, symbols: Sequence[Sym], alone: Collection[Sym], shapes: Sequence[Sequence[int]]) -> None:
+        """An op could not take sizes that these symbols stand for; some of them beside plain sizes that are equal, as such of the
+        arguments, whose shapes are given, may be."""
+        places = {s: place for place, s in self.symbols.items() if min(place) >= 0 and s in symbols}
+        for a, place in places.items():
+            self.shared |= {other: place for b, other in places.items() if other > place and a.hint == b.hint}
+            if a in alone:
+                equal = {(k, d) for k, shape in enumerate(shapes) for d, n in enumerate(shape) if n == a.hint}
+                self.shared |= {other: place for other in equal - self._lengths.keys()}
 
     def of_sizes(self, node: Node) -> bool:
         sizes = {s.name for (kind, _), s in self.symbols.items() if kind != NUMBER}

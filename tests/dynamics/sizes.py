@@ -537,3 +537,21 @@ def strides_of_dimensions_of_one(compile):
     g = compile(lambda x: (x * 2, x.t() + 1, x.reshape(-1), x.expand(3, -1), x[:, :1] + x, x.contiguous().stride()))
     for x in (wide[:1, 2], wide[:2, 2, :1].t(), wide[:1, 1, 2:6], wide[0, 1:2, :3], wide[:1, 1, :5], wide[1, :1, ::2]):
         yield g(x)
+
+
+@program
+def sizes_that_have_to_be_one(compile):
+    """A size that changes beside one that was seen once, and two that changed apart before they met."""
+    @compile
+    def joined(a, b):
+        return a * 2 if b is None else torch.cat([a, b], 1) * 2 + a.sum()
+
+    @compile
+    def sometimes(a, b):
+        return torch.cat([a, b], 1) + len(a) if len(a) == len(b) else (a.sum(), b.sum())
+    for n, m in ((4, 0), (5, 0), (5, 5), (6, 6), (7, 7), (6, 0), (1, 1), (8, 8)):
+        yield joined(tensor(n, 3), tensor(m, 3) if m else None)
+    for n, m in ((4, 4), (4, 5), (5, 6), (6, 6), (7, 7), (8, 3), (9, 9)):
+        yield sometimes(tensor(n, 3), tensor(m, 3))
+    for n in (5, 6, 7):
+        yield outcome(joined, tensor(n, 3), tensor(5, 3))
