@@ -165,7 +165,8 @@ class _Run:
 
     @property
     def lengths(self) -> dict[Place, str]:
-        """The numbers that may be sizes, with their names, and those that ops found, or that come of readings, with their lines."""
+        """The numbers that may be sizes, with their names, and those that ops found, or that come of readings, with their
+        lines."""
         given, found, read = self.recorder.numbers.lengths(), self.recorder.counts, self.recorder.lengths
         return {**{(NUMBER, k): name for k, name in given.items()}, **{(READ, k): line for k, line in enumerate(read)},
                 **{(ELEMENT, k): name for k, name in enumerate(self.recorder.numbers.element_lengths())},

@@ -192,8 +192,12 @@ WORKS = {
         [(lambda: smelt.compile(lambda x: x.softmax(0), dynamic=True), (X,))],
     "What Python computes of such sizes (`int(n * 0.3)`, `math.ceil(n / 8)`, `F.pad(x, (0, -n % 8))`): the same.":
         [(lambda: lambda x: F.pad(x, (0, 0, 0, -len(x) % 8))[:int(len(x) * 0.6)] * math.ceil(len(x) / 3), (X,))],
-    "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same.":
-        [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2))],
+    "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same; also numbers that a run reads of "
+    "tensors or draws, and what it computes of them (`x[:, :int(lengths.max())]`, `torch.split(rows, counts.tolist())`, crops, cutmix).":
+        [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2)),
+         (lambda: lambda x: x[:int((x > 0).sum()) % 2 + 1] * 2, (X,)),
+         (lambda: lambda x: x[:random.randint(1, 2), :numpy.clip(random.randint(0, 5), 1, 2)] * 2, (X,)),
+         (lambda: lambda x, n: [p * 2 for p in torch.split(x, n.tolist())], (X, torch.tensor([1, len(X) - 1])))],
     "Rows and windows at places that change (`table[t]`, `data[i:i + n]`), also drawn ones: one program from the second place "
     "on. Rows at places that tensors hold (`ways[tags[k]]`, `x[scores.argmax().item()]`) are found by the program itself.":
         [(lambda: lambda x, k: x[k:k + 2] * x[k], (X, 1)), (lambda: lambda x, i: x[i] * 2, (X, torch.tensor(1))),

@@ -35,7 +35,8 @@ def start_of_path(instructions: list[dis.Instruction], n: int) -> int:
 
 
 def start_of_value(instructions: list[dis.Instruction], n: int) -> int | None:
-    """Where the loads of a value start that end with the n-th instruction: `a` of `a[b].c`; None where more than loads make it."""
+    """Where the loads of a value start that end with the n-th instruction: `a` of `a[b].c`; None where more than loads make
+    it."""
     missing = 1
     while n >= 0 and instructions[n].opname.startswith(("LOAD_", "BINARY_SUBSCR")):
         missing -= dis.stack_effect(instructions[n].opcode, instructions[n].arg)

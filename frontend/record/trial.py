@@ -184,8 +184,9 @@ class ConcreteSizes(Unsupported):
 def without_fixed(places: Mapping[Place, Place], stepwise: bool,
                   attempt: Callable[[Mapping[Place, Place], Sizes, ContextManager, bool], None]) -> Mapping[Place, Place]:
     """`attempt` a recording with as many of the places as can be symbols, and give these; those whose value the run asks for
-    are left out, and numbers and strides where anything else fails; two that are equal share a symbol where they have to. It makes the run inside the context manager that it is given,
-    and is told whether that is to be `stepless`; where it has sequences (`stepwise`), that is tried too.
+    are left out, and numbers and strides where anything else fails; two that are equal share a symbol where they have to. It
+    makes the run inside the context manager that it is given, and is told whether that is to be `stepless`; where it has
+    sequences (`stepwise`), that is tried too.
 
     Raises Unsupported where none are left, or for another reason.
     """

@@ -155,7 +155,8 @@ def _views(x: torch.Tensor, index: tuple) -> tuple[torch.Tensor, tuple | None]:
         if part is None:
             x = x.unsqueeze(dim)
         elif _moved(part):  # where Python writes the slice, torch asks of its place whether it is all of the dimension
-            x = torch.ops.aten.slice.Tensor(x, dim, 0 if part.start is None else part.start, _FAR if part.stop is None else part.stop)
+            start, stop = 0 if part.start is None else part.start, _FAR if part.stop is None else part.stop
+            x = torch.ops.aten.slice.Tensor(x, dim, start, stop)
         elif type(part) is slice:
             x = x[(*[slice(None)] * dim, part)]
         places.append(part if isinstance(part, torch.Tensor) else slice(None))

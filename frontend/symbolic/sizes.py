@@ -163,7 +163,8 @@ class Sizes(Numbers):
         return expr_of(equal)
 
     def _composed(self, node: Node) -> Dim | None:
-        """A number as a size that is computed of one other number, which becomes a symbol, and of symbols; None where it isn't."""
+        """A number as a size that is computed of one other number, which becomes a symbol, and of symbols; None where it is
+        not."""
         whole: list[Node] = []
 
         def size(n: Node) -> Dim | None:

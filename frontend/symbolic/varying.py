@@ -8,8 +8,9 @@ from typing import Container, Hashable, Mapping, Sequence
 import torch
 
 #: A size of one of the tensors of a call: (which of them, dimension); a stride: (which of them, ~dimension); a number that is
-#: a size: (NUMBER, which of them); one that is found in what the run computes: (COUNT, which of them); one that is read of a tensor
-#: of the call: (ELEMENT, which of them); or one that is computed of what the run read or drew: (READ, which of the lines with such).
+#: a size: (NUMBER, which of them); one that is found in what the run computes: (COUNT, which of them); one that is read of a
+#: tensor of the call: (ELEMENT, which of them); or one that is computed of what the run read or drew: (READ, which of the lines
+#: with such).
 Place = tuple[int, int]
 NUMBER, COUNT, ELEMENT, READ = -1, -2, -3, -4
 #: The tensors of a call with what tells them from others: an argument's name, the place where it is found in state.
