@@ -193,7 +193,8 @@ WORKS = {
     "What Python computes of such sizes (`int(n * 0.3)`, `math.ceil(n / 8)`, `F.pad(x, (0, -n % 8))`): the same.":
         [(lambda: lambda x: F.pad(x, (0, 0, 0, -len(x) % 8))[:int(len(x) * 0.6)] * math.ceil(len(x) / 3), (X,))],
     "Lengths that are numbers, and change (`cache[:, :n]`, `torch.arange(n)`): the same; also numbers that a run reads of "
-    "tensors or draws, and what it computes of them (`x[:, :int(lengths.max())]`, `torch.split(rows, counts.tolist())`, crops, cutmix).":
+    "tensors or draws, and what it computes of them (`x[:, :int(lengths.max())]`, `torch.split(rows, counts.tolist())`, crops, "
+    "cutmix).":
         [(lambda: lambda x, n: x[:n] * torch.arange(n)[:, None], (X, 2)),
          (lambda: lambda x: x[:int((x > 0).sum()) % 2 + 1] * 2, (X,)),
          (lambda: lambda x: x[:random.randint(1, 2), :numpy.clip(random.randint(0, 5), 1, 2)] * 2, (X,)),
