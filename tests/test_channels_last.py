@@ -174,3 +174,18 @@ def test_double_backward(monkeypatch):
             slope, = torch.autograd.grad(n(i).pow(2).sum(), i, create_graph=True)
             grads.append(torch.autograd.grad(slope.pow(2).sum(), list(n.parameters())))
         torch.testing.assert_close(grads[1], grads[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel, stride, wide, chosen", [(1, 2, 8, False), (1, 1, 8, True), (3, 2, 8, True), (1, 2, 16, True)])
+def test_gradients_of_small_strided_kernels_of_one_place_stay(kernel, stride, wide, chosen):
+    """oneDNN wrote past its memory there: the shortcuts of a ResNet of eight channels."""
+    size, settings = 6 // stride, f"stride=({stride}, {stride}), padding=({kernel // 2}, {kernel // 2})"
+    rest = "dilation=(1, 1), transposed=False, output_padding=(0, 0), groups=1"
+    shape = f"{wide}, {wide}, {kernel}, {kernel}"
+    strides = f"{wide * kernel * kernel}, {kernel * kernel}, {kernel}, 1"
+    g = verify(parse(f"""graph f(%g: f32[2,{wide},{size},{size}], %x: f32[2,{wide},6,6]) {{
+%w = convolution_weight_gradient(%g, %x, shape=({shape}), strides=({strides}), {settings}, {rest}) : f32[{shape.replace(' ', '')}]
+return %w
+}}"""))
+    after = channels_last(g, lambda channels, places: True)
+    assert [v.attrs.get("channels_last", False) for v in after.values if v.op.images] == [chosen]

@@ -21,6 +21,7 @@ Best = Callable[[int, int], bool]
 #: Views that move no dimension.
 _IN_PLACE = frozenset({"pad", "slice"})
 _DTYPES = (torch.float32, torch.bfloat16)
+_VECTOR = 16
 
 
 def channels_last(graph: Graph, best: Best) -> Graph:
@@ -55,10 +56,19 @@ def channels_last(graph: Graph, best: Best) -> Graph:
 
 def _convolves(v: Value, best: Best) -> bool:
     types = [i.type for i in (v, *v.inputs[:2])]
-    if not all(_is_image(t) and t.dtype in _DTYPES for t in types):
+    if not all(_is_image(t) and t.dtype in _DTYPES for t in types) or _overruns(v):
         return False
     batch, _, *sizes = (v if v.op.name == "convolution" else v.inputs[0]).shape
     return best(min(t.shape[1] for t in types), typical(batch) * product(sizes))
+
+
+def _overruns(v: Value) -> bool:
+    """Whether oneDNN (3.12, on several threads of a CPU with AVX-512) may write past its memory with the channels last: where
+    kernels of one place go in strides over fewer channels than a vector has numbers."""
+    if v.op.name != "convolution_weight_gradient":
+        return False
+    shape = v.attrs["shape"]
+    return product(shape[2:]) == 1 and max(v.attrs["stride"]) > 1 and min(shape[:2]) < _VECTOR
 
 
 def _lies_so(v: Value) -> bool:
