@@ -442,7 +442,7 @@ class Second(Recorder):
             again = self.calls.pop()
             self._forget = met, next((number for made, number in reversed(self._views) if made == again), None)
         else:
-            self.stop(Unsupported(OTHER_OPS))
+            self.stop(Unsupported(f"{OTHER_OPS}, here {call.op.key}"))
 
     def _execute(self, function, args, kwargs):
         self._outside = {}
