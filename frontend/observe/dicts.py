@@ -15,6 +15,8 @@ from .objects import OURS, dict_of
 
 #: What can't be observed reading its `__dict__`.
 UNOBSERVED = (type, types.FunctionType, types.ModuleType)
+#: Instructions that name variables.
+_OF_VARIABLES = {*dis.haslocal, *dis.hasfree}
 #: Methods of a dict that what a class has in its place lacks.
 _CHANGING = {"update", "pop", "popitem", "setdefault", "clear"}
 
@@ -34,7 +36,7 @@ def looks(code: types.CodeType) -> tuple[Look, ...]:
     """Where this code looks at `__dict__`, unless for a name that stands in it: so it reads an attribute of that name."""
     instructions = instructions_of(code)
     found = [_look(instructions, n, code) for n, i in enumerate(instructions)
-             if i.argval == "__dict__" and (i.opname in ATTRIBUTES or i.opname == "LOAD_CONST")]
+             if i.argval == "__dict__" and i.opcode not in _OF_VARIABLES]
     if "__dict__" in texts_inside(code):
         found.append(Look(None, True))
     return tuple(filter(None, found))
@@ -62,6 +64,8 @@ def _held(value: Any, attribute: str) -> Any:
 
 
 def _look(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> Look | None:
+    if _of_super(instructions, n):  # which asks no class for the attribute
+        return Look(None, True)
     start, path = _path(instructions, n - 1, code)
     if instructions[n].opname not in ATTRIBUTES:
         asks = "" if start is None or instructions[start - 1].opname not in READS else instructions[start - 1].argval
@@ -75,6 +79,13 @@ def _look(instructions: list[dis.Instruction], n: int, code: types.CodeType) -> 
     else:
         named = _is_name(after) and behind.opname == "BINARY_SUBSCR"
     return None if named else Look(path, after.argval not in _CHANGING and instructions[n].opname != "STORE_ATTR")
+
+
+def _of_super(instructions: list[dis.Instruction], n: int) -> bool:
+    """Whether the n-th instruction takes an attribute of `super()`."""
+    this, call = instructions[n], instructions[n - 1]
+    called = this.opname == "LOAD_ATTR" and call.opname == "CALL" and n >= call.arg + 2
+    return this.opname == "LOAD_SUPER_ATTR" or called and instructions[n - call.arg - 2].argval == "super"
 
 
 def _is_name(instruction: dis.Instruction) -> bool:

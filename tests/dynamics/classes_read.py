@@ -312,3 +312,29 @@ def what_there_is_in_a_class(compile):
         yield from changed(compile, function, lambda: setattr(shown, "shift", 4), lambda: setattr(Shown, "other", 5),
                            lambda: setattr(Shown, "scale", 3), lambda: delattr(Shown, "other"),
                            lambda: setattr(Shown, "scale", 2))
+
+
+@program
+def dicts_of_super(compile):
+    """`super().__dict__` is that of the instance, and no class's attribute access sees that it is asked for."""
+    class Base:
+        pass
+
+    class Scaled(Base):
+        def __init__(self):
+            self.scale = 2.0
+
+        def named(self):
+            return super().__dict__["scale"]
+
+        def of_a_class(self):
+            return super(Scaled, self).__dict__.get("scale")
+
+        def total(self):
+            return sum(value for _, value in super().__dict__.items())
+    scaled = Scaled()
+    for ask in (Scaled.named, Scaled.of_a_class, Scaled.total):
+        f = compile(lambda x: x * ask(scaled))
+        for scale in (2.0, 2.0, 5.0, 7.0):
+            scaled.scale = scale
+            yield f(tensor(3))
