@@ -10,31 +10,58 @@ from .harness import backward, leaf, outcome, program, tensor, whole
 DATA = tensor(40, 3)
 
 
+# What is done with a length, which is an argument here, and found by the run in lengths_read.py
+
+def sliced(n):
+    return DATA[:n] * 2, DATA[n:] + 1, DATA[-n:] * 3, DATA[1:n + 3, :2] - 1, DATA[n:2 * n].sum(0), DATA[:n // 2] + n
+
+
+def made_by(x, n):
+    return (torch.arange(n) * 2, torch.zeros(n, 2) + x, torch.full((3, n), n), x.new_ones(n - 1), torch.eye(n),
+            torch.randn(n), torch.arange(n, n + 3), torch.arange(n, 2 * n))
+
+
+def shaped(x, n):
+    y = x[:n]
+    return (y.expand(2, n, 3) + 1, y.repeat(2, 1), y.reshape(n * 3), y.view(1, n, 3).transpose(1, 2) * 1,
+            F.pad(x, (0, 0, n, 0)), x.narrow(0, 1, n), y.shape, y.shape[0] * 2, torch.cat([y, x]), y.unfold(0, 2, 1) + 1)
+
+
+def parts(data, n):
+    made = torch.zeros(n, 2)
+    return data[:n], data[n:, 1], made, made[1:n], made.t()
+
+
+def written(data, x, n):
+    data[n] = x
+    data[:n] += 1
+    data[n:, 0] = n
+    seen = data[:n + 1]
+    seen.mul_(2)
+    return seen.sum(0), data[n] * 1
+
+
+def weighted(weight, x, n):
+    return ((weight[:n] @ x) * torch.arange(n)[:, None]).sum(0) + weight[n]
+
+
 @program
 def slices(compile):
-    f = compile(lambda n: (DATA[:n] * 2, DATA[n:] + 1, DATA[-n:] * 3, DATA[1:n + 3, :2] - 1, DATA[n:2 * n].sum(0),
-                           DATA[:n // 2] + n))
+    f = compile(sliced)
     for n in (2, 3, 5, 20, 39, 40, 41, 1, 0, -1, -3, 100, 7):
         yield f(n)
 
 
 @program
 def made_tensors(compile):
-    @compile
-    def f(x, n):
-        return (torch.arange(n) * 2, torch.zeros(n, 2) + x, torch.full((3, n), n), x.new_ones(n - 1), torch.eye(n),
-                torch.randn(n), torch.arange(n, n + 3), torch.arange(n, 2 * n))
+    f = compile(made_by)
     for n in (2, 3, 5, 20, 1, 0, -1, 9):
         yield outcome(f, tensor(2), n)
 
 
 @program
 def shapes(compile):
-    @compile
-    def f(x, n):
-        y = x[:n]
-        return (y.expand(2, n, 3) + 1, y.repeat(2, 1), y.reshape(n * 3), y.view(1, n, 3).transpose(1, 2) * 1,
-                F.pad(x, (0, 0, n, 0)), x.narrow(0, 1, n), y.shape, y.shape[0] * 2, torch.cat([y, x]), y.unfold(0, 2, 1) + 1)
+    f = compile(shaped)
     for n in (2, 3, 5, 20, 38, 4):
         yield f(DATA, n)
 
@@ -42,11 +69,7 @@ def shapes(compile):
 @program
 def that_are_returned(compile):
     data = tensor(40, 3)
-
-    @compile
-    def f(n):
-        made = torch.zeros(n, 2)
-        return data[:n], data[n:, 1], made, made[1:n], made.t()
+    f = compile(lambda n: parts(data, n))
     for n in (2, 3, 5, 20):
         first, last, made, part, turned = f(n)
         first += 1
@@ -57,15 +80,7 @@ def that_are_returned(compile):
 @program
 def that_are_written(compile):
     data = tensor(40, 3)
-
-    @compile
-    def f(x, n):
-        data[n] = x
-        data[:n] += 1
-        data[n:, 0] = n
-        seen = data[:n + 1]
-        seen.mul_(2)
-        return seen.sum(0), data[n] * 1
+    f = compile(lambda x, n: written(data, x, n))
     for n in (2, 3, 4, 5, 20, 38, 1, 0):
         yield f(tensor(3) + n, n), data
 
@@ -73,10 +88,7 @@ def that_are_written(compile):
 @program(exact=False)
 def under_gradient(compile):
     weight = nn.Parameter(tensor(40, 3))
-
-    @compile
-    def f(x, n):
-        return ((weight[:n] @ x) * torch.arange(n)[:, None]).sum(0) + weight[n]
+    f = compile(lambda x, n: weighted(weight, x, n))
     for n in (2, 3, 5, 20, 1):
         x = leaf(3, 3)
         yield backward(f(x, n)), x.grad, weight.grad

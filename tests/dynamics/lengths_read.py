@@ -7,9 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .harness import backward, leaf, outcome, program, tensor, whole
-
-DATA = tensor(40, 3)
-
+from .lengths import DATA, made_by, parts, shaped, sliced, weighted, written
 
 def counts(*found: int):
     return map(torch.tensor, found)
@@ -17,33 +15,21 @@ def counts(*found: int):
 
 @program
 def slices(compile):
-    @compile
-    def f(n):
-        n = n.item()
-        return (DATA[:n] * 2, DATA[n:] + 1, DATA[-n:] * 3, DATA[1:n + 3, :2] - 1, DATA[n:2 * n].sum(0), DATA[:n // 2] + n)
+    f = compile(lambda n: sliced(n.item()))
     for n in counts(2, 3, 5, 20, 39, 40, 41, 1, 0, -1, -3, 100, 7, 8):
         yield f(n)
 
 
 @program
 def made_tensors(compile):
-    @compile
-    def f(x, n):
-        n = int(n)
-        return (torch.arange(n) * 2, torch.zeros(n, 2) + x, torch.full((3, n), n), x.new_ones(n - 1), torch.eye(n),
-                torch.randn(n), torch.arange(n, n + 3), torch.arange(n, 2 * n))
+    f = compile(lambda x, n: made_by(x, int(n)))
     for n in counts(2, 3, 5, 20, 1, 0, -1, 9, 12):
         yield outcome(f, tensor(2), n)
 
 
 @program
 def shapes(compile):
-    @compile
-    def f(x, n):
-        n = n.max().item()
-        y = x[:n]
-        return (y.expand(2, n, 3) + 1, y.repeat(2, 1), y.reshape(n * 3), y.view(1, n, 3).transpose(1, 2) * 1,
-                F.pad(x, (0, 0, n, 0)), x.narrow(0, 1, n), y.shape, y.shape[0] * 2, torch.cat([y, x]), y.unfold(0, 2, 1) + 1)
+    f = compile(lambda x, n: shaped(x, n.max().item()))
     for n in (2, 3, 5, 20, 38, 4, 6):
         yield f(DATA, torch.tensor([1, n, 0]))
 
@@ -55,8 +41,7 @@ def that_are_returned(compile):
     @compile
     def f(n):
         n = int(n)
-        made = torch.zeros(n, 2)
-        return data[:n], data[n:, 1], made, made[1:n], made.t(), n
+        return *parts(data, n), n
     for n in counts(2, 3, 5, 20, 21):
         first, last, made, part, turned, n = f(n)
         first += 1
@@ -67,16 +52,7 @@ def that_are_returned(compile):
 @program
 def that_are_written(compile):
     data = tensor(40, 3)
-
-    @compile
-    def f(x, n):
-        n = n.item()
-        data[n] = x
-        data[:n] += 1
-        data[n:, 0] = n
-        seen = data[:n + 1]
-        seen.mul_(2)
-        return seen.sum(0), data[n] * 1
+    f = compile(lambda x, n: written(data, x, n.item()))
     for n in counts(2, 3, 4, 5, 20, 38, 1, 0):
         yield f(tensor(3) + n, n), data
 
@@ -84,11 +60,7 @@ def that_are_written(compile):
 @program(exact=False)
 def under_gradient(compile):
     weight = nn.Parameter(tensor(40, 3))
-
-    @compile
-    def f(x, n):
-        n = n.item()
-        return ((weight[:n] @ x) * torch.arange(n)[:, None]).sum(0) + weight[n]
+    f = compile(lambda x, n: weighted(weight, x, n.item()))
     for n in counts(2, 3, 5, 20, 1, 9):
         weight.grad = None
         yield backward(f(tensor(3, 3), n)), weight.grad
