@@ -8,6 +8,7 @@ import threading
 import types
 import warnings
 import weakref
+from collections import deque
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, ContextManager, Hashable, Iterable, Iterator, Mapping, Protocol, Sequence
@@ -241,7 +242,7 @@ class CompiledFunction:
         self._function, self._build, self._fullgraph, self._bound = function, build, fullgraph, bound
         self._watch, self._verify = watch, verify
         self._vain = 0  # recordings that hold for no call
-        self._in_a_row: list[str] = []  # why the last ones run eagerly, with "" for one that does not
+        self._last: deque[str] = deque(maxlen=EAGER_LIMIT)  # why the last ones run eagerly, with "" for one that does not
         self.varying = Varying(dynamic)
         self._found = Found()
         self._warned: set[str] = set()
@@ -345,8 +346,7 @@ class CompiledFunction:
         if unused >= UNUSED_LIMIT and "unused" not in self._warned:  # what changed takes time to tell
             self._limit("unused", f"{self.name} was recorded along many paths, long ones or for one number alone, which no other "
                         f"call took; calls that take none of them run eagerly. What changed last: {change()}")
-        last = self._in_a_row[-EAGER_LIMIT:]
-        eager = len(last) == EAGER_LIMIT and len({*last}) == 1 and last[0] != ""
+        eager = len(self._last) == EAGER_LIMIT and len({*self._last}) == 1 and self._last[0] != ""
         if eager and "eager" not in self._warned:
             self._limit("eager", f"{self.name} was recorded {EAGER_LIMIT} times in a row for nothing; calls that differ again "
                         f"run eagerly, too. What changed last: {change() or _OWN_WRITES}")
@@ -558,7 +558,7 @@ class CompiledFunction:
 
     def _keep_program(self, run: _Run, *program) -> None:
         self.programs = CompiledProgram(*program, **run.numbers), *self.programs
-        self._in_a_row.append(self.programs[0].reason)
+        self._last.append(self.programs[0].reason)
 
     def _keep_beginning(self, run: _Run, reason: str, args: tuple, kwargs: dict) -> bool:
         """Let the calls that come to the same answers as a run be eager, and no others. False if the run read nothing before
@@ -593,7 +593,7 @@ class CompiledFunction:
             self._keep_program(run, guards, None, None, reason)
         else:
             self._vain += 1
-            self._in_a_row.append(reason)
+            self._last.append(reason)
 
     def _keep_path(self, run: _Run, recording: Recording, guards: Guards, make: Callable | None, returned: Sequence[str],
                    reason: str = "", late: bool = False) -> None:
@@ -608,7 +608,7 @@ class CompiledFunction:
                                 self._say)
         branches.add(recording, origins, numbers, make, late, returned=tuple(returned), guards=guards, reason=reason,
                      **run.numbers)
-        self._in_a_row.append("")
+        self._last.append("")
         self.programs = (branches, *(p for p in self.programs if p is not branches))
 
     def _built(self, recordings: Sequence[Recording]) -> Sequence[Run]:

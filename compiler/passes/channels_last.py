@@ -21,6 +21,7 @@ Best = Callable[[int, int], bool]
 #: Views that move no dimension.
 _IN_PLACE = frozenset({"pad", "slice"})
 _DTYPES = (torch.float32, torch.bfloat16)
+#: Numbers of float32 in the longest vector.
 _VECTOR = 16
 
 

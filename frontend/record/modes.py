@@ -288,6 +288,7 @@ class Api(TorchFunctionMode):
 
 
 def _items(tensor: torch.Tensor) -> Any:
+    """What .tolist() gives, read one by one."""
     return list(map(_items, tensor.unbind())) if tensor.dim() else tensor.item()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import torch

@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Iterable, Iterator, Mapping, S
 
 import torch
 
-from ...compiler.dims import Dim, Expr, Sym, expr_of, product, typical
+from ...compiler.dims import Dim, Expr, expr_of, product, typical
 from ...compiler.ir import TensorType, Value
 from ...errors import Unsupported
 from ..generators import random_state, set_random_state
@@ -120,8 +120,7 @@ class SizedArguments(Arguments):
             self.sizes.positive(symbol - least)  # the dimensions are to lie in this order
             return symbol
         form = TensorType(shape, tensor.dtype, tensor.device, input_strides(tensor, shape, gap))
-        inner = _copy(tensor) if written else tensor.detach()
-        made = Sized(inner, form, self.sizes, self.first.required(tensor))
+        made = Sized(_copy(tensor) if written else tensor.detach(), form, self.sizes, self.first.required(tensor))
         vars(made).update(vars(tensor))
         self._standing[id(tensor)] = tensor, made
         return made
@@ -483,7 +482,7 @@ class Second(Recorder):
         elif view:
             self._views.append((self.calls[-1], view.number))
         if self.unsupported is not None:
-            self._sizes.fixed |= self._at_odds(call)
+            self._blame_sizes(call)
             raise self.unsupported
         return made
 
@@ -493,14 +492,14 @@ class Second(Recorder):
             return type(result)(map(self._outward, result))
         return self._outside.get(id(result), result)
 
-    def _at_odds(self, call) -> set[Sym]:
-        """The symbols to blame for an op that could not be recorded: those that are now as large as a plain size of
-        another operand, which they have to equal then, else all."""
+    def _blame_sizes(self, call) -> None:
+        """An op could not be recorded: those symbols are not to be ones that are now as large as a plain size of another operand,
+        which they have to equal then, else all; unless it goes with one symbol for two places."""
         sizes = [n for v in _values((call.values, call.keywords)) for n in v.shape]
         found = {s for n in sizes if isinstance(n, Expr) for s in n.symbols()}
         at_odds = {s for s in found if s.hint in sizes}
-        self._sizes.share([n.symbol for n in sizes if isinstance(n, Expr) and n.symbol], at_odds, self._shapes)
-        return at_odds or found
+        self._sizes.share({n.symbol for n in sizes if isinstance(n, Expr) and n.symbol}, at_odds, self._shapes)
+        self._sizes.fixed |= at_odds or found
 
     def _met(self, tensor: torch.Tensor, type: TensorType, value: Value) -> tuple[torch.Tensor, TensorType]:
         if not symbolic(value.type):

@@ -115,9 +115,10 @@ class Sizes(Numbers):
                 self.fixed |= determined if self.derived.isdisjoint(determined) else frozenset()
         return super().holds(text, truth, *operands)
 
-    def share(self, symbols: Sequence[Sym], alone: Collection[Sym], shapes: Sequence[Sequence[int]]) -> None:
-        """An op could not take sizes that these symbols stand for; some of them beside plain sizes that are equal, as such of the
-        arguments, whose shapes are given, may be."""
+    def share(self, symbols: Collection[Sym], alone: Collection[Sym], shapes: Sequence[Sequence[int]]) -> None:
+        """Note which places may have one symbol, since an op could not take sizes for which these stand.
+
+        alone: those of them that equal a plain size there; so does a place of the arguments, perhaps, whose shapes are given"""
         places = {s: place for place, s in self.symbols.items() if min(place) >= 0 and s in symbols}
         for a, place in places.items():
             self.shared |= {other: place for b, other in places.items() if other > place and a.hint == b.hint}
