@@ -8,12 +8,12 @@ side, differences of nearly equal numbers) are told from wrong results.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Collection, Sequence
 
 import torch
 
-from .evaluate import evaluate, widen
+from .evaluate import Noise, evaluate, widen
 from .ir import Graph
 
 #: Largest difference, as a part of the value plus the tensor's largest value, that is taken for rounding at once.
@@ -45,11 +45,15 @@ class Mismatch:
                 f"({self.count} of {self.numel} elements differ)")
 
 
-def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[], Sequence[Any]] | None = None,
-            noisy: Callable[[int], Sequence[Any]] | None = None) -> Mismatch | None:
-    """The first disagreement, or None. `precise()` gives the float64 results, and `noisy(seed)` those of the reference with
-    disturbed roundings; they are computed only if they are needed."""
-    exact, disturbed = None, []
+#: Computes outputs again: those of these numbers, None in place of the others.
+Again = Callable[[Collection[int]], Sequence[Any]]
+
+
+def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Again | None = None,
+            noisy: Callable[[int, Collection[int]], Sequence[Any]] | None = None) -> Mismatch | None:
+    """The first disagreement, or None. `precise(wanted)` gives the float64 results, and `noisy(seed, wanted)` those of the
+    reference with disturbed roundings, for the outputs `wanted`; they are computed only if they are needed."""
+    open_ones: dict[int, _Doubt] = {}
     for k, (a, b) in enumerate(zip(ours, reference, strict=True)):
         if not isinstance(b, torch.Tensor):
             continue
@@ -57,63 +61,85 @@ def compare(ours: Sequence[Any], reference: Sequence[Any], precise: Callable[[],
             if x != y:
                 return Mismatch(k, 0, x, y, 1, 1, what)
         a, b = a.detach().flatten(), b.detach().flatten()  # torch reduces no tensor of more than 64 dims
-        if _close(a, b):
-            continue
-        wrong = _differs(a, b)
-        if not wrong.any():
-            continue
-        if precise is not None:
-            exact = precise() if exact is None else exact
-            wrong &= _worse(a, [b], exact[k].flatten())
-        for seed in range(DISTURBANCES if precise is not None and noisy is not None else 0):
-            if not wrong.any():
+        if len(places := _apart(a, b)):
+            open_ones[k] = _Doubt(k, a, b, places)
+    if open_ones and precise is not None:
+        exact = precise(open_ones)
+        open_ones = {k: left for k, d in open_ones.items() if (left := d.after(reference[k], exact[k]))}
+        for seed in range(DISTURBANCES if noisy is not None else 0):
+            if not open_ones:
                 break
-            if seed == len(disturbed):
-                disturbed.append(noisy(seed))
-            wrong &= _worse(a, [b, *(d[k].detach().flatten() for d in disturbed[:seed + 1])], exact[k].flatten())
-        if wrong.any():
-            at = int(wrong.nonzero()[0])
-            return Mismatch(k, at, a[at].item(), b[at].item(), int(wrong.sum()), b.numel())
-    return None
+            disturbed = noisy(seed, open_ones)
+            open_ones = {k: left for k, d in open_ones.items() if (left := d.after(disturbed[k], exact[k]))}
+    return next((d.mismatch() for d in open_ones.values()), None)
 
 
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors of finite floats differ nowhere by more than is taken for rounding of the largest: `_differs` without
-    memory for every element, piece by piece."""
-    if b.dtype not in CLOSE or b.is_complex() or not b.numel():
-        return False
-    bound = CLOSE[b.dtype] * max(abs(float(end)) for end in b.aminmax())
-    return bound < math.inf and all(float((x - y).abs_().max()) <= bound for x, y in zip(a.split(_PIECE), b.split(_PIECE)))
+@dataclass(frozen=True)
+class _Doubt:
+    """An output whose elements at `places` differ by more than roundings of size `error` explain."""
+    output: int
+    ours: torch.Tensor
+    reference: torch.Tensor
+    places: torch.Tensor
+    error: float = 0.0
+
+    def after(self, again: torch.Tensor, exact: torch.Tensor) -> _Doubt | None:
+        """What doubt remains once one more evaluation, with roundings of its own, has been held against the exact one."""
+        again, exact = again.detach().flatten(), exact.detach().flatten()
+        error = max(self.error, _error(again, exact))
+        at = self.places
+        left = at[_worse(self.ours[at], again[at], exact[at], ERROR_FACTOR * error)]
+        return replace(self, places=left, error=error) if len(left) else None
+
+    def mismatch(self) -> Mismatch:
+        at = int(self.places[0])
+        return Mismatch(self.output, at, self.ours[at].item(), self.reference[at].item(), len(self.places), self.reference.numel())
 
 
-def _differs(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The places where two flat tensors differ by more than is taken for rounding."""
     if not (b.is_floating_point() or b.is_complex()):
-        return a != b
+        return (a != b).nonzero().flatten()
     if b.dtype not in CLOSE:  # float8, complex32: nothing but torch's own calls works with them
         a, b = (t.to(torch.complex64 if t.is_complex() else torch.float32) for t in (a, b))
-        return (a != b) & ~(a.isnan() & b.isnan())
-    finite = b[b.isfinite()]
-    scale = finite.abs().max() if finite.numel() else torch.zeros((), dtype=b.dtype)
-    return ~torch.isclose(a, b, rtol=CLOSE[b.dtype], atol=CLOSE[b.dtype] * float(scale), equal_nan=True)
+        return ((a != b) & ~(a.isnan() & b.isnan())).nonzero().flatten()
+    bound = CLOSE[b.dtype] * _largest(b)
+    found = [at + start for start, x, y in zip(range(0, b.numel(), _PIECE), a.split(_PIECE), b.split(_PIECE))
+             if not float((x - y).abs().max()) <= bound
+             and len(at := (~torch.isclose(x, y, rtol=CLOSE[b.dtype], atol=bound, equal_nan=True)).nonzero().flatten())]
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
 
 
-def _worse(a: torch.Tensor, references: Sequence[torch.Tensor], exact: torch.Tensor) -> torch.Tensor:
-    """Where `a` is wrong although the references' own rounding errors are taken into account."""
-    b = references[0]
-    if not (b.is_floating_point() or b.is_complex()):
-        return (a != exact) & torch.stack([r == exact for r in references]).all(0)
-    ours, theirs = (a.to(exact.dtype) - exact).abs(), (torch.stack(list(references)).to(exact.dtype) - exact).abs()
-    allowed = theirs[theirs.isfinite()].max() * ERROR_FACTOR if theirs.isfinite().any() else torch.zeros(())
+def _largest(t: torch.Tensor) -> float:
+    """The largest finite absolute value; 0 if there is none."""
+    largest = 0.0
+    for piece in t.split(_PIECE):
+        absolute = piece.abs()
+        most = float(absolute.max()) if len(piece) else 0.0
+        largest = max(largest, most if math.isfinite(most) else float(absolute.where(absolute.isfinite(), 0).max()))
+    return largest
+
+
+def _error(reference: torch.Tensor, exact: torch.Tensor) -> float:
+    """The largest finite rounding error of a reference."""
+    if not (reference.is_floating_point() or reference.is_complex()):
+        return 0.0
+    return max(_largest(r.to(e.dtype) - e) for r, e in zip(reference.split(_PIECE), exact.split(_PIECE)))
+
+
+def _worse(a: torch.Tensor, reference: torch.Tensor, exact: torch.Tensor, allowed: float) -> torch.Tensor:
+    """Where `a` is wrong although rounding errors may be `allowed` large; of integers, where it alone is not exact."""
+    if not (reference.is_floating_point() or reference.is_complex()):
+        return (a != exact) & (reference == exact)
     # Infinities too: torch's vectors give NaN for some, where its scalars, and float64, do not (gelu of infinity).
-    same = (a == b) | (a.isnan() & b.isnan()) | (a == exact.to(a.dtype))
-    return ~(ours <= allowed) & ~same
+    return ~((a.to(exact.dtype) - exact).abs() <= allowed) & (a != exact.to(a.dtype))
 
 
-def evaluate_precisely(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
-    """The graph's outputs with every floating computation done in float64 (complex128)."""
-    return evaluate(graph, [widen(i) for i in inputs], precise=True)
+def evaluate_precisely(graph: Graph, inputs: Sequence[Any], wanted: Collection[int] | None = None) -> list[Any]:
+    """The graph's outputs, or those `wanted`, with every floating computation done in float64 (complex128)."""
+    return evaluate(graph, [widen(i) for i in inputs], wanted=wanted, precise=True)
 
 
-def evaluate_noisily(graph: Graph, inputs: Sequence[Any], seed: int = 0) -> list[Any]:
-    """The graph's outputs with every rounding disturbed, the same way each time for one seed."""
-    return evaluate(graph, inputs, noise=torch.Generator().manual_seed(seed))
+def evaluate_noisily(graph: Graph, inputs: Sequence[Any], seed: int = 0, wanted: Collection[int] | None = None) -> list[Any]:
+    """The graph's outputs, or those `wanted`, with every rounding disturbed, the same way each time for one seed."""
+    return evaluate(graph, inputs, wanted=wanted, noise=Noise(seed))

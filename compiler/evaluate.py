@@ -1,7 +1,8 @@
 """The reference evaluator: runs a graph op by op with torch. It is the meaning of the IR."""
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+import random
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 import torch
 
@@ -13,7 +14,7 @@ from .ops.gradients import parts
 
 
 def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], None] | None = None,
-             precise: bool = False, noise: torch.Generator | None = None) -> list[Any]:
+             precise: bool = False, noise: Noise | None = None, wanted: Collection[int] | None = None) -> list[Any]:
     """The outputs for these inputs (tensors, in the order of graph.inputs). `watch(value, result)` sees every value.
 
     Runs under the caller's grad mode: on inputs that require grad, torch's autograd differentiates the evaluation.
@@ -21,31 +22,33 @@ def evaluate(graph: Graph, inputs: Sequence[Any], watch: Callable[[Value, Any], 
     random numbers are those that are drawn otherwise.
     `noise`: every float that is computed, or is one of many that an op adds up, is made larger or smaller by its last bit or
     so, at random, as other roundings might have: the outputs then tell how far honest roundings carry (Monte Carlo arithmetic).
+    `wanted`: the numbers of the outputs that are looked at; the others may be None.
     """
     if len(inputs) != len(graph.inputs):
         raise ValueError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
     leaves = {i for v in graph.values if v.op.name == "gradients" for i in parts(v.inputs, v.attrs["roots"])[2]}
     if leaves:
         with torch.enable_grad():
-            results = _run_all(graph, inputs, leaves, watch, precise, noise)
+            results = _run_all(graph, inputs, leaves, watch, precise, noise, wanted)
         return results if torch.is_grad_enabled() else [r.detach() if isinstance(r, torch.Tensor) else r for r in results]
-    return _run_all(graph, inputs, leaves, watch, precise, noise)
+    return _run_all(graph, inputs, leaves, watch, precise, noise, wanted)
 
 
-def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, precise: bool, noise) -> list[Any]:
+def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, precise: bool, noise, wanted) -> list[Any]:
     """`evaluate`, with the leaves of gradients that the graph itself asks for on autograd's tape."""
     env: dict[Value, Any] = {i: x.item() if isinstance(i.type, NumberType) else _leaf(x) if i in leaves else x
                              for i, x in zip(graph.inputs, inputs)}
     sizes = symbol_values(graph, inputs)
-    last = {i: v for v in graph.values for i in v.operands}
-    kept = set(graph.outputs)
-    for v in graph.values:
+    kept = set(graph.outputs if wanted is None else [graph.outputs[k] for k in wanted])
+    values = graph.values if wanted is None else _needed(graph, kept)
+    last = {i: v for v in values for i in v.operands}
+    for v in values:
         operands = [env[i] if isinstance(i, Value) else i for i in v.inputs]
         if noise is not None and _adds_up(v):
-            operands = [disturbed(x, noise) for x in operands]
+            operands = [noise(x) for x in operands]
         env[v] = run(v, operands, sizes, precise)
         if noise is not None:
-            env[v] = disturbed(env[v], noise)
+            env[v] = noise(env[v])
         if v in leaves:
             env[v] = _leaf(env[v])
         if watch:
@@ -53,7 +56,16 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
         for i in v.operands:
             if last[i] is v and i not in kept:
                 env.pop(i, None)
-    return [env[o] for o in graph.outputs]
+    return [env[o] if o in kept else None for o in graph.outputs]
+
+
+def _needed(graph: Graph, kept: set[Value]) -> list[Value]:
+    """The values that these ones take, in the graph's order. Whatever draws random numbers is among them: draws have an order."""
+    needed = set(kept)
+    for v in reversed(graph.values):
+        if v in needed or takes_random_numbers(v):
+            needed |= {v, *v.operands}
+    return [v for v in graph.values if v in needed]
 
 
 def _adds_up(v: Value) -> bool:
@@ -66,14 +78,31 @@ def _leaf(x: torch.Tensor) -> torch.Tensor:
     return x if x.requires_grad else x.detach().requires_grad_()
 
 
-def disturbed(result: Any, noise: torch.Generator) -> Any:
-    """A result, or several, with every float made larger or smaller by its last bit or so."""
-    def moved(x: torch.Tensor) -> torch.Tensor:
+class Noise:
+    """Makes floats larger or smaller by their last bit or so, at random, and the same way each time for one seed."""
+    #: By how much more factors there are than the largest tensor has elements: each tensor gets its own run of them.
+    SPARE = 65_537
+
+    def __init__(self, seed: int = 0):
+        self._generator, self._places = torch.Generator().manual_seed(seed), random.Random(seed)
+        self._factors: dict[torch.dtype, torch.Tensor] = {}
+
+    def __call__(self, result: Any) -> Any:
+        """A result, or several, disturbed."""
+        return _each(self._disturbed, result)
+
+    def _disturbed(self, x: torch.Tensor) -> torch.Tensor:
         if not x.is_floating_point():
             return x
-        signs = torch.randint(0, 2, x.shape, generator=noise, device=noise.device, dtype=torch.float64) * 2 - 1
-        return x * (1 + signs * torch.finfo(x.dtype).eps).to(x.device, x.dtype)
-    return _each(moved, result)
+        factors = self._factors.get(x.dtype)
+        if factors is None or len(factors) < x.numel() + self.SPARE:
+            factors = self._factors[x.dtype] = self._drawn(2 * x.numel() + self.SPARE, x.dtype)
+        at = self._places.randrange(len(factors) - x.numel() + 1)
+        return x * factors[at:at + x.numel()].view(x.shape).to(x.device)
+
+    def _drawn(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        bits = torch.randint(0, 2, (count,), generator=self._generator, dtype=torch.int8, device="cpu")
+        return bits.to(dtype).mul_(2 * torch.finfo(dtype).eps).add_(1 - torch.finfo(dtype).eps)
 
 
 def _each(change: Callable[[torch.Tensor], torch.Tensor], result: Any) -> Any:

@@ -351,8 +351,8 @@ def _wrong(ours: list[list[Fact]], made: RandomProgram) -> Iterator[str]:
         return {id(b): x for some, others in zip(made.plain, run) for (path, b), (other, x) in zip(some, others) if path == other}
 
     def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-        return compare([_single(a)], [_single(b)], lambda: [_single(noisy(0)[id(b)])],
-                       lambda seed: [_single(noisy(seed + 1).get(id(b), b))]) is None
+        return compare([_single(a)], [_single(b)], lambda _: [_single(noisy(0)[id(b)])],
+                       lambda seed, _: [_single(noisy(seed + 1).get(id(b), b))]) is None
     return _differences(ours, made.plain, alike)
 
 

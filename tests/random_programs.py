@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from smelt.compiler import Builder, Graph, Origin, TensorType, TupleType, Value
-from smelt.compiler.evaluate import disturbed, run
+from smelt.compiler.evaluate import Noise, run
 from smelt.compiler.op import OPS, Op, reduced_shape
 from smelt.errors import InvalidGraph
 
@@ -314,14 +314,14 @@ class Disturbance(TorchDispatchMode):
 
     def __init__(self, seed: int = 0):
         super().__init__()
-        self.noise = torch.Generator().manual_seed(seed)
+        self.noise = Noise(seed)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         returned = func._schema.returns
         computes = not func._schema.is_mutable and all(r.alias_info is None for r in returned)
-        result = func(*(disturbed(args, self.noise) if computes else args), **(kwargs or {}))
+        result = func(*(self.noise(args) if computes else args), **(kwargs or {}))
         if len(returned) == 1 and returned[0].alias_info is not None and returned[0].alias_info.is_write:
-            result.copy_(disturbed(result, self.noise))
+            result.copy_(self.noise(result))
         return result
 
 

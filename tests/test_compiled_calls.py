@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_noise_accepts_roundings_and_nothing_more():
 
     def judge(off):
         ours = [(exact[0] + off).float()]
-        return compare(ours, reference, lambda: exact, lambda seed: evaluate_noisily(graph, inputs, seed))
+        return compare(ours, reference, lambda _: exact, partial(evaluate_noisily, graph, inputs))
     assert judge(1e-3) is None
     assert judge(0.1) is not None
 
@@ -80,12 +81,12 @@ def test_a_reference_that_is_near_by_chance_is_disturbed_more_than_once():
     """The error of one number tells little of how far roundings carry."""
     seeds = []
 
-    def noisy(seed):
+    def noisy(seed, _):
         seeds.append(seed)
         return [torch.tensor([min(seed, 3) * 1e-9])]
 
     def judge(ours):
-        return compare([torch.tensor([ours])], [torch.tensor([1e-11])], lambda: [torch.zeros(1, dtype=torch.float64)], noisy)
+        return compare([torch.tensor([ours])], [torch.tensor([1e-11])], lambda _: [torch.zeros(1, dtype=torch.float64)], noisy)
     assert judge(5e-11) is None and not seeds
     assert judge(1e-8) is None and seeds == [0, 1, 2]
     assert judge(1e-7) is not None

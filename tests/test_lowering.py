@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def check(graph: Graph, tensors, backend=Kernels) -> list[loops.AnyKernel]:
     """Build, interpret and compare with the reference evaluator; the kernels that ran."""
     graph = decompose(graph)
     built = build(graph, backend)
-    wrong = compare(interpret(built, tensors), evaluate(graph, tensors), lambda: evaluate_precisely(graph, tensors))
+    wrong = compare(interpret(built, tensors), evaluate(graph, tensors), partial(evaluate_precisely, graph, tensors))
     assert wrong is None, f"{wrong}\n{graph}\n" + "\n".join(map(loops.show, kernels_of(built)))
     return kernels_of(built)
 

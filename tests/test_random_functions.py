@@ -5,6 +5,8 @@ SMELT_RANDOM_PROGRAMS=2000 goes through that many seeds instead of 100.
 """
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from random_dynamics import check, random_program
@@ -43,8 +45,8 @@ def test_function(seed):
         found, our_facts = call(compiled, fresh(arguments))
         assert our_facts == facts, function.source
         mismatch = compare(_detached(found), _detached(expected),
-                           lambda: _detached(call(function, fresh(arguments, torch.float64))[0]),
-                           lambda seed: _detached(noisily(function, fresh(arguments), seed)))
+                           lambda _: _detached(call(function, fresh(arguments, torch.float64))[0]),
+                           lambda seed, _: _detached(noisily(function, fresh(arguments), seed)))
         assert mismatch is None, f"{mismatch}\n{function.source}"
     assert not any(p.run and p.run.broken for p in compiled.programs), compiled.programs[0].run.broken
 
@@ -76,6 +78,6 @@ def test_training(seed):
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_graph(seed):
     graph, inputs = random_graph(seed)
-    mismatch = compare(compile_graph(graph)(*inputs), evaluate(graph, inputs), lambda: evaluate_precisely(graph, inputs),
-                       lambda seed: evaluate_noisily(graph, inputs, seed))
+    mismatch = compare(compile_graph(graph)(*inputs), evaluate(graph, inputs), partial(evaluate_precisely, graph, inputs),
+                       partial(evaluate_noisily, graph, inputs))
     assert mismatch is None, mismatch

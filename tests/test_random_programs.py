@@ -69,7 +69,7 @@ def test_decompose(seed):
     graph, inputs = tame_program(seed)
     simpler = apply(graph, decompose)
     assert not any(v.op.kind == "composite" for v in simpler.values)
-    found = compare(evaluate(simpler, inputs), evaluate(graph, inputs), lambda: evaluate_precisely(graph, inputs))
+    found = compare(evaluate(simpler, inputs), evaluate(graph, inputs), partial(evaluate_precisely, graph, inputs))
     assert found is None, f"{found}\n{graph}"
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_random_programs(seed):
     graph, inputs = random_graph(1000 + seed)
     plain = lowered(graph)
     ours = pipeline.compile_graph(graph, "triton")(*inputs)
-    wrong = compare(list(ours), evaluate(plain, inputs), lambda: evaluate_precisely(plain, inputs))
+    wrong = compare(list(ours), evaluate(plain, inputs), partial(evaluate_precisely, plain, inputs))
     assert wrong is None, f"{wrong}\n{plain}"
 
 

@@ -137,7 +137,7 @@ def same(a: Any, b: Any, values: bool = True, strides: bool = True) -> str:
 def as_precise(found: tuple, expected: tuple, exact: tuple) -> bool:
     """Whether `found` is as near as `expected`, about, to the same computed in float64: they differ by rounding alone."""
     tensors = [[t.detach() for t in pytree.tree_leaves(side) if isinstance(t, torch.Tensor)] for side in (found, expected, exact)]
-    return len({len(side) for side in tensors}) == 1 and compare(tensors[0], tensors[1], lambda: tensors[2]) is None
+    return len({len(side) for side in tensors}) == 1 and compare(tensors[0], tensors[1], lambda _: tensors[2]) is None
 
 
 def _wide(x):

@@ -8,7 +8,7 @@ import torch
 
 from ...compiler.compare import Mismatch, compare
 from ...compiler.dims import Dim
-from ...compiler.evaluate import evaluate, symbol_values, widen
+from ...compiler.evaluate import Noise, evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
 from ...compiler.ops.core import apart, gradients_of
 from ...compiler.ops.gradients import gradients
@@ -271,8 +271,8 @@ class Differentiable:
             found = self._by_recording(inputs, generator, arriving, grads, backward.reached, **how)
             return [found[n] for n in defined]
         mismatch = compare([ours[n] for n in defined], [theirs[n] for n in defined],
-                           lambda: again(widen(list(inputs)), widen(list(grads)), precise=True),
-                           lambda seed: again(inputs, grads, noise=torch.Generator().manual_seed(seed)))
+                           lambda wanted: again(widen(list(inputs)), widen(list(grads)), precise=True),
+                           lambda seed, wanted: again(inputs, grads, noise=Noise(seed)))
         if mismatch is not None:
             self.report(mismatch, inputs, {self.derivative.of[i]: g for i, g in zip(arriving, grads)})
         return mismatch is None
