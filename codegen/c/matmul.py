@@ -4,7 +4,8 @@ A product [m, k] x [k, n] is cut into tiles of a few rows by a few vectors of co
 a block of k. Tiles at the lower and right edge are shifted inwards and computed again in part, so one size of tile does
 for all; the epilogue sees each element once. The k rows of a tile's columns (a panel) are read where they lie if that
 is good memory to read, and otherwise packed first: transposed (columns not contiguous), padded (fewer columns than a
-tile), or copied from far-apart rows. Sums are accumulated in the operands' type, in blocks of terms. Where both operands
+tile), or copied from far-apart rows. Rows of a tile whose elements lie far apart (the left side transposed, as in every
+gradient of weights) are packed by blocks too. Sums are accumulated in the operands' type, in blocks of terms. Where both operands
 are contiguous along k and the product is too small to be worth packing, tiles are made of dot products instead.
 
 The work is a list of items (batch, panel, block of rows) of which each thread takes an equal run.
@@ -25,10 +26,16 @@ from .helpers import HELPERS, fill
 from .isa import Isa, Vector, isa_of
 from .nest import ceiling
 
-NEAR_BYTES = 1 << 20     # an operand of this size is read in place, a larger one by packed panels
+NEAR_BYTES = 1 << 20     # a right side of this size is read in place, a larger one by packed panels
+STRIDED = 1024           # bytes between terms of a tile's rows from which blocks of rows are packed
+NEAR_ROWS = 1 << 18      # unless the left side has no more bytes than this
+FAR_ROWS = 2048          # bytes between a panel's rows from which it is packed: they share few places of a cache
+AHEAD = 12               # rows of a panel that are asked for before they are read
 TERMS = 256              # added up in registers before they join the sum so far: bounds the rounding error
-PANEL_BYTES = 32 << 10   # of a packed panel, which lies on the stack and stays in the first cache
-BLOCK_ROWS = 160         # rows of an item where its panel is packed for it alone
+PANEL_BYTES = 128 << 10  # of a packed panel, which lies on the stack and stays in the second cache
+BLOCK_ROWS = 288         # rows of an item where its panel is packed for it alone
+PACKED_ROWS = 96         # of a packed block
+PACKED_TERMS = 256       # of a packed block
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
 DOT_ROWS = 64            # up to so many rows, dot products beat transposing a panel where there are many registers
@@ -42,6 +49,7 @@ class Tiling:
 
     panel   "place": read where it lies; "rows", "some", "columns", "any": packed by that function; "dots": a tile is made of
             dot products, `dots` columns at a time
+    packs_rows: the rows of an item are packed
     """
     rows: int
     vectors: int
@@ -50,10 +58,16 @@ class Tiling:
     block_rows: int
     panel: str
     dots: int = 0
+    packs_rows: bool = False
 
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def packed_rows(self) -> int:
+        """The places of a block's rows: whole vectors."""
+        return ceiling(self.block_rows, self.lanes) * self.lanes
 
 
 def oriented(kernel: MatMul) -> MatMul:
@@ -87,14 +101,23 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
         panel = "columns" if step == 1 else "any"
     elif narrow:
         panel = "some"
-    elif n < vectors * lanes or (m >= 4 * rows and typical(step) > vectors * lanes and k * typical(step) * itemsize > NEAR_BYTES):
+    elif n < vectors * lanes or (m >= 4 * rows and typical(step) > vectors * lanes and _far(typical(step) * itemsize, k)):
         panel = "rows"
     else:
         panel = "place"
+    apart = typical(along) * itemsize
+    if kernel.a_strides[1] == 1 and m > rows and n > lanes and apart >= STRIDED and k * apart > NEAR_ROWS:
+        block = min(PACKED_ROWS // rows, ceiling(m, rows)) * rows
+        return Tiling(rows, vectors, lanes, _terms(kernel.k, PACKED_TERMS), block, panel, packs_rows=True)
     if panel == "place":
         return Tiling(rows, vectors, lanes, kernel.k if k else 1, rows, panel)
     terms = _terms(kernel.k, PANEL_BYTES // (vectors * lanes * itemsize))
     return Tiling(rows, vectors, lanes, terms, rows if terms == max(k, 1) else BLOCK_ROWS // rows * rows, panel)
+
+
+def _far(apart: int, rows: int) -> bool:
+    """Whether rows that lie so many bytes apart are better packed than read where they lie."""
+    return apart >= FAR_ROWS or rows * apart > NEAR_BYTES
 
 
 def _terms(k: Dim, most: int) -> int:
@@ -189,7 +212,7 @@ _DRIVER = Template("""\
 static void $name($parameters, long tid, long threads, long *error)
 {
 $prologue    $S $panel[$panel_size] __attribute__((aligned(64))), $sums[$sums_size] __attribute__((aligned(64)));
-    const $S *$packed = 0;
+$block_of_rows    const $S *$packed = 0;
     const long $block_rows = $rows_of_block;
     const long $blocks = ($m + $block_rows - 1) / $block_rows, $items = $batches * $panels * $blocks;
     for (long item = tid * $items / threads; item < (tid + 1) * $items / threads; item++) {
@@ -214,8 +237,8 @@ $packing
     }
 }
 """)
-_LOCALS = ("rows", "panel", "sums", "packed", "block_rows", "blocks", "items", "batch", "left", "first", "end", "a_item",
-           "c_item","done", "terms", "b", "row", "top", "sum")
+_LOCALS = ("rows", "panel", "sums", "packed", "block", "block_rows", "blocks", "items", "batch", "left", "first", "end", "start",
+           "a_item", "c_item", "done", "terms", "b", "row", "top", "sum")
 
 
 def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
@@ -236,6 +259,8 @@ def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
         rows_of_block=_rows_of_block(tiling, rows, body.size(kernel.batch * panels), m),
         panel_size=1 if tiling.panel in ("place", "dots") else tiling.k_block * columns,
         sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
+        block_of_rows=f"    {vector.scalar} {local['block']}[{tiling.k_block * tiling.packed_rows}] __attribute__((aligned(64)));\n"
+        if tiling.packs_rows else "",
         top_of_tile=f"{row} + {rows} > {m} ? {_less(kernel.m, rows, body)} : {row}" if kernel.m % tiling.rows != 0 else row,
         left_of_tile=_left_of_tile(kernel.n, columns, body),
         packing=_print_packing(kernel, tiling, body, local, one_pass), tile=_print_tile(kernel, tiling, body, local), **strides)
@@ -280,16 +305,32 @@ def _rows_of_block(tiling: Tiling, rows: str, panels: str, m: str) -> str:
 
 
 def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> str:
-    """The lines that pack a panel. With one pass over k, the items of one panel follow each other and share it."""
-    if tiling.panel in ("place", "dots"):
-        return ""
+    """The lines that pack an item's rows and its panel. With one pass over k, the items of one panel follow each other and share
+    it."""
+    lines = _print_packing_of_rows(kernel, tiling, body, local) if tiling.packs_rows else []
+    if tiling.panel not in ("place", "dots"):
+        lines += _print_packing_of_panel(kernel, tiling, body, local, one_pass)
+    return "\n".join(" " * 12 + line for line in lines)
+
+
+def _print_packing_of_rows(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> list[str]:
+    """A block begins at `start`, which is shifted inwards where it would end beyond the last row."""
+    m, size, known = body.size(kernel.m), tiling.block_rows, isinstance(kernel.m, int)
+    pack = Template("pack_${how}_$T($terms, $width, $vectors, $a_item + $start + $done * $a_step, $a_step, 1, $block);").substitute(
+        local, how="rows" if known else "some", T=body.type_of(kernel.dtype), vectors=tiling.packed_rows // tiling.lanes,
+        width=min(kernel.m, size) if known else f"{m} < {size} ? {m} : {size}", a_step=body.size(kernel.a_strides[2]))
+    last = max(kernel.m - size, 0) if known else f"({m} > {size} ? {m} - {size} : 0)"
+    return [f"const long {local['start']} = {local['first']} + {size} > {m} ? {last} : {local['first']};", pack]
+
+
+def _print_packing_of_panel(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> list[str]:
     pack = Template("pack_${how}_$T($terms, $width, $vectors, $b, $step, $column, $panel);").substitute(
         local, how=tiling.panel, T=body.type_of(kernel.dtype), width=_width(kernel, tiling, body),
         vectors=tiling.vectors, step=body.size(kernel.c_strides[1]), column=body.size(kernel.c_strides[2]))
     lines = [pack]
     if one_pass:
         lines = [f"if ({local['packed']} != {local['c_item']})", "    " + pack, f"{local['packed']} = {local['c_item']};"]
-    return "\n".join(" " * 12 + line for line in [*lines, f"{local['b']} = {local['panel']};"])
+    return [*lines, f"{local['b']} = {local['panel']};"]
 
 
 def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> str:
@@ -303,12 +344,14 @@ def _print_tile(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str
 def _print_tile_call(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> str:
     _, row, step = map(body.size, kernel.a_strides)
     values = {**local, "T": body.type_of(kernel.dtype), "rows": tiling.rows, "a_row": row, "a_step": step}
+    tile = "$a_item + $top * $a_row + $done * $a_step"
+    if tiling.packs_rows:
+        tile, values["a_row"], values["a_step"] = "$block + $top - $start", 1, tiling.packed_rows
     if tiling.panel == "dots":
         return Template("dots${rows}x${dots}_$T($terms, $width, $a_item + $top * $a_row + $done, $a_row, $b, $column, $sum,"
                         " $done > 0);").substitute(
             values, dots=tiling.dots, width=_width(kernel, tiling, body), column=body.size(kernel.c_strides[2]))
-    return Template("tile${rows}x${vectors}_$T($terms, $a_item + $top * $a_row + $done * $a_step, $a_row, $a_step, $b, $b_step,"
-                    " $sum, $done > 0);").substitute(
+    return Template("tile${rows}x${vectors}_$T($terms, " + tile + ", $a_row, $a_step, $b, $b_step, $sum, $done > 0);").substitute(
         values, vectors=tiling.vectors, b_step=body.size(kernel.c_strides[1]) if tiling.panel == "place" else tiling.columns)
 
 
@@ -327,8 +370,10 @@ static __attribute__((noinline)) void tile{rows}x{vectors}_$T(long terms, const 
         for (long l = 0; l < end; l++, a += a_step, b += b_step) {{
             $T row[{vectors}];
             #pragma GCC unroll {vectors}
-            for (long j = 0; j < {vectors}; j++)
+            for (long j = 0; j < {vectors}; j++) {{
                 row[j] = load_$T(b + j * $W);
+                __builtin_prefetch(b + {AHEAD} * b_step + j * $W);
+            }}
             #pragma GCC unroll {rows}
             for (long i = 0; i < {rows}; i++)
                 #pragma GCC unroll {vectors}
