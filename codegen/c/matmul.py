@@ -216,9 +216,9 @@ $block_of_rows    const $S *$packed = 0;
     const long $block_rows = $rows_of_block;
     const long $blocks = ($m + $block_rows - 1) / $block_rows, $items = $batches * $panels * $blocks;
     for (long item = tid * $items / threads; item < (tid + 1) * $items / threads; item++) {
-        const long $batch = item / ($panels * $blocks), column = item / $blocks % $panels * $columns;
+        const long $batch = item / ($panels * $blocks), column = $panel_of_item % $panels * $columns;
         const long $left = $left_of_tile;
-        const long $first = item % $blocks * $block_rows, $end = $first + $block_rows < $m ? $first + $block_rows : $m;
+        const long $first = $block_of_item % $blocks * $block_rows, $end = $first + $block_rows < $m ? $first + $block_rows : $m;
         const $S *$a_item = $a + $batch * $a_batch, *$c_item = $c + $batch * $c_batch + $left * $c_column;
         for (long $done = 0; $done == 0 || $done < $k; $done += $k_block) {
             const long $terms = $k - $done < $k_block ? $k - $done : $k_block;
@@ -261,6 +261,8 @@ def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
         sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
         block_of_rows=f"    {vector.scalar} {local['block']}[{tiling.k_block * tiling.packed_rows}] __attribute__((aligned(64)));\n"
         if tiling.packs_rows else "",
+        panel_of_item="item" if tiling.packs_rows else f"item / {local['blocks']}",
+        block_of_item=f"item / {body.size(panels)}" if tiling.packs_rows else "item",
         top_of_tile=f"{row} + {rows} > {m} ? {_less(kernel.m, rows, body)} : {row}" if kernel.m % tiling.rows != 0 else row,
         left_of_tile=_left_of_tile(kernel.n, columns, body),
         packing=_print_packing(kernel, tiling, body, local, one_pass), tile=_print_tile(kernel, tiling, body, local), **strides)
@@ -305,22 +307,26 @@ def _rows_of_block(tiling: Tiling, rows: str, panels: str, m: str) -> str:
 
 
 def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> str:
-    """The lines that pack an item's rows and its panel. With one pass over k, the items of one panel follow each other and share
-    it."""
-    lines = _print_packing_of_rows(kernel, tiling, body, local) if tiling.packs_rows else []
+    """The lines that pack an item's rows and its panel. The items of one packed block of rows follow each other, or else those of
+    one panel: with one pass over k, they share it."""
+    lines = _print_packing_of_rows(kernel, tiling, body, local, one_pass) if tiling.packs_rows else []
     if tiling.panel not in ("place", "dots"):
         lines += _print_packing_of_panel(kernel, tiling, body, local, one_pass)
     return "\n".join(" " * 12 + line for line in lines)
 
 
-def _print_packing_of_rows(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str]) -> list[str]:
+def _print_packing_of_rows(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> list[str]:
     """A block begins at `start`, which is shifted inwards where it would end beyond the last row."""
     m, size, known = body.size(kernel.m), tiling.block_rows, isinstance(kernel.m, int)
     pack = Template("pack_${how}_$T($terms, $width, $vectors, $a_item + $start + $done * $a_step, $a_step, 1, $block);").substitute(
         local, how="rows" if known else "some", T=body.type_of(kernel.dtype), vectors=tiling.packed_rows // tiling.lanes,
         width=min(kernel.m, size) if known else f"{m} < {size} ? {m} : {size}", a_step=body.size(kernel.a_strides[2]))
     last = max(kernel.m - size, 0) if known else f"({m} > {size} ? {m} - {size} : 0)"
-    return [f"const long {local['start']} = {local['first']} + {size} > {m} ? {last} : {local['first']};", pack]
+    lines = [pack]
+    if one_pass:
+        block = f"{local['a_item']} + {local['start']}"
+        lines = [f"if ({local['packed']} != {block})", "    " + pack, f"{local['packed']} = {block};"]
+    return [f"const long {local['start']} = {local['first']} + {size} > {m} ? {last} : {local['first']};", *lines]
 
 
 def _print_packing_of_panel(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> list[str]:
@@ -328,7 +334,7 @@ def _print_packing_of_panel(kernel: MatMul, tiling: Tiling, body: Body, local: d
         local, how=tiling.panel, T=body.type_of(kernel.dtype), width=_width(kernel, tiling, body),
         vectors=tiling.vectors, step=body.size(kernel.c_strides[1]), column=body.size(kernel.c_strides[2]))
     lines = [pack]
-    if one_pass:
+    if one_pass and not tiling.packs_rows:
         lines = [f"if ({local['packed']} != {local['c_item']})", "    " + pack, f"{local['packed']} = {local['c_item']};"]
     return [*lines, f"{local['b']} = {local['panel']};"]
 
