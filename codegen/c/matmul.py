@@ -20,7 +20,7 @@ from string import Template
 import torch
 
 from ...compiler.dims import Dim, Expr, typical
-from ..loops import MatMul, Store, sizes_of
+from ..loops import Load, MatMul, Store, sizes_of
 from .body import Body, Writer
 from .helpers import HELPERS, fill
 from .isa import Isa, Vector, isa_of
@@ -172,7 +172,7 @@ def print_matmul(kernel: MatMul, isa: Isa) -> str:
     tiling = choose_tiling(kernel, isa)
     body = Body(kernel.epilogue, kernel.buffers, isa, tiling.lanes, vector=kernel.axes[2].symbol.name,
                 axes=[a.symbol.name for a in kernel.axes], sizes=sizes_of(kernel), given={"acc": (kernel.dtype, True)})
-    return f"{_print_epilogue(kernel, tiling, body)}\n{_print_driver(kernel, tiling, body)}"
+    return "\n".join([_print_epilogue(kernel, tiling, body), *_print_ahead(kernel, body), _print_driver(kernel, tiling, body)])
 
 
 def _parameters(kernel: MatMul, body: Body) -> str:
@@ -207,6 +207,32 @@ def _print_epilogue(kernel: MatMul, tiling: Tiling, body: Body) -> str:
     return str(w)
 
 
+def _read_by_tile(kernel: MatMul, body: Body) -> list[Load]:
+    """What the epilogue reads of matrices as large as the product."""
+    row = kernel.axes[1].symbol
+    return [s for s in kernel.epilogue if isinstance(s, Load) and not s.guard and body.step(s.index) == 1 and row in s.index.symbols()]
+
+
+def _print_ahead(kernel: MatMul, body: Body) -> list[str]:
+    """A function that asks for what the epilogue will read, while the tile's sums are computed: memory is far, and a tile's part
+    of a row too short for the CPU to see it coming."""
+    loads = _read_by_tile(kernel, body)
+    if not loads:
+        return []
+    i0, i1, i2 = (body.axis_names[a.symbol.name] for a in kernel.axes)
+    w = Writer()
+    w.open(f"static inline void {kernel.name}_ahead({_parameters(kernel, body)}, long {i0}, long first_row, long end_row, long first,"
+           " long end)")
+    w.open(f"for (long {i1} = first_row; {i1} < end_row; {i1}++)")
+    w.open(f"for (long {i2} = first; {i2} < end; {i2} += {body.lanes})")
+    for at in dict.fromkeys(f"{body.pointers[s.buffer]} + {body.place(s.index)}" for s in loads):
+        w.line(f"__builtin_prefetch({at});")
+    w.close()
+    w.close()
+    w.close()
+    return [str(w)]
+
+
 _DRIVER = Template("""\
 // $batches x [$m, $k] x [$k, $n] in tiles of $rows x $columns
 static void $name($parameters, long tid, long threads, long *error)
@@ -227,7 +253,7 @@ $packing
             for (long $row = $first; $row < $end; $row += $rows) {
                 const long $top = $top_of_tile;
                 $S *$sum = $sums + ($row - $first) * $sums_step;
-                $tile
+$ahead                $tile
                 if ($done + $terms == $k)
                     ${name}_epilogue($arguments, $sum + ($row - $top) * $columns + (column - $left), $batch,
                         $row, $row + $rows < $m ? $row + $rows : $m,
@@ -261,6 +287,12 @@ def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
         sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
         block_of_rows=f"    {vector.scalar} {local['block']}[{tiling.k_block * tiling.packed_rows}] __attribute__((aligned(64)));\n"
         if tiling.packs_rows else "",
+        ahead=f"""\
+                if ({local['done']} + {local['terms']} == {k})
+                    {kernel.name}_ahead({', '.join(body.arguments())}, {local['batch']},
+                        {row}, {row} + {rows} < {m} ? {row} + {rows} : {m},
+                        column, column + {columns} < {n} ? column + {columns} : {n});
+""" if _read_by_tile(kernel, body) else "",
         panel_of_item="item" if tiling.packs_rows else f"item / {local['blocks']}",
         block_of_item=f"item / {body.size(panels)}" if tiling.packs_rows else "item",
         top_of_tile=f"{row} + {rows} > {m} ? {_less(kernel.m, rows, body)} : {row}" if kernel.m % tiling.rows != 0 else row,
