@@ -83,7 +83,13 @@ def lanewise(expression: str, lanes: int) -> str:
 
 # Memory. $T is the type as it lies there; pointers are those of its elements, aligned to one.
 
-HELPERS["splat"] = "static inline $T splat_$T($S x) { return x - ($T){}; }"
+@helper("splat")
+def _splat(t: Vector, isa: Isa) -> str:
+    if isa.wide(t):  # gcc puts a uniform vector of several registers together from memory, wherever it is used
+        half = t.like(lanes=t.lanes // 2)
+        return f"static inline $T splat_$T($S x) {{ return join_$T(splat_{half}(x), splat_{half}(x)); }}"
+    return "static inline $T splat_$T($S x) { return x - ($T){}; }"
+
 
 HELPERS["lanes"] = lambda t, isa: f"static const $T lanes_$T = {lanewise('@', t.lanes)};"
 
@@ -504,18 +510,32 @@ def _fma(t: Vector, isa: Isa) -> str:
     return head + f"{{ return ($T){lanewise(f'{function}(a[@], b[@], c[@])', t.lanes)}; }}"
 
 
-def _builtin_of_lanes(name: str) -> None:
-    """A function that the compiler has an instruction for; -O2 joins the lanes' calls into one."""
+def _of_one_instruction(name: str, mode: int | None) -> None:
+    """A function that CPUs have an instruction for. Compilers do not always join the lanes' calls into it by themselves.
+
+    mode: x86's number for the kind of rounding, without an exception for inexact results; None: no rounding
+    """
     def template(t: Vector, isa: Isa) -> str:
         if isa.wide(t):
             return by_halves(name, "x", t)
+        letters = "ps" if t.bits == 32 else "pd"
         function = f"__builtin_{name}" + ("f" if t.bits == 32 else "")
-        return f"static inline $T {name}_$T($T x) {{ return ($T){lanewise(f'{function}(x[@])', t.lanes)}; }}"
+        ways = [(f"__builtin_elementwise_{name}", "x")]  # clang's, then gcc's
+        if isa.name == "avx512" and t.bytes == 64:
+            ways.append((f"__builtin_ia32_sqrt{letters}512_mask", "x, x, -1, 4") if mode is None else
+                        (f"__builtin_ia32_rndscale{letters}_mask", f"x, {mode}, x, -1, 4"))
+        elif isa.name in ("avx512", "avx2") and t.bytes == 32:
+            ways.append((f"__builtin_ia32_sqrt{letters}256", "x") if mode is None else
+                        (f"__builtin_ia32_round{letters}256", f"x, {mode}"))
+        lines = [f"#{'el' * (n > 0)}if __has_builtin({builtin})\n    return ($T){builtin}({arguments});"
+                 for n, (builtin, arguments) in enumerate(ways)]
+        return "\n".join([f"static inline $T {name}_$T($T x)\n{{", *lines,
+                          f"#else\n    return ($T){lanewise(f'{function}(x[@])', t.lanes)};\n#endif\n}}"])
     HELPERS[name] = template
 
 
-for _name in ("sqrt", "floor", "ceil", "trunc", "rint"):
-    _builtin_of_lanes(_name)
+for _name, _mode in {"sqrt": None, "floor": 9, "ceil": 10, "trunc": 11, "rint": 12}.items():
+    _of_one_instruction(_name, _mode)
 
 # Integer division never traps: by 0 it gives 0 (a Check reports it), and the smallest number by -1 wraps.
 HELPERS["quotient"] = """
