@@ -93,7 +93,8 @@ class _Doubt:
 
     def mismatch(self) -> Mismatch:
         at = int(self.places[0])
-        return Mismatch(self.output, at, self.ours[at].item(), self.reference[at].item(), len(self.places), self.reference.numel())
+        ours, reference = (t[at].item() for t in (self.ours, self.reference))
+        return Mismatch(self.output, at, ours, reference, len(self.places), self.reference.numel())
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ PACKED_ROWS = 96         # of a packed block
 PACKED_TERMS = 256       # of a packed block
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
-DOT_ROWS = 64            # up to so many rows, dot products beat transposing a panel where there are many registers
+DOT_ROWS = 64            # up to so many rows, long dot products beat transposing a panel where there are many registers
 LIBRARY_WORK = 1 << 26   # m*n*k from which a good library's product, called and then read again, is ahead
 LIBRARY_SCALAR = 1 << 12  # the same against code without vectors
 
@@ -126,9 +126,9 @@ def _terms(k: Dim, most: int) -> int:
 
 
 def _dot_rows(k: int, isa: Isa) -> int:
-    """Rows up to which dot products beat transposing a panel. Few registers hold few sums, whose lanes are added up the more
-    often."""
-    return DOT_ROWS if isa.registers >= 32 else min(48, 12 + k // 8)
+    """Rows up to which dot products beat transposing a panel: the lanes of each sum are added up, however short it is. Few
+    registers hold few sums."""
+    return min(DOT_ROWS, k // 8) if isa.registers >= 32 else min(48, 12 + k // 8)
 
 
 def best_tile(m: int, n: int, lanes: int, registers: int) -> tuple[int, int]:
@@ -210,7 +210,8 @@ def _print_epilogue(kernel: MatMul, tiling: Tiling, body: Body) -> str:
 def _read_by_tile(kernel: MatMul, body: Body) -> list[Load]:
     """What the epilogue reads of matrices as large as the product."""
     row = kernel.axes[1].symbol
-    return [s for s in kernel.epilogue if isinstance(s, Load) and not s.guard and body.step(s.index) == 1 and row in s.index.symbols()]
+    loads = [s for s in kernel.epilogue if isinstance(s, Load) and not s.guard]
+    return [s for s in loads if body.step(s.index) == 1 and row in s.index.symbols()]
 
 
 def _print_ahead(kernel: MatMul, body: Body) -> list[str]:
@@ -221,8 +222,8 @@ def _print_ahead(kernel: MatMul, body: Body) -> list[str]:
         return []
     i0, i1, i2 = (body.axis_names[a.symbol.name] for a in kernel.axes)
     w = Writer()
-    w.open(f"static inline void {kernel.name}_ahead({_parameters(kernel, body)}, long {i0}, long first_row, long end_row, long first,"
-           " long end)")
+    w.open(f"static inline void {kernel.name}_ahead({_parameters(kernel, body)}, long {i0}, long first_row, long end_row,"
+           " long first, long end)")
     w.open(f"for (long {i1} = first_row; {i1} < end_row; {i1}++)")
     w.open(f"for (long {i2} = first; {i2} < end; {i2} += {body.lanes})")
     for at in dict.fromkeys(f"{body.pointers[s.buffer]} + {body.place(s.index)}" for s in loads):
@@ -285,8 +286,8 @@ def _print_driver(kernel: MatMul, tiling: Tiling, body: Body) -> str:
         rows_of_block=_rows_of_block(tiling, rows, body.size(kernel.batch * panels), m),
         panel_size=1 if tiling.panel in ("place", "dots") else tiling.k_block * columns,
         sums_size=tiling.block_rows * columns, sums_step=0 if one_pass else columns,
-        block_of_rows=f"    {vector.scalar} {local['block']}[{tiling.k_block * tiling.packed_rows}] __attribute__((aligned(64)));\n"
-        if tiling.packs_rows else "",
+        block_of_rows=f"    {vector.scalar} {local['block']}[{tiling.k_block * tiling.packed_rows}]"
+                      " __attribute__((aligned(64)));\n" if tiling.packs_rows else "",
         ahead=f"""\
                 if ({local['done']} + {local['terms']} == {k})
                     {kernel.name}_ahead({', '.join(body.arguments())}, {local['batch']},
@@ -350,7 +351,8 @@ def _print_packing(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, 
 def _print_packing_of_rows(kernel: MatMul, tiling: Tiling, body: Body, local: dict[str, str], one_pass: bool) -> list[str]:
     """A block begins at `start`, which is shifted inwards where it would end beyond the last row."""
     m, size, known = body.size(kernel.m), tiling.block_rows, isinstance(kernel.m, int)
-    pack = Template("pack_${how}_$T($terms, $width, $vectors, $a_item + $start + $done * $a_step, $a_step, 1, $block);").substitute(
+    pack = Template("pack_${how}_$T($terms, $width, $vectors, $a_item + $start + $done * $a_step, $a_step, 1, $block);")
+    pack = pack.substitute(
         local, how="rows" if known else "some", T=body.type_of(kernel.dtype), vectors=tiling.packed_rows // tiling.lanes,
         width=min(kernel.m, size) if known else f"{m} < {size} ? {m} : {size}", a_step=body.size(kernel.a_strides[2]))
     last = max(kernel.m - size, 0) if known else f"({m} > {size} ? {m} - {size} : 0)"
