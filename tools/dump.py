@@ -45,7 +45,8 @@ def seeded(run, *args):
 
 
 ours = seeded(pipeline.compile_graph(graph, {backend!r}), *inputs)
-found = compare.compare(ours, seeded(evaluate, graph, inputs), lambda wanted: seeded(compare.evaluate_precisely, graph, inputs, wanted),
+found = compare.compare(ours, seeded(evaluate, graph, inputs),
+                        lambda wanted: seeded(compare.evaluate_precisely, graph, inputs, wanted),
                         lambda *which: seeded(compare.evaluate_noisily, graph, inputs, *which))
 print("equal to the reference" if found is None else f"DIFFERENT: {{found}}")
 '''
