@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -15,7 +16,8 @@ from ...compiler.ops.gradients import gradients
 from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
 from ..recording import Recording
-from ..torch_internals import PlainFunction, current_backward, is_batched, is_batched_by_autograd, keeps_graph, version_of
+from ..torch_internals import (TENSOR_HOOKS, PlainFunction, current_backward, is_batched, is_batched_by_autograd, keeps_graph,
+                               version_of)
 
 Tensors = Sequence[torch.Tensor]
 
@@ -68,6 +70,14 @@ def parts(reach: Sequence[Sequence[bool]], apart: Sequence[int]) -> list[tuple[i
     return [tuple(part) for part in found.values()]
 
 
+_hooks = attrgetter(*TENSOR_HOOKS)
+
+
+def _sees_passes(tensor: torch.Tensor) -> bool:
+    """Whether a pass that brings a tensor no gradient can be told from one that does not come by."""
+    return tensor.grad_fn is not None or any(_hooks(tensor))
+
+
 @dataclass
 class _Backward:
     """The backward program for one set of arriving gradients. `undefined`: those of its results for which torch, asked in
@@ -107,7 +117,7 @@ MODIFIED = "smelt: what a gradient of a compiled function depends on was modifie
 
 class Differentiable:
     """Called with a recording's inputs, gives the graph's outputs as results of one autograd node; of several, where inputs have
-    histories that some outputs do not depend on: a pass from these is not to go there.
+    histories or hooks that some outputs do not depend on: a pass from these is not to go there.
 
     forward     (*inputs) -> the graph's outputs, then the extra ones that backward programs read
     verify      as for the Executable: when a backward program is compared with torch's gradients of the recording
@@ -140,7 +150,7 @@ class Differentiable:
             tensors = tuple(t.detach() if k in self.derivative.cut else t for k, t in enumerate(tensors))
         if self.copied:  # the run writes to them after this, and autograd sees it
             tensors = tuple(copied(t) if k in self.copied else t for k, t in enumerate(tensors))
-        apart = tuple(n for n in self._uneven if tensors[self.derivative.wrt[n]].grad_fn is not None)
+        apart = tuple(n for n in self._uneven if _sees_passes(tensors[self.derivative.wrt[n]]))
         return self._in_parts(tensors, apart) if apart else _Node.apply(self, None, range(self.outputs), *tensors)
 
     def _in_parts(self, tensors: Tensors, apart: Sequence[int]) -> Sequence[torch.Tensor]:

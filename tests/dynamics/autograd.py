@@ -190,6 +190,32 @@ def hooks_outside(compile):
 
 
 @program
+def hooks_of_leaves_that_a_pass_does_not_reach(compile):
+    """Of two heads' parameters: a pass from one head does not come by the other's."""
+    seen = []
+    f = compile(lambda x, v, w: (x * v, x.abs() * w))
+    for hooks in ("register_hook", "register_post_accumulate_grad_hook"):
+        v, w = leaf(4), leaf(4)
+        getattr(w, hooks)(lambda t: seen.append(t if t is None else t.clone()))
+        for k in range(6):
+            y, z = f(leaf(4), v, w)
+            yield backward((y, z, y + z)[k % 3]), v.grad, w.grad, list(seen)
+
+
+@program
+def optimizer_steps_in_hooks(compile):
+    """A step of each parameter's own optimizer once its gradient is there, and none where there is none."""
+    f = compile(lambda x, v, w: (x * v, x.abs() * w))
+    leaves = [leaf(4), leaf(4)]
+    optimizers = {p: torch.optim.SGD([p], 0.5) for p in leaves}
+    for p in leaves:
+        p.register_post_accumulate_grad_hook(lambda p: optimizers[p].step())
+    for k in range(6):
+        backward(f(X, *leaves)[k % 2])
+        yield [p.detach().clone() for p in leaves]
+
+
+@program
 def gradient_retained(compile):
     f = compile(lambda x: x * x)
     for _ in range(4):
