@@ -16,8 +16,8 @@ from .collector import at_rest
 from .compiler.evaluate import evaluate
 from .compiler.ir import Graph, Type, Value
 from .compiler.ops.core import takes_random_numbers
-from .compiler.passes import (Joint, bring, channels_last, cse, dce, decompose, derive, drop_detach, fast_random, fold, gradient,
-                              join, partition, restrict, roll, simplify)
+from .compiler.passes import (Joint, Through, bring, channels_last, closed, cse, dce, decompose, derive, drop_detach, fast_random,
+                              fold, gradient, join, partition, restrict, roll, simplify, through)
 from .compiler.verify import verify
 from .errors import BuildError, Unsupported
 from .frontend import api
@@ -180,10 +180,12 @@ def _begin(pool: Executor, recording: Recording, backend: str, check: str | None
     if backend == "eager":
         return partial(_executable, c, partial(_by_reference, recording.graph), check="off")
     c.verify(recording.graph, "recording")
-    graph = c.apply("simplified", recording.graph, (*DERIVE, *CLEAN))
     if recording.flowing and recording.differentiated:
-        waiting, derivative = _begin_both(pool, c, graph, partial(build, backend=backend, check=check, mode=mode))
+        cut = through(recording.graph, recording.differentiated, recording.flowing)
+        graph = c.apply("simplified", cut.graph, (*DERIVE, *CLEAN))
+        waiting, derivative = _begin_both(pool, c, graph, cut, partial(build, backend=backend, check=check, mode=mode))
     else:
+        graph = c.apply("simplified", recording.graph, (*DERIVE, *CLEAN))
         waiting, derivative = [c.begin(pool, "forward", c.lower("forward", graph), recording.landing)], None
 
     def finish() -> Executable:
@@ -195,27 +197,31 @@ def _begin(pool: Executor, recording: Recording, backend: str, check: str | None
     return finish
 
 
-def _begin_both(pool: Executor, c: Compilation, graph: Graph,
+def _begin_both(pool: Executor, c: Compilation, graph: Graph, cut: Through,
                 make: Callable[[Recording], Executable]) -> tuple[list[Callable[[], Callable]], Derivative]:
     """The same for a graph that gradients flow through, with its backward graph."""
-    of, wrt = c.recording.flowing, c.recording.differentiated
+    inputs = len(c.recording.graph.inputs)
+    of, wrt = cut.of, (*c.recording.differentiated, *range(inputs, inputs + len(cut.stands)))
     joint = c.step("gradient", gradient, graph, wrt, of).reached()
     c.verify(joint.graph, "gradient")
     if any(shared - {i} for i, shared in enumerate(joint.shared)):  # maybe only since equal values were merged
-        joint = replace(joint, shared=c.step("gradient", gradient, _derived(c.recording.graph), wrt, of).shared)
+        joint = replace(joint, shared=c.step("gradient", gradient, _derived(cut.graph), wrt, of).shared)
+    if cut.stands:
+        joint = closed(joint, cut, inputs)
+        c.verify(joint.graph, "closed")
     joint = replace(joint, graph=c.lower("joint", joint.graph))
     split = c.step("partition", partition, joint)
     forward = c.apply("forward", split.forward, CLEAN)
     backward = c.apply("backward", split.backward, CLEAN)
-    apart = [n for n in uneven(joint.reach) if joint.wrt[n] in c.recording.computed]
+    apart = [n for n in uneven(joint.reach, cut) if joint.wrt[n] in c.recording.computed]
     waiting = [c.begin(pool, "forward", forward), *(c.begin(pool, *_backward_from(c, joint, len(split.saved), part))
-                                                    for part in parts(joint.reach, apart))]
+                                                    for part in parts(joint.reach, cut, apart))]
     strides = tuple(i.type.strides for i in backward.inputs[len(split.saved):])
     derivative = Derivative(joint.wrt, of, joint.reach, split.saved, joint.relevant, strides,
                             partial(_backward_program, c, joint, len(split.saved)),
                             joint.shared, partial(_backward_reads, c, joint, len(split.saved)),
-                            partial(_backward_again, c, graph, wrt, of, make),
-                            tuple(k for k in wrt if k not in joint.wrt))
+                            partial(_backward_again, c, graph, wrt, of, make), cut,
+                            tuple(k for k in c.recording.differentiated if k not in joint.wrt))
     return waiting, derivative
 
 

@@ -14,3 +14,4 @@ from .partition import Split, partition
 from .restrict import restrict
 from .roll import roll
 from .simplify import drop_detach, simplify
+from .through import Through, closed, through

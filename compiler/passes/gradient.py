@@ -145,7 +145,7 @@ def differentiable_form(graph: Graph, leaves: set[str], roots: Sequence[Value]) 
         if v.name in leaves:
             active.add(v)
         wanted = tuple(k for k, i in enumerate(v.inputs) if i in active and differentiable(i.type))
-        if not wanted or not differentiable(v.type) or _stops_gradients(v.op):
+        if not wanted or not differentiable(v.type) or stops_gradients(v.op):
             return None
         if v.op.name == "call_backward" and _differentiates_once(v):
             if wanted != (0,):
@@ -167,7 +167,7 @@ def _aside(graph: Graph, ends: set[str]) -> set[str]:
     return {v.name for v in graph.values} - {v.name for v in kept}
 
 
-def _stops_gradients(op: Op) -> bool:
+def stops_gradients(op: Op) -> bool:
     return op.name == "detach" or op.random and op.gradient is None
 
 

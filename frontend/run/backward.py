@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Callable, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from ...compiler.evaluate import Noise, evaluate, symbol_values, widen
 from ...compiler.instantiate import with_sizes
 from ...compiler.ops.core import apart, gradients_of
 from ...compiler.ops.gradients import gradients
+from ...compiler.passes.through import Through
 from ..casting import outside_autocast
 from ..generators import drawing_from, random_state
 from ..recording import Recording
@@ -26,6 +28,8 @@ Tensors = Sequence[torch.Tensor]
 class Derivative:
     """What autograd needs of a program that is differentiated.
 
+    through     the recording's graph, as gradients flow through its results. Inputs are those of this graph, too: after the
+                recording's own, outputs that others are computed of
     wrt         inputs that get gradients
     cut         inputs that require grad and get none: a backward must not go on into what they were computed by
     of          graph outputs that gradients may arrive for
@@ -50,6 +54,7 @@ class Derivative:
     shared: tuple[frozenset[int], ...]
     reads: Callable[[tuple[int, ...]], frozenset[int]]
     again: Callable[[tuple[int, ...], Tensors], Callable[[Tensors], Sequence[torch.Tensor]] | None]
+    through: Through
     cut: tuple[int, ...] = ()
 
     def reached(self, arriving: Sequence[int]) -> tuple[int, ...]:
@@ -57,16 +62,19 @@ class Derivative:
         return tuple(k for n, k in enumerate(self.wrt) if any(self.reach[i][n] for i in arriving))
 
 
-def uneven(reach: Sequence[Sequence[bool]]) -> tuple[int, ...]:
-    """The inputs, by their position in `Derivative.wrt`, that some outputs depend on and others do not."""
-    return tuple(n for n, column in enumerate(zip(*reach)) if len(set(column)) > 1)
+def uneven(reach: Sequence[Sequence[bool]], through: Through) -> tuple[int, ...]:
+    """The recording's inputs, by their position in `Derivative.wrt`, that some outputs of a region depend on and others do not."""
+    rows = list(zip(through.regions, reach))
+    regions = len(set(through.regions))
+    return tuple(n for n in range(len(reach[0]) if reach else 0) if len({(region, row[n]) for region, row in rows}) > regions)
 
 
-def parts(reach: Sequence[Sequence[bool]], apart: Sequence[int]) -> list[tuple[int, ...]]:
-    """The positions in `Derivative.of` of outputs that depend on the same of the inputs `apart`."""
-    found: dict[tuple[bool, ...], list[int]] = {}
-    for i, row in enumerate(reach):
-        found.setdefault(tuple(row[n] for n in apart), []).append(i)
+def parts(reach: Sequence[Sequence[bool]], through: Through, apart: Sequence[int]) -> list[tuple[int, ...]]:
+    """The positions in `Derivative.of` of outputs of one region that depend on the same of the inputs `apart`, in an order in
+    which none depends on later ones."""
+    found: dict[tuple, list[int]] = {}
+    for i, row in sorted(enumerate(reach), key=lambda of: through.regions[of[0]]):
+        found.setdefault((through.regions[i], *(row[n] for n in apart)), []).append(i)
     return [tuple(part) for part in found.values()]
 
 
@@ -129,19 +137,22 @@ class Differentiable:
                  broken: Callable[[], bool], report: Callable[[Mismatch, Tensors, Mapping[int, torch.Tensor]], None]):
         self.recording, self.forward, self.derivative = recording, forward, derivative
         self.verify, self.broken, self.report = verify, broken, report
-        self.outputs = len(recording.graph.outputs)
+        self.graph, self.stands = derivative.through.graph, derivative.through.stands
+        self.outputs = len(self.graph.outputs)
         self.passive = tuple(k for k in range(self.outputs) if k not in set(derivative.of))
         written = set(recording.written)
         by_value = {k for kind, k in derivative.saved if kind == "input"}
-        first = {"input": 0, "extra": len(recording.graph.inputs) + self.outputs}
+        first = {"input": 0, "extra": len(self.graph.inputs) + self.outputs}
         self.saved = tuple(first[kind] + k for kind, k in derivative.saved)  # places in (*inputs, *outputs, *extra outputs)
         flowing = {w.input for w in recording.writebacks if w.flows}
         read = written & (by_value | set(derivative.relevant))
         self.cloned, self.copied = tuple(sorted(read - flowing)), tuple(sorted(read & flowing))
-        self.held = tuple(k for k in range(len(recording.graph.inputs)) if k not in by_value)
+        self.held = tuple(k for k in range(len(self.graph.inputs)) if k not in by_value)
         self.versioned = tuple(k for k in self.held if k in derivative.relevant)
         self.unchecked = verify != "off"  # whether the next call's backward is the first to be compared with the recording
-        self._uneven = uneven(derivative.reach)
+        inputs = len(recording.graph.inputs)
+        self._uneven = tuple(n for n in uneven(derivative.reach, derivative.through) if derivative.wrt[n] < inputs)
+        self._nodes = lru_cache(self._nodes_for)
         self._leaves: dict[tuple[int, ...], tuple[frozenset[int], frozenset[int]]] = {}
         self._backwards: dict[tuple, _Backward | None] = {}
 
@@ -151,20 +162,40 @@ class Differentiable:
         if self.copied:  # the run writes to them after this, and autograd sees it
             tensors = tuple(copied(t) if k in self.copied else t for k, t in enumerate(tensors))
         apart = tuple(n for n in self._uneven if _sees_passes(tensors[self.derivative.wrt[n]]))
-        return self._in_parts(tensors, apart) if apart else _Node.apply(self, None, range(self.outputs), *tensors)
+        if apart or self.stands:
+            return self._in_parts(tensors, apart)
+        outputs = list(_Node.apply(self, None, range(self.outputs), *tensors))
+        self._set_apart(outputs, range(len(self.derivative.of)))
+        return outputs
+
+    def _nodes_for(self, apart: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+        """Of each node: its outputs by their positions in `Derivative.of`, these outputs, and the inputs that they don't depend on."""
+        return [(part, tuple(self.derivative.of[i] for i in part),
+                 tuple(k for k in range(len(self.graph.inputs)) if k not in self.derivative.reached(part)))
+                for part in parts(self.derivative.reach, self.derivative.through, apart)]
+
+    def _set_apart(self, outputs: list[torch.Tensor], part: Sequence[int]) -> None:
+        """Let those of one node's outputs that the user has come of nodes of their own: hooks of one are not to see a pass that
+        brings gradients for others alone."""
+        if len(part) > 1:
+            for i in part:
+                if i < self.derivative.through.seen:
+                    outputs[self.derivative.of[i]] = _Alone.apply(outputs[self.derivative.of[i]])
 
     def _in_parts(self, tensors: Tensors, apart: Sequence[int]) -> Sequence[torch.Tensor]:
-        """The outputs of one call, those that depend on the same of these inputs as results of one node."""
+        """The outputs of one call, those of a region that depend on the same of these inputs as results of one node."""
         generator = random_state() if self.recording.random else None
         with torch.no_grad():
             made = _Made(self.forward(*tensors), generator)
         outputs = list(made.results[:self.outputs])
-        for part in parts(self.derivative.reach, apart):
-            some, reached = [self.derivative.of[i] for i in part], self.derivative.reached(part)
-            given = (t if k in reached else t.detach() for k, t in enumerate(tensors))
+        for part, some, passed in self._nodes(apart):
+            given = [*tensors, *[outputs[k] for k in self.stands]]
+            for k in passed:
+                given[k] = given[k].detach()
             for k, output in zip(some, _Node.apply(self, made, some, *given)):
                 outputs[k] = output
-        return outputs
+            self._set_apart(outputs, part)
+        return outputs[:len(self.recording.graph.outputs)]
 
     def _backward(self, arriving: tuple[int, ...]) -> _Backward:
         program = self.derivative.program(arriving)
@@ -266,7 +297,7 @@ class Differentiable:
             # An alias, so that hooks of the input itself run for the outer backward alone.
             inputs = [t.detach() if k not in wrt else t.view_as(t) if again else t.detach().requires_grad_()
                       for k, t in enumerate(inputs)]
-            outputs = evaluate(self.recording.graph, inputs, **how)
+            outputs = evaluate(self.graph, inputs, **how)
         return _gradients([outputs[self.derivative.of[i]] for i in arriving], [inputs[k] for k in reached], grads, again)
 
     @torch.no_grad()
@@ -284,7 +315,8 @@ class Differentiable:
                            lambda wanted: again(widen(list(inputs)), widen(list(grads)), precise=True),
                            lambda seed, wanted: again(inputs, grads, noise=Noise(seed)))
         if mismatch is not None:
-            self.report(mismatch, inputs, {self.derivative.of[i]: g for i, g in zip(arriving, grads)})
+            self.report(mismatch, inputs[:len(self.recording.graph.inputs)],
+                        {self.derivative.of[i]: g for i, g in zip(arriving, grads) if i < self.derivative.through.seen})
         return mismatch is None
 
 
@@ -324,6 +356,19 @@ class _Node(PlainFunction):
             for k, g in zip(*ctx.program.gradients(ctx, arriving, [grads[of[i]] for i in arriving])):
                 out[3 + k] = g
         return tuple(out)
+
+
+class _Alone(PlainFunction):
+    """The same tensor as the result of a node that has no other."""
+
+    @staticmethod
+    def forward(ctx, output):
+        ctx.set_materialize_grads(False)
+        return output.detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
 
 
 class _End(PlainFunction):

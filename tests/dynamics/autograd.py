@@ -203,6 +203,28 @@ def hooks_of_leaves_that_a_pass_does_not_reach(compile):
 
 
 @program
+def features_beside_logits(compile):
+    """What is computed of features flows through the features that the user has: kept gradients, hooks and grad see it."""
+    @compile
+    def f(x, w, v):
+        features = (x * w).relu()
+        return features * v, features
+    for how in ("kept", "doubled", "asked for", "passed by"):
+        for _ in range(3):
+            x, w, v = leaf(4), leaf(4), leaf(4)
+            y, features = f(x, w, v)
+            if how == "kept":
+                features.retain_grad()
+            elif how == "doubled":
+                features.register_hook(lambda g: g * 2)
+            elif how == "asked for":
+                yield torch.autograd.grad(y.sum(), features, retain_graph=True)
+            else:
+                y.register_hook(lambda g: g * 2)
+            yield backward(features if how == "passed by" else y), features.grad, x.grad, w.grad, v.grad
+
+
+@program
 def optimizer_steps_in_hooks(compile):
     """A step of each parameter's own optimizer once its gradient is there, and none where there is none."""
     f = compile(lambda x, v, w: (x * v, x.abs() * w))
