@@ -59,7 +59,8 @@ def partition(joint: Joint) -> Split:
     holding = {v.attrs["symbol"]: v for v in primal_inputs if "symbol" in v.attrs}
     for s in _unbound(graph, saved, tangents, gradients):
         saved.append(holding.get(s) or b.scalar(expr_of(s), dtype=torch.int64, device=torch.device("cpu")))
-    apart = {primal_inputs[k] for k in joint.wrt if k < len(primal_inputs) and k not in joint.read and nbytes(primal_inputs[k].type) <= LARGEST_COPY}
+    unread = [primal_inputs[k] for k in joint.wrt if k < len(primal_inputs) and k not in joint.read]
+    apart = {x for x in unread if nbytes(x.type) <= LARGEST_COPY}
     later = [v for v in saved if v not in primal_inputs or v in apart]
     extra = [b.copy(v) if v in primal_outputs or v in apart or not _own_layout(v.type) else v for v in later]
     values = (*forward_values, *b.values)

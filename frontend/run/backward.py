@@ -63,7 +63,7 @@ class Derivative:
 
 
 def uneven(reach: Sequence[Sequence[bool]], through: Through) -> tuple[int, ...]:
-    """The recording's inputs, by their position in `Derivative.wrt`, that some outputs of a region depend on and others do not."""
+    """The inputs, by their position in `Derivative.wrt`, that some outputs of a region depend on and others do not."""
     rows = list(zip(through.regions, reach))
     regions = len(set(through.regions))
     return tuple(n for n in range(len(reach[0]) if reach else 0) if len({(region, row[n]) for region, row in rows}) > regions)
@@ -169,7 +169,8 @@ class Differentiable:
         return outputs
 
     def _nodes_for(self, apart: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-        """Of each node: its outputs by their positions in `Derivative.of`, these outputs, and the inputs that they don't depend on."""
+        """Of each node: its outputs by their positions in `Derivative.of`, these outputs, and the inputs that they don't depend
+        on."""
         return [(part, tuple(self.derivative.of[i] for i in part),
                  tuple(k for k in range(len(self.graph.inputs)) if k not in self.derivative.reached(part)))
                 for part in parts(self.derivative.reach, self.derivative.through, apart)]
