@@ -34,12 +34,12 @@ class Through:
 
 
 def through(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Through:
-    """For gradients of outputs `of` with respect to inputs `wrt`."""
+    """For gradients of outputs `of` with respect to inputs `wrt`. A graph that takes gradients itself stays whole."""
     results = [graph.outputs[k] for k in of]
     steps = list(needed(results, graph.values))
     read = {i for v in steps for i in v.operands}
     inner = {v: 1 << n for n, v in enumerate(dict.fromkeys(v for v in results if v in read and v not in graph.inputs))}
-    if not inner:
+    if not inner or any(v.op.name == "gradients" for v in steps):  # which run through the graph as it is
         return Through(graph, tuple(of), (), (0,) * len(of), len(of))
     return _Regions(graph, steps, inner, {graph.inputs[k] for k in wrt}, set(results)).apart(tuple(of))
 
