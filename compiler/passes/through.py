@@ -74,14 +74,16 @@ class _Regions:
             else:
                 self.new[v] = Value(v.name, v.op, [self.new.get(i, i) for i in v.inputs], v.attrs, v.type, v.origin)
                 b.values.append(self.new[v])
-        more = [v for v in self.stands if v not in graph.outputs]
-        outputs = (*graph.outputs, *more)
+        numbers = {graph.outputs[k]: k for k in reversed(of)}
+        more = [v for v in self.stands if v not in numbers]
+        numbers.update((v, len(graph.outputs) + n) for n, v in enumerate(more))
+        copies = [b.copy(self.new[v]) if v in graph.outputs else self.new[v] for v in more]
         names = (*graph.output_names, *(v.name for v in more)) if graph.output_names else ()
-        of_all = (*of, *range(len(graph.outputs), len(outputs)))
-        masks = [self.region[outputs[k]] for k in of_all]
+        masks = [self.region[v] for v in (*(graph.outputs[k] for k in of), *more)]
         ranks = {m: n for n, m in enumerate(sorted(set(masks), key=lambda m: (m.bit_count(), m)))}
-        cut = b.graph(graph.name, [self.new.get(v, v) for v in outputs], names)
-        return Through(cut, of_all, tuple(outputs.index(v) for v in self.stands), tuple(ranks[m] for m in masks), len(of))
+        return Through(b.graph(graph.name, [*(self.new.get(v, v) for v in graph.outputs), *copies], names),
+                       (*of, *(numbers[v] for v in more)), tuple(numbers[v] for v in self.stands),
+                       tuple(ranks[m] for m in masks), len(of))
 
     def _again(self, v: Value, region: int, name: str = "") -> Value:
         operands = [self._taken(i, region) if isinstance(i, Value) else i for i in v.inputs]
@@ -89,7 +91,7 @@ class _Regions:
 
     def _taken(self, v: Value, region: int) -> Value:
         """What stands for a value in a region."""
-        if v in self.graph.inputs or v not in self.active or self.region[v] == region or not isinstance(v.type, TensorType):
+        if v not in self.steps or v not in self.active or self.region[v] == region or not isinstance(v.type, TensorType):
             return self.new.get(v, v)
         if v.op.kind == "view" and v not in self.inner:
             if (v, region) not in self.views:
