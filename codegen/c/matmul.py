@@ -35,7 +35,7 @@ TERMS = 256              # added up in registers before they join the sum so far
 PANEL_BYTES = 128 << 10  # of a packed panel, which lies on the stack and stays in the second cache
 BLOCK_ROWS = 288         # rows of an item where its panel is packed for it alone
 PACKED_ROWS = 96         # of a packed block
-PACKED_TERMS = 256       # of a packed block
+PACKED_BYTES = 96 << 10  # of a packed block, which lies on the stack too
 MAX_ROWS = 8             # of a tile: each takes a pointer register
 MAX_VECTORS = 8
 DOT_ROWS = 64            # up to so many rows, long dot products beat transposing a panel where there are many registers
@@ -108,7 +108,7 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     apart = typical(along) * itemsize
     if kernel.a_strides[1] == 1 and m > rows and n > lanes and apart >= STRIDED and k * apart > NEAR_ROWS:
         block = min(PACKED_ROWS // rows, ceiling(m, rows)) * rows
-        return Tiling(rows, vectors, lanes, _terms(kernel.k, PACKED_TERMS), block, panel, packs_rows=True)
+        return Tiling(rows, vectors, lanes, _terms(kernel.k, PACKED_BYTES // (PACKED_ROWS * itemsize)), block, panel, packs_rows=True)
     if panel == "place":
         return Tiling(rows, vectors, lanes, kernel.k if k else 1, rows, panel)
     terms = _terms(kernel.k, PANEL_BYTES // (vectors * lanes * itemsize))
