@@ -103,6 +103,19 @@ def test_a_panel_out_of_a_large_operand_is_packed():
     assert torch.equal(product(a, c), a @ c)
 
 
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("shape", [(257, 300, 70), (300, 520, 40), (1000, 70, 130), (513, 129, 600)])
+def test_rows_whose_terms_lie_far_apart_are_packed(isa, shape):
+    """In blocks, of which the last one is shifted inwards; items of one block share it."""
+    m, k, n = shape
+    a, c = operand((m, k), "T"), operand((k, n), "N")
+    assert choose_tiling(oriented(make_kernel(a, c)), isa_of(isa)).packs_rows
+    for threads in (1, 3):
+        assert torch.equal(product(a, c, isa, threads), a @ c)
+    a, c = a.double(), c.double()
+    assert torch.equal(product(a, c, isa), a @ c)
+
+
 @pytest.mark.parametrize("batches", [(3, 3), (3, 1), (1, 3)])
 def test_batches(batches):
     for layout in ("NN", "NT", "TN"):
@@ -151,7 +164,7 @@ def test_an_epilogue_with_a_bias(isa, shape):
 
 
 @pytest.mark.parametrize("layout", ["NN", "TN", "TT"])
-@pytest.mark.parametrize("shape", [(13, 20, 41), (45, 600, 33), (33, 20, 1)])
+@pytest.mark.parametrize("shape", [(13, 20, 41), (45, 600, 33), (33, 20, 1), (259, 300, 70)])
 def test_an_epilogue_that_updates_in_place_does_so_once(shape, layout):
     m, k, n = shape
 
@@ -206,7 +219,7 @@ def fenced(shape, layout):
 
 @pytest.mark.parametrize("layout", ["NN", "NT", "TN", "TT"])
 def test_nothing_is_read_past_the_operands(layout):
-    for m, k, n in ((5, 3, 10), (7, 17, 37), (50, 9, 70), (1, 30, 1)):
+    for m, k, n in ((5, 3, 10), (7, 17, 37), (50, 9, 70), (1, 30, 1), (259, 300, 70)):
         (a, keep_a), (c, keep_c) = fenced((m, k), layout[0]), fenced((k, n), layout[1])
         assert torch.equal(product(a, c), a @ c)
 
