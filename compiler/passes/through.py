@@ -14,8 +14,10 @@ from typing import Sequence
 
 from ..builder import Builder
 from ..ir import Graph, TensorType, Value
+from .bring import bring
 from .dce import needed
 from .gradient import Joint, differentiable, stops_gradients
+from .roll import roll
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +36,20 @@ class Through:
 
 
 def through(graph: Graph, wrt: Sequence[int], of: Sequence[int]) -> Through:
-    """For gradients of outputs `of` with respect to inputs `wrt`. A graph that takes gradients itself stays whole."""
+    """For gradients of outputs `of` with respect to inputs `wrt`. A graph that takes gradients itself, which run through it as it
+    is, or of whose steps some are those of a loop, stays whole."""
     results = [graph.outputs[k] for k in of]
     steps = list(needed(results, graph.values))
     read = {i for v in steps for i in v.operands}
     inner = {v: 1 << n for n, v in enumerate(dict.fromkeys(v for v in results if v in read and v not in graph.inputs))}
-    if not inner or any(v.op.name == "gradients" for v in steps):  # which run through the graph as it is
+    if not inner or any(v.op.name == "gradients" for v in steps) or _rolls(graph):
         return Through(graph, tuple(of), (), (0,) * len(of), len(of))
     return _Regions(graph, steps, inner, {graph.inputs[k] for k in wrt}, set(results)).apart(tuple(of))
+
+
+def _rolls(graph: Graph) -> bool:
+    graph = bring(graph)
+    return roll(graph) is not graph
 
 
 class _Regions:
