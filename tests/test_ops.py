@@ -17,7 +17,7 @@ from smelt.compiler.dims import Sym, expr, expr_of
 from smelt.compiler.evaluate import evaluate
 from smelt.compiler.ir import TensorType, TupleType
 from smelt.compiler.op import ATEN, OPS, WRITES
-from smelt.compiler.ops.core import given_type
+from smelt.compiler.ops.core import call_backward, given_type
 from smelt.compiler.scalar import arithmetic_dtype
 from smelt.compiler.verify import verify
 
@@ -602,3 +602,13 @@ def test_import_gives_what_torch_gives(overload):
             continue
         imports += check_import(func, args, kwargs, result)
     assert imports or overload in met_in_meanings() or varies, "never tried"
+
+
+@pytest.mark.parametrize("more", [(3,), (None,), (torch.arange(2),), ()], ids=["number", "nothing", "no gradient", "alone"])
+def test_a_taped_op_may_give_more_than_what_gradients_flow_from(more):
+    """Attention on a GPU gives lengths as numbers beside its result."""
+    leaf = torch.tensor([1.0, 2.0], requires_grad=True)
+    with torch.no_grad():
+        tape = (leaf,), (torch.enable_grad()(torch.exp)(leaf), *more), True
+        grad, = call_backward(tape, torch.tensor([1.0, 10.0]), which=(0,))
+    torch.testing.assert_close(grad, leaf.detach().exp() * torch.tensor([1.0, 10.0]))

@@ -108,7 +108,8 @@ def choose_tiling(kernel: MatMul, isa: Isa) -> Tiling:
     apart = typical(along) * itemsize
     if kernel.a_strides[1] == 1 and m > rows and n > lanes and apart >= STRIDED and k * apart > NEAR_ROWS:
         block = min(PACKED_ROWS // rows, ceiling(m, rows)) * rows
-        return Tiling(rows, vectors, lanes, _terms(kernel.k, PACKED_BYTES // (PACKED_ROWS * itemsize)), block, panel, packs_rows=True)
+        terms = _terms(kernel.k, PACKED_BYTES // (PACKED_ROWS * itemsize))
+        return Tiling(rows, vectors, lanes, terms, block, panel, packs_rows=True)
     if panel == "place":
         return Tiling(rows, vectors, lanes, kernel.k if k else 1, rows, panel)
     terms = _terms(kernel.k, PANEL_BYTES // (vectors * lanes * itemsize))

@@ -268,7 +268,7 @@ def _by_one_node(leaves, results, live):
     that takes a tenth of a millisecond. None where it is not so, where the engine adds up or converts what the node gives, and
     within a pass of the engine by certain inputs, in which nodes give only what leads to those."""
     node = live[0][0].grad_fn
-    if isinstance(node, FunctionCtx) or any(r is None or r.grad_fn not in (node, None) for r in results):
+    if isinstance(node, FunctionCtx) or any(not isinstance(r, torch.Tensor) or r.grad_fn not in (node, None) for r in results):
         return None
     ends = [r for r in results if r.grad_fn is not None]  # the others have no gradient
     given = [None] * len(ends)

@@ -78,10 +78,9 @@ class _Regions:
         for v in graph.values:
             if v in self.steps:
                 self.new[v] = self._again(v, self.region[v])
-                b.values.append(self.new[v])
             else:
                 self.new[v] = Value(v.name, v.op, [self.new.get(i, i) for i in v.inputs], v.attrs, v.type, v.origin)
-                b.values.append(self.new[v])
+            b.values.append(self.new[v])
         numbers = {graph.outputs[k]: k for k in reversed(of)}
         more = [v for v in self.stands if v not in numbers]
         numbers.update((v, len(graph.outputs) + n) for n, v in enumerate(more))
