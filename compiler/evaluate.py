@@ -8,7 +8,7 @@ import torch
 
 from .dims import Sym
 from .instantiate import with_sizes
-from .ir import Graph, NumberType, Value
+from .ir import Graph, NumberType, Value, needed
 from .ops.core import takes_random_numbers
 from .ops.gradients import parts
 
@@ -40,7 +40,8 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
                              for i, x in zip(graph.inputs, inputs)}
     sizes = symbol_values(graph, inputs)
     kept = set(graph.outputs if wanted is None else [graph.outputs[k] for k in wanted])
-    values = graph.values if wanted is None else _needed(graph, kept)
+    draws = filter(takes_random_numbers, graph.values)  # which have an order
+    values = graph.values if wanted is None else needed([*kept, *draws], graph.values)
     last = {i: v for v in values for i in v.operands}
     for v in values:
         operands = [env[i] if isinstance(i, Value) else i for i in v.inputs]
@@ -57,15 +58,6 @@ def _run_all(graph: Graph, inputs: Sequence[Any], leaves: set[Value], watch, pre
             if last[i] is v and i not in kept:
                 env.pop(i, None)
     return [env[o] if o in kept else None for o in graph.outputs]
-
-
-def _needed(graph: Graph, kept: set[Value]) -> list[Value]:
-    """The values that these ones take, in the graph's order. Whatever draws random numbers is among them: draws have an order."""
-    needed = set(kept)
-    for v in reversed(graph.values):
-        if v in needed or takes_random_numbers(v):
-            needed |= {v, *v.operands}
-    return [v for v in graph.values if v in needed]
 
 
 def _adds_up(v: Value) -> bool:

@@ -6,7 +6,7 @@ Nothing here changes once built. A pass is a function `Graph -> Graph` that buil
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence, Union
 
 import torch
 
@@ -239,3 +239,13 @@ def dense(shape: Sequence[Dim], strides: Sequence[Dim]) -> bool:
             return False
         step = step * left.pop(found)[0]
     return True
+
+
+def needed(roots: Iterable[Value], values: tuple[Value, ...], given: Iterable[Value] = ()) -> tuple[Value, ...]:
+    """Those of `values` (in program order) that the roots depend on, where the `given` ones need not be computed."""
+    given = set(given)
+    live = set(roots)
+    for v in reversed(values):
+        if v in live and v not in given:
+            live.update(v.operands)
+    return tuple(v for v in values if v in live and v not in given)

@@ -12,10 +12,9 @@ from typing import Collection, Sequence
 
 from ..builder import Builder
 from ..dims import typical
-from ..ir import Graph, TensorType, Type, Value, dense
+from ..ir import Graph, TensorType, Type, Value, dense, needed
 from ..op import OPS
 from ..ops.core import takes_random_numbers
-from .dce import needed
 
 
 @dataclass(frozen=True, eq=False)

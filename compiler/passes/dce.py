@@ -1,9 +1,7 @@
 """Dead code: drop the values that nobody reads."""
 from __future__ import annotations
 
-from typing import Iterable
-
-from ..ir import Graph, Value
+from ..ir import Graph, needed
 from ..ops.core import takes_random_numbers
 
 
@@ -13,13 +11,3 @@ def dce(graph: Graph) -> Graph:
     if len(kept) == len(graph.values):
         return graph
     return Graph(graph.name, graph.inputs, kept, graph.outputs, graph.output_names)
-
-
-def needed(roots: Iterable[Value], values: tuple[Value, ...], given: Iterable[Value] = ()) -> tuple[Value, ...]:
-    """Those of `values` (in program order) that the roots depend on, where the `given` ones need not be computed."""
-    given = set(given)
-    live = set(roots)
-    for v in reversed(values):
-        if v in live and v not in given:
-            live.update(v.operands)
-    return tuple(v for v in values if v in live and v not in given)

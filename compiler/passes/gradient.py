@@ -12,10 +12,10 @@ from torch.autograd.function import once_differentiable
 
 from ...errors import InvalidGraph, Unsupported
 from ..builder import Builder, Replacement, describe, rewrite, same_type
-from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value, dense
+from ..ir import Graph, ObjectType, TensorType, TupleType, Type, Value, dense, needed
 from ..op import Op
 from ..ops.core import takes_random_numbers, taped_type
-from .dce import dce, needed
+from .dce import dce
 from .decompose import decompose
 
 

@@ -14,10 +14,10 @@ import torch
 
 from ..builder import Builder
 from ..dims import Expr, Sym, expr_of, typical
-from ..ir import Graph, TensorType, TupleType, Type, Value, dense
+from ..ir import Graph, TensorType, TupleType, Type, Value, dense, needed
 from ..op import OPS
 from ..ops.core import takes_random_numbers
-from .dce import dce, needed
+from .dce import dce
 from .gradient import Joint
 from .mincut import INFINITE, Network
 

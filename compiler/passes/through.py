@@ -13,9 +13,8 @@ from operator import or_
 from typing import Sequence
 
 from ..builder import Builder
-from ..ir import Graph, TensorType, Value
+from ..ir import Graph, TensorType, Value, needed
 from .bring import bring
-from .dce import needed
 from .gradient import Joint, differentiable, stops_gradients
 from .roll import roll
 

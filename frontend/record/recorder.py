@@ -14,9 +14,8 @@ import torch
 
 from ...compiler.dims import typical
 from ...compiler.equality import key_of
-from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value
+from ...compiler.ir import Graph, ObjectType, TensorType, TupleType, Value, needed
 from ...compiler.ops.core import may_raise
-from ...compiler.passes.dce import needed
 from ...errors import Unsupported
 from ..generators import random_state, same_state
 from ..observe.claims import claims
